@@ -1,0 +1,1 @@
+"""Who decides: the loop, the tools, the proposers, the record, the commands people type."""

@@ -1,0 +1,92 @@
+"""Tasks and profiles: which network is trained on which data, with which recipe, and which task stays hidden."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained: SGD with momentum and a full cosine to zero over `epochs`, stepped every epoch.
+
+    Images are padded by `crop_padding` pixels, cropped at random to 32×32 and flipped with probability ½.
+    `train_limit` and `test_limit` keep only the first that many pictures (None: all).
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int = 128
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    crop_padding: int = 4
+    flip: bool = True
+    train_limit: int | None = None
+    test_limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """An architecture, a data set and a recipe."""
+
+    arch: str
+    dataset: str
+    recipe: Recipe
+
+    @property
+    def name(self) -> str:
+        """Such as `resnet56-cifar100`."""
+        return f"{self.arch}-{self.dataset}"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The visible tasks, the hidden one, and what a person must know before reading a number from it."""
+
+    name: str
+    visible: tuple[Task, ...]
+    hidden: tuple[Task, ...]
+    caveat: str
+
+    def task(self, name: str) -> Task:
+        """The task called `name`; raises KeyError when the profile has none."""
+        for task in (*self.visible, *self.hidden):
+            if task.name == name:
+                return task
+        raise KeyError(name)
+
+
+_PAPER = Recipe(epochs=200, lr=0.1)
+_SMOKE = Recipe(epochs=2, lr=0.05, batch_size=32)
+
+PROFILES: dict[str, Profile] = {
+    "paper": Profile(
+        name="paper",
+        visible=(Task("resnet56", "cifar100", _PAPER), Task("vgg16bn", "cifar100", _PAPER)),
+        hidden=(Task("mobilenetv2", "fmnist", _PAPER),),
+        caveat="The full protocol: 200 epochs, best test accuracy.",
+    ),
+    "pocket": Profile(
+        name="pocket",
+        visible=(
+            Task("resnet56", "openclipart100", Recipe(epochs=6, lr=0.02, batch_size=64)),
+            Task("vgg16bn", "openclipart100", Recipe(epochs=6, lr=0.02, batch_size=64)),
+        ),
+        hidden=(Task("mobilenetv2", "fmnist_pocket", Recipe(epochs=2, lr=0.02, batch_size=64)),),
+        caveat="Early learning on small data (clip art, not CIFAR-100; a few epochs, not 200): a gain here is faster "
+        "start-up and says nothing about the accuracy after a full training.",
+    ),
+    "smoke": Profile(
+        name="smoke",
+        visible=(Task("resnet20", "tiny", _SMOKE),),
+        hidden=(Task("mobilenetv2", "tiny", dataclasses.replace(_SMOKE, epochs=1)),),
+        caveat="Seconds of training on a handful of pictures: for tests only, the accuracies mean nothing.",
+    ),
+}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile called `name`; raises ValueError that lists the known ones."""
+    if name not in PROFILES:
+        raise ValueError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
+    return PROFILES[name]

@@ -1,0 +1,1 @@
+"""Text that models and reports read, as Jinja2 templates."""
