@@ -16,7 +16,7 @@ class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut: relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).
 
     `shortcut` is an empty Sequential (identity), or Sequential(conv1x1, bn) where the shape changes.
-    Source: He et al. 2015, "Deep Residual Learning for Image Recognition", section 3.3 (projection shortcuts, option B).
+    Source: He et al. 2015, "Deep Residual Learning for Image Recognition", section 3.3 (projection shortcuts).
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
@@ -34,7 +34,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
-        return self.relu(branch + self.shortcut(x))
+        out: Tensor = self.relu(branch + self.shortcut(x))
+        return out
 
 
 class ResNet(nn.Module):
