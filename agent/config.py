@@ -1,0 +1,112 @@
+"""What a search was asked to do. Precedence: flag > INITSEARCH_* variable > TOML file > default."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from agent.errors import UsageError
+
+ENV_PREFIX = "INITSEARCH_"
+DEFAULT_TOML = Path("initsearch.toml")
+
+
+class SearchConfig(BaseModel):
+    """Every choice of a search. Frozen: what `run.json` shows is what ran."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget: int = Field(3, ge=1, le=1000)
+    """Tests the proposer may spend; each trains every visible task once per seed."""
+    proposer: str = "optuna"
+    profile: Literal["auto", "paper", "pocket", "smoke"] = "auto"
+    seeds: int = Field(1, ge=1, le=50)
+    """Training runs per task and candidate; the seeds are seed, seed + 1, …"""
+    seed: int = Field(0, ge=0, lt=2**31)
+    workers: Literal["auto"] | int = "auto"
+    """Evaluations that run side by side."""
+    start: str | None = None
+    """A recipe's name or a file: the strategy that the search starts from."""
+    model: str | None = None
+    base_url: str | None = None
+    runs: Path = Path("runs")
+    data_root: Path | None = None
+    download: bool = False
+    cache: bool = True
+    """Take visible results of equal code from the user's cache, and leave new ones there."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    isolation: Literal["auto", "bubblewrap", "landlock"] = "auto"
+    allow_unsandboxed: bool = False
+    max_steps: int = Field(1000, ge=1)
+    """Tool calls after which the loop ends, whatever the proposer wants."""
+    max_seconds: float | None = Field(None, gt=0)
+
+    @field_validator("workers")
+    @classmethod
+    def _workers_in_range(cls, value: str | int) -> str | int:
+        if isinstance(value, int) and not 1 <= value <= 256:
+            raise ValueError("must be 'auto' or between 1 and 256")
+        return value
+
+    @property
+    def evaluation_seeds(self) -> tuple[int, ...]:
+        """The seeds of each evaluation. Baseline and candidates share them."""
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+
+def load_config(
+    flags: Mapping[str, Any], *, toml: Path | None = None, environ: Mapping[str, str] | None = None
+) -> SearchConfig:
+    """Merge the sources into one config; a flag of None means "not given".
+
+    Raises UsageError that names the source and, for an unknown key, the nearest known one.
+    """
+    environ = os.environ if environ is None else environ
+    known = set(SearchConfig.model_fields)
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    from_env = {
+        name.removeprefix(ENV_PREFIX).lower(): value
+        for name, value in environ.items()
+        if name.startswith(ENV_PREFIX) and name.removeprefix(ENV_PREFIX).lower() in known
+    }
+    from_flags = {name: value for name, value in flags.items() if value is not None}
+    for source, values in ((str(toml or DEFAULT_TOML), _read_toml(toml)), ("env", from_env), ("flag", from_flags)):
+        for name, value in values.items():
+            if name not in known:
+                raise UsageError(f"{source}: unknown setting {name!r}{suggestion(name, known)}")
+            merged[name] = value
+            origin[name] = {"env": f"{ENV_PREFIX}{name.upper()}", "flag": f"--{name.replace('_', '-')}"}.get(
+                source, f"{source}: {name}"
+            )
+    try:
+        return SearchConfig.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise UsageError(f"{origin.get(name, name)}: {first['msg']} (got {first['input']!r})") from None
+
+
+def suggestion(name: str, known: set[str] | list[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known name, or the list of them."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+
+
+def _read_toml(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        if not DEFAULT_TOML.is_file():
+            return {}
+        path = DEFAULT_TOML
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"--config {path}: no such file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {path}: {error}") from None

@@ -1,0 +1,115 @@
+"""One evaluation as one picklable call: the candidate makes tensors in isolation, the trusted trainer trains them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from benchmark.results import EpochMetrics, EvaluationResult, region_sha256, result_key
+from benchmark.tasks import Task
+from sandbox.isolate import Isolation
+
+
+@dataclass(frozen=True)
+class CandidateFailure:
+    """The candidate's code failed by itself: no score, and no second try."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class EvaluationCall:
+    """Train `region` on `task` with `seed`. Everything it needs travels with it."""
+
+    region: str
+    task: Task
+    seed: int
+    environment: tuple[tuple[str, str], ...]
+    """What `benchmark.hardware.environment` said; part of the key."""
+    isolation: str
+    precision: str = "auto"
+    data_root: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """The content key of the result; see `benchmark.results.result_key`."""
+        return result_key(self.region, self.task, self.seed, environment=dict(self.environment))
+
+    def __call__(self, report: Callable[[EpochMetrics], None]) -> EvaluationResult | CandidateFailure:
+        """Initialise in isolation, load, train. `report` receives each epoch's metrics."""
+        import torch
+
+        from benchmark.data import load_dataset
+        from benchmark.hardware import threads
+        from benchmark.models import build_model
+        from benchmark.train import train
+        from benchmark.weights import WeightsRejected, load_initial_weights
+
+        torch.set_num_threads(threads())
+        dataset = load_dataset(self.task.dataset, data_root=self.data_root)
+        model = build_model(self.task.arch, dataset.num_classes)
+        with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
+            weights = Path(folder) / "weights.safetensors"
+            initialised = _isolation(self.isolation).initialise(
+                self.region, self.task.arch, dataset.num_classes, self.seed, weights
+            )
+            if not initialised.ok:
+                return CandidateFailure(initialised.kind or "isolation", initialised.message)
+            try:
+                load_initial_weights(weights, model)
+            except WeightsRejected as error:
+                return CandidateFailure(error.kind, str(error))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        outcome = train(
+            model,
+            dataset,
+            self.task.recipe,
+            seed=self.seed,
+            device=device,
+            precision=self.precision,
+            on_epoch=report,
+        )
+        environment = dict(self.environment)
+        tail = outcome.curve[-10:]
+        return EvaluationResult(
+            key=self.key,
+            task=self.task.name,
+            seed=self.seed,
+            region_sha256=region_sha256(self.region),
+            status=outcome.status,
+            best_test_acc=max(epoch.test_acc for epoch in outcome.curve),
+            last_test_acc=sum(epoch.test_acc for epoch in tail) / len(tail),
+            test_loss=outcome.curve[-1].test_loss,
+            curve=outcome.curve,
+            step_zero=outcome.step_zero,
+            isolation_level=initialised.level,
+            isolation_seconds=initialised.seconds,
+            training_seconds=outcome.seconds,
+            device=environment.get("device", device),
+            precision=environment.get("precision", self.precision),
+            threads=threads(),
+            versions={"torch": torch.__version__},
+        )
+
+
+@cache
+def _isolation(level: str) -> Isolation:
+    """One isolation per process, so that evaluations share its warm start."""
+    return Isolation(level=level)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Warm:
+    """A call that loads what an evaluation needs before the first one is timed."""
+
+    isolation: str
+
+    def __call__(self, report: Callable[[Any], None]) -> str:
+        import torch  # noqa: F401
+
+        return _isolation(self.isolation).level

@@ -1,0 +1,261 @@
+"""The event log: what happened in a run, one JSON object a line, each chained to the one before by its hash.
+
+The log is the state. A resumed search runs the same program again with the log as a tape: an event that is on the
+tape is compared and taken as done, and when the tape ends the search goes on where it was cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from agent.errors import RunDamaged
+
+SCHEMA = 1
+GENESIS = "0" * 64
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Launch(_Event):
+    """The search began: what was asked for and what it runs on."""
+
+    kind: Literal["launch"] = "launch"
+    config: dict[str, Any]
+    profile: str
+    environment: dict[str, str]
+    isolation_level: str
+    scaffold_sha256: str
+
+
+class Evaluated(_Event):
+    """One region was trained on one task with one seed, or came from the store (`cached`)."""
+
+    kind: Literal["evaluated"] = "evaluated"
+    role: str
+    """`baseline`, `test/1` …, or after submission `hidden/baseline`, `hidden/submission`."""
+    task: str
+    seed: int
+    key: str
+    accuracy: float | None
+    """Best test accuracy in percent; None when the candidate failed."""
+    failure: str | None = None
+    cached: bool = False
+    seconds: float = 0.0
+
+
+class Proposal(_Event):
+    """What a proposer thought: Optuna's trial with its parameters, a model's reasoning, a note."""
+
+    kind: Literal["proposal"] = "proposal"
+    proposer: str
+    content: dict[str, Any]
+
+
+class ToolCalled(_Event):
+    """A proposer's tool call, written before it is carried out."""
+
+    kind: Literal["tool_called"] = "tool_called"
+    step: int
+    tool: str
+    arguments: dict[str, Any]
+
+
+class ToolReplied(_Event):
+    """What the tool answered, and which region the workspace then held."""
+
+    kind: Literal["tool_replied"] = "tool_replied"
+    step: int
+    ok: bool
+    error: str | None
+    reply: str
+    region_sha256: str
+
+
+class TestStarted(_Event):
+    """One unit of budget is spent here, before the training that it pays for."""
+
+    kind: Literal["test_started"] = "test_started"
+    __test__ = False
+    number: int
+    region_sha256: str
+
+
+class TestVoided(_Event):
+    """Our own infrastructure failed: the unit of budget is given back."""
+
+    kind: Literal["test_voided"] = "test_voided"
+    __test__ = False
+    number: int
+    reason: str
+
+
+class TestFinished(_Event):
+    """A paid test ended. `status` is `failed` when the candidate failed in any task."""
+
+    kind: Literal["test_finished"] = "test_finished"
+    __test__ = False
+    number: int
+    status: Literal["ok", "failed"]
+    accuracies: dict[str, dict[int, float | None]]
+
+
+class Submitted(_Event):
+    """Test `number` is final. Nothing hidden has been computed before this event."""
+
+    kind: Literal["submitted"] = "submitted"
+    number: int
+    region_sha256: str
+    by: Literal["proposer", "harness"]
+
+
+class Ended(_Event):
+    """The search is over: the typed end and what it means in words."""
+
+    kind: Literal["ended"] = "ended"
+    status: str
+    message: str
+
+
+Event = Annotated[
+    Launch
+    | Evaluated
+    | Proposal
+    | ToolCalled
+    | ToolReplied
+    | TestStarted
+    | TestVoided
+    | TestFinished
+    | Submitted
+    | Ended,
+    Field(discriminator="kind"),
+]
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+_VOLATILE = {"seconds", "cached"}
+"""Fields that may differ when the same event happens again."""
+
+
+class Record(BaseModel):
+    """An event as it stands in the log: position, wall-clock time (seconds since the epoch) and hash chain."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seq: int
+    ts: float
+    schema_version: int
+    previous: str
+    event: Event
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the line; the next record's `previous`."""
+        return hashlib.sha256(_line(self).encode()).hexdigest()
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+class EventLog:
+    """Append-only log of one run. Opening an existing file cuts a torn last line and rewinds the tape."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.records: list[Record] = []
+        intact = 0
+        if path.exists():
+            self.records, intact = _read(path)
+        self._position = 0
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        os.ftruncate(self._descriptor, intact)
+
+    def __enter__(self) -> EventLog:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; appending afterwards is an error."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    @property
+    def replaying(self) -> bool:
+        """Whether the tape has events that the resumed program has not reached yet."""
+        return self._position < len(self.records)
+
+    def recorded(self, kind: str) -> Event | None:
+        """The tape's next event, if it is of this kind: an effect that need not be produced again."""
+        if self.replaying and (event := self.records[self._position].event).kind == kind:
+            return event
+        return None
+
+    def append(self, event: Event) -> None:
+        """Write `event` durably, or, on the tape, check that it is the one that was recorded.
+
+        Raises RunDamaged when the tape holds something else, OSError when the disk refuses (nothing is half-written:
+        a torn line is cut when the log is opened again).
+        """
+        if self.replaying:
+            recorded = self.records[self._position].event
+            if _stable(recorded) != _stable(event):
+                raise RunDamaged(
+                    f"{self.path}: event {self._position} was {_stable(recorded)}, but running the search again gives "
+                    f"{_stable(event)}; the run cannot be resumed (was it edited, or the harness changed?)"
+                )
+            self._position += 1
+            return
+        previous = self.records[-1].digest if self.records else GENESIS
+        record = Record(seq=len(self.records), ts=time.time(), schema_version=SCHEMA, previous=previous, event=event)
+        data = (_line(record) + "\n").encode()
+        written = os.write(self._descriptor, data)
+        if written != len(data):
+            os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
+            raise OSError(28, "no space left to write the event log", str(self.path))
+        os.fdatasync(self._descriptor)
+        self.records.append(record)
+        self._position += 1
+
+
+def read_events(path: Path) -> list[Record]:
+    """All intact records of a log, without touching the file. Raises RunDamaged where the chain is broken."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[list[Record], int]:
+    """The records, and how many bytes of the file they fill; only an unfinished last line may be left over."""
+    records: list[Record] = []
+    intact = 0
+    previous = GENESIS
+    for number, line in enumerate(_lines(path.read_bytes()), start=1):
+        try:
+            record = Record.model_validate_json(line)
+        except ValidationError as error:
+            raise RunDamaged(f"{path}: line {number} is not an event: {error.errors()[0]['msg']}") from None
+        if record.previous != previous or record.seq != number - 1:
+            raise RunDamaged(f"{path}: line {number} does not follow the line before it: the log was edited")
+        records.append(record)
+        intact += len(line) + 1
+        previous = hashlib.sha256(line).hexdigest()
+    return records, intact
+
+
+def _lines(data: bytes) -> Iterator[bytes]:
+    """Complete lines only: what a crash left after the last newline never counted."""
+    yield from data.split(b"\n")[:-1]
+
+
+def _stable(event: Event) -> dict[str, Any]:
+    return {name: value for name, value in event.model_dump(mode="json").items() if name not in _VOLATILE}

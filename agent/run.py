@@ -1,0 +1,128 @@
+"""A run directory: where it is, who holds it, and its summary `run.json`."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from agent.errors import RunBusy, RunDamaged, UsageError
+from benchmark.files import write_atomically
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of one run. DESIGN: runs/<YYYYMMDD-HHMMSS>-<slug>-<4 hex>/."""
+
+    path: Path
+
+    @property
+    def summary(self) -> Path:
+        """`run.json`: status, configuration, versions, results in brief."""
+        return self.path / "run.json"
+
+    @property
+    def events(self) -> Path:
+        """`events.jsonl`: the log."""
+        return self.path / "events.jsonl"
+
+    @property
+    def workspace(self) -> Path:
+        """The git repository in which the region is edited."""
+        return self.path / "workspace"
+
+    @property
+    def results(self) -> Path:
+        """One JSON file per visible evaluation."""
+        return self.path / "results"
+
+    @property
+    def hidden(self) -> Path:
+        """Evaluations of the hidden task; does not exist before submit."""
+        return self.path / "hidden"
+
+    @property
+    def scratch(self) -> Path:
+        """Initial weights on their way from isolation to the trainer; emptied as it is used."""
+        return self.path / "scratch"
+
+    @property
+    def study(self) -> Path:
+        """Optuna's journal."""
+        return self.path / "study.journal"
+
+    @classmethod
+    def create(cls, runs: Path, slug: str) -> RunDirectory:
+        """Make a new run directory under `runs` and point `runs/latest` at it. Raises UsageError where it can't be."""
+        slug = re.sub(r"[^a-z0-9]+", "-", slug.lower()).strip("-")[:40] or "run"
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{slug}-{secrets.token_hex(2)}"
+        path = runs.absolute() / name
+        try:
+            path.mkdir(parents=True)
+            (path / "results").mkdir()
+            _point_latest(runs.absolute(), name)
+        except OSError as error:
+            raise UsageError(f"--runs {runs}: cannot make a run directory there: {error.strerror}") from None
+        return cls(path)
+
+    @classmethod
+    def find(cls, run: str | Path, runs: Path = Path("runs")) -> RunDirectory:
+        """The run given by path, by name under `runs`, by an unambiguous part of its name, or as `latest`."""
+        for candidate in (Path(run), runs / run):
+            if (candidate / "run.json").is_file():
+                return cls(candidate.resolve())
+        names = [path.name for path in list_runs(runs)]
+        matches = [name for name in names if str(run) in name]
+        if len(matches) == 1:
+            return cls((runs / matches[0]).resolve())
+        if matches:
+            raise UsageError(f"{run!s} is ambiguous: {', '.join(matches)}")
+        raise UsageError(f"no run {str(run)!r} in {runs.absolute()}; `agent runs` lists what is there")
+
+    def read_summary(self) -> dict[str, Any]:
+        """`run.json` as a dictionary. Raises RunDamaged when it is missing or not JSON."""
+        try:
+            summary = json.loads(self.summary.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunDamaged(f"{self.summary}: {error}") from None
+        if not isinstance(summary, dict):
+            raise RunDamaged(f"{self.summary}: not a JSON object")
+        return summary
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Replace `run.json` in one step: a reader sees the old or the new one, never half."""
+        write_atomically(self.summary, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run for this process; the kernel frees it even on kill -9. Raises RunBusy."""
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunBusy(f"{self.path}: another process is working on this run; wait for it or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def list_runs(runs: Path) -> list[Path]:
+    """All run directories under `runs`, oldest first."""
+    if not runs.is_dir():
+        return []
+    return sorted(path for path in runs.iterdir() if not path.is_symlink() and (path / "run.json").is_file())
+
+
+def _point_latest(runs: Path, name: str) -> None:
+    temporary = runs / f".latest-{secrets.token_hex(4)}"
+    temporary.symlink_to(name)
+    temporary.replace(runs / "latest")

@@ -1,0 +1,64 @@
+"""What this machine offers, and the part of it that accuracies depend on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+
+
+def gpu_count() -> int:
+    """Usable CUDA or ROCm devices. Imports torch only where the kernel shows a GPU's device node."""
+    if not any(Path(node).exists() for node in _GPU_NODES):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def cpu_count() -> int:
+    """Cores this process may use: affinity and a container's CPU quota, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+def threads() -> int:
+    """CPU threads of this process: what its executor assigned, else all cores."""
+    return int(os.environ.get("INITSEARCH_THREADS", "0")) or cpu_count()
+
+
+@dataclass(frozen=True)
+class DescribeEnvironment:
+    """A call for an executor: what its processes compute with."""
+
+    precision: str = "auto"
+
+    def __call__(self, report: Callable[[Any], None]) -> dict[str, str]:
+        return environment(self.precision)
+
+
+def environment(precision: str = "auto") -> dict[str, str]:
+    """What besides code, task and seed decides an accuracy's last digit; part of every result key."""
+    import torch
+
+    from benchmark.train import resolve_precision
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu {platform.machine()}",
+        "capability": "" if device == "cuda" else torch.backends.cpu.get_cpu_capability(),
+        "precision": resolve_precision(precision, torch.device(device)),
+        "threads": str(threads()),
+        "torch": torch.__version__,
+    }
