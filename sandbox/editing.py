@@ -1,0 +1,365 @@
+"""The editing machine: numbered lines, editable ranges, replies to the letter of the public benchmark's tools.
+
+Pure and in memory: the git workspace and the replay of recorded conversations run the same code. A file has fixed lines
+and one or more editable ranges; an edit must lie inside one range, and that range grows or shrinks with it.
+
+What goes in is decided once, here:
+- line numbers are integers; "12" and 12.0 are read as 12, true/false and anything else are refused;
+- content is split at "\\n", one final newline adds no line, "" is zero lines; tabs and the like stay as they are;
+- NUL bytes, half surrogate pairs and texts over `MAX_EDIT_BYTES` are refused;
+- arguments that an operation does not need are ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
+
+MAX_EDIT_BYTES = 256 * 1024
+_CONTEXT_LINES = 3
+
+ReplyKind = Literal[
+    "outside_region", "not_allowed", "invalid_arguments", "unknown_tool", "nothing_to_undo", "too_large"
+]
+
+
+class Dialect(Enum):
+    """How the machine speaks and what it lets through.
+
+    RECORDED is the harness of the recorded conversations, faults included: an emptied range is locked for good, nothing
+    can be inserted after a range's last line, and line endings are kept. OURS begins every reply with the same lines
+    and may add some below; an emptied range stays editable and text can be appended at its end.
+    """
+
+    OURS = "ours"
+    RECORDED = "recorded"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Lines `start` to `end`, 1-based and inclusive; `end == start - 1` is the empty range before line `start`."""
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if self.start < 1 or self.end < self.start - 1:
+            raise ValueError(f"no such range of lines: {self.start}..{self.end}")
+
+    def __str__(self) -> str:
+        return f"{self.start}–{self.end}"
+
+    @property
+    def empty(self) -> bool:
+        """Whether the range holds no line."""
+        return self.end < self.start
+
+
+def split_lines(content: str) -> list[str]:
+    """Split at "\\n" only; one final newline adds no line and the empty text has none."""
+    if content == "":
+        return []
+    lines = content.split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def unify_newlines(content: str) -> str:
+    """Windows and old Macintosh line ends become "\\n": Python would count them as lines, our numbers would not."""
+    return content.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@dataclass
+class EditableFile:
+    """A text file of which only the lines in `ranges` (ascending, disjoint) may change."""
+
+    name: str
+    lines: list[str]
+    ranges: list[Range]
+
+    def __post_init__(self) -> None:
+        last = 0
+        for editable in self.ranges:
+            if editable.start <= last or editable.end > len(self.lines) or editable.start > len(self.lines) + 1:
+                raise ValueError(f"{self.name}: range {editable} is out of order or beyond line {len(self.lines)}")
+            last = editable.end
+
+    @classmethod
+    def from_text(cls, name: str, text: str, ranges: Iterable[Range]) -> EditableFile:
+        """Build from a whole text; whether it ended in a newline is not kept."""
+        return cls(name, split_lines(text), list(ranges))
+
+    @property
+    def text(self) -> str:
+        """All lines, each ended by a newline."""
+        return "".join(f"{line}\n" for line in self.lines)
+
+    def range_text(self, index: int = 0) -> str:
+        """The lines of editable range `index`, each ended by a newline."""
+        editable = self.ranges[index]
+        return "".join(f"{line}\n" for line in self.lines[editable.start - 1 : editable.end])
+
+    def replace(self, first: int, last: int, new: Sequence[str]) -> None:
+        """Put `new` in the place of lines `first`..`last`, which lie in one range (`last == first - 1`: insert)."""
+        hit = next(i for i, r in enumerate(self.ranges) if r.start <= first and last <= r.end)
+        self.lines[first - 1 : last] = new
+        shift = len(new) - (last - first + 1)
+        self.ranges = [
+            r if i < hit else Range(r.start + (shift if i > hit else 0), r.end + shift)
+            for i, r in enumerate(self.ranges)
+        ]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a tool answers; `kind` says why when `ok` is false. In dialect OURS `text` ends with the `warnings`."""
+
+    text: str
+    ok: bool = True
+    kind: ReplyKind | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def unknown_tool(name: str) -> Reply:
+    """The reply to a call of a tool that does not exist."""
+    return Reply(f"ERROR: Unknown tool '{name}'", ok=False, kind="unknown_tool")
+
+
+def invalid_arguments(tool: str, detail: str) -> Reply:
+    """The reply to arguments that were read but do not fit the tool."""
+    return Reply(f"ERROR: Invalid arguments for '{tool}': {detail}", ok=False, kind="invalid_arguments")
+
+
+def unparseable_arguments(detail: str) -> Reply:
+    """The reply to arguments that are not even a JSON object."""
+    return Reply(f"ERROR: Failed to parse tool arguments: {detail}", ok=False, kind="invalid_arguments")
+
+
+class _RefusedError(Exception):
+    """An edit that changes nothing; carries the reply's first lines and whether the file is shown below them."""
+
+    def __init__(self, text: str, kind: ReplyKind, file: EditableFile | None = None, hint: str = "") -> None:
+        super().__init__(text)
+        self.text, self.kind, self.file, self.hint = text, kind, file, hint
+
+
+def _invalid(detail: str, file: EditableFile | None = None) -> _RefusedError:
+    return _RefusedError(invalid_arguments("edit", detail).text, "invalid_arguments", file)
+
+
+@dataclass
+class Editor:
+    """Files under edit, with one undo stack for all of them.
+
+    `advise` looks at a file after each accepted edit and returns warnings for the author, without "WARNING:".
+    """
+
+    files: dict[str, EditableFile]
+    dialect: Dialect = Dialect.OURS
+    advise: Callable[[EditableFile], Sequence[str]] | None = None
+    _undo: list[tuple[str, list[str], list[Range]]] = field(default_factory=list, init=False)
+
+    @classmethod
+    def of(cls, *files: EditableFile, dialect: Dialect = Dialect.OURS) -> Editor:
+        """An editor of these files."""
+        return cls({file.name: file for file in files}, dialect)
+
+    @property
+    def undo_depth(self) -> int:
+        """How many accepted edits can be taken back."""
+        return len(self._undo)
+
+    # -- the tools ------------------------------------------------------------------------------------------------
+
+    def edit(self, arguments: Mapping[str, object]) -> Reply:
+        """Apply one `edit` call; a refused one changes nothing."""
+        try:
+            file = self._target(arguments)
+            op = arguments.get("op")
+            if op == "create":
+                shown = file if file.name == arguments.get("filename") else None
+                raise _RefusedError("ERROR: allow_create is false; cannot create new files", "not_allowed", shown)
+            if op == "replace":
+                return self._replace(file, arguments)
+            if op == "insert":
+                return self._insert(file, arguments)
+            if op is None:
+                raise _invalid("op is missing; it is one of replace, insert, create", file)
+            raise _invalid(f"unknown op {op!r}; it is one of replace, insert, create", file)
+        except _RefusedError as refused:
+            return self._refusal(refused)
+
+    def rewrite(self, content: object, filename: str | None = None) -> Reply:
+        """Replace the whole first editable range. Ours only: no line number can be stale."""
+        try:
+            file = self._file_for_tool("rewrite", filename)
+            new = self._content(content, file, "rewrite")
+            whole = file.ranges[0]
+            done = f"OK: Rewrote the editable range with {len(new)} line(s) in {file.name}."
+            return self._apply(file, whole.start, whole.end, new, done)
+        except _RefusedError as refused:
+            return self._refusal(refused)
+
+    def view(self, filename: str | None = None) -> Reply:
+        """Show a file as it is now. Ours only."""
+        try:
+            return Reply(self.render(self._file_for_tool("view", filename)))
+        except _RefusedError as refused:
+            return self._refusal(refused)
+
+    def undo(self, n: object = 1) -> Reply:
+        """Take back the last `n` accepted edits, or all of them when there are fewer."""
+        count = _as_line_number(n)
+        if count is None or count < 1:
+            return invalid_arguments("undo", f"n must be a whole number of at least 1, not {n!r}")
+        if not self._undo:
+            return Reply("ERROR: Nothing to undo", ok=False, kind="nothing_to_undo")
+        restored: list[str] = []
+        while self._undo and len(restored) < count:
+            name, lines, ranges = self._undo.pop()
+            self.files[name].lines, self.files[name].ranges = lines, ranges
+            restored.append(name)
+        text = "\n".join(["Undo complete:", *(f"Restored: {name}" for name in restored)])
+        if self.dialect is Dialect.RECORDED:
+            return Reply(text)
+        shown = [self.render(self.files[name]) for name in dict.fromkeys(restored)]
+        short = () if len(restored) == count else (f"only {len(restored)} edit(s) could be taken back, not {count}.",)
+        return Reply("\n\n".join([text, *shown, *(f"WARNING: {line}" for line in short)]), warnings=short)
+
+    # -- for those who rebuild a workspace ------------------------------------------------------------------------
+
+    def resynchronise(self, file: EditableFile) -> None:
+        """Put `file` in place of the one of that name without an entry in the undo stack."""
+        self.files[file.name] = file
+
+    def remember(self, name: str, lines: Sequence[str], ranges: Sequence[Range]) -> None:
+        """Push a former state of a file onto the undo stack, as if an edit had just been accepted after it."""
+        self._undo.append((name, list(lines), list(ranges)))
+
+    # -- how it is done -------------------------------------------------------------------------------------------
+
+    def _target(self, arguments: Mapping[str, object]) -> EditableFile:
+        name = arguments.get("filename")
+        if name is None and self.dialect is Dialect.OURS and len(self.files) == 1:
+            return next(iter(self.files.values()))
+        if not isinstance(name, str):
+            raise _invalid(f"filename must be a string, not {name!r}")
+        hint = f"The editable file is {', '.join(self.files)}."
+        package = name.split("/", 1)[0]
+        if package not in {known.split("/", 1)[0] for known in self.files}:
+            text = f"ERROR: Package '{package}' is not in allowed packages"
+            raise _RefusedError(text, "not_allowed", hint=hint)
+        if name not in self.files:
+            if arguments.get("op") == "create":
+                return next(iter(self.files.values()))
+            raise _RefusedError(f"ERROR: File not editable: {name}", "not_allowed", hint=hint)
+        return self.files[name]
+
+    def _file_for_tool(self, tool: str, filename: str | None) -> EditableFile:
+        file = next(iter(self.files.values())) if filename is None else self.files.get(filename)
+        if file is None:
+            detail = f"no file {filename!r}; there is {', '.join(self.files)}"
+            raise _RefusedError(invalid_arguments(tool, detail).text, "invalid_arguments")
+        return file
+
+    def _replace(self, file: EditableFile, arguments: Mapping[str, object]) -> Reply:
+        first, last = (self._line(file, arguments, key) for key in ("start_line", "end_line"))
+        if first > last and not any((r.start, r.end) == (first, last) for r in file.ranges):
+            raise _invalid(f"start_line {first} comes after end_line {last}", file)
+        if not any(r.start <= first and last <= r.end for r in file.ranges):
+            allowed = self._ranges_text(file)
+            text = f"ERROR: Lines {first}..{last} exceed the editable range. You may only edit lines {allowed}."
+            raise _RefusedError(text, "outside_region", file)
+        new = self._content(arguments.get("content"), file, "edit")
+        done = f"OK: Replaced lines {first}..{last} with {len(new)} line(s) in {file.name}."
+        return self._apply(file, first, last, new, done)
+
+    def _insert(self, file: EditableFile, arguments: Mapping[str, object]) -> Reply:
+        after = self._line(file, arguments, "after_line")
+        # The recorded harness wants the first new line's number inside the range as it was before.
+        beyond = 1 if self.dialect is Dialect.OURS else 0
+        if not any(r.start <= after + 1 <= r.end + beyond for r in file.ranges):
+            text = (
+                f"ERROR: Cannot insert after line {after} — target is outside the editable range. "
+                f"You may only edit lines {self._ranges_text(file)}."
+            )
+            raise _RefusedError(text, "outside_region", file)
+        new = self._content(arguments.get("content"), file, "edit")
+        done = f"OK: Inserted {len(new)} line(s) after line {after} in {file.name}."
+        return self._apply(file, after + 1, after, new, done)
+
+    def _apply(self, file: EditableFile, first: int, last: int, new: Sequence[str], done: str) -> Reply:
+        self.remember(file.name, file.lines, file.ranges)
+        file.lines = list(file.lines)
+        file.replace(first, last, new)
+        if self.dialect is Dialect.RECORDED:
+            file.ranges = [r for r in file.ranges if not r.empty]
+        warnings = tuple(self.advise(file)) if self.advise else ()
+        text = f"{done} Editable range: {self._ranges_text(file)}."
+        return Reply(self._compose(text, file, [f"WARNING: {warning}" for warning in warnings]), warnings=warnings)
+
+    def _refusal(self, refused: _RefusedError) -> Reply:
+        below = [refused.hint] if refused.hint else []
+        return Reply(self._compose(refused.text, refused.file, below), ok=False, kind=refused.kind)
+
+    def _compose(self, text: str, file: EditableFile | None, below: Sequence[str]) -> str:
+        shown = [self.render(file)] if file is not None and file.ranges else []
+        return "\n\n".join([text, *shown, *(below if self.dialect is Dialect.OURS else [])])
+
+    def _line(self, file: EditableFile, arguments: Mapping[str, object], key: str) -> int:
+        if key not in arguments:
+            raise _invalid(f"{key} is missing", file)
+        number = _as_line_number(arguments[key])
+        if number is None:
+            raise _invalid(f"{key} must be a whole line number, not {arguments[key]!r:.60}", file)
+        return number
+
+    def _content(self, content: object, file: EditableFile, tool: str) -> list[str]:
+        def refuse(detail: str, kind: ReplyKind = "invalid_arguments") -> _RefusedError:
+            return _RefusedError(invalid_arguments(tool, detail).text, kind, file)
+
+        if not isinstance(content, str):
+            raise refuse(f'content must be a string ("" for no lines), not {type(content).__name__}')
+        if "\0" in content:
+            raise refuse("content has a NUL byte, which no Python source may hold")
+        try:
+            size = len(content.encode())
+        except UnicodeEncodeError as error:
+            raise refuse(f"content has half a surrogate pair at character {error.start}") from error
+        if size > MAX_EDIT_BYTES:
+            raise refuse(
+                f"content is {size:,} bytes, more than the {MAX_EDIT_BYTES:,} that one edit may hold", "too_large"
+            )
+        return split_lines(unify_newlines(content) if self.dialect is Dialect.OURS else content)
+
+    def _ranges_text(self, file: EditableFile) -> str:
+        return ", ".join(map(_describe, file.ranges)) if file.ranges else "(none)"
+
+    def render(self, file: EditableFile) -> str:
+        """The first editable range with three fixed lines before and after it: number, `|` if fixed, text."""
+        if not file.ranges:
+            return f"[Current file: {file.name} | editable: (none) | total: {len(file.lines)} lines]"
+        shown = file.ranges[0]
+        first = max(1, shown.start - _CONTEXT_LINES)
+        last = min(len(file.lines), shown.end + _CONTEXT_LINES)
+        head = f"[Current file: {file.name} | editable: {_describe(shown)} | total: {len(file.lines)} lines]"
+        body = (
+            f"{number:>6}{' ' if shown.start <= number <= shown.end else '|'} {file.lines[number - 1]}"
+            for number in range(first, last + 1)
+        )
+        return "\n".join([head, *body])
+
+
+def _describe(editable: Range) -> str:
+    return f"{editable} (empty: insert after line {editable.end})" if editable.empty else str(editable)
+
+
+def _as_line_number(value: object) -> int | None:
+    """Read 12, 12.0 and "12" as 12; None for anything else, booleans and absurdly large numbers included."""
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if abs(value) < 1e9 and value == int(value) else None
