@@ -1,0 +1,41 @@
+"""Random crop and horizontal flip of whole batches, as tensor operations on the device that holds the data."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pad_images(images: Tensor, padding: int) -> Tensor:
+    """Images uint8 (N, 3, H, W) → uint8 (N, H + 2·padding, W + 2·padding, 3) with a black border, ready for `crop`."""
+    return F.pad(images, (padding, padding, padding, padding)).permute(0, 2, 3, 1).contiguous()
+
+
+def crop(padded: Tensor, picks: Tensor, padding: int, *, flip: bool, generator: torch.Generator) -> Tensor:
+    """Cut one window from each picked image: uint8 (B, 3, H, W) in channels_last.
+
+    padded: uint8 (N, H + 2·padding, W + 2·padding, 3) from `pad_images`. picks: int64 (B,), indices into it.
+    Every offset in 0…2·padding is equally likely, as in torchvision's RandomCrop(H, padding); with `flip`, half of the
+    windows are mirrored. The numbers are drawn from `generator` on its own device, three per image.
+    """
+    batch, height, width = len(picks), padded.shape[1] - 2 * padding, padded.shape[2] - 2 * padding
+    draws = torch.rand(3, batch, 1, generator=generator, device=generator.device).to(padded.device)
+    top, left = (draws[:2] * (2 * padding + 1)).long()
+    column = torch.arange(width, device=padded.device)
+    if flip:
+        column = torch.where(draws[2] < 0.5, column.flip(0), column)
+    rows = top + torch.arange(height, device=padded.device)
+    columns = left + column
+    return padded[picks[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class Normalizer:
+    """uint8 pixels (B, 3, H, W) → float32 with mean 0 and standard deviation 1 over the training set, per channel."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
+        self._mean = 255 * torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        self._scale = 1 / (255 * torch.tensor(std, device=device).view(1, -1, 1, 1))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return (images.float() - self._mean) * self._scale

@@ -1,0 +1,186 @@
+"""The training loop: SGD with momentum under a cosine, on data that live on the device. Reads top to bottom.
+
+What it does and why, with the measurements behind every choice, is in docs/trainer.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.augment import Normalizer, crop, pad_images
+from benchmark.precision import autocast, resolve_precision
+from benchmark.results import EpochMetrics, StepZero
+from benchmark.step_zero import judge_step_zero
+from benchmark.tasks import Recipe
+
+__all__ = ["TrainingOutcome", "resolve_precision", "stream_seed", "train"]
+
+_EVAL_BATCH = 256
+
+
+class ImageData(Protocol):
+    """What training needs of a data set: `benchmark.data.ImageDataset`, or anything of the same shape."""
+
+    @property
+    def train_images(self) -> Tensor: ...
+    @property
+    def train_labels(self) -> Tensor: ...
+    @property
+    def test_images(self) -> Tensor: ...
+    @property
+    def test_labels(self) -> Tensor: ...
+    @property
+    def num_classes(self) -> int: ...
+    @property
+    def mean(self) -> tuple[float, float, float]: ...
+    @property
+    def std(self) -> tuple[float, float, float]: ...
+
+
+@dataclass(frozen=True)
+class TrainingOutcome:
+    """A finished training: one entry of `curve` per epoch, at least one."""
+
+    curve: tuple[EpochMetrics, ...]
+    step_zero: StepZero
+    status: Literal["ok", "diverged"]
+    """`diverged`: a loss was NaN or infinite; the curve ends with the epoch in which that was seen."""
+    seconds: float
+
+
+def stream_seed(label: str, seed: int) -> int:
+    """A 63-bit seed for the random stream called `label`: SHA-256 of "label|seed".
+
+    Streams of different labels are unrelated although the seed is one: what an initialiser draws from
+    `torch.manual_seed(seed)` says nothing about the order of the data.
+    """
+    return int.from_bytes(hashlib.sha256(f"{label}|{seed}".encode()).digest()[:8], "big") >> 1
+
+
+def train(
+    model: nn.Module,
+    dataset: ImageData,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    precision: str = "auto",
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+) -> TrainingOutcome:
+    """Train `model` in place on `dataset` by `recipe`; evaluate on the test set after every epoch.
+
+    model: images float32 (N, 3, 32, 32) → logits (N, num_classes); it is moved to `device` and stays there.
+    The result depends on weights, data, recipe, seed, device, thread count and precision, and on nothing else;
+    the caller's global random state is as before. `on_epoch` hears of each epoch as it ends.
+    Raises ValueError for an unknown precision or fewer than two images in a batch.
+    """
+    started = time.perf_counter()
+    device = torch.device(device)
+    precision = resolve_precision(precision, device)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    normalize = Normalizer(dataset.mean, dataset.std, device)
+    train_labels = dataset.train_labels[: recipe.train_limit].to(device)
+    train_images = pad_images(dataset.train_images[: recipe.train_limit].to(device), recipe.crop_padding)
+    test_labels = dataset.test_labels[: recipe.test_limit].to(device)
+    test_images = dataset.test_images[: recipe.test_limit].to(device)
+    test_images = normalize(test_images.contiguous(memory_format=torch.channels_last))
+    if min(recipe.batch_size, len(train_labels)) < 2:
+        raise ValueError(
+            "batch normalisation needs at least two images: "
+            f"batch_size is {recipe.batch_size}, the training set has {len(train_labels)}"
+        )
+
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
+    data_stream = torch.Generator().manual_seed(stream_seed("data", seed))
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(stream_seed("model", seed))  # dropout
+        step_zero = judge_step_zero(
+            _logits(model, test_images, precision, batch_statistics=True), test_labels, dataset.num_classes
+        )
+        curve: list[EpochMetrics] = []
+        status: Literal["ok", "diverged"] = "ok"
+        for epoch in range(1, recipe.epochs + 1):
+            model.train()
+            loss_sum = torch.zeros((), device=device)
+            correct = torch.zeros((), device=device)
+            for picks in _batches(len(train_labels), recipe.batch_size, data_stream):
+                picks = picks.to(device)
+                images = normalize(
+                    crop(train_images, picks, recipe.crop_padding, flip=recipe.flip, generator=data_stream)
+                )
+                labels = train_labels[picks]
+                with autocast(precision, device):
+                    logits = model(images)
+                loss = F.cross_entropy(logits.float(), labels)
+                optimizer.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                optimizer.step()
+                loss_sum += loss.detach() * len(picks)
+                correct += _correct(logits.detach(), labels)
+            schedule.step()
+
+            test_logits = _logits(model, test_images, precision)
+            metrics = EpochMetrics(
+                epoch=epoch,
+                train_loss=loss_sum.item() / len(train_labels),
+                train_acc=100 * correct.item() / len(train_labels),
+                test_loss=F.cross_entropy(test_logits, test_labels).item(),
+                test_acc=100 * _correct(test_logits, test_labels).item() / len(test_labels),
+                lr=float(schedule.get_last_lr()[0]),
+                seconds=time.perf_counter() - started,
+            )
+            curve.append(metrics)
+            if on_epoch is not None:
+                on_epoch(metrics)
+            if not (math.isfinite(metrics.train_loss) and math.isfinite(metrics.test_loss)):
+                status = "diverged"
+                break
+    return TrainingOutcome(tuple(curve), step_zero, status, time.perf_counter() - started)
+
+
+def _batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """A random permutation of `count` indices in batches.
+
+    The last, incomplete batch is used, as the public protocol does; a single left-over image joins the batch before
+    it, because batch normalisation cannot learn from one.
+    """
+    batches = list(torch.split(torch.randperm(count, generator=generator), batch_size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def _correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many of the rows of logits (N, C) are right; a row that holds a NaN or an infinity never is."""
+    return ((logits.argmax(1) == labels) & logits.isfinite().all(1)).sum()
+
+
+def _logits(model: nn.Module, images: Tensor, precision: str, *, batch_statistics: bool = False) -> Tensor:
+    """Logits float32 (N, C) of normalised images, without dropout, with the running statistics of the BN layers.
+
+    With `batch_statistics` BN layers normalise by the batch instead, and their buffers stay as they were.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    model.eval()
+    if batch_statistics:
+        for norm in norms:
+            norm.track_running_stats, norm.training = False, True
+    try:
+        with torch.inference_mode(), autocast(precision, images.device):
+            return torch.cat([model(batch).float() for batch in torch.split(images, _EVAL_BATCH)])
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -1,0 +1,145 @@
+"""The trainer: learns, repeats itself exactly, follows the protocol's schedule, and survives divergence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmark.models import build_model
+from benchmark.results import EpochMetrics
+from benchmark.tasks import Recipe
+from benchmark.train import _batches, stream_seed, train
+
+RECIPE = Recipe(epochs=3, lr=0.05, batch_size=16)
+
+
+@dataclass(frozen=True)
+class Pictures:
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    num_classes: int = 10
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+
+
+def coloured_noise(train_count: int = 120, test_count: int = 60) -> Pictures:
+    """Ten classes of noise, each with a colour of its own: learnt within a few steps."""
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.randint(40, 215, (10, 3, 1, 1), generator=generator)
+    labels = torch.arange(train_count + test_count) % 10
+    noise = torch.randint(-40, 40, (len(labels), 3, 32, 32), generator=generator)
+    images = (colours[labels] + noise).to(torch.uint8)
+    return Pictures(images[:train_count], labels[:train_count], images[train_count:], labels[train_count:])
+
+
+def small_net(num_classes: int = 10) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.1),
+        nn.Linear(32, num_classes),
+    )
+
+
+def curve_without_clock(curve: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
+    return [metrics.model_copy(update={"seconds": 0.0}) for metrics in curve]
+
+
+def test_learns_and_reports_every_epoch() -> None:
+    """A network learns an easy task far above chance; `on_epoch` hears what the curve holds."""
+    heard: list[EpochMetrics] = []
+    recipe = dataclasses.replace(RECIPE, epochs=8)
+    outcome = train(small_net(), coloured_noise(), recipe, seed=0, precision="fp32", on_epoch=heard.append)
+    assert outcome.status == "ok"
+    assert tuple(heard) == outcome.curve
+    assert [metrics.epoch for metrics in heard] == list(range(1, 9))
+    assert heard[-1].test_acc > 60
+    assert heard[-1].train_loss < heard[0].train_loss
+    assert not outcome.step_zero.suspicious
+
+
+def test_learning_rate_follows_the_public_protocol() -> None:
+    """Printed at the end of epochs 160…200 of 200: 0.009549 0.005450 0.002447 0.000616 0.000000."""
+    recipe = Recipe(epochs=200, lr=0.1, batch_size=4)
+    outcome = train(nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)), coloured_noise(4, 4), recipe, seed=0)
+    printed = [f"{outcome.curve[epoch - 1].lr:.6f}" for epoch in (160, 170, 180, 190, 200)]
+    assert printed == ["0.009549", "0.005450", "0.002447", "0.000616", "0.000000"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_same_seed_same_numbers(precision: str) -> None:
+    """Two runs of one seed agree to the last bit, whatever the caller drew before; another seed differs."""
+
+    def run(seed: int) -> tuple[list[EpochMetrics], list[Tensor]]:
+        model = build_model("resnet20", 10)
+        torch.manual_seed(3)
+        for parameter in model.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        torch.rand(torch.seed() % 7)
+        outcome = train(model, coloured_noise(40, 20), RECIPE, seed=seed, precision=precision)
+        return curve_without_clock(outcome.curve), [parameter.detach() for parameter in model.parameters()]
+
+    curve, weights = run(0)
+    again, weights_again = run(0)
+    assert curve == again
+    assert all(torch.equal(a, b) for a, b in zip(weights, weights_again, strict=True))
+    other, _ = run(1)
+    assert curve != other
+
+
+def test_leaves_the_global_random_state_alone() -> None:
+    """Training draws from its own streams: what the caller draws next is the same with and without it."""
+    model = small_net()
+    before = torch.get_rng_state()
+    train(model, coloured_noise(), RECIPE, seed=0)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_divergence_is_a_status_and_never_a_nan_accuracy() -> None:
+    """An absurd learning rate ends early as `diverged`; every accuracy in the curve is a number."""
+    recipe = dataclasses.replace(RECIPE, lr=1e20, epochs=5)
+    outcome = train(small_net(), coloured_noise(), recipe, seed=0, precision="fp32")
+    assert outcome.status == "diverged"
+    assert 1 <= len(outcome.curve) < 5
+    assert all(math.isfinite(m.test_acc) and math.isfinite(m.train_acc) for m in outcome.curve)
+    assert outcome.curve[-1].test_acc <= 30
+
+
+def test_limits_keep_the_first_pictures() -> None:
+    """`train_limit` and `test_limit` train and test on exactly the first so many pictures."""
+    data = coloured_noise()
+    limited = dataclasses.replace(RECIPE, train_limit=40, test_limit=20)
+    cut = Pictures(data.train_images[:40], data.train_labels[:40], data.test_images[:20], data.test_labels[:20])
+    a = train(small_net(), data, limited, seed=0, precision="fp32")
+    b = train(small_net(), cut, RECIPE, seed=0, precision="fp32")
+    assert curve_without_clock(a.curve) == curve_without_clock(b.curve)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(32, [16, 16]), (35, [16, 16, 3]), (33, [16, 17]), (9, [9]), (1, [1])])
+def test_batches_cover_every_image_once(count: int, sizes: list[int]) -> None:
+    """No image is dropped, none comes twice, and none trains alone, where batch normalisation would fail."""
+    batches = _batches(count, 16, torch.Generator().manual_seed(0))
+    assert [len(batch) for batch in batches] == sizes
+    assert sorted(torch.cat(batches).tolist()) == list(range(count))
+
+
+def test_a_batch_of_one_is_refused() -> None:
+    """A batch size of 1 is refused in words instead of failing inside a batch normalisation."""
+    with pytest.raises(ValueError, match="at least two images"):
+        train(small_net(), coloured_noise(), dataclasses.replace(RECIPE, batch_size=1), seed=0)
+
+
+def test_streams_are_unrelated() -> None:
+    """The stream of the data is another one than that of the model, and than the bare seed."""
+    assert len({stream_seed("data", 0), stream_seed("model", 0), stream_seed("data", 1), 0}) == 4
