@@ -1,0 +1,93 @@
+"""The embedded data files: four uint8 arrays in one bzip2 stream, and a JSON manifest with a checksum of everything.
+
+bzip2 because its encoder has not changed in decades: the same arrays give the same file on every machine, which zlib
+and xz do not promise.
+"""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.data.dataset import ARRAY_NAMES, DataError, UInt8Array
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A set as the files `<name>.bz2` and `<name>.json` hold it."""
+
+    blob: bytes
+    manifest: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write both files into `folder`."""
+        name = self.manifest["name"]
+        (folder / f"{name}.bz2").write_bytes(self.blob)
+        (folder / f"{name}.json").write_bytes(render_manifest(self.manifest))
+
+    def differences(self, folder: Path) -> list[str]:
+        """What in `folder` is not, byte for byte, this set; empty when all is equal."""
+        name = self.manifest["name"]
+        wanted = {f"{name}.bz2": self.blob, f"{name}.json": render_manifest(self.manifest)}
+        found = []
+        for filename, content in wanted.items():
+            path = folder / filename
+            if not path.is_file():
+                found.append(f"{path}: missing")
+            elif path.read_bytes() != content:
+                found.append(f"{path}: differs from what the sources give now")
+        return found
+
+
+def render_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """The manifest as UTF-8 JSON, one form only."""
+    return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def pack(arrays: Mapping[str, UInt8Array], *, name: str, **facts: Any) -> Packed:
+    """Pack the uint8 `arrays` called `ARRAY_NAMES`; `facts` (class_names, licence, …) go into the manifest."""
+    blob = bz2.compress(b"".join(np.ascontiguousarray(arrays[key]).tobytes() for key in ARRAY_NAMES), 9)
+    manifest = {
+        "name": name,
+        **facts,
+        "file": {"bytes": len(blob), "sha256": hashlib.sha256(blob).hexdigest()},
+        "arrays": {
+            key: {"shape": list(arrays[key].shape), "sha256": hashlib.sha256(arrays[key].tobytes()).hexdigest()}
+            for key in ARRAY_NAMES
+        },
+    }
+    return Packed(blob, manifest)
+
+
+def unpack(name: str, folder: Path) -> tuple[dict[str, UInt8Array], dict[str, Any]]:
+    """The arrays and the manifest of the set `name` in `folder`, both file and arrays checked against the manifest.
+
+    Raises DataError when a file is missing, cannot be read, or is not what the manifest says.
+    """
+    blob_path, manifest_path = folder / f"{name}.bz2", folder / f"{name}.json"
+    repair = "the installation is damaged: install the package again"
+    try:
+        manifest = json.loads(manifest_path.read_bytes())
+        blob = blob_path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read the embedded data set {name} in {folder} ({error}); {repair}") from error
+    if hashlib.sha256(blob).hexdigest() != manifest["file"]["sha256"]:
+        raise DataError(f"{blob_path} is corrupt: its sha256 is not the one in {manifest_path.name}; {repair}")
+    flat = np.frombuffer(bytearray(bz2.decompress(blob)), dtype=np.uint8)
+    arrays, start = {}, 0
+    for key in ARRAY_NAMES:
+        shape = manifest["arrays"][key]["shape"]
+        stop = start + int(np.prod(shape))
+        part = flat[start:stop]
+        if hashlib.sha256(part).hexdigest() != manifest["arrays"][key]["sha256"]:
+            raise DataError(f"{key} in {blob_path} is corrupt: its sha256 is not the one in the manifest; {repair}")
+        arrays[key] = part.reshape(shape)
+        start = stop
+    return arrays, manifest

@@ -1,0 +1,86 @@
+"""FashionMNIST from its four idx files, plain or gzipped, each checked against its known sha256.
+
+Read here and not through torchvision, which wants the files unpacked below one particular folder and checks nothing
+once they are. (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747; MIT licence.)
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from benchmark.data.dataset import DataError, UInt8Array
+from benchmark.data.idx import parse_idx
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+
+CLASS_NAMES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+
+SHA256: Mapping[str, str] = {
+    "train_images": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train_labels": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "test_images": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "test_labels": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+"""Of the unpacked files, so a different gzip wrapper does not matter."""
+
+
+def find_files(folder: Path) -> dict[str, Path] | None:
+    """Where each of the four files is in `folder` (the plain one before its .gz), or None unless all are there."""
+    found = {}
+    for key, filename in FILES.items():
+        candidates = [folder / filename, folder / f"{filename}.gz"]
+        present = [path for path in candidates if path.exists()]
+        if not present:
+            return None
+        found[key] = present[0]
+    return found
+
+
+def read_fashion_mnist(folder: Path, sha256: Mapping[str, str] = SHA256) -> dict[str, UInt8Array]:
+    """Images (N, 28, 28) and labels (N,), uint8, from `folder`.
+
+    Raises DataError when a file is missing, cannot be read, or is not the one that `sha256` describes.
+    """
+    files = find_files(folder)
+    if files is None:
+        raise DataError(f"{folder} does not hold all of {', '.join(FILES.values())} (plain or .gz)")
+    arrays = {}
+    for key, path in files.items():
+        try:
+            content = path.read_bytes()
+            if path.suffix == ".gz":
+                content = gzip.decompress(content)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{path} is corrupt: it does not unpack ({error}); fetch it again") from error
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256[key]:
+            raise DataError(f"{path} is corrupt: its sha256 is {found}, expected {sha256[key]}; fetch it again")
+        try:
+            arrays[key] = parse_idx(content)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
+    return arrays

@@ -1,0 +1,167 @@
+"""Find a data set by name: inside the package, or in the places where people keep torchvision's data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import platformdirs
+
+from benchmark.data import cifar, fashion
+from benchmark.data.dataset import NUM_CLASSES, DataError, DataNotFound, ImageDataset, make_dataset
+from benchmark.data.pocket import EMBEDDED, EMBEDDED_NAMES, load_embedded
+
+DATA_ROOT_VARIABLE = "INITSEARCH_DATA_ROOT"
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a data set can be had from the disk. `where` is its folder; `reason` is a sentence for people."""
+
+    name: str
+    ok: bool
+    where: Path | None
+    reason: str
+
+
+def cache_folder() -> Path:
+    """Where downloads go when no data root is named: `data` in the user's cache folder."""
+    return platformdirs.user_cache_path("initsearch") / "data"
+
+
+def load_dataset(name: str, *, data_root: Path | None = None, download: bool = False) -> ImageDataset:
+    """The data set called `name`, every file checked against its checksum before use.
+
+    The full sets (cifar10, cifar100, fmnist) are looked for in `data_root`, then in the folder that the environment
+    variable INITSEARCH_DATA_ROOT names, then in the user's cache folder, then (fmnist) where Debian's package
+    dataset-fashion-mnist puts it. With `download`, what is nowhere is fetched into the first of these.
+    The embedded sets need no folder.
+
+    Raises
+    ------
+    DataNotFound
+        In none of those places, or the data root does not exist; the message names all places and the remedy.
+    DataError
+        An unknown name; a file that is corrupt or cannot be read; a download that failed.
+    """
+    _check_name(name)
+    roots = _roots(data_root, must_exist=not download)
+    if name in EMBEDDED_NAMES:
+        return load_embedded(name)
+    folder, looked = _find(name, roots)
+    if folder is None:
+        if not download:
+            raise DataNotFound(_not_found(name, looked))
+        folder = _download(name, roots[0][1])
+    if name == "fmnist":
+        arrays, class_names = fashion.read_fashion_mnist(folder), fashion.CLASS_NAMES
+    else:
+        arrays, class_names = cifar.read_cifar(folder.parent, cifar.CLASSES[name]())
+    return make_dataset(name, arrays, class_names=class_names, provenance=f"{name}: the full set, from {folder}")
+
+
+def available(name: str, data_root: Path | None = None) -> Availability:
+    """Can `load_dataset(name, data_root=data_root)` find its files? Looks, reads nothing, never raises DataError."""
+    try:
+        _check_name(name)
+        roots = _roots(data_root, must_exist=True)
+    except DataError as error:
+        return Availability(name, False, None, str(error))
+    if name in EMBEDDED_NAMES:
+        return Availability(name, True, EMBEDDED, "embedded in the package")
+    folder, looked = _find(name, roots)
+    if folder is None:
+        return Availability(name, False, None, _not_found(name, looked))
+    unreadable = [path for path in _files(name, folder) if not os.access(path, os.R_OK)]
+    if unreadable:
+        return Availability(name, False, folder, f"cannot read {unreadable[0]}: check its permissions")
+    return Availability(name, True, folder, f"found in {folder}")
+
+
+def _check_name(name: str) -> None:
+    if name not in NUM_CLASSES:
+        raise DataError(f"unknown data set {name!r}; known: {', '.join(NUM_CLASSES)}")
+
+
+def _roots(data_root: Path | None, *, must_exist: bool) -> list[tuple[str, Path]]:
+    """The roots to search with where each comes from. A root that a person named has to be a readable folder."""
+    named = [("--data-root", data_root)] if data_root is not None else []
+    if variable := os.environ.get(DATA_ROOT_VARIABLE):
+        named.append((DATA_ROOT_VARIABLE, Path(variable)))
+    roots = []
+    for origin, given in named:
+        root = given.expanduser()
+        if not os.path.lexists(root):
+            if must_exist:
+                raise DataNotFound(f"the data root {root} ({origin}) does not exist: create it or name another")
+        elif not root.is_dir():
+            raise DataError(f"the data root {root} ({origin}) is no folder: name the folder that holds the data")
+        elif not os.access(root, os.R_OK | os.X_OK):
+            raise DataError(f"the data root {root} ({origin}) cannot be read: check its permissions")
+        roots.append((origin, root))
+    return [*roots, ("the cache folder", cache_folder())]
+
+
+def _candidates(name: str, root: Path) -> Iterator[Path]:
+    """Folders below (or at) `root` that may hold the files of `name`."""
+    if name == "fmnist":
+        yield from (root / "FashionMNIST" / "raw", root / "fashion-mnist", root)
+    else:
+        yield root / cifar.FOLDERS[name]
+        if root.name == cifar.FOLDERS[name]:
+            yield root
+
+
+def _files(name: str, folder: Path) -> list[Path]:
+    """The files of `name` in `folder`; empty unless all are there."""
+    if name == "fmnist":
+        return list((fashion.find_files(folder) or {}).values())
+    paths = [folder / filename for filename in cifar.FILES[name]]
+    return paths if all(path.exists() for path in paths) else []
+
+
+def _find(name: str, roots: list[tuple[str, Path]]) -> tuple[Path | None, list[str]]:
+    """The first folder that has all files of `name`, and a line for each place looked at."""
+    looked = []
+    places = [(origin, folder) for origin, root in roots for folder in _candidates(name, root)]
+    if name == "fmnist":
+        places.append(("Debian's package dataset-fashion-mnist", fashion.DEBIAN_FOLDER))
+    for origin, folder in places:
+        try:
+            if _files(name, folder):
+                return folder, looked
+            state = "some files are missing" if folder.is_dir() else "no such folder"
+            archive = folder.parent / cifar.ARCHIVES.get(name, "")
+            if archive.is_file():
+                state += f"; unpack the archive beside it: tar -xzf {archive} -C {archive.parent}"
+        except PermissionError:
+            state = "cannot be read: check its permissions"
+        looked.append(f"{folder} ({origin}): {state}")
+    return None, looked
+
+
+def _not_found(name: str, looked: list[str]) -> str:
+    remedies = ["download it (--download)", f"name the folder that holds it with --data-root or {DATA_ROOT_VARIABLE}"]
+    if name == "fmnist":
+        remedies.append("apt-get install dataset-fashion-mnist")
+    places = "".join(f"\n  {line}" for line in looked)
+    return f"{name} is not on this machine. Looked in:{places}\nTo get it: {'; or '.join(remedies)}."
+
+
+def _download(name: str, root: Path) -> Path:
+    """Fetch `name` into `root` with torchvision, which checks the archive's md5; returns the folder of its files."""
+    if name == "fmnist":
+        from torchvision.datasets import FashionMNIST as dataset_class
+
+        folder = root / "FashionMNIST" / "raw"
+    else:
+        dataset_class, folder = cifar.CLASSES[name](), root / cifar.FOLDERS[name]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        dataset_class(root, download=True)
+    except (URLError, RuntimeError, OSError) as error:
+        raise DataError(f"could not download {name} into {root}: {error}; try again, or fetch it by hand") from error
+    return folder
