@@ -26,7 +26,7 @@ REGION_NAMES = ("torch", "nn", "F", "math", "BasicBlock", "InvertedResidual")
 
 _FOLDER = Path(__file__).resolve().parent
 _SUFFIX = ".py.txt"
-# In the order of a table: the baseline, the published ones, then ideas.
+# In the order of a table: the baseline, what was built on it, other ideas, other libraries, the recorded run.
 _NAMES = (
     "kaiming_normal",
     "orthogonal",
@@ -35,6 +35,20 @@ _NAMES = (
     "head_small",
     "gradinit_like",
     "dirac_mix",
+    "delta_orthogonal",
+    "zero_init",
+    "lecun",
+    "kaiming_groups_correct",
+    "pytorch_default",
+    "torchvision_resnet",
+    "torchvision_squeezenet",
+    "torchvision_googlenet",
+    "torchvision_mobilenet",
+    "ravs",
+    "dars",
+    "fixup_plus_plus",
+    "davs",
+    "rbb",
 )
 
 
