@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
-from benchmark.results import EpochMetrics
+from benchmark.results import EpochMetrics, EvaluationResult
 
 _SHOWN = 5
 
@@ -32,6 +33,19 @@ def final_metrics_lines(task: str, best_test_acc: float) -> list[str]:
     return [f"Final metrics ({task}):", f"test_acc_{task}={best_test_acc:.2f}"]
 
 
-def task_report(task: str, curve: Sequence[EpochMetrics], best_test_acc: float) -> str:
-    """What the `test` tool says of one task."""
-    return "\n".join([f"### {task}", *training_progress_lines(curve), "", *final_metrics_lines(task, best_test_acc)])
+def task_report(task: str, results: Sequence[EvaluationResult], failures: Sequence[str] = ()) -> str:
+    """What the `test` tool says of one task: a curve for each seed, the mean score over seeds, and what failed.
+
+    `failures` are sentences, one for each seed that has no result; a task with a failure has no score.
+    """
+    parts = [f"### {task}"]
+    for result in results:
+        heading = [f"Seed {result.seed}:"] if len(results) + len(failures) > 1 else []
+        parts.append("\n".join([*heading, *training_progress_lines(result.curve)]) + "\n")
+        if result.status == "diverged":
+            parts.append(f"[DIVERGED] the loss became NaN or infinite after epoch {result.curve[-1].epoch}\n")
+    parts += [f"[FAILED] {failure}" for failure in failures]
+    if results and not failures:
+        mean = statistics.fmean(result.best_test_acc for result in results)
+        parts += final_metrics_lines(task, mean)
+    return "\n".join(parts)

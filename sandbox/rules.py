@@ -98,8 +98,8 @@ def _signature(tree: ast.Module) -> Rejection | None:
     if len(found) > 1:
         lines = " and ".join(str(node.lineno) for node in found)
         message = (
-            f"{FUNCTION} is defined {len(found)} times (lines {lines}) and the last would win; if one of them is what a "
-            "shorter replacement left behind, delete it, or replace the whole region with rewrite"
+            f"{FUNCTION} is defined {len(found)} times (lines {lines}) and the last would win; if one of them is what "
+            "a shorter replacement left behind, delete it, or replace the whole region with rewrite"
         )
         return Rejection("signature", message, found[-1].lineno)
     function = found[0]
