@@ -1,0 +1,38 @@
+# Two commands do everything: `make search` and `make test`. Nothing is needed but Python 3.11+, git and make.
+PYTHON ?= python3
+BIN := .venv/bin
+BUDGET ?= 3
+
+.PHONY: search test lint clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make search   search for a better initialisation (three tests; BUDGET=n for more)"
+	@echo "make test     run the tests"
+	@echo "make lint     ruff and mypy"
+	@echo "make clean    remove .venv (runs/ stays)"
+
+# One stamp per set of dependencies: pip runs again only when pyproject.toml changed.
+.venv/run.stamp: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/dev.stamp: .venv/run.stamp
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+search: .venv/run.stamp
+	$(BIN)/agent search --budget $(BUDGET)
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv

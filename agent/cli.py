@@ -1,0 +1,230 @@
+"""The commands people type. Everything heavy is imported inside a command, so that --help answers at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from agent.errors import AgentError, Interrupted
+
+app = typer.Typer(
+    name="agent",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="""
+\b
+Examples:
+  agent search --budget 3          search with the built-in proposer, three tests
+  agent check my_init.py           is this function acceptable? no training
+  agent show latest                what the newest run found
+  agent doctor                     what this machine can do
+
+Searches for a better `initialize_weights` for convolutional networks: edits one function, tests it by real training,
+submits the best to a hidden task, and says what is resolved and what is not.
+""",
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, for programs.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the runs.", envvar="INITSEARCH_RUNS")]
+
+
+@app.command()
+def search(
+    budget: Annotated[int | None, typer.Option(help="Tests that may be spent (default 3).")] = None,
+    proposer: Annotated[
+        str | None, typer.Option(help="Who proposes: optuna, random, scripted:FILE (default optuna).")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="paper, pocket, smoke, or auto: paper with a GPU and data, else pocket.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed (default 0).")] = None,
+    workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one a core).")] = None,
+    start: Annotated[str | None, typer.Option(help="Recipe or file that the search starts from.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder for the run (default runs).")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where the full data sets are.")] = None,
+    download: Annotated[bool | None, typer.Option("--download", help="Fetch missing data sets.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, bf16 or fp32.")] = None,
+    isolation: Annotated[str | None, typer.Option(help="auto, bubblewrap or landlock.")] = None,
+    allow_unsandboxed: Annotated[
+        bool | None,
+        typer.Option("--allow-unsandboxed", help="Run candidates without isolation. Only for code you would run."),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither use nor fill the store of results.")] = False,
+    max_steps: Annotated[int | None, typer.Option(help="Tool calls after which the search ends.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds after which no new step begins.")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with these settings.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search for a better initialisation.
+
+    \b
+    Examples:
+      agent search --budget 3
+      agent search --budget 5 --seeds 3 --profile paper --data-root ~/data
+      agent search --proposer scripted:my_init.py --json
+      agent search --resume latest
+    """
+    from agent.commands.search import run_search
+
+    flags = {
+        "budget": budget,
+        "proposer": proposer,
+        "profile": profile,
+        "seeds": seeds,
+        "seed": seed,
+        "workers": workers,
+        "start": start,
+        "runs": runs,
+        "data_root": data_root,
+        "download": download,
+        "precision": precision,
+        "isolation": isolation,
+        "allow_unsandboxed": allow_unsandboxed,
+        "cache": False if no_cache else None,
+        "max_steps": max_steps,
+        "max_seconds": max_seconds,
+    }
+    raise typer.Exit(run_search(flags, toml=config, resume=resume, as_json=as_json))
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A region text (the function, with helpers) or a whole scaffold.")],
+    arch: Annotated[
+        list[str] | None, typer.Option(help="Architecture to try, repeatable (default: the visible ones of pocket).")
+    ] = None,
+    isolation: Annotated[str, typer.Option(help="auto, bubblewrap or landlock.")] = "auto",
+    allow_unsandboxed: Annotated[bool, typer.Option("--allow-unsandboxed", help="Run it without isolation.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Is this function acceptable? Rules, isolation, determinism; no training.
+
+    \b
+    Examples:
+      agent check my_init.py
+      agent check my_init.py --arch mobilenetv2 --json
+    """
+    from agent.commands.check import run_check
+
+    raise typer.Exit(run_check(file, arch or [], "none" if allow_unsandboxed else isolation, as_json=as_json))
+
+
+@app.command("runs")
+def list_runs(runs: RunsOption = Path("runs"), as_json: JsonFlag = False) -> None:
+    """List the runs.
+
+    \b
+    Examples:
+      agent runs
+      agent runs --json
+    """
+    from agent.commands.show import run_list
+
+    run_list(runs, as_json=as_json)
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a run found.
+
+    \b
+    Examples:
+      agent show
+      agent show 20260101-120000 --json
+    """
+    from agent.commands.show import run_show
+
+    run_show(run, runs, as_json=as_json)
+
+
+@app.command()
+def plan(
+    budget: Annotated[int, typer.Option(min=1, max=1000, help="Tests.")] = 3,
+    profile: Annotated[str, typer.Option(help="paper, pocket, smoke or auto.")] = "auto",
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Training runs per task and candidate.")] = 1,
+    data_root: Annotated[Path | None, typer.Option(help="Where the full data sets are.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What would a search cost here, and which effect could it see? Measures a few training steps.
+
+    \b
+    Examples:
+      agent plan --budget 3
+      agent plan --profile paper --seeds 3 --json
+    """
+    from agent.commands.plan import run_plan
+
+    run_plan(budget, profile, seeds, data_root, as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """What can this machine do, and what is missing?
+
+    \b
+    Examples:
+      agent doctor
+      agent doctor --json
+    """
+    from agent.commands.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(as_json=as_json))
+
+
+def main() -> NoReturn:
+    """Run the command line; turn typed errors into messages and exit codes."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:  # noqa: BLE001 - the last handler: decides what a person sees
+        code = _explain(error)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on one line of stdout, at once."""
+    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _explain(error: Exception) -> int:
+    """Say what happened on stderr and choose the exit code; a bug keeps its traceback."""
+    import click
+
+    if isinstance(error, AgentError):
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if isinstance(error, OSError):
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    import traceback
+
+    traceback.print_exception(error)
+    return 1

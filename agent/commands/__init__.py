@@ -1,0 +1,1 @@
+"""What each command does; `agent.cli` holds the words that people type."""

@@ -1,0 +1,47 @@
+"""`agent search`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.cli import print_json
+from agent.config import load_config
+from agent.errors import AgentError, Interrupted
+from agent.progress import make_progress
+from agent.run import RunDirectory
+from benchmark.data import DataError
+from benchmark.executor import InfrastructureError
+
+
+def run_search(flags: Mapping[str, Any], *, toml: Path | None, resume: str | None, as_json: bool) -> int:
+    """Search, print what was found, return the exit code."""
+    from agent.search import Search
+
+    config = load_config(flags, toml=toml)
+    search = Search.resume(RunDirectory.find(resume, config.runs)) if resume else Search.create(config)
+    if as_json:
+        print_json(search.launch)
+    else:
+        print(f"run {search.run.path}", file=sys.stderr)
+    progress = make_progress()
+    try:
+        outcome = search.execute(progress)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        progress.close()
+        print(f"stopped; go on with: agent search --resume {search.run.path}", file=sys.stderr)
+        raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
+    except (InfrastructureError, DataError) as error:
+        raise AgentError(
+            f"{error}\nwhat was done is kept; go on with: agent search --resume {search.run.path}"
+        ) from None
+    finally:
+        progress.close()
+    if as_json:
+        print_json(outcome.done)
+    else:
+        print("\n".join(outcome.words))
+    print(f"next: agent show {outcome.run.name}", file=sys.stderr)
+    return outcome.exit_code

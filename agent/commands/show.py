@@ -1,0 +1,102 @@
+"""`agent runs` and `agent show`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from agent.cli import print_json
+from agent.errors import AgentError
+from agent.run import RunDirectory, list_runs
+
+
+def run_list(runs: Path, *, as_json: bool) -> None:
+    """All runs, one line each, oldest first."""
+    rows = [_row(path) for path in list_runs(runs)]
+    if as_json:
+        print_json({"runs": rows})
+        return
+    if not rows:
+        print(f"no runs in {runs.absolute()}")
+        print("next: agent search --budget 3", file=sys.stderr)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "status", "profile", "proposer", "tests", "submitted", "visible gain", "hidden gain"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["status"],
+            row["profile"] or "",
+            row["proposer"] or "",
+            f"{row['tests_used']}/{row['budget']}",
+            "" if row["submitted_test"] is None else f"#{row['submitted_test']}",
+            _points(row["visible_gain"]),
+            _points(row["hidden_gain"]),
+        )
+    Console(highlight=False).print(table)
+    print(f"next: agent show {rows[-1]['name']}", file=sys.stderr)
+
+
+def run_show(run: str, runs: Path, *, as_json: bool) -> None:
+    """The summary of one run."""
+    directory = RunDirectory.find(run, runs)
+    summary = directory.read_summary()
+    if as_json:
+        print_json({"path": str(directory.path), **summary})
+        return
+    print(f"run        {directory.path}")
+    print(f"status     {summary.get('status')}")
+    print(f"profile    {summary.get('profile')} ({summary.get('reason')})")
+    print(f"isolation  {summary.get('isolation_level')}")
+    print(f"tests      {summary.get('tests_used', 0)} of {summary.get('budget')}")
+    for test in summary.get("tests", []):
+        means = ", ".join(f"{task} {_mean(seeds)}" for task, seeds in test["accuracies"].items())
+        chosen = "  <- submitted" if test["number"] == summary.get("submitted_test") else ""
+        print(f"  test {test['number']}   {means}{chosen}")
+    if seconds := summary.get("seconds"):
+        print(f"seconds    {', '.join(f'{name} {value:.1f}' for name, value in seconds.items())}")
+    print()
+    print("\n".join(summary.get("words", ["This run has not ended."])))
+    patch = directory.path / "submission.patch"
+    if patch.exists():
+        print(f"\n{patch.read_text(encoding='utf-8')}")
+    elif summary.get("status") in ("interrupted", "failed", "running"):
+        print(f"next: agent search --resume {directory.path}", file=sys.stderr)
+
+
+def _row(path: Path) -> dict[str, Any]:
+    try:
+        summary = RunDirectory(path).read_summary()
+    except AgentError as error:
+        summary = {"status": f"damaged: {error}"}
+    return {
+        "name": path.name,
+        "path": str(path),
+        "status": summary.get("status"),
+        "profile": summary.get("profile"),
+        "proposer": summary.get("config", {}).get("proposer"),
+        "tests_used": summary.get("tests_used", 0),
+        "budget": summary.get("budget"),
+        "submitted_test": summary.get("submitted_test"),
+        "visible_gain": _mean_gain(summary.get("visible", {})),
+        "hidden_gain": _mean_gain(summary.get("hidden", {})),
+    }
+
+
+def _mean_gain(tasks: dict[str, Any]) -> float | None:
+    gains = [task["gain"] for task in tasks.values()]
+    return None if not gains or None in gains else sum(gains) / len(gains)
+
+
+def _mean(seeds: dict[str, float | None]) -> str:
+    values = [value for value in seeds.values() if value is not None]
+    return f"{sum(values) / len(values):.2f} %" if len(values) == len(seeds) else "failed"
+
+
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"

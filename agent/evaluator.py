@@ -1,0 +1,153 @@
+"""Evaluates regions: looks results up by key, trains what is missing side by side, records every outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.clock import Clock
+from agent.evaluation import CandidateFailure, EvaluationCall
+from agent.events import Evaluated, EventLog
+from agent.progress import Progress
+from benchmark.executor import Executor
+from benchmark.results import EvaluationResult
+from benchmark.store import ResultStore
+from benchmark.tasks import Task
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A region to evaluate, and the part it plays: `baseline`, `test/1`, `hidden/submission`, …"""
+
+    role: str
+    region: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How evaluations of this search are run."""
+
+    environment: dict[str, str]
+    isolation: str
+    precision: str = "auto"
+    data_root: Path | None = None
+
+
+Outcome = EvaluationResult | CandidateFailure
+Outcomes = dict[tuple[str, str, int], Outcome]
+"""(role, task name, seed) → result or failure."""
+
+
+class Evaluator:
+    """Turns candidates into accuracies, in the same order whatever finishes first."""
+
+    def __init__(self, settings: Settings, executor: Executor, log: EventLog, clock: Clock, progress: Progress) -> None:
+        self.settings = settings
+        self._executor = executor
+        self._log = log
+        self._clock = clock
+        self._progress = progress
+
+    def evaluate(
+        self,
+        candidates: Sequence[Candidate],
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        keep: ResultStore,
+        shared: ResultStore | None = None,
+    ) -> Outcomes:
+        """Every candidate on every task with every seed.
+
+        Results are taken from `keep` (this run's) or `shared` (the user's) where they have them, and left in both.
+        Raises InfrastructureError when our own machinery failed; candidates' failures are outcomes.
+        """
+        jobs = [
+            (candidate.role, self._call(candidate.region, task, seed))
+            for candidate in candidates
+            for task in tasks
+            for seed in seeds
+        ]
+        started = time.monotonic()
+        pending: dict[int, Future[Outcome]] = {}
+        known: dict[int, Outcome] = {}
+        for index, (role, call) in enumerate(jobs):
+            stored = keep.get(call.key) or (shared.get(call.key) if shared else None)
+            if stored is not None:
+                keep.put(stored)
+                known[index] = stored
+                continue
+            pending[index] = self._submit(role, call)
+        from_store = set(known)
+        outcomes: Outcomes = {}
+        try:
+            for index, (role, call) in enumerate(jobs):
+                while index not in known:
+                    self._collect(pending, known, keep, shared)
+                outcome = known[index]
+                self._record(role, call, outcome, cached=index in from_store)
+                outcomes[role, call.task.name, call.seed] = outcome
+        except BaseException:
+            for future in pending.values():
+                future.cancel()
+            raise
+        self._book(time.monotonic() - started, [known[i] for i in known if i not in from_store])
+        return outcomes
+
+    def _call(self, region: str, task: Task, seed: int) -> EvaluationCall:
+        settings = self.settings
+        environment = tuple(sorted(settings.environment.items()))
+        return EvaluationCall(
+            region, task, seed, environment, settings.isolation, settings.precision, settings.data_root
+        )
+
+    def _submit(self, role: str, call: EvaluationCall) -> Future[Outcome]:
+        epochs = call.task.recipe.epochs
+        return self._executor.submit(
+            call,
+            timeout=600 + 300 * epochs,
+            on_report=lambda metrics: self._progress.epoch(role, call.task.name, call.seed, metrics, epochs),
+        )
+
+    def _collect(
+        self,
+        pending: dict[int, Future[Outcome]],
+        known: dict[int, Outcome],
+        keep: ResultStore,
+        shared: ResultStore | None,
+    ) -> None:
+        """Wait for the next evaluation to finish and store it at once: a crash later loses nothing."""
+        done, _ = wait(pending.values(), return_when=FIRST_COMPLETED)
+        for index in [index for index, future in pending.items() if future in done]:
+            outcome = pending.pop(index).result()
+            if isinstance(outcome, EvaluationResult):
+                keep.put(outcome)
+                if shared is not None:
+                    shared.put(outcome)
+            known[index] = outcome
+
+    def _record(self, role: str, call: EvaluationCall, outcome: Outcome, *, cached: bool) -> None:
+        failed = isinstance(outcome, CandidateFailure)
+        self._log.append(
+            Evaluated(
+                role=role,
+                task=call.task.name,
+                seed=call.seed,
+                key=call.key,
+                accuracy=None if isinstance(outcome, CandidateFailure) else outcome.best_test_acc,
+                failure=f"{outcome.kind}: {outcome.message}" if isinstance(outcome, CandidateFailure) else None,
+                cached=cached,
+                seconds=0.0 if isinstance(outcome, CandidateFailure) or cached else outcome.training_seconds,
+            )
+        )
+        self._progress.evaluated(role, call.task.name, call.seed, outcome, cached=cached, failed=failed)
+
+    def _book(self, wall: float, fresh: Sequence[Outcome]) -> None:
+        """Split the wall time of a batch between isolation and training as the slots spent it."""
+        isolation = sum(outcome.isolation_seconds for outcome in fresh if isinstance(outcome, EvaluationResult))
+        isolation = min(wall, isolation / max(1, min(self._executor.slots, len(fresh))))
+        self._clock.add("isolation", isolation)
+        self._clock.add("training" if fresh else "other", wall - isolation)

@@ -1,0 +1,33 @@
+"""Which profile a search runs on, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.errors import UsageError
+from benchmark.data import available
+from benchmark.hardware import gpu_count
+from benchmark.tasks import PROFILES, Profile, get_profile
+
+
+def resolve_profile(name: str, *, data_root: Path | None = None, download: bool = False) -> tuple[Profile, str]:
+    """The profile and the reason in words. `auto` is `paper` where there is a GPU and its data, else `pocket`.
+
+    Raises UsageError for an unknown profile.
+    """
+    if name != "auto":
+        try:
+            return get_profile(name), "as asked"
+        except ValueError as error:
+            raise UsageError(f"--profile {name}: {error}") from None
+    gpus = gpu_count()
+    if gpus == 0:
+        return PROFILES["pocket"], "auto: no GPU here, so the embedded data and short trainings"
+    paper = PROFILES["paper"]
+    names = sorted({task.dataset for task in (*paper.visible, *paper.hidden)})
+    missing = [] if download else [data for data in names if not available(data, data_root=data_root).ok]
+    if missing:
+        return PROFILES["pocket"], (
+            f"auto: {gpus} GPU(s), but no {' and '.join(missing)} on the disk (--data-root DIR, or --download)"
+        )
+    return paper, f"auto: {gpus} GPU(s) and the full data sets"

@@ -1,0 +1,173 @@
+"""What a person sees while a search runs: a live table on a terminal, plain lines elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from benchmark.results import EpochMetrics, EvaluationResult
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from agent.evaluation import CandidateFailure
+
+
+class Progress:
+    """Receives what happens and shows nothing: for programs. `epoch` may be called from another thread."""
+
+    def begin(self, evaluations: int) -> None:
+        """The search will train about this many networks."""
+
+    def message(self, text: str) -> None:
+        """One line for a person."""
+
+    def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
+        """An epoch of an evaluation ended."""
+
+    def evaluated(
+        self,
+        role: str,
+        task: str,
+        seed: int,
+        outcome: EvaluationResult | CandidateFailure,
+        *,
+        cached: bool,
+        failed: bool,
+    ) -> None:
+        """An evaluation ended, failed, or came from the store."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class PlainProgress(Progress):
+    """One line an event, no colours, no cursor movement: for logs and pipes."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._expected = 0
+        self._done = 0
+
+    def begin(self, evaluations: int) -> None:
+        self._expected = evaluations
+
+    def message(self, text: str) -> None:
+        self._print(text)
+
+    def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
+        if epochs <= 20 or metrics.epoch % (epochs // 10) == 0 or metrics.epoch == epochs:
+            self._print(
+                f"  {role} {task} seed {seed}: epoch {metrics.epoch}/{epochs}, "
+                f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %"
+            )
+
+    def evaluated(
+        self,
+        role: str,
+        task: str,
+        seed: int,
+        outcome: EvaluationResult | CandidateFailure,
+        *,
+        cached: bool,
+        failed: bool,
+    ) -> None:
+        self._done += 1
+        self._print(f"  [{self._done}/{max(self._done, self._expected)}] {describe(role, task, seed, outcome, cached)}")
+
+    def _print(self, text: str) -> None:
+        with self._lock:
+            print(f"{_clock_time(time.monotonic() - self._start)} {text}", file=self._stream, flush=True)
+
+
+class LiveProgress(Progress):
+    """A table of what trains now, with tests left and time to go, below the lines of what is finished."""
+
+    def __init__(self, console: Console) -> None:
+        from rich.live import Live
+
+        self._console = console
+        self._lock = threading.Lock()
+        self._start = time.monotonic()
+        self._rows: dict[tuple[str, str, int], tuple[EpochMetrics | None, int]] = {}
+        self._expected = 0
+        self._done = 0.0
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+        self._live.start()
+
+    def begin(self, evaluations: int) -> None:
+        self._expected = evaluations
+
+    def message(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
+
+    def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
+        with self._lock:
+            self._rows[role, task, seed] = (metrics, epochs)
+
+    def evaluated(
+        self,
+        role: str,
+        task: str,
+        seed: int,
+        outcome: EvaluationResult | CandidateFailure,
+        *,
+        cached: bool,
+        failed: bool,
+    ) -> None:
+        with self._lock:
+            self._rows.pop((role, task, seed), None)
+            self._done += 1
+        self._console.print(describe(role, task, seed, outcome, cached), style="red" if failed else None, markup=False)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _render(self) -> RenderableType:
+        from rich.table import Table
+
+        with self._lock:
+            rows = sorted(self._rows.items())
+        table = Table(box=None, pad_edge=False)
+        for heading in ("training", "task", "seed", "epoch", "test accuracy"):
+            table.add_column(heading, justify="left" if heading in ("training", "task") else "right")
+        for (role, task, seed), (metrics, epochs) in rows:
+            epoch, accuracy = (f"{metrics.epoch}/{epochs}", f"{metrics.test_acc:.2f} %") if metrics else ("", "")
+            table.add_row(role, task, str(seed), epoch, accuracy)
+        elapsed = time.monotonic() - self._start
+        partial = sum(metrics.epoch / epochs for _, (metrics, epochs) in rows if metrics)
+        share = (self._done + partial) / self._expected if self._expected else 0.0
+        to_go = f", about {_clock_time(elapsed * (1 - share) / share)} to go" if 0.05 < share < 1 else ""
+        table.caption = f"{_clock_time(elapsed)} elapsed{to_go}"
+        table.caption_justify = "left"
+        return table
+
+
+def make_progress(*, quiet: bool = False) -> Progress:
+    """A live view when stderr is a terminal, plain lines otherwise, nothing when quiet."""
+    if quiet:
+        return Progress()
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        return LiveProgress(Console(stderr=True))
+    return PlainProgress()
+
+
+def describe(role: str, task: str, seed: int, outcome: EvaluationResult | CandidateFailure, cached: bool) -> str:
+    """One line for a finished evaluation."""
+    if not isinstance(outcome, EvaluationResult):
+        return f"{role} {task} seed {seed}: failed ({outcome.kind}): {outcome.message.splitlines()[0]}"
+    how = "from the store" if cached else f"{outcome.training_seconds:.0f} s"
+    flag = "; DIVERGED" if outcome.status == "diverged" else ""
+    flag += "; SUSPICIOUS: above chance before training" if outcome.step_zero.suspicious else ""
+    return f"{role} {task} seed {seed}: best test accuracy {outcome.best_test_acc:.2f} % ({how}){flag}"
+
+
+def _clock_time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes:d}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,0 +1,26 @@
+"""Who proposes: one protocol, `agent.protocol.Proposer`, and a table of names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.config import SearchConfig, suggestion
+from agent.errors import UsageError
+from agent.events import EventLog
+from agent.protocol import Proposer
+
+NAMES = ("optuna", "random", "scripted:FILE")
+
+
+def make_proposer(config: SearchConfig, log: EventLog, study: Path) -> Proposer:
+    """The proposer that `config.proposer` names. Raises UsageError for an unknown name or an unusable file."""
+    name, _, argument = config.proposer.partition(":")
+    if name in ("optuna", "random"):
+        from agent.proposers.optuna_search import OptunaProposer
+
+        return OptunaProposer(name, seed=config.seed, log=log, journal=study)
+    if name == "scripted":
+        from agent.proposers.scripted import ScriptedProposer
+
+        return ScriptedProposer.from_file(argument)
+    raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(NAMES))}")

@@ -1,0 +1,97 @@
+"""What passes between loop, tools and proposers. Proposers see this and nothing else: no files, no processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Accuracies = Mapping[str, Mapping[int, float | None]]
+"""Task name → seed → best test accuracy in percent, or None where the candidate failed."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call of a tool: edit, undo, view, rewrite, test or submit."""
+
+    tool: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """What a test measured. It is `failed` when the candidate failed in any task with any seed."""
+
+    __test__ = False  # not a pytest class
+
+    number: int
+    accuracies: Accuracies
+    region_sha256: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether any accuracy is missing."""
+        return any(value is None for seeds in self.accuracies.values() for value in seeds.values())
+
+    @property
+    def score(self) -> float:
+        """Mean accuracy over tasks and seeds, percent; minus infinity for a failed test, so that it never wins."""
+        if self.failed:
+            return float("-inf")
+        means = [sum(v for v in seeds.values() if v is not None) / len(seeds) for seeds in self.accuracies.values()]
+        return sum(means) / len(means)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A tool's answer: text for whoever reads, and the same as data for whoever computes."""
+
+    reply: str
+    ok: bool = True
+    error: str | None = None
+    """What kind of refusal it was, such as `syntax` or `budget`; None when `ok`."""
+    test: TestOutcome | None = None
+    submitted: int | None = None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Where the search stands when a proposer is asked."""
+
+    filename: str
+    region: str
+    editable: tuple[int, int]
+    """First and last editable line, 1-based, inclusive; last = first − 1 when the region is empty."""
+    tests_left: int
+    tests: tuple[TestOutcome, ...]
+    baseline: Accuracies
+
+
+class Proposer(Protocol):
+    """Decides the next tool call. Deterministic for its seed and what it was told, so that a run can be resumed."""
+
+    name: str
+
+    def ask(self, situation: Situation) -> ToolCall | None:
+        """The next call, or None when there is nothing more to do."""
+        ...
+
+    def tell(self, call: ToolCall, observation: Observation) -> None:
+        """What came of the call."""
+        ...
+
+
+def replace_region(situation: Situation, region: str) -> ToolCall:
+    """The `edit` call that puts `region` in place of all editable lines, as a model would write it."""
+    first, last = situation.editable
+    if last < first:
+        where: dict[str, Any] = {"op": "insert", "after_line": first - 1}
+    else:
+        where = {"op": "replace", "start_line": first, "end_line": last}
+    return ToolCall("edit", {**where, "filename": situation.filename, "content": region})
+
+
+def best_test(tests: tuple[TestOutcome, ...]) -> TestOutcome | None:
+    """The test with the highest score (the earlier one on a tie), or None when none succeeded."""
+    valid = [test for test in tests if not test.failed]
+    return max(valid, key=lambda test: (test.score, -test.number)) if valid else None

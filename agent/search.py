@@ -1,0 +1,292 @@
+"""One search from configuration to verdict: set up, run the loop, submit, evaluate the hidden task, sum up."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from agent import summary
+from agent.artifacts import write_artifacts
+from agent.clock import Clock
+from agent.config import SearchConfig
+from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
+from agent.evaluation import Warm
+from agent.evaluator import Candidate, Evaluator, Settings
+from agent.events import Ended, EventLog, Launch
+from agent.loop import End, run_loop
+from agent.profiles import resolve_profile
+from agent.progress import Progress
+from agent.proposers import make_proposer
+from agent.protocol import Accuracies
+from agent.run import RunDirectory
+from agent.starting import starting_region
+from agent.tools import Toolbox, accuracies_of
+from benchmark.data import DataError, available
+from benchmark.executor import InfrastructureError, LocalExecutor
+from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count
+from benchmark.store import ResultStore, user_store
+from benchmark.tasks import Profile
+from sandbox.isolate import Isolation, IsolationUnavailable
+from sandbox.region import scaffold
+from sandbox.workspace import GitMissing, Workspace
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search came to; `done` is the last line of `agent search --json`."""
+
+    run: Path
+    status: str
+    done: dict[str, Any]
+    words: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 our machinery failed, 4 the budget is spent and there is nothing to submit."""
+        if self.status == "infra":
+            return 1
+        return 0 if self.done["submitted_test"] is not None else 4
+
+
+class Search:
+    """A search in its run directory. `launch` is known before anything is spent."""
+
+    def __init__(self, config: SearchConfig, run: RunDirectory, profile: Profile, reason: str) -> None:
+        self.config = config
+        self.run = run
+        self.profile = profile
+        self.reason = reason
+        self.clock = Clock()
+        self._summary: dict[str, Any] = {}
+
+    @classmethod
+    def create(cls, config: SearchConfig) -> Search:
+        """Check everything that can be checked for free, then make the run directory. Raises UsageError."""
+        profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
+        _require_data(profile, config)
+        starting_region(config.start)
+        run = RunDirectory.create(config.runs, f"{profile.name}-{config.proposer.partition(':')[0]}")
+        return cls(config, run, profile, reason)
+
+    @classmethod
+    def resume(cls, run: RunDirectory) -> Search:
+        """An interrupted search, to be run again along its log. Raises UsageError when it is already done."""
+        recorded = run.read_summary()
+        if recorded.get("status") not in ("running", "interrupted", "failed"):
+            raise UsageError(f"{run.path}: this run is complete ({recorded.get('status')}); `agent show` prints it")
+        try:
+            config = SearchConfig.model_validate(recorded["config"])
+            profile, reason = resolve_profile(recorded["profile"]), "resumed"
+        except (KeyError, ValueError) as error:
+            raise RunDamaged(f"{run.summary}: {error}") from None
+        return cls(config, run, profile[0], reason)
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """The first line of `agent search --json`."""
+        return {
+            "event": "launch",
+            "run": str(self.run.path),
+            "profile": self.profile.name,
+            "budget": self.config.budget,
+            "proposer": self.config.proposer,
+            "reason": self.reason,
+        }
+
+    def execute(self, progress: Progress) -> SearchOutcome:
+        """Run to the end. On a signal or a failure the run directory says so and can be resumed."""
+        with self.run.held():
+            self._save(status="running", created=time.time())
+            try:
+                with ExitStack() as stack:
+                    return self._execute(stack, progress)
+            except (Interrupted, KeyboardInterrupt):
+                self._save(status="interrupted")
+                raise
+            except (AgentError, InfrastructureError, DataError, OSError) as error:
+                self._save(status="failed", message=str(error))
+                raise
+
+    def _execute(self, stack: ExitStack, progress: Progress) -> SearchOutcome:
+        config, run, profile = self.config, self.run, self.profile
+        isolation = stack.enter_context(_isolation(config))
+        slots, threads, gpus = plan_slots(config)
+        executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=run.path / "workers.log"))
+        environment = executor.submit(DescribeEnvironment(config.precision)).result()
+        for warm in [executor.submit(Warm(isolation.level)) for _ in range(slots)]:
+            warm.result()
+        log = stack.enter_context(EventLog(run.events))
+        launch = Launch(
+            config=config.model_dump(mode="json"),
+            profile=profile.name,
+            environment=environment,
+            isolation_level=isolation.level,
+            scaffold_sha256=scaffold().prefix_sha256 + scaffold().suffix_sha256,
+        )
+        log.append(launch)
+        self._save(environment=environment, isolation_level=isolation.level, slots=slots)
+        settings = Settings(environment, isolation.level, config.precision, config.data_root)
+        evaluator = Evaluator(settings, executor, log, self.clock, progress)
+        keep = ResultStore(run.results)
+        shared = user_store() if config.cache else None
+        seeds = config.evaluation_seeds
+        progress.begin(((config.budget + 1) * len(profile.visible) + 2 * len(profile.hidden)) * len(seeds))
+
+        progress.message(f"measuring the baseline ({self.profile.name}: {self.reason})")
+        baseline_region = scaffold().region
+        outcomes = evaluator.evaluate(
+            [Candidate("baseline", baseline_region)], profile.visible, seeds, keep=keep, shared=shared
+        )
+        baseline = accuracies_of(outcomes, "baseline")
+        if any(value is None for by_seed in baseline.values() for value in by_seed.values()):
+            raise InfrastructureError(f"the baseline itself failed: {outcomes}")
+
+        workspace = stack.enter_context(_fresh_workspace(run, starting_region(config.start)))
+        tools = Toolbox(
+            workspace=workspace,
+            evaluator=evaluator,
+            isolation=isolation,
+            log=log,
+            profile=profile,
+            seeds=seeds,
+            budget=config.budget,
+            baseline=baseline,
+            keep=keep,
+            shared=shared,
+        )
+        proposer = make_proposer(config, log, run.study)
+        end = run_loop(proposer, tools, self.clock, max_steps=config.max_steps, max_seconds=config.max_seconds)
+        if end.status == "infra":
+            log.append(Ended(status=end.status, message=end.message))
+            return self._finish(end, tools, {}, {})
+
+        hidden: dict[str, Accuracies] = {}
+        if tools.submitted is not None:
+            progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
+            hidden = self._hidden(evaluator, baseline_region, tools.regions[tools.submitted], seeds)
+        visible_comparison, hidden_comparison = self._compare(tools, hidden)
+        outcome = self._finish(end, tools, visible_comparison, hidden_comparison)
+        log.append(Ended(status=end.status, message=end.message))
+        return outcome
+
+    def _hidden(
+        self, evaluator: Evaluator, baseline: str, submission: str, seeds: tuple[int, ...]
+    ) -> dict[str, Accuracies]:
+        """The hidden task for both, in this run's own folder: its results are never shared between runs."""
+        roles = ("hidden/baseline", "hidden/submission")
+        outcomes = evaluator.evaluate(
+            [Candidate(roles[0], baseline), Candidate(roles[1], submission)],
+            self.profile.hidden,
+            seeds,
+            keep=ResultStore(self.run.hidden),
+        )
+        return {role: accuracies_of(outcomes, role) for role in roles}
+
+    def _compare(self, tools: Toolbox, hidden: dict[str, Accuracies]) -> tuple[Any, Any]:
+        if tools.submitted is None:
+            return {}, {}
+        submitted = next(test for test in tools.tests if test.number == tools.submitted)
+        tried = sum(not test.failed for test in tools.tests)
+        visible = summary.compare_tasks(self.profile.name, tools.baseline, submitted.accuracies, n_candidates=tried)
+        return visible, summary.compare_tasks(self.profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
+
+    def _finish(self, end: End, tools: Toolbox, visible: Any, hidden: Any) -> SearchOutcome:
+        words = [end.message]
+        if tools.submitted is not None:
+            write_artifacts(self.run, tools.workspace, tools.regions[tools.submitted], tools.submitted)
+            words += summary.describe_tasks("visible", visible) + summary.describe_tasks("hidden", hidden)
+            words.append(summary.verdict(visible, hidden))
+        words.append(self.profile.caveat)
+        done = {
+            "event": "done",
+            "status": end.status,
+            "run": str(self.run.path),
+            "tests_used": len(tools.tests),
+            "submitted_test": tools.submitted,
+            "visible": summary.as_json(visible),
+            "hidden": summary.as_json(hidden),
+            "seconds": self.clock.seconds(),
+        }
+        tests = [
+            {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
+            for test in tools.tests
+        ]
+        self._save(**{name: value for name, value in done.items() if name != "event"}, words=words, tests=tests)
+        return SearchOutcome(self.run.path, end.status, done, words)
+
+    def _save(self, **changes: Any) -> None:
+        if not self._summary:
+            if self.run.summary.exists():
+                self._summary = self.run.read_summary()
+            else:
+                self._summary = {
+                    "schema": 1,
+                    "profile": self.profile.name,
+                    "reason": self.reason,
+                    "config": self.config.model_dump(mode="json"),
+                    "seeds": list(self.config.evaluation_seeds),
+                    "budget": self.config.budget,
+                    "caveat": self.profile.caveat,
+                    "tasks": {
+                        kind: [{"name": task.name, **dataclasses.asdict(task)} for task in tasks]
+                        for kind, tasks in (("visible", self.profile.visible), ("hidden", self.profile.hidden))
+                    },
+                    "versions": {
+                        "python": platform.python_version(),
+                        **{name: version(name) for name in ("torch", "torchvision", "optuna", "numpy")},
+                    },
+                }
+        if "created" in changes and "created" in self._summary:
+            del changes["created"]
+        self._summary.update(changes)
+        self.run.write_summary(self._summary)
+
+
+def plan_slots(config: SearchConfig) -> tuple[int, int, int]:
+    """(slots, CPU threads per slot, GPUs). `auto`: a slot per GPU, else a slot per core with one thread each."""
+    gpus, cores = gpu_count(), cpu_count()
+    slots = config.workers if isinstance(config.workers, int) else (gpus or cores)
+    return slots, max(1, cores // slots), gpus
+
+
+@contextmanager
+def _isolation(config: SearchConfig) -> Iterator[Isolation]:
+    try:
+        isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)
+    except IsolationUnavailable as error:
+        raise UsageError(str(error)) from None
+    try:
+        yield isolation
+    finally:
+        isolation.close()
+
+
+@contextmanager
+def _fresh_workspace(run: RunDirectory, region: str) -> Iterator[Workspace]:
+    """A new repository; a resumed run makes it again by carrying out the recorded calls."""
+    if run.workspace.exists():
+        shutil.rmtree(run.workspace)
+    try:
+        workspace = Workspace.create(run.workspace, region)
+    except GitMissing as error:
+        raise UsageError(str(error)) from None
+    try:
+        workspace.tag("baseline")
+        yield workspace
+    finally:
+        workspace.close()
+
+
+def _require_data(profile: Profile, config: SearchConfig) -> None:
+    for name in sorted({task.dataset for task in (*profile.visible, *profile.hidden)}):
+        found = available(name, data_root=config.data_root)
+        if not found.ok and not config.download:
+            raise UsageError(f"profile {profile.name} needs {name}: {found.reason}")

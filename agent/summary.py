@@ -1,0 +1,86 @@
+"""What was found, as data and in words, with its uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from agent.protocol import Accuracies
+from benchmark.statistics import Comparison, combine, compare, in_words, noise_prior
+
+
+def compare_tasks(
+    profile: str, baseline: Accuracies, submission: Accuracies, *, n_candidates: int = 1
+) -> dict[str, Comparison | None]:
+    """The comparison for each task; None where baseline or submission failed with any seed."""
+    comparisons: dict[str, Comparison | None] = {}
+    for task in submission:
+        before, after = _complete(baseline[task]), _complete(submission[task])
+        comparisons[task] = (
+            None
+            if before is None or after is None
+            else compare(before, after, noise_prior(profile, task), n_candidates=n_candidates)
+        )
+    return comparisons
+
+
+def as_json(comparisons: Mapping[str, Comparison | None]) -> dict[str, Any]:
+    """Per task the contract's baseline, submitted, gain and ci, and what else a reader needs to weigh them."""
+    return {task: _task_json(comparison) for task, comparison in comparisons.items()}
+
+
+def describe_tasks(kind: str, comparisons: Mapping[str, Comparison | None]) -> list[str]:
+    """One line per task, and one for the mean where there are several."""
+    lines = [
+        f"{kind} {task}: "
+        + (
+            "failed: no comparison"
+            if comparison is None
+            else f"{comparison.candidate_mean:.2f} % against {comparison.baseline_mean:.2f} %, {in_words(comparison)}"
+        )
+        for task, comparison in comparisons.items()
+    ]
+    if len(comparisons) > 1:
+        lines.append(f"{kind}, all tasks: {in_words(combine(comparisons))}")
+    return lines
+
+
+def verdict(visible: Mapping[str, Comparison | None], hidden: Mapping[str, Comparison | None]) -> str:
+    """One sentence: does the submission beat the baseline, and does it carry over?"""
+    return f"{_verdict_on('the visible tasks', visible)}; {_verdict_on('the hidden task', hidden)}."
+
+
+def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str:
+    if not comparisons:
+        return f"{where} were not run" if where.endswith("s") else f"{where} was not run"
+    overall = combine(comparisons)
+    if overall.failed:
+        return f"on {where} it failed ({', '.join(overall.failed)})"
+    return {
+        "improvement": f"on {where} it beats the baseline, resolved",
+        "worse": f"on {where} it is worse than the baseline, resolved",
+        "not resolved": f"on {where} a difference to the baseline is not resolved",
+    }[overall.resolved]
+
+
+def _complete(seeds: Mapping[int, float | None]) -> dict[int, float] | None:
+    """Seed → accuracy if all are there."""
+    known = {seed: value for seed, value in seeds.items() if value is not None and math.isfinite(value)}
+    return known if len(known) == len(seeds) else None
+
+
+def _task_json(comparison: Comparison | None) -> dict[str, Any]:
+    if comparison is None:
+        return {"baseline": None, "submitted": None, "gain": None, "ci": None, "failed": True}
+    return {
+        "baseline": comparison.baseline_mean,
+        "submitted": comparison.candidate_mean,
+        "gain": comparison.gain,
+        "ci": list(comparison.ci),
+        "shrunk_gain": comparison.shrunk_gain,
+        "p_better": comparison.p_better,
+        "smallest_visible_effect": comparison.smallest_visible_effect,
+        "resolved": comparison.resolved,
+        "seeds": comparison.n_candidate,
+    }

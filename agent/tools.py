@@ -1,0 +1,215 @@
+"""The tools a proposer has: edit, undo, view, rewrite, test, submit. Each call is written down before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.check import check
+from agent.evaluator import Candidate, Evaluator, Outcomes
+from agent.events import EventLog, Submitted, TestFinished, TestStarted, TestVoided, ToolCalled, ToolReplied
+from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
+from benchmark.data import NUM_CLASSES
+from benchmark.executor import InfrastructureError
+from benchmark.report_lines import task_report
+from benchmark.results import EvaluationResult, region_sha256
+from benchmark.store import ResultStore
+from benchmark.tasks import Profile
+from sandbox.isolate import Isolation
+from sandbox.workspace import Workspace
+
+
+class Toolbox:
+    """Carries out tool calls on one workspace with one budget."""
+
+    def __init__(
+        self,
+        *,
+        workspace: Workspace,
+        evaluator: Evaluator,
+        isolation: Isolation,
+        log: EventLog,
+        profile: Profile,
+        seeds: tuple[int, ...],
+        budget: int,
+        baseline: Accuracies,
+        keep: ResultStore,
+        shared: ResultStore | None,
+    ) -> None:
+        self.workspace = workspace
+        self._evaluator = evaluator
+        self._isolation = isolation
+        self._log = log
+        self._profile = profile
+        self._seeds = seeds
+        self._keep = keep
+        self._shared = shared
+        self.budget = budget
+        self.baseline = baseline
+        self.tests: list[TestOutcome] = []
+        self.regions: dict[int, str] = {}
+        self.submitted: int | None = None
+        self._reports: dict[int, str] = {}
+
+    def situation(self) -> Situation:
+        """What the next decision can be based on."""
+        return Situation(
+            filename=self.workspace.filename,
+            region=self.workspace.region,
+            editable=self.workspace.editable,
+            tests_left=self.budget - len(self.tests),
+            tests=tuple(self.tests),
+            baseline=self.baseline,
+        )
+
+    def dispatch(self, step: int, call: ToolCall) -> Observation:
+        """Carry out one call. Whatever a proposer sends gets an answer; only our own failures raise."""
+        self._log.append(ToolCalled(step=step, tool=call.tool, arguments=dict(call.arguments)))
+        observation = self._carry_out(call)
+        self._log.append(
+            ToolReplied(
+                step=step,
+                ok=observation.ok,
+                error=observation.error,
+                reply=observation.reply,
+                region_sha256=region_sha256(self.workspace.region),
+            )
+        )
+        return observation
+
+    def submit(self, number: int, *, by: str) -> Observation:
+        """Make test `number` final, if it is one that succeeded."""
+        if not self.tests:
+            return _refused("no_tests", "ERROR: No test results yet. Run test() at least once first.")
+        outcome = next((test for test in self.tests if test.number == number), None)
+        if outcome is None:
+            numbers = ", ".join(str(test.number) for test in self.tests)
+            return _refused("no_such_test", f"ERROR: There is no test #{number}; tests so far: {numbers}.")
+        if outcome.failed:
+            return _refused("failed_test", f"ERROR: Test #{number} failed and cannot be submitted; choose another.")
+        self.workspace.verify()
+        self._log.append(
+            Submitted(
+                number=number,
+                region_sha256=outcome.region_sha256,
+                by="proposer" if by == "proposer" else "harness",
+            )
+        )
+        self.workspace.tag(f"submit/{number}", at=f"test/{number}")
+        self.submitted = number
+        text = f"[submit] Submitting result from test #{number} as final.\n\n{self._reports[number]}"
+        return Observation(text, submitted=number)
+
+    def _carry_out(self, call: ToolCall) -> Observation:
+        match call.tool:
+            case "edit":
+                reply = self.workspace.edit(call.arguments)
+            case "undo":
+                reply = self.workspace.undo(call.arguments.get("n", 1))
+            case "view":
+                reply = self.workspace.view()
+            case "rewrite":
+                reply = self.workspace.rewrite(call.arguments.get("content"))
+            case "test":
+                return self._test()
+            case "submit":
+                return self._submit(call.arguments)
+            case unknown:
+                return _refused("unknown_tool", f"ERROR: Unknown tool '{unknown}'")
+        return Observation(reply.text, reply.ok, reply.kind)
+
+    def _submit(self, arguments: Mapping[str, Any]) -> Observation:
+        number = arguments.get("n")
+        if isinstance(number, bool) or not isinstance(number, int):
+            return _refused("arguments", f"ERROR: Invalid arguments for 'submit': n must be an integer, not {number!r}")
+        return self.submit(number, by="proposer")
+
+    def _test(self) -> Observation:
+        self.workspace.verify()
+        region = self.workspace.region
+        digest = region_sha256(region)
+        for earlier in self.tests:
+            if earlier.region_sha256 == digest:
+                note = f"This region is the one of test #{earlier.number}; its result is repeated and costs nothing."
+                return Observation(f"{note}\n\n{self._reports[earlier.number]}", test=earlier)
+        if len(self.tests) >= self.budget:
+            used = f"{len(self.tests)}/{self.budget}"
+            return _refused(
+                "budget", f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose a test result."
+            )
+        archs = {task.arch: NUM_CLASSES[task.dataset] for task in self._profile.visible}
+        report = check(region, archs, self._isolation, seed=self._seeds[0])
+        if not report.accepted:
+            return _refused(
+                report.kind or "rejected",
+                f"ERROR: Test refused, nothing was spent: {report.message} [{report.kind}]",
+            )
+        return self._paid_test(region, digest)
+
+    def _paid_test(self, region: str, digest: str) -> Observation:
+        number = len(self.tests) + 1
+        self._log.append(TestStarted(number=number, region_sha256=digest))
+        self.workspace.tag(f"test/{number}")
+        try:
+            outcomes = self._evaluator.evaluate(
+                [Candidate(f"test/{number}", region)],
+                self._profile.visible,
+                self._seeds,
+                keep=self._keep,
+                shared=self._shared,
+            )
+        except InfrastructureError as error:
+            self._log.append(TestVoided(number=number, reason=str(error)))
+            raise
+        accuracies = accuracies_of(outcomes, f"test/{number}")
+        outcome = TestOutcome(number, accuracies, digest)
+        self._log.append(
+            TestFinished(
+                number=number,
+                status="failed" if outcome.failed else "ok",
+                accuracies={task: dict(seeds) for task, seeds in accuracies.items()},
+            )
+        )
+        self.tests.append(outcome)
+        self.regions[number] = region
+        self._reports[number] = self._report(number, outcomes)
+        return Observation(
+            self._reports[number],
+            ok=not outcome.failed,
+            error="candidate_failed" if outcome.failed else None,
+            test=outcome,
+        )
+
+    def _report(self, number: int, outcomes: Outcomes) -> str:
+        left = self.budget - number
+        noun = "test" if left == 1 else "tests"
+        hint = "; call submit(n=N) to choose which test result to submit as final" if left else ""
+        parts = [f"[Test #{number}] ({left} {noun} remaining{hint})"]
+        for task in self._profile.visible:
+            by_seed = {seed: outcomes[f"test/{number}", task.name, seed] for seed in self._seeds}
+            results = [outcome for outcome in by_seed.values() if isinstance(outcome, EvaluationResult)]
+            failures = [
+                f"FAILED with seed {seed}: {outcome.kind}: {outcome.message}"
+                for seed, outcome in by_seed.items()
+                if not isinstance(outcome, EvaluationResult)
+            ]
+            if failures:
+                parts.append("\n".join([f"### {task.name}", *failures]))
+            else:
+                mean = sum(result.best_test_acc for result in results) / len(results)
+                parts.append(task_report(task.name, results[0].curve, mean))
+        return "\n\n".join(parts)
+
+
+def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | None]]:
+    """The best test accuracies of one role: task → seed → percent, None for a failure."""
+    accuracies: dict[str, dict[int, float | None]] = {}
+    for (of_role, task, seed), outcome in outcomes.items():
+        if of_role == role:
+            value = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
+            accuracies.setdefault(task, {})[seed] = value
+    return accuracies
+
+
+def _refused(kind: str, text: str) -> Observation:
+    return Observation(text, ok=False, error=kind)
