@@ -23,7 +23,7 @@ from torch.nn import init
 from benchmark.models import ARCHITECTURES, BasicBlock, InvertedResidual, build_model, init_config
 
 
-# ==== EDITABLE REGION: begin ==========================================================================================
+# ==== EDITABLE REGION: begin ====
 def initialize_weights(model: nn.Module, config: dict[str, str | int]) -> None:
     """Kaiming initialisation: keep the variance of the signal constant through ReLU layers (He et al. 2015)."""
     for module in model.modules():
@@ -39,19 +39,19 @@ def initialize_weights(model: nn.Module, config: dict[str, str | int]) -> None:
             nn.init.zeros_(module.bias)
 
 
-# ==== EDITABLE REGION: end ============================================================================================
+# ==== EDITABLE REGION: end ====
 
 
 def main() -> None:
     """Run one task by hand and print its learning curve; no budget is spent and nothing is recorded."""
-    from benchmark.data import DATASETS, load_dataset
+    from benchmark.data import NUM_CLASSES, load_dataset
     from benchmark.report_lines import final_metrics_lines, train_metrics_line
     from benchmark.tasks import Recipe
     from benchmark.train import train
 
     parser = argparse.ArgumentParser(description="Train one network from initialize_weights and print its accuracy.")
     parser.add_argument("--arch", choices=sorted(ARCHITECTURES), default="resnet20")
-    parser.add_argument("--dataset", choices=sorted(DATASETS), default="cifar10")
+    parser.add_argument("--dataset", choices=sorted(NUM_CLASSES), default="cifar10")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--data-root", help="folder with the data set's files, if they are not in a usual place")
     args = parser.parse_args()
 
-    dataset = load_dataset(args.dataset, root=args.data_root)
+    dataset = load_dataset(args.dataset, data_root=args.data_root)
     torch.manual_seed(args.seed)
     model = build_model(args.arch, dataset.num_classes)
     initialize_weights(model, init_config(model, args.arch, dataset.num_classes))

@@ -184,5 +184,5 @@ def _unreachable(tree: ast.Module) -> Iterator[str]:
     for index, node in enumerate(function.body[:-1]):
         if isinstance(node, ast.Return | ast.Raise):
             first, last = function.body[index + 1].lineno, function.body[-1].end_lineno
-            yield f"lines {first}..{last} come after the end of {FUNCTION} in line {node.lineno} and never run."
+            yield f"lines {first}..{last} stand after the end of {FUNCTION} in line {node.lineno} and never run."
             return

@@ -1,0 +1,212 @@
+"""One file under git, seen by nothing of the machine: no hooks, no fsmonitor, no system or user configuration.
+
+Commits are made from git's plumbing, so that one either happens whole, file included, or leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import git
+
+_BRANCH = "refs/heads/main"
+_NAME, _EMAIL = "initsearch", "initsearch@localhost"
+
+
+class WorkspaceError(Exception):
+    """Something about a workspace that its user must know."""
+
+
+class GitMissing(WorkspaceError):
+    """There is no usable git on this machine."""
+
+
+class NotAWorkspace(WorkspaceError):
+    """The folder holds no repository with a scaffold, or already holds something else."""
+
+
+class WorkspaceTampered(WorkspaceError):
+    """The file on disk is not what the history says, or its fixed part has changed."""
+
+
+class WorkspaceWriteFailed(WorkspaceError):
+    """The disk or git refused to write; the workspace is as it was before."""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One entry of the history: its 40 hexadecimal digits and the trailers of its message."""
+
+    sha: str
+    trailers: dict[str, str]
+
+
+class Repository:
+    """A git repository in `path` that holds the one file `name`."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """Raise GitMissing when there is no git; nothing is read or written yet."""
+        self.path = path
+        self.file = path / name
+        self._name = name
+        self._git = _git(path)
+
+    def close(self) -> None:
+        """Let go of git's helper processes. May be called twice."""
+        self._git.clear_cache()
+
+    def initialise(self) -> None:
+        """Make an empty repository."""
+        with self._write_errors():
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            # No template: a machine's template folder may carry hooks.
+            self._git.init("--quiet", "--template=", "--initial-branch=main")
+
+    def commit(self, text: str, *, parent: str | None, subject: str, trailers: dict[str, str]) -> str:
+        """Commit `text` and put it in place of the file; return the commit. Raises WorkspaceWriteFailed."""
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S+00:00")
+        message = "\n".join([subject, "", *(f"{key}: {value}" for key, value in trailers.items())])
+        parents = () if parent is None else ("-p", parent)
+        with (
+            self._write_errors(),
+            _staged(self.file, text.encode()) as staged,
+            self._git.custom_environment(GIT_AUTHOR_DATE=now, GIT_COMMITTER_DATE=now),
+        ):
+            blob = self._git.hash_object("-w", "--no-filters", "--", str(staged.resolve()))
+            self._git.update_index("--add", "--cacheinfo", f"100644,{blob},{self._name}")
+            commit = str(self._git.commit_tree(self._git.write_tree(), *parents, "-m", message))
+            self._git.update_ref(_BRANCH, commit, parent or "0" * 40)
+            staged.replace(self.file)
+        return commit
+
+    def tag(self, name: str, commit: str, message: str) -> None:
+        """Set an annotated tag; raises WorkspaceWriteFailed when it exists."""
+        with self._write_errors():
+            self._git.tag("--annotate", "--no-sign", "-m", message, name, commit)
+
+    def history(self, *keys: str) -> list[Commit]:
+        """All commits from the first to the last, with the trailers of these names."""
+        fields = "%x00".join(["%H", *(f"%(trailers:key={key},valueonly,separator=)" for key in keys)])
+        log = self._read("log", "--first-parent", "--reverse", f"--format={fields}", _BRANCH)
+        rows = (line.split("\0") for line in log.splitlines())
+        return [Commit(sha, dict(zip(keys, values, strict=True))) for sha, *values in rows]
+
+    def resolve(self, ref: str) -> str:
+        """The commit that `ref` names; raises WorkspaceError when there is none."""
+        try:
+            return self._read("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}").strip()
+        except GitMissing:
+            raise
+        except WorkspaceError as error:
+            raise WorkspaceError(f"{self.path} has no version {ref!r}") from error
+
+    def text_at(self, commit: str) -> str:
+        """The file's text in a commit."""
+        return self._read("cat-file", "blob", f"{commit}:{self._name}")
+
+    def diff(self, old: str, new: str) -> str:
+        """The unified diff between two commits."""
+        return self._read("diff", "--no-color", "--no-ext-diff", "--no-textconv", old, new, "--", self._name)
+
+    def replace_file(self, text: str) -> None:
+        """Put `text` in place of the file without a commit."""
+        with self._write_errors(), _staged(self.file, text.encode()) as staged:
+            staged.replace(self.file)
+
+    def sweep(self) -> None:
+        """Remove temporary files that a crash left beside the file."""
+        for leftover in self.file.parent.glob(f".{self.file.name}.*.tmp"):
+            leftover.unlink()
+
+    def _read(self, *command: str) -> str:
+        """Run git and return its output as it is, decoded."""
+        import git
+
+        try:
+            output = self._git.execute(["git", *command], strip_newline_in_stdout=False, stdout_as_string=False)
+        except git.GitCommandNotFound as error:
+            raise _missing() from error
+        except git.GitCommandError as error:
+            raise WorkspaceError(f"git {command[0]} failed: {str(error.stderr).strip() or error.status}") from error
+        assert isinstance(output, bytes)
+        return output.decode()
+
+    @contextlib.contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        import git
+
+        try:
+            yield
+        except git.GitCommandNotFound as error:
+            raise _missing() from error
+        except git.GitCommandError as error:
+            reason = str(error.stderr).strip() or f"exit status {error.status}"
+            raise WorkspaceWriteFailed(f"git could not write in {self.path}: {reason}") from error
+        except OSError as error:
+            raise WorkspaceWriteFailed(f"could not write in {self.path}: {error.strerror or error}") from error
+
+
+def _missing() -> GitMissing:
+    return GitMissing("git was not found: install it (Debian: apt install git) and make sure that it is on the PATH")
+
+
+def _git(path: Path) -> git.Git:
+    """A git that sees this repository and nothing else of the machine."""
+    try:
+        import git
+    except ImportError as error:
+        raise _missing() from error
+    command = git.Git(path)
+    folder = path.resolve()
+    command.update_environment(
+        # Set, because a caller's own environment (a git hook, for one) may point elsewhere.
+        GIT_DIR=str(folder / ".git"),
+        GIT_WORK_TREE=str(folder),
+        GIT_INDEX_FILE=str(folder / ".git" / "index"),
+        GIT_OBJECT_DIRECTORY=str(folder / ".git" / "objects"),
+        GIT_COMMON_DIR=str(folder / ".git"),
+        GIT_ALTERNATE_OBJECT_DIRECTORIES="",
+        GIT_NAMESPACE="",
+        GIT_CONFIG_NOSYSTEM="1",
+        GIT_CONFIG_SYSTEM=os.devnull,
+        GIT_CONFIG_GLOBAL=os.devnull,
+        GIT_CONFIG_PARAMETERS="",
+        GIT_CONFIG_COUNT="3",
+        GIT_CONFIG_KEY_0="core.hooksPath",
+        GIT_CONFIG_VALUE_0=os.devnull,
+        GIT_CONFIG_KEY_1="core.fsmonitor",
+        GIT_CONFIG_VALUE_1="false",
+        GIT_CONFIG_KEY_2="core.autocrlf",
+        GIT_CONFIG_VALUE_2="false",
+        GIT_ATTR_NOSYSTEM="1",
+        GIT_TERMINAL_PROMPT="0",
+        GIT_OPTIONAL_LOCKS="0",
+        GIT_AUTHOR_NAME=_NAME,
+        GIT_AUTHOR_EMAIL=_EMAIL,
+        GIT_COMMITTER_NAME=_NAME,
+        GIT_COMMITTER_EMAIL=_EMAIL,
+        LC_ALL="C",
+    )
+    return command
+
+
+@contextlib.contextmanager
+def _staged(file: Path, data: bytes) -> Iterator[Path]:
+    """The data on the disk beside `file`, so that renaming them into place later needs no space."""
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
