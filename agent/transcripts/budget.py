@@ -1,0 +1,132 @@
+"""Replies to test and submit, as far as they follow from the calls: the budget line and the refusals.
+
+The public harness changed its wording twice. The oldest prints no budget line and submits by `test(is_final=…,
+use_last=…)`, the next by `test(submit=N)`, the newest by a tool of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from agent.transcripts.model import Call, Transcript
+
+DEFAULT_BUDGET = 3
+
+_BUDGET_LINE = re.compile(r"^\[Test #(\d+)\] \((\d+) tests? remaining(?:; (.*))?\)$")
+_TRAINING = "only a training run could give its numbers"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Our reply as far as we can know it. `whole` is false when measured numbers follow below."""
+
+    text: str
+    whole: bool
+
+
+@dataclass
+class TestBook:
+    """Counts tests and remembers a submission, within one segment."""
+
+    __test__ = False  # not a pytest class
+
+    budget: int
+    names_any_test: bool
+    """Whether the hint in the budget line is the newer one, which lets any test be chosen."""
+    used: int = 0
+
+    def answer(self, call: Call) -> Answer:
+        """Our reply to a test or submit call; counts the test."""
+        chosen = submission(call)
+        if chosen is None:
+            return self._test()
+        return self._submit(chosen, by_test=call.tool == "test")
+
+    def correct(self, recorded: str) -> None:
+        """Take the count from a recorded budget line."""
+        if line := _BUDGET_LINE.match(first_line(recorded)):
+            self.used = int(line[1])
+
+    def _test(self) -> Answer:
+        if self.used >= self.budget:
+            used = f"{self.used}/{self.budget}"
+            return Answer(
+                f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose which test result to "
+                "submit as final.",
+                whole=True,
+            )
+        self.used += 1
+        left = self.budget - self.used
+        hint = ""
+        if left:
+            choice = (
+                "n=N) to choose which test result to submit as final"
+                if self.names_any_test
+                else (f"n={self.used}) to submit this result")
+            )
+            hint = f"; call submit({choice}"
+        return Answer(f"[Test #{self.used}] ({left} {'test' if left == 1 else 'tests'} remaining{hint})", whole=False)
+
+    def _submit(self, chosen: object, *, by_test: bool) -> Answer:
+        if by_test and chosen == 0 and not isinstance(chosen, bool):
+            return Answer(
+                "ERROR: submit=0 is invalid. To run a new experiment, call test() with NO arguments (omit the submit "
+                "parameter entirely). To submit a previous result, use submit=N where N >= 1.",
+                whole=True,
+            )
+        if self.used == 0:
+            if by_test:
+                return Answer(
+                    "ERROR: No test results yet. You must call test() with NO arguments first to run an experiment. "
+                    "Only after that can you use test(submit=N) to submit a result.",
+                    whole=True,
+                )
+            return Answer("ERROR: No test results yet. Run test() at least once first.", whole=True)
+        if chosen is LAST:
+            chosen = self.used
+        if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= self.used:
+            return Answer(f"ERROR: There is no test #{chosen}; tests so far: {self.used}.", whole=True)
+        return Answer(f"[submit] Submitting result from test #{chosen} as final.", whole=False)
+
+
+LAST = object()
+"""What the oldest dialect submits: the latest test."""
+
+
+def submission(call: Call) -> object:
+    """What a call submits: a test's number as the model wrote it, LAST, or None when the call runs a new test."""
+    if call.tool == "submit":
+        return call.arguments.get("n", call.arguments.get("submit", LAST))
+    if call.arguments.get("submit") is not None:
+        return call.arguments["submit"]
+    if call.arguments.get("use_last") is True:
+        return LAST
+    return None
+
+
+def open_book(transcript: Transcript) -> TestBook:
+    """A book for one segment, with the budget and the wording that this conversation shows."""
+    lines = list(_budget_lines(transcript))
+    budget = transcript.budget
+    if budget is None:
+        budget = next((int(line[1]) + int(line[2]) for line in lines), DEFAULT_BUDGET)
+    hints = [line[3] for line in lines if line[3]]
+    return TestBook(budget, names_any_test=not hints or "choose" in hints[0])
+
+
+def is_budget_line(text: str) -> bool:
+    """Whether a reply's first line counts tests."""
+    return _BUDGET_LINE.match(text) is not None
+
+
+def first_line(text: str) -> str:
+    """The first line, without the newline."""
+    return text.split("\n", 1)[0]
+
+
+def _budget_lines(transcript: Transcript) -> Iterator[re.Match[str]]:
+    for _, call in transcript.calls:
+        if call.tool == "test" and call.recorded and (line := _BUDGET_LINE.match(first_line(call.recorded))):
+            yield line

@@ -1,0 +1,88 @@
+"""Open a recorded conversation of any known format, or say in one line why it is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent.transcripts.atif import is_atif, read_atif
+from agent.transcripts.mlsbench import is_mls_bench, read_mls_bench
+from agent.transcripts.model import Transcript, TranscriptError
+
+MAX_BYTES = 64 * 1024 * 1024
+"""The largest conversation of the public record has 0.6 MB; whatever is a hundred times larger is something else."""
+
+_KNOWN = "known are MLS-Bench conversations (messages, file_snapshots), ATIF trajectories (schema_version, steps) and run directories"
+
+
+def load_transcript(path: Path | str) -> Transcript:
+    """Read the conversation at `path`: an MLS-Bench or ATIF file, a run directory or its events.jsonl.
+
+    Raises TranscriptError when there is no such file, or it is empty, too large, not JSON or of another schema.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir() or path.name == "events.jsonl":
+            return _load_run(path)
+        size = path.stat().st_size
+        if not path.is_file():
+            raise TranscriptError(f"{path}: not a regular file; give a transcript's JSON file or a run directory")
+        if size > MAX_BYTES:
+            raise TranscriptError(
+                f"{path}: {size:,} bytes; a transcript has at most {MAX_BYTES:,}. Is it the right file?"
+            )
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise TranscriptError(f"{path}: no such file; `agent runs` lists this machine's runs") from None
+    except OSError as error:
+        raise TranscriptError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return parse_transcript(parse_json(data, str(path)), str(path))
+
+
+def parse_json(data: bytes, where: str) -> object:
+    """Parse UTF-8 JSON. Raises TranscriptError with the place where it stops making sense."""
+    if not data.strip():
+        raise TranscriptError(f"{where}: the file is empty")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TranscriptError(
+            f"{where}: not text: byte {error.start} is no UTF-8; a transcript is a JSON file"
+        ) from None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        ended = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        if ended and text.lstrip()[:1] in "{[":
+            raise TranscriptError(
+                f"{where}: the JSON ends in the middle (line {error.lineno}); the file was cut, get it again"
+            ) from None
+        raise TranscriptError(f"{where}: not JSON: {error.msg}, line {error.lineno} column {error.colno}") from None
+    except (RecursionError, ValueError) as error:
+        raise TranscriptError(f"{where}: not a transcript: {error or 'nested too deeply'}") from None
+
+
+def parse_transcript(document: object, where: str = "transcript") -> Transcript:
+    """Read an already parsed document of either JSON format. Raises TranscriptError when it is neither."""
+    if not isinstance(document, Mapping):
+        raise TranscriptError(f"{where}: the JSON is not an object; {_KNOWN}")
+    transcript = _parse(document, where)
+    if not transcript.segments:
+        raise TranscriptError(f"{where}: the conversation has no message at all")
+    return transcript
+
+
+def _parse(document: Mapping[str, Any], where: str) -> Transcript:
+    if is_atif(document):
+        return read_atif(document, where)
+    if is_mls_bench(document):
+        return read_mls_bench(document, where)
+    keys = ", ".join(sorted(map(str, document))[:8]) or "none"
+    raise TranscriptError(f"{where}: of another schema (its keys: {keys:.120}); {_KNOWN}")
+
+
+def _load_run(path: Path) -> Transcript:
+    """The seam for our own runs: a run directory, or the events.jsonl in one."""
+    raise TranscriptError(f"{path}: runs of our own are not read here yet; give an MLS-Bench or ATIF file")

@@ -1,0 +1,190 @@
+"""Conversations of the public benchmark MLS-Bench: one JSON object with `messages` and `file_snapshots`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.transcripts.model import CUT_MARK, Call, Note, Segment, Snapshot, Transcript, TranscriptError
+
+_LIMIT = 10_000
+_PROMPT_LIMIT = 50_000
+
+
+def is_mls_bench(document: Mapping[str, Any]) -> bool:
+    """Whether this object calls itself such a conversation; `read_mls_bench` finds out if it is a sound one."""
+    return isinstance(document.get("messages"), list)
+
+
+@dataclass
+class _OpenCall:
+    """A call whose reply may still come."""
+
+    step: int
+    tool: str
+    arguments: dict[str, object]
+    parse_error: str | None
+    thinking: str
+    said: str
+    recorded: str | None = None
+    recorded_cut: bool = False
+
+    def close(self) -> Call:
+        return Call(**vars(self))
+
+
+@dataclass
+class _OpenSegment:
+    prompt: str
+    prompt_cut: bool
+    entries: list[_OpenCall | Note] = field(default_factory=list)
+
+    def answer(self, step: int, text: str, cut: bool) -> bool:
+        """Give `text` to the latest call of that step that has no reply yet."""
+        for entry in reversed(self.entries):
+            if isinstance(entry, _OpenCall) and entry.recorded is None and entry.step == step:
+                entry.recorded, entry.recorded_cut = text, cut
+                return True
+        return False
+
+    def close(self) -> Segment:
+        closed = tuple(entry.close() if isinstance(entry, _OpenCall) else entry for entry in self.entries)
+        return Segment(self.prompt, self.prompt_cut, closed)
+
+
+def read_mls_bench(document: Mapping[str, Any], where: str) -> Transcript:
+    """Read a parsed JSON object. `where` names it in errors.
+
+    A user message at step 0 opens a segment. A reply belongs to the latest call of its step that has none.
+    Raises TranscriptError when a message is not of the shape that the format has.
+    """
+    segments: list[_OpenSegment] = []
+    for index, message in enumerate(document["messages"]):
+        at = f"{where}: messages[{index}]"
+        if not isinstance(message, Mapping):
+            raise TranscriptError(f"{at} is {_kind(message)}, not an object; this is no MLS-Bench conversation")
+        step = message.get("step", 0)
+        if isinstance(step, bool) or not isinstance(step, int):
+            raise TranscriptError(f"{at}: step is {_kind(step)}, not a whole number")
+        role = message.get("role")
+        if role == "user" and step == 0:
+            text, cut = _uncut(_text(message, "content", at), bool(message.get("content_truncated")))
+            segments.append(_OpenSegment(text, cut))
+            continue
+        if not segments:
+            segments.append(_OpenSegment("", False))
+        segment = segments[-1]
+        if role == "user":
+            segment.entries.append(Note("user", _text(message, "content", at), step))
+        elif role == "assistant":
+            segment.entries.append(_assistant(message, step, at))
+        elif role == "tool_result":
+            text, cut = _uncut(_text(message, "result", at), bool(message.get("result_truncated")))
+            if not segment.answer(step, text, cut):
+                segment.entries.append(Note("system", text, step))  # it answers nothing, but it was said
+        else:
+            raise TranscriptError(f"{at}: role is {role!r}; the format has user, assistant and tool_result")
+    return Transcript(
+        source="mls-bench",
+        task=str(document.get("task_id") or ""),
+        model=str(document.get("model") or ""),
+        segments=tuple(segment.close() for segment in segments),
+        snapshots=tuple(_snapshots(document.get("file_snapshots"), where)),
+    )
+
+
+def write_mls_bench(transcript: Transcript) -> dict[str, Any]:
+    """The conversation as a JSON object of this format; texts over the format's limits are cut as it cuts them."""
+    messages: list[dict[str, Any]] = []
+    last_step = 0
+    for segment in transcript.segments:
+        messages.append(
+            {"step": 0, "role": "user", **_cut("content", segment.prompt, _PROMPT_LIMIT, segment.prompt_cut)}
+        )
+        for entry in segment.entries:
+            last_step = max(last_step, entry.step)
+            thinking = {"thinking": entry.thinking} if entry.thinking else {}
+            if isinstance(entry, Note):
+                # A user message at step 0 would open a segment.
+                step = max(1, entry.step) if entry.role == "user" else entry.step
+                role = "user" if entry.role == "system" else entry.role
+                messages.append({"step": step, "role": role, **thinking, **_cut("content", entry.text, _LIMIT)})
+                continue
+            said = {"content": entry.said} if entry.said else {}
+            call = {"step": entry.step, "role": "assistant", **said, **thinking, "tool_name": entry.tool}
+            if entry.parse_error is not None:
+                call["tool_input"] = {"error": entry.parse_error}
+            elif entry.arguments:
+                call["tool_input"] = {name: _shortened(value) for name, value in entry.arguments.items()}
+            messages.append(call)
+            if entry.recorded is not None:
+                reply = _cut("result", entry.recorded, _LIMIT, entry.recorded_cut)
+                messages.append({"step": entry.step, "role": "tool_result", **reply})
+    return {
+        "task_id": transcript.task,
+        "model": transcript.model,
+        "model_slug": transcript.model.replace("/", "--"),
+        "total_steps": last_step,
+        "messages": messages,
+        "file_snapshots": [vars(snapshot) for snapshot in transcript.snapshots],
+    }
+
+
+def _assistant(message: Mapping[str, Any], step: int, at: str) -> _OpenCall | Note:
+    thinking, said = _text(message, "thinking", at), _text(message, "content", at)
+    tool = message.get("tool_name")
+    if tool is None:
+        return Note("assistant", said, step, thinking)
+    if not isinstance(tool, str):
+        raise TranscriptError(f"{at}: tool_name is {_kind(tool)}, not a string")
+    given = message.get("tool_input")
+    if given is None:
+        given = {}
+    if not isinstance(given, Mapping):
+        return _OpenCall(step, tool, {}, str(given), thinking, said)
+    if set(given) == {"error"}:
+        return _OpenCall(step, tool, {}, str(given["error"]), thinking, said)
+    return _OpenCall(step, tool, dict(given), None, thinking, said)
+
+
+def _snapshots(given: object, where: str) -> Iterable[Snapshot]:
+    for index, item in enumerate(given if isinstance(given, list) else []):
+        at = f"{where}: file_snapshots[{index}]"
+        if not isinstance(item, Mapping) or not isinstance(item.get("step"), int):
+            raise TranscriptError(f"{at} is not an object with a step, a filename and the file's content")
+        content = _text(item, "content", at)
+        if not content.endswith(CUT_MARK):  # a file that was cut is no whole file
+            yield Snapshot(item["step"], _text(item, "filename", at), _text(item, "original_name", at), content)
+
+
+def _text(message: Mapping[str, Any], key: str, at: str) -> str:
+    value = message.get(key)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TranscriptError(f"{at}: {key} is {_kind(value)}, not a string")
+    return value
+
+
+def _uncut(text: str, flagged: bool) -> tuple[str, bool]:
+    """The text without the mark of a cut, and whether it was cut."""
+    marked = text.endswith(CUT_MARK) and (
+        flagged or len(text) in (_LIMIT + len(CUT_MARK), _PROMPT_LIMIT + len(CUT_MARK))
+    )
+    return (text.removesuffix(CUT_MARK), True) if marked else (text, flagged)
+
+
+def _shortened(value: object) -> object:
+    return value[:_LIMIT] + CUT_MARK if isinstance(value, str) and len(value) > _LIMIT + len(CUT_MARK) else value
+
+
+def _cut(key: str, text: str, limit: int, already: bool = False) -> dict[str, Any]:
+    if already or len(text) > limit:
+        mark = "" if key == "content" and limit == _PROMPT_LIMIT else CUT_MARK
+        return {key: text[:limit] + mark, f"{key}_truncated": True}
+    return {key: text}
+
+
+def _kind(value: object) -> str:
+    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), f"{value!r:.40}")

@@ -1,0 +1,181 @@
+"""Re-apply every recorded call with the project's own editing machine and compare what it answers.
+
+Nothing is trained: the reply to a test is compared as far as its budget line. After a difference, or a call of which
+the record kept only a part, the workspace is taken from the next snapshot or view, so that one fault is counted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.transcripts.budget import first_line, is_budget_line, open_book
+from agent.transcripts.comparing import VERDICTS, Comparison, Verdict, compare
+from agent.transcripts.evidence import Unseen, View, initial_files, parse_listings, parse_view
+from agent.transcripts.loading import load_transcript
+from agent.transcripts.model import Call, Segment, Transcript
+from agent.transcripts.resync import as_seen, content_in_part, learn_from_snapshots, restore_content
+from benchmark.results import region_sha256
+from sandbox.editing import Dialect, EditableFile, Editor, Reply, unknown_tool, unparseable_arguments
+
+CUT_CALL = "the call's own text was cut and no snapshot gives it"
+NO_WORKSPACE = "the workspace can't be known: the prompt was cut before it lists this file"
+TRAINING = "only a training run could give its numbers; the budget line agrees"
+TRAINING_NO_LINE = "only a training run could give its numbers; this dialect prints no budget line"
+CHECKED = "only a run of the candidate could tell whether the test was refused or known already"
+
+
+@dataclass(frozen=True)
+class CallVerdict:
+    """What became of one call. `recorded` is the reply as far as it was kept, `replayed` is ours."""
+
+    segment: int
+    call: Call
+    verdict: Verdict
+    reason: str | None
+    replayed: str
+
+    def as_event(self) -> dict[str, object]:
+        """The JSON object of the contract; segments count from 0, a reply that was not kept is ""."""
+        return {
+            "event": "call",
+            "segment": self.segment,
+            "step": self.call.step,
+            "tool": self.call.tool,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "recorded": self.call.recorded or "",
+            "replayed": self.replayed,
+        }
+
+
+@dataclass
+class Replay:
+    """The verdicts of a conversation, made while one iterates; `counts` says how many there were of each."""
+
+    transcript: Transcript
+    counts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
+
+    def __iter__(self) -> Iterator[CallVerdict]:
+        self.counts = dict.fromkeys(VERDICTS, 0)
+        for index, segment in enumerate(self.transcript.segments):
+            machine = _SegmentReplay(segment, self.transcript)
+            for call in segment.calls:
+                result = machine.judge(call)
+                self.counts[result.verdict] += 1
+                yield CallVerdict(index, call, result.verdict, result.reason, result.replayed)
+
+    def as_event(self) -> dict[str, object]:
+        """The last JSON object of the contract."""
+        return {"event": "done", **self.counts}
+
+
+def replay(source: Path | str | Transcript) -> Replay:
+    """Replay a conversation, from its file or already loaded. Raises TranscriptError when it can't be read."""
+    return Replay(source if isinstance(source, Transcript) else load_transcript(source))
+
+
+class _SegmentReplay:
+    """One segment's workspace and counters."""
+
+    def __init__(self, segment: Segment, transcript: Transcript) -> None:
+        self._snapshots = transcript.snapshots
+        self._dialect = transcript.dialect
+        self._unseen = Unseen()
+        files = initial_files(segment, self._unseen)
+        self._editor = Editor.of(*files, dialect=transcript.dialect)
+        self._all_files_listed = bool(parse_listings(segment.prompt)) and not segment.prompt_cut
+        self._book = open_book(transcript)
+        self._prints_budget = any(
+            is_budget_line(first_line(call.recorded)) for call in segment.calls if call.recorded is not None
+        )
+
+    def judge(self, call: Call) -> Comparison:
+        """Apply one call and compare the replies."""
+        for file in self._editor.files.values():
+            file.lines = self._unseen.settle(file.lines)
+        result = self._judge(call)
+        if result.verdict in ("exact", "prefix") and call.region_sha256 is not None:
+            ours = region_sha256(next(iter(self._editor.files.values())).range_text())
+            if ours != call.region_sha256:
+                reason = f"the region's hash: recorded {call.region_sha256[:12]}…, ours {ours[:12]}…"
+                return Comparison("differs", reason, result.replayed)
+        return result
+
+    def _judge(self, call: Call) -> Comparison:
+        if call.parse_error is not None:
+            detail = call.parse_error.removeprefix("Failed to parse tool arguments: ")
+            return compare(call, unparseable_arguments(detail).text, self._unseen)
+        if call.tool == "edit":
+            return self._edit(call)
+        if call.tool in ("test", "submit"):
+            return self._test_or_submit(call)
+        reply: Reply
+        if call.tool == "undo":
+            reply = self._editor.undo(call.arguments.get("n", 1))
+        elif call.tool == "view" and self._dialect is Dialect.OURS:
+            reply = self._editor.view()
+        elif call.tool == "rewrite" and self._dialect is Dialect.OURS:
+            reply = self._editor.rewrite(call.arguments.get("content"))
+        else:
+            reply = unknown_tool(call.tool)
+        return compare(call, reply.text, self._unseen)
+
+    def _test_or_submit(self, call: Call) -> Comparison:
+        recorded = call.recorded
+        if self._dialect is Dialect.OURS and recorded is not None and _needs_the_candidate(recorded):
+            return Comparison("unverifiable", CHECKED, "")
+        answer = self._book.answer(call)
+        if answer.whole or recorded is None:
+            result = compare(call, answer.text, self._unseen)
+        elif first_line(recorded) == answer.text or (call.recorded_cut and answer.text.startswith(recorded)):
+            result = Comparison("unverifiable", TRAINING, answer.text)
+        elif not self._prints_budget and not recorded.startswith(("ERROR", "[submit]")):
+            result = Comparison("unverifiable", TRAINING_NO_LINE, answer.text)
+        else:
+            reason = f"the first line: recorded {first_line(recorded)!r:.120}, ours {answer.text!r:.120}"
+            result = Comparison("differs", reason, answer.text)
+        if result.verdict == "differs":
+            self._book.correct(recorded or "")
+        return result
+
+    def _edit(self, call: Call) -> Comparison:
+        view = parse_view(call.recorded, cut=call.recorded_cut) if call.recorded is not None else None
+        name = call.arguments.get("filename")
+        file = self._editor.files.get(name) if isinstance(name, str) else None
+        if file is None and view is not None and view.name == name and not self._all_files_listed:
+            self._adopt(call, view, None)
+            return Comparison("unverifiable", NO_WORKSPACE, "")
+        before = list(file.lines) if file is not None else []
+        arguments, partly = dict(call.arguments), False
+        if file is not None and call.content_cut:
+            restored = restore_content(call, file, self._snapshots)
+            partly = restored is None
+            arguments["content"] = content_in_part(call, file, view, self._unseen) if partly else restored
+        reply = self._editor.edit(arguments)
+        if file is not None:
+            learn_from_snapshots(call, file, self._snapshots, self._unseen)
+        result = compare(call, self._unseen.settle_text(reply.text), self._unseen)
+        if partly and reply.ok and call.recorded is not None and result.verdict != "differs":
+            result = Comparison("unverifiable", CUT_CALL, result.replayed)
+        if view is not None and (partly or result.verdict == "differs"):
+            if reply.ok and _refused(call):
+                self._editor.undo(1)
+            elif not reply.ok and not _refused(call) and file is not None:
+                self._editor.remember(file.name, before, file.ranges)
+            self._adopt(call, view, self._editor.files.get(view.name))
+        return result
+
+    def _adopt(self, call: Call, view: View, file: EditableFile | None) -> None:
+        seen = as_seen(call, view, file, self._snapshots, self._unseen)
+        if seen is not None:
+            self._editor.resynchronise(seen)
+
+
+def _refused(call: Call) -> bool:
+    return call.recorded is not None and call.recorded.startswith("ERROR")
+
+
+def _needs_the_candidate(recorded: str) -> bool:
+    return recorded.startswith(("ERROR: Test refused", "ERROR: Test #", "This region is the one of test #"))
