@@ -204,7 +204,10 @@ class _Slot:
         return connection
 
     def _obituary(self, error: Exception) -> str:
-        process = self._process
-        code = None if process is None else process.poll()
+        code = None
+        if self._process is not None:
+            # The socket closes a moment before the process can be waited for.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(timeout=5)
         where = f"; see {self._log}" if self._log else ""
         return f"exit status {code} ({type(error).__name__}){where}"

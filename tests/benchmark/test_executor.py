@@ -1,0 +1,144 @@
+"""The executor with real processes: answers, crashes, time limits, and nothing left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.executor import InfrastructureError, LocalExecutor
+
+Report = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Square:
+    number: int
+
+    def __call__(self, report: Report) -> int:
+        report(f"squaring {self.number}")
+        return self.number**2
+
+
+@dataclass(frozen=True)
+class Environment:
+    names: tuple[str, ...]
+
+    def __call__(self, report: Report) -> dict[str, str | None]:
+        return {name: os.environ.get(name) for name in self.names}
+
+
+@dataclass(frozen=True)
+class DieOnce:
+    """Kills its own process the first time."""
+
+    marker: Path
+
+    def __call__(self, report: Report) -> str:
+        if not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "second try"
+
+
+@dataclass(frozen=True)
+class DieAlways:
+    def __call__(self, report: Report) -> None:
+        os._exit(9)
+
+
+@dataclass(frozen=True)
+class Sleep:
+    seconds: float
+    pid_file: Path
+
+    def __call__(self, report: Report) -> None:
+        self.pid_file.write_text(str(os.getpid()))
+        time.sleep(self.seconds)
+
+
+@dataclass(frozen=True)
+class Fail:
+    def __call__(self, report: Report) -> None:
+        raise ValueError("a bug of ours")
+
+
+@pytest.fixture
+def executor() -> Iterator[LocalExecutor]:
+    with LocalExecutor(1, threads=1) as executor:
+        yield executor
+
+
+def test_answers_and_reports_come_back(executor: LocalExecutor) -> None:
+    """Each future gets its own call's answer; progress arrives before it."""
+    heard: list[str] = []
+    futures = [executor.submit(Square(number), on_report=heard.append) for number in range(5)]
+    assert [future.result(timeout=30) for future in futures] == [0, 1, 4, 9, 16]
+    assert heard == [f"squaring {number}" for number in range(5)]
+
+
+def test_slots_run_side_by_side_with_their_own_threads_and_gpus(tmp_path: Path) -> None:
+    """Two slots overlap, each with the assigned number of threads and a GPU of its own."""
+    with LocalExecutor(2, threads=3, gpus=2) as executor:
+        names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+        slow = executor.submit(Sleep(1.0, tmp_path / "pid"))
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        one = executor.submit(Environment(names)).result(timeout=30)
+        assert not slow.done()
+        slow.result(timeout=30)
+        assert one["OMP_NUM_THREADS"] == "3"
+        assert one["CUDA_VISIBLE_DEVICES"] in ("0", "1")
+
+
+def test_crashed_process_is_replaced_and_the_call_tried_again(executor: LocalExecutor, tmp_path: Path) -> None:
+    """One kill -9 by the kernel costs time, not the evaluation."""
+    assert executor.submit(DieOnce(tmp_path / "marker")).result(timeout=30) == "second try"
+
+
+def test_second_crash_is_an_infrastructure_failure(executor: LocalExecutor) -> None:
+    """It is typed, says how the process ended, and the slot works again afterwards."""
+    with pytest.raises(InfrastructureError, match=r"died twice.*exit status 9"):
+        executor.submit(DieAlways()).result(timeout=30)
+    assert executor.submit(Square(3)).result(timeout=30) == 9
+
+
+def test_time_limit_kills_the_process(executor: LocalExecutor, tmp_path: Path) -> None:
+    """An evaluation that hangs is stopped at its limit, and so is its process."""
+    future = executor.submit(Sleep(60, tmp_path / "pid"), timeout=2.0)
+    with pytest.raises(InfrastructureError, match="did not finish within 2 s"):
+        future.result(timeout=30)
+    assert not _alive(int((tmp_path / "pid").read_text()))
+    assert executor.submit(Square(3)).result(timeout=30) == 9
+
+
+def test_exception_of_ours_carries_its_traceback(executor: LocalExecutor) -> None:
+    """A bug in an evaluation is not a score and not a crash: the message shows where it happened."""
+    with pytest.raises(InfrastructureError, match="a bug of ours"):
+        executor.submit(Fail()).result(timeout=30)
+
+
+def test_close_stops_running_calls(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of a training leaves no process behind."""
+    executor = LocalExecutor(1, threads=1)
+    future = executor.submit(Sleep(60, tmp_path / "pid"))
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        time.sleep(0.01)
+    executor.close()
+    with pytest.raises(InfrastructureError):
+        future.result(timeout=10)
+    assert not _alive(int((tmp_path / "pid").read_text()))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,86 @@
+"""Results by content: what does not fit its key is not believed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmark.results import EpochMetrics, EvaluationResult, StepZero, result_key
+from benchmark.store import ResultStore
+from benchmark.tasks import PROFILES
+
+TASK = PROFILES["smoke"].visible[0]
+ENVIRONMENT = {"device": "cpu", "threads": "1"}
+
+
+def make_result(key: str, accuracy: float = 50.0) -> EvaluationResult:
+    epoch = EpochMetrics(
+        epoch=1, train_loss=float("nan"), train_acc=1, test_loss=2, test_acc=accuracy, lr=0.1, seconds=1
+    )
+    return EvaluationResult(
+        key=key,
+        task=TASK.name,
+        seed=0,
+        region_sha256="r",
+        status="ok",
+        best_test_acc=accuracy,
+        last_test_acc=accuracy,
+        test_loss=2.0,
+        curve=(epoch,),
+        step_zero=StepZero(accuracy=10, loss=2.3, p_value=0.5, suspicious=False),
+        isolation_level="none",
+        isolation_seconds=0.1,
+        training_seconds=1.0,
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        versions={},
+    )
+
+
+def test_key_depends_on_all_that_decides_an_accuracy() -> None:
+    """Other code, task, recipe, seed or machine: another key. The same: the same."""
+    longer = dataclasses.replace(TASK, recipe=dataclasses.replace(TASK.recipe, epochs=3))
+    keys = {
+        result_key("a", TASK, 0, environment=ENVIRONMENT),
+        result_key("b", TASK, 0, environment=ENVIRONMENT),
+        result_key("a", longer, 0, environment=ENVIRONMENT),
+        result_key("a", TASK, 1, environment=ENVIRONMENT),
+        result_key("a", TASK, 0, environment={**ENVIRONMENT, "threads": "2"}),
+    }
+    assert len(keys) == 5
+    assert result_key("a", TASK, 0, environment=dict(reversed(ENVIRONMENT.items()))) in keys
+
+
+def test_result_comes_back_as_it_was(tmp_path: Path) -> None:
+    """A NaN loss in a curve survives the trip through JSON."""
+    store = ResultStore(tmp_path)
+    result = make_result("k")
+    store.put(result)
+    loaded = store.get("k")
+    assert loaded is not None
+    assert repr(loaded) == repr(result)
+    assert store.get("other") is None
+
+
+@pytest.mark.parametrize("harm", ["accuracy", "key", "cut", "empty", "list"])
+def test_file_that_does_not_fit_is_not_believed(tmp_path: Path, harm: str) -> None:
+    """An edited accuracy, a file under another key, a torn file: all are as if there were none."""
+    store = ResultStore(tmp_path)
+    store.put(make_result("k"))
+    path = store.path("k")
+    envelope = json.loads(path.read_text())
+    if harm == "accuracy":
+        envelope["result"]["best_test_acc"] = 99.0
+        path.write_text(json.dumps(envelope))
+    elif harm == "key":
+        path.rename(store.path("other"))
+        assert store.get("other") is None
+    elif harm == "cut":
+        path.write_text(path.read_text()[:100])
+    else:
+        path.write_text({"empty": "", "list": "[1]"}[harm])
+    assert store.get("k") is None
