@@ -1,0 +1,96 @@
+"""The trusted side of the trust boundary: load initial weights from a file that a hostile process had a hand in.
+
+Nothing is unpickled, no link is followed, and the model keeps its own parameters, buffers, hooks and flags: only values
+are copied into it, and only when every one of them fits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+
+_HEADER_ALLOWANCE = 1 << 20
+"""How much larger than its tensors a file may be, bytes: names, shapes and offsets."""
+
+
+class WeightsRejected(ValueError):
+    """The file does not hold acceptable initial weights. The model has not been touched.
+
+    `kind` is "missing", "not_regular" (a link, a folder, a pipe, a device), "too_large", "format", "keys", "shape",
+    "dtype" or "not_finite".
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+def load_initial_weights(path: Path, model: nn.Module) -> None:
+    """Copy the parameters in the safetensors file `path` into `model`, in place.
+
+    The file must hold exactly the names of `model.named_parameters()`, each with the parameter's shape and dtype and
+    with finite values. Raises WeightsRejected, and then nothing has been copied.
+    """
+    parameters = dict(model.named_parameters())
+    size = sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
+    tensors = _parse(path, _read(path, size + _HEADER_ALLOWANCE))
+    _check_names(path, set(tensors), set(parameters))
+    for name, parameter in parameters.items():
+        _check_tensor(f"{path}: {name}", tensors[name], parameter)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """All bytes of a regular file, read once and kept, so that a later change of the file changes nothing here."""
+    try:
+        # O_NONBLOCK: opening a named pipe must not wait for somebody to write to it.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise WeightsRejected("missing", f"{path}: there is no such file") from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise WeightsRejected("not_regular", f"{path}: a link or a socket, not a regular file") from error
+        raise
+    with os.fdopen(handle, "rb") as stream:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise WeightsRejected("not_regular", f"{path}: not a regular file")
+        if status.st_size > limit:
+            raise WeightsRejected("too_large", f"{path}: {status.st_size:,} bytes, at most {limit:,} are expected")
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise WeightsRejected("too_large", f"{path}: grew beyond {limit:,} bytes while it was read")
+    return data
+
+
+def _parse(path: Path, data: bytes) -> dict[str, Tensor]:
+    try:
+        return load(data)
+    # safetensors reports a broken header as its own error, and dtypes or shapes that torch lacks as KeyError and others.
+    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise WeightsRejected("format", f"{path}: not a safetensors file ({error})") from error
+
+
+def _check_names(path: Path, found: set[str], expected: set[str]) -> None:
+    for what, names in (("missing", expected - found), ("not a parameter of the model", found - expected)):
+        if names:
+            shown = ", ".join(repr(name[:80]) for name in sorted(names)[:5])
+            raise WeightsRejected("keys", f"{path}: {what}: {shown}{' and others' if len(names) > 5 else ''}")
+
+
+def _check_tensor(where: str, tensor: Tensor, parameter: nn.Parameter) -> None:
+    if tensor.dtype != parameter.dtype:
+        raise WeightsRejected("dtype", f"{where} has dtype {tensor.dtype}, the model wants {parameter.dtype}")
+    if tensor.shape != parameter.shape:
+        raise WeightsRejected("shape", f"{where} has shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
+    if not bool(torch.isfinite(tensor).all()):
+        raise WeightsRejected("not_finite", f"{where} has NaN or infinite values")

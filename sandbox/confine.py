@@ -1,0 +1,108 @@
+"""Small irreversible steps by which a process gives power up: identity, capabilities, limits. Linux unless it says so."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+NOBODY = 65534
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
+_PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
+_CAP_DAC_READ_SEARCH = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def _prctl(option: int, value: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"prctl({option}, {value}): {os.strerror(code)}")
+
+
+def no_new_privs() -> None:
+    """No program that is executed later can gain privileges; the kernel asks for this before Landlock and seccomp."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def not_dumpable() -> None:
+    """Close /proc/PID/mem, environ and ptrace of this process to others of the same user. Children inherit it."""
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when process `parent`, which started this one, ends. A change of user undoes it, so call it after."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that none of them escapes being killed."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+class _CapabilityHeader(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _CapabilitySets(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+def _set_capabilities(low: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
+    sets = (_CapabilitySets * 2)(_CapabilitySets(low, low, 0), _CapabilitySets(0, 0, 0))
+    if libc.capset(ctypes.byref(header), sets) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"capset: {os.strerror(code)}")
+
+
+def drop_root(needed: list[Path]) -> None:
+    """Where this process is root, become `nobody` without capabilities; otherwise do nothing.
+
+    One exception: where `nobody` could not reach one of `needed` (an interpreter under root's private home), the
+    capability to read is kept. It reads no more than Landlock lets it read, and it changes nothing.
+    """
+    if os.geteuid() != 0:
+        return
+    _prctl(_PR_SET_KEEPCAPS, 1)
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    _set_capabilities(1 << _CAP_DAC_READ_SEARCH)
+    if all(os.access(path, os.R_OK) for path in needed):
+        _set_capabilities(0)
+
+
+def memory_in_use() -> int:
+    """Size of this process's address space, bytes; 0 where there is no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def limit_resources(*, cpu_seconds: float, memory_bytes: int) -> None:
+    """Limit CPU time and memory (on top of what this process already uses), and forbid writing files. Any POSIX."""
+    seconds = max(1, round(cpu_seconds))
+    limits = {
+        resource.RLIMIT_CPU: (seconds, seconds + 1),
+        resource.RLIMIT_FSIZE: (0, 0),
+        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_NOFILE: (64, 64),
+    }
+    if sys.platform == "linux":
+        size = memory_in_use() + memory_bytes
+        limits[resource.RLIMIT_AS] = (size, size)
+        limits[resource.RLIMIT_MEMLOCK] = (0, 0)
+        limits[resource.RLIMIT_MSGQUEUE] = (0, 0)
+    for kind, (soft, hard) in limits.items():
+        ceiling = resource.getrlimit(kind)[1]
+        if ceiling != resource.RLIM_INFINITY:
+            soft, hard = min(soft, ceiling), min(hard, ceiling)
+        resource.setrlimit(kind, (soft, hard))

@@ -1,0 +1,65 @@
+"""Which files a worker needs: the interpreter, the standard library, torch and what torch imports, and a few of ours."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+# Import names and sibling folders of torch and numpy and of all that they import. Named one by one, because folders of
+# installed packages also hold data sets (scikit-learn ships some), keys and other people's code.
+_PACKAGES = (
+    *("torch", "torch.libs", "torchgen", "functorch", "numpy", "numpy.libs", "typing_extensions.py"),
+    *("sympy", "mpmath", "networkx", "jinja2", "markupsafe", "filelock", "fsspec", "tqdm", "packaging"),
+    *("nvidia", "triton", "cuda", "mkl", "intel_openmp"),
+)
+_OURS = (
+    *("benchmark/__init__.py", "benchmark/models.py", "sandbox/__init__.py", "sandbox/confine.py"),
+    *("sandbox/landlock.py", "sandbox/prelude.py", "sandbox/seccomp.py", "sandbox/wire.py", "sandbox/worker.py"),
+    "sandbox/zygote.py",
+)
+_SITE = ("site-packages", "dist-packages", "__pycache__", "test", "idlelib", "ensurepip", "lib2to3")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Files and folders of the installation a worker runs on."""
+
+    python: Path
+    stdlib: tuple[Path, ...]
+    packages: tuple[Path, ...]
+    ours: tuple[Path, ...]
+    path: tuple[Path, ...]
+    """`sys.path` of the worker."""
+
+    def readable(self) -> list[Path]:
+        """What a candidate may read: code it may still import, nothing else."""
+        return [*self.stdlib, *self.packages]
+
+
+def find() -> Runtime:
+    """Look the installation up, without importing torch. Raises FileNotFoundError where torch is not installed."""
+    folders: list[Path] = []
+    for name in ("torch", "numpy", "typing_extensions"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise FileNotFoundError(f"the package {name} is not installed for {sys.executable}")
+        origin = Path(spec.origin)
+        folder = origin.parent.parent if spec.submodule_search_locations else origin.parent
+        if folder not in folders:
+            folders.append(folder)
+    root = Path(__file__).resolve().parent.parent
+    libraries = list(dict.fromkeys(Path(sysconfig.get_path(name)) for name in ("stdlib",)))
+    version = f"{sys.base_prefix}/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+    stdlib = libraries[0] if libraries[0].is_dir() else Path(version)
+    members = [member for member in sorted(stdlib.iterdir()) if member.name not in _SITE]
+    return Runtime(
+        python=Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable))),
+        stdlib=tuple(members),
+        packages=tuple(folder / name for folder in folders for name in _PACKAGES if (folder / name).exists()),
+        ours=tuple(root / name for name in _OURS),
+        path=(stdlib, stdlib / "lib-dynload", *folders, root),
+    )

@@ -1,0 +1,233 @@
+"""What a forked child does: give up all power, run one candidate, hand out the bytes of its parameters, end.
+
+Nothing here is a boundary once the candidate runs, for it runs in the same process and may change every line of this
+at will. The boundary is what the kernel still lets the process do, and that its output is only bytes and a claim, which
+`sandbox.isolate` checks from outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import inspect
+import json
+import os
+import random
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmark.models import build_model, init_config
+from sandbox import confine, landlock, seccomp
+from sandbox.prelude import namespace
+
+POISON = 0x7FC0BAD1
+"""Bits of the quiet NaN that fills every parameter before the candidate runs: what it never sets stays recognisable."""
+REGION = "<region>"
+MAX_MESSAGE = 2000
+# The only descriptors a candidate has: 0 /dev/null, 1 and 2 the log, 3 the result. The others are closed before it runs.
+_LOGS, _RESULT, _READY, _RULESET = (1, 2), 3, 4, 5
+READY = b"ready"
+"""What a child writes to its `ready` pipe once it is confined. Anything else is the reason why it could not be."""
+_MAX_DESCRIPTORS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Template:
+    """A network ready to be initialised: every parameter poisoned. The zygote keeps one per architecture."""
+
+    arch: str
+    num_classes: int
+    model: nn.Module
+
+    @staticmethod
+    def build(arch: str, num_classes: int) -> Template:
+        """Build and poison the network. Raises ValueError for an unknown architecture."""
+        model = build_model(arch, num_classes)
+        for parameter in model.parameters():
+            parameter.data.view(torch.int32).fill_(POISON)
+        return Template(arch, num_classes, model)
+
+    def layout(self) -> list[tuple[str, list[int]]]:
+        """Name and shape of every parameter, in the order in which their bytes leave the worker."""
+        return [(name, list(parameter.shape)) for name, parameter in self.model.named_parameters()]
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What a child does to itself before it runs a candidate. `ruleset`: a Landlock fd, or None to go without."""
+
+    zygote: int
+    seccomp: bool
+    ruleset: int | None
+    cpu_seconds: float
+    memory_bytes: int
+
+    def apply(self) -> None:
+        """Limits always; on Linux also die with the zygote; then Landlock and seccomp where this level has them."""
+        if sys.platform == "linux":
+            confine.die_with_parent(self.zygote)
+        confine.limit_resources(cpu_seconds=self.cpu_seconds, memory_bytes=self.memory_bytes)
+        if self.ruleset is not None or self.seccomp:
+            confine.no_new_privs()
+        if self.ruleset is not None:
+            landlock.restrict_self(_RULESET)
+        os.closerange(_RULESET, _MAX_DESCRIPTORS)
+        if self.seccomp:
+            seccomp.install()
+
+
+class _Rejected(Exception):
+    """The candidate is not acceptable; `kind` says in which way."""
+
+    def __init__(self, kind: str, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.line = kind, line
+
+
+def derived_seed(seed: int) -> int:
+    """The seed of every generator a candidate may use: 63 bits of SHA-256, so that it is no seed of the trainer."""
+    return int.from_bytes(hashlib.sha256(f"initialise:{seed}".encode()).digest()[:8], "big") >> 1
+
+
+def run(template: Template, job: int, result: int, log: int, ready: int, confinement: Confinement) -> NoReturn:
+    """Run the candidate that can be read from fd `job`; write to `log` and `result`; end this process."""
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        with os.fdopen(job, "rb") as stream:
+            request = json.loads(stream.read())
+        places = {log: _LOGS, result: (_RESULT,), ready: (_READY,)}
+        if confinement.ruleset is not None:
+            places[confinement.ruleset] = (_RULESET,)
+        _place(places)
+        confinement.apply()
+        os.write(_READY, READY)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the zygote must hear of it and the child must end
+        for fd in (_READY, ready):
+            with contextlib.suppress(OSError):
+                os.write(fd, f"{type(error).__name__}: {error}".encode())
+                break
+        os._exit(1)
+    os.close(_READY)
+    _serve(template, request["region"], request["seed"])
+
+
+def _serve(template: Template, region: str, seed: int) -> NoReturn:
+    payload: list[Tensor] = []
+    verdict: dict[str, Any] = {"kind": None, "message": "", "line": None}
+    try:
+        payload = _initialise(template, region, seed)
+    except _Rejected as error:
+        verdict = {"kind": error.kind, "message": str(error), "line": error.line}
+    except BaseException as error:  # noqa: BLE001 - a candidate may raise whatever it likes, SystemExit included
+        verdict = _describe(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    head = json.dumps(verdict).encode()
+    _write(len(head).to_bytes(4, "big") + head)
+    for tensor in payload:
+        _write(memoryview(tensor.numpy()).cast("B"))
+    os._exit(0)
+
+
+def _place(targets: dict[int, tuple[int, ...]]) -> None:
+    """Duplicate each key to its targets, out of the way first so that no target overwrites a source."""
+    sources = {fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64): numbers for fd, numbers in targets.items()}
+    for fd, numbers in sources.items():
+        for number in numbers:
+            os.dup2(fd, number, inheritable=False)
+        os.close(fd)
+
+
+def _write(data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(_RESULT, view) :]
+
+
+def _initialise(template: Template, region: str, seed: int) -> list[Tensor]:
+    model, names = template.model, namespace()
+    generator_seed = derived_seed(seed)
+    torch.manual_seed(generator_seed)
+    random.seed(generator_seed)
+    np.random.seed(generator_seed % 2**32)
+    try:
+        code = compile(region, REGION, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = error.lineno if isinstance(error, SyntaxError) else None
+        raise _Rejected("syntax", f"{type(error).__name__}: {error}", line) from None
+    before, shapes = list(model.named_parameters()), dict(template.layout())
+    config = init_config(model, template.arch, template.num_classes)
+    exec(code, names)
+    function = names.get("initialize_weights")
+    _check_signature(function, model, config)
+    function(model, config)  # type: ignore[operator]
+    return _collect(before, shapes, model)
+
+
+def _check_signature(function: object, *arguments: object) -> None:
+    if not inspect.isfunction(function):
+        raise _Rejected("signature", "the region must define a function initialize_weights(model, config)")
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        line = function.__code__.co_firstlineno
+        message = f"initialize_weights must take (model, config), it takes {inspect.signature(function)}: {error}"
+        raise _Rejected("signature", message, line) from None
+
+
+def _collect(before: list[tuple[str, nn.Parameter]], shapes: dict[str, list[int]], model: nn.Module) -> list[Tensor]:
+    """The parameters' values, contiguous and in order, after checking that they are still the same parameters."""
+    expected, found = dict(before), dict(model.named_parameters(remove_duplicate=False))
+    for name in expected:
+        if name not in found:
+            raise _Rejected("shape", f"{name} is gone from the model")
+    for name, parameter in found.items():
+        if name not in expected:
+            raise _Rejected("shape", f"{name} was added to the model")
+        if parameter is not expected[name]:
+            raise _Rejected("shape", f"{name} was replaced or tied: write into the parameter that is there (copy_)")
+    tensors = {name: parameter.detach() for name, parameter in before}
+    for name, tensor in tensors.items():
+        if list(tensor.shape) != shapes[name]:
+            raise _Rejected("shape", f"{name} has shape {list(tensor.shape)}, it must have {shapes[name]}")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype != torch.float32:
+            raise _Rejected("shape", f"{name} became {tensor.dtype} on {tensor.device}; it must stay float32 on cpu")
+    _check_aliases(tensors)
+    return [tensor.contiguous() for tensor in tensors.values()]
+
+
+def _check_aliases(tensors: dict[str, Tensor]) -> None:
+    spans = []
+    for name, tensor in tensors.items():
+        length = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+        spans.append((tensor.data_ptr(), tensor.data_ptr() + length * tensor.element_size(), name))
+    spans.sort()
+    for (_, end, first), (start, _, second) in zip(spans, spans[1:], strict=False):
+        if start < end:
+            raise _Rejected("shape", f"{first} and {second} share memory: give each parameter values of its own")
+
+
+_MEMORY_SIGNS = ("can't allocate memory", "not enough memory", "cannot allocate memory")
+_DENIED_SIGNS = ("operation not permitted", "permission denied", "can't start new thread")
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == REGION]
+    text = str(error)[:MAX_MESSAGE]
+    lowered = text.lower()
+    kind = "exception"
+    if isinstance(error, MemoryError) or any(sign in lowered for sign in _MEMORY_SIGNS):
+        kind = "memory"
+    elif isinstance(error, OSError) or any(sign in lowered for sign in _DENIED_SIGNS):
+        kind = "isolation"
+    return {"kind": kind, "message": f"{type(error).__name__}: {text}", "line": lines[-1] if lines else None}

@@ -1,0 +1,209 @@
+"""The zygote: a process that has imported torch, never runs a candidate itself, and forks a child for each of them.
+
+It trusts the socket it was started with and nothing else, and it ends as soon as the trusted process does.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sandbox import confine, landlock, wire
+
+# Imported once here, so that a candidate needs no file to use them and pays nothing for the import.
+_PRELOAD = (
+    *(
+        "abc bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions functools heapq"
+    ).split(),
+    *("hashlib inspect itertools json math numbers operator random re statistics string textwrap time types").split(),
+    *("typing warnings numpy torch torch.nn.functional torch.nn.init torch.nn.utils torch.fft torch.optim").split(),
+)
+
+
+def main(config: dict[str, Any]) -> None:
+    """Serve until the socket closes. `config` is what `sandbox.launcher` sends on the command line."""
+    control = socket.socket(fileno=config["control"])
+    readable = [Path(path) for path in config["readable"]]
+    if sys.platform == "linux":
+        Path("/proc/self/oom_score_adj").write_text("500") if Path("/proc/self/oom_score_adj").exists() else None
+        if config["confined"]:
+            confine.drop_root(readable)
+            confine.not_dumpable()
+        confine.adopt_orphans()
+    sys.path[:] = config["path"]
+    for name in _PRELOAD:
+        importlib.import_module(name)
+    import torch
+
+    from sandbox import worker
+
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+    ruleset = landlock.create_ruleset(readable) if config["confined"] and landlock.abi() else None
+    server = _Server(control, config["parent"], bool(config["confined"]), ruleset, worker)
+    wire.send(control, {"ready": True, "landlock": landlock.abi() if ruleset is not None else 0, "uid": os.geteuid()})
+    gc.collect()
+    gc.freeze()
+    server.serve()
+
+
+class _Server:
+    def __init__(self, control: socket.socket, parent: int | None, confined: bool, ruleset: int | None, worker: Any):
+        self._control, self._parent, self._confined, self._ruleset = control, parent, confined, ruleset
+        self._worker = worker
+        self._templates: dict[tuple[str, int], Any] = {}
+        self._wakeup, sender = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        os.set_blocking(sender, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        while True:
+            self._wait_for_request()
+            try:
+                request, fds = wire.receive(self._control)
+                wire.send(self._control, self._answer(request, fds))
+            except wire.WireClosed:
+                return
+
+    def _wait_for_request(self) -> None:
+        poller = self._poller()
+        while True:
+            ready = {fd for fd, _ in poller.poll()}
+            if self._parent in ready:
+                os._exit(0)
+            if self._control.fileno() in ready:
+                return
+            self._drain()
+
+    def _poller(self) -> select.poll:
+        poller = select.poll()
+        for fd in (self._control.fileno(), self._parent, self._wakeup):
+            if fd is not None:
+                poller.register(fd, select.POLLIN)
+        return poller
+
+    def _drain(self) -> None:
+        try:
+            os.read(self._wakeup, 4096)
+        except BlockingIOError:
+            return
+
+    def _answer(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        try:
+            template = self._template(request["arch"], request["num_classes"])
+            if request["op"] == "layout":
+                return {"layout": template.layout()}
+            return self._run(template, request, fds)
+        except ValueError as error:
+            return {"error": str(error)}
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _template(self, arch: str, num_classes: int) -> Any:
+        key = (arch, num_classes)
+        if key not in self._templates:
+            self._templates[key] = self._worker.Template.build(arch, num_classes)
+            gc.collect()
+            gc.freeze()
+        return self._templates[key]
+
+    def _run(self, template: Any, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+        confinement = self._worker.Confinement(
+            zygote=os.getpid(),
+            seccomp=self._confined,
+            ruleset=self._ruleset,
+            cpu_seconds=request["cpu_seconds"],
+            memory_bytes=request["memory_bytes"],
+        )
+        ready, sender = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                self._worker.run(template, *fds, sender, confinement)
+            finally:
+                os._exit(1)
+        for fd in (*fds, sender):
+            os.close(fd)
+        fds.clear()
+        report = self._supervise(child, request["wall_seconds"])
+        with os.fdopen(ready, "rb") as stream:
+            said = stream.read(4096)
+        if said != self._worker.READY:  # it could not give up its power, so no candidate has run
+            return {"broken": f"a worker could not confine itself: {said.decode(errors='replace') or report}"}
+        return report
+
+    def _supervise(self, child: int, wall_seconds: float) -> dict[str, Any]:
+        """Wait for `child`, kill it when its time is up, or when the trusted process is gone (and end then)."""
+        deadline, timed_out, poller = time.monotonic() + wall_seconds, False, self._poller()
+        while True:
+            pid, status, usage = os.wait4(child, os.WNOHANG)
+            if pid:
+                break
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                timed_out = True
+                _kill_group(child)
+                _, status, usage = os.wait4(child, 0)
+                break
+            ready = {fd for fd, _ in poller.poll(max(1, min(remaining, 3600) * 1000))}
+            if ready & {self._parent, self._control.fileno()}:  # during a run, only the end can come from there
+                _kill_group(child)
+                _kill_descendants()
+                os._exit(0)
+            self._drain()
+        _kill_group(child)
+        _kill_descendants()
+        return {
+            "exit": os.waitstatus_to_exitcode(status),
+            "timed_out": timed_out,
+            "cpu_seconds": usage.ru_utime + usage.ru_stime,
+            "max_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        }
+
+
+def _kill_group(child: int) -> None:
+    for kill in (os.kill, os.killpg):
+        try:
+            kill(child, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            continue
+
+
+def _kill_descendants() -> None:
+    """Kill and reap every process that is now a child of this one, until there is none (orphans are adopted)."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid:
+            continue
+        for orphan in _children():
+            _kill_group(orphan)
+        time.sleep(0.002)
+
+
+def _children() -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ESRCH):
+                continue
+            raise
+        if int(fields[1]) == os.getpid():
+            found.append(int(status.parent.name))
+    return found
