@@ -28,8 +28,9 @@ EXCLUDED = {
     "signs_and_symbols/flags/historic": "emblems that nobody needs in a benchmark",
 }
 SMALLEST_CLASS, LARGEST_CLASS = 10, 60
-BLANK_RANGE = 32
-"""A picture whose values span less than this is blank (white on transparent, mostly)."""
+INK_PIXELS, INK_CONTRAST = 20, 32
+"""A picture is blank (white on transparent, mostly) or a mere speck when fewer pixels than this, of 1,024, differ from
+its first pixel by this much in any channel."""
 NEAR_RMS = 6
 """Two pictures, or one and the other's mirror image, are the same when the root mean square difference of their 16×16
 averages is at most this, in units of 1/255. Outside `shapes/stars`, which has 1,200 variations of a star, few are."""
@@ -38,7 +39,7 @@ averages is at most this, in units of 1/255. Outside `shapes/stars`, which has 1
 def read_pictures(source: Path) -> tuple[list[str], UInt8Array]:
     """Paths below `source`, sorted, and their pictures (N, 3, 32, 32).
 
-    Leaves out links, blanks, excluded folders, folders too small to become a class, pictures too large to decode.
+    Leaves out links, blanks and specks, excluded folders, folders too small to become a class, pictures too large to decode.
     """
     by_folder: dict[str, list[Path]] = {}
     for path in source.rglob("*.png"):
@@ -51,10 +52,16 @@ def read_pictures(source: Path) -> tuple[list[str], UInt8Array]:
         if rgba is None:
             continue
         picture = shrink(rgba)
-        if int(picture.max()) - int(picture.min()) >= BLANK_RANGE:
+        if ink(picture) >= INK_PIXELS:
             names.append(path.relative_to(source).as_posix())
             pictures.append(picture)
     return names, np.stack(pictures)
+
+
+def ink(picture: UInt8Array) -> int:
+    """How many pixels of `picture` (3, 32, 32) stand out from its first pixel."""
+    contrast = np.abs(picture.astype(np.int16) - picture[:, :1, :1]).max(axis=0)
+    return int((contrast >= INK_CONTRAST).sum())
 
 
 def distinct(pictures: UInt8Array) -> npt.NDArray[np.bool_]:
@@ -66,7 +73,8 @@ def distinct(pictures: UInt8Array) -> npt.NDArray[np.bool_]:
 
     def features(images: UInt8Array) -> npt.NDArray[np.float64]:
         blocks = images.reshape(len(images), 3, 16, 2, 16, 2)
-        return blocks.sum(axis=(3, 5), dtype=np.int64).reshape(len(images), -1).astype(np.float64)
+        sums: npt.NDArray[np.float64] = blocks.sum(axis=(3, 5), dtype=np.float64)
+        return sums.reshape(len(images), -1)
 
     # Whole numbers below 2**53 throughout, so the comparison is exact and the same on every machine.
     plain, mirrored = features(pictures), features(pictures[..., ::-1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def _torchvision_class(name: str) -> Any:
     return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
 
 
-CLASSES: dict[str, Callable[[], Any]] = {name: lambda name=name: _torchvision_class(name) for name in FOLDERS}
+CLASSES: dict[str, Callable[[], Any]] = {name: partial(_torchvision_class, name) for name in FOLDERS}
 """Gives the torchvision class of a set, imported when called. A test with small files of its own puts a subclass with
 other checksums (`train_list`, `test_list`, `meta`) here."""
 

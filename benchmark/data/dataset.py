@@ -63,7 +63,7 @@ def content_sha256(arrays: Mapping[str, UInt8Array]) -> str:
     digest = hashlib.sha256()
     for key in ARRAY_NAMES:
         digest.update(f"{key} {arrays[key].shape}\n".encode())
-        digest.update(np.ascontiguousarray(arrays[key]))
+        digest.update(np.ascontiguousarray(arrays[key]).data)
     return digest.hexdigest()
 
 

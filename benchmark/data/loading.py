@@ -56,8 +56,9 @@ def load_dataset(name: str, *, data_root: Path | None = None, download: bool = F
         if not download:
             raise DataNotFound(_not_found(name, looked))
         folder = _download(name, roots[0][1])
+    class_names: tuple[str, ...] = fashion.CLASS_NAMES
     if name == "fmnist":
-        arrays, class_names = fashion.read_fashion_mnist(folder), fashion.CLASS_NAMES
+        arrays = fashion.read_fashion_mnist(folder)
     else:
         arrays, class_names = cifar.read_cifar(folder.parent, cifar.CLASSES[name]())
     return make_dataset(name, arrays, class_names=class_names, provenance=f"{name}: the full set, from {folder}")
@@ -125,7 +126,7 @@ def _files(name: str, folder: Path) -> list[Path]:
 
 def _find(name: str, roots: list[tuple[str, Path]]) -> tuple[Path | None, list[str]]:
     """The first folder that has all files of `name`, and a line for each place looked at."""
-    looked = []
+    looked: list[str] = []
     places = [(origin, folder) for origin, root in roots for folder in _candidates(name, root)]
     if name == "fmnist":
         places.append(("Debian's package dataset-fashion-mnist", fashion.DEBIAN_FOLDER))
@@ -154,9 +155,9 @@ def _not_found(name: str, looked: list[str]) -> str:
 def _download(name: str, root: Path) -> Path:
     """Fetch `name` into `root` with torchvision, which checks the archive's md5; returns the folder of its files."""
     if name == "fmnist":
-        from torchvision.datasets import FashionMNIST as dataset_class
+        from torchvision import datasets
 
-        folder = root / "FashionMNIST" / "raw"
+        dataset_class, folder = datasets.FashionMNIST, root / "FashionMNIST" / "raw"
     else:
         dataset_class, folder = cifar.CLASSES[name](), root / cifar.FOLDERS[name]
     try:

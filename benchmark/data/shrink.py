@@ -46,8 +46,8 @@ def area_weights(size: int, offset: int, square: int) -> npt.NDArray[np.float64]
     """
     cell = np.arange(SIDE, dtype=np.int64)[:, None] * square
     pixel = (np.arange(size, dtype=np.int64)[None, :] + offset) * SIDE
-    overlap = np.minimum(cell + square, pixel + SIDE) - np.maximum(cell, pixel)
-    return np.maximum(overlap, 0).astype(np.float64)
+    overlap: npt.NDArray[np.int64] = np.minimum(cell + square, pixel + SIDE) - np.maximum(cell, pixel)
+    return overlap.clip(min=0).astype(np.float64)
 
 
 def shrink(rgba: UInt8Array) -> UInt8Array:
