@@ -36,7 +36,7 @@ ROLES: Mapping[str, frozenset[Role]] = {
 
 
 @dataclass(frozen=True)
-class Strategy:
+class Parameters:
     """One point of the space. The defaults are neutral: together they are kaiming_normal. Gains multiply weights.
 
     Raises ValueError for a number that is not finite or out of its meaning (a negative gain, a share beyond 0..1).
@@ -78,14 +78,22 @@ class Strategy:
         if not 0 <= self.identity_share <= 1:
             raise ValueError(f"identity_share must lie in 0..1, not {self.identity_share}")
 
+    def as_dict(self) -> dict[str, Any]:
+        """What `study.enqueue_trial` needs so that `suggest` proposes this point, as far as it lies in the ranges.
+
+        A special value (γ 0, head 0, depthwise as torch does) appears as a number below its range: see `Knob`.
+        """
+        choices = {name: getattr(self, name) for name in _CHOICES}
+        return choices | {knob.name: knob.sampled(getattr(self, knob.name)) for knob in KNOBS}
+
 
 @dataclass(frozen=True)
 class Knob:
     """How one number is searched: its range and law, and the role that it acts on.
 
-    With `special_share` p > 0 the sampler sees a uniform number u in 0..1: below p the value is `special`, above it
-    runs through the range. So a prior-free sampler picks the special value with probability p, which Optuna's own
-    distributions cannot say, and one dimension is enough for samplers that know no conditions.
+    With `special_share` p > 0 the range that a sampler sees is extended below `low`, by so much that a random number
+    falls there with probability p; there the value is `special`. Optuna's own distributions cannot say that, and so one
+    dimension is enough for samplers that know no conditions.
     A value within `snap` of the neutral one becomes neutral, which keeps the code short and proposals distinct.
     """
 
@@ -98,40 +106,31 @@ class Knob:
     special_share: float = 0.0
     snap: float = 0.0
 
+    @property
+    def sampled_low(self) -> float:
+        """The lower end of the range that a sampler sees."""
+        odds = self.special_share / (1 - self.special_share)
+        if self.log:
+            return float(self.low * (self.low / self.high) ** odds)
+        return self.low - (self.high - self.low) * odds
+
     def value(self, sampled: float) -> float | None:
-        """The strategy's number for what a sampler chose: three significant digits, as it will stand in the code."""
-        if self.special_share:
-            if sampled < self.special_share:
-                return self.special
-            share = (sampled - self.special_share) / (1 - self.special_share)
-            sampled = self._from_unit(share)
-        neutral = getattr(Strategy(), self.name)
+        """The number in the code for what a sampler chose: three significant digits."""
+        if self.special_share and sampled < self.low:
+            return self.special
+        neutral: float | None = getattr(Parameters(), self.name)
         if neutral is not None:
             distance = abs(math.log(sampled / neutral)) if self.log else abs(sampled - neutral)
             if distance < self.snap:
-                return float(neutral)
+                return neutral
         return float(f"{sampled:.3g}")
 
     def sampled(self, value: float | None) -> float:
-        """What a sampler must choose for `value` (clipped to the range); the inverse of `value`, up to rounding."""
+        """What a sampler must choose for `value`, clipped to the range."""
         if self.special_share and value == self.special:
-            return self.special_share / 2
-        if value is None:
-            raise ValueError(f"{self.name} cannot be None")
-        value = min(max(value, self.low), self.high)
-        if not self.special_share:
-            return value
-        return self.special_share + (1 - self.special_share) * self._to_unit(value)
-
-    def _from_unit(self, share: float) -> float:
-        if self.log:
-            return self.low * (self.high / self.low) ** share
-        return self.low + (self.high - self.low) * share
-
-    def _to_unit(self, value: float) -> float:
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
-        return (value - self.low) / (self.high - self.low)
+            return math.sqrt(self.sampled_low * self.low) if self.log else (self.sampled_low + self.low) / 2
+        assert value is not None  # only special values are None
+        return min(max(value, self.low), self.high)
 
 
 KNOBS: tuple[Knob, ...] = (
@@ -151,24 +150,24 @@ _CHOICES: dict[str, tuple[str | bool, ...]] = {
     "filter_norm": (False, True),
 }
 
-_FIXUP = Strategy(branch_last_alpha=0.5, gamma_last=0.0)
-_GRADINIT = Strategy(g_conv=1.5, gamma_last=0.3)
+_FIXUP = Parameters(branch_last_alpha=0.5, gamma_last=0.0)
+_GRADINIT = Parameters(g_conv=1.5, gamma_last=0.3)
 
-ENQUEUED: tuple[tuple[str, Strategy], ...] = (
-    # A budget of three spends itself here, so the order is a decision. kaiming_normal is the baseline, already run, and
-    # is not tested again. Branch ideas do nothing in VGG and the head's scale does little in ResNets, so the best first
-    # guess has both; the second keeps the head and trades the closed branches for open, quieter ones (were zero too
-    # much?); the third is the published recipe alone (was the head needed?).
-    ("fixup_head_small", dataclasses.replace(_FIXUP, head_scale=0.1)),
-    ("gradinit_like_head_small", dataclasses.replace(_GRADINIT, head_scale=0.1)),
-    ("fixup", _FIXUP),
-    ("orthogonal", Strategy(structure="orthogonal")),
-    ("zero_last_gamma", Strategy(gamma_last=0.0)),
-    ("head_small", Strategy(head_scale=0.1)),
-    ("gradinit_like", _GRADINIT),
-    ("dirac_mix", Strategy(structure="dirac_mix")),
+# A budget of three spends itself here, so the order is a decision. kaiming_normal is the baseline: it has been run and
+# is not tested again. What happens on a branch does nothing in VGG, and the head's scale does little in ResNets, so the
+# best first guess has both; the second keeps the head and opens the branches a little (was zero too much?); the third
+# is a published recipe alone (was the head needed?). The rest are the other known ideas, one by one.
+ENQUEUED: tuple[Parameters, ...] = (
+    dataclasses.replace(_FIXUP, head_scale=0.1),
+    dataclasses.replace(_GRADINIT, head_scale=0.1),
+    _FIXUP,
+    Parameters(structure="orthogonal"),
+    Parameters(gamma_last=0.0),
+    Parameters(head_scale=0.1),
+    _GRADINIT,
+    Parameters(structure="dirac_mix"),
 )
-"""The first points of a search, best guess first; names as in the recipe library where the two are the same."""
+"""The first points of a search, best guess first; `describe` names them."""
 
 
 def distributions(architectures: Iterable[str] | None = None) -> dict[str, BaseDistribution]:
@@ -179,61 +178,63 @@ def distributions(architectures: Iterable[str] | None = None) -> dict[str, BaseD
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    space: dict[str, BaseDistribution] = {name: CategoricalDistribution(options) for name, options in _CHOICES.items()}
+    space: dict[str, BaseDistribution] = {name: CategoricalDistribution(choices) for name, choices in _CHOICES.items()}
     for knob in _active(architectures):
-        unit = bool(knob.special_share)
-        space[knob.name] = FloatDistribution(0, 1) if unit else FloatDistribution(knob.low, knob.high, log=knob.log)
+        space[knob.name] = FloatDistribution(knob.sampled_low, knob.high, log=knob.log)
     return space
 
 
-def suggest(trial: optuna.Trial, architectures: Iterable[str] | None = None) -> Strategy:
-    """The strategy that a trial proposes, over the same space as `distributions`."""
+def suggest(trial: optuna.Trial, architectures: Iterable[str] | None = None) -> Parameters:
+    """The point that a trial proposes, over the same space as `distributions`."""
     sampled: dict[str, Any] = {name: trial.suggest_categorical(name, choices) for name, choices in _CHOICES.items()}
     for knob in _active(architectures):
-        low, high, log = (0.0, 1.0, False) if knob.special_share else (knob.low, knob.high, knob.log)
-        sampled[knob.name] = trial.suggest_float(knob.name, low, high, log=log)
+        sampled[knob.name] = trial.suggest_float(knob.name, knob.sampled_low, knob.high, log=knob.log)
     return decode(sampled)
 
 
-def encode(strategy: Strategy, architectures: Iterable[str] | None = None) -> dict[str, Any]:
-    """What `study.enqueue_trial` needs so that `suggest` proposes this strategy (as far as it lies in the space)."""
-    encoded = {name: getattr(strategy, name) for name in _CHOICES}
-    return encoded | {knob.name: knob.sampled(getattr(strategy, knob.name)) for knob in _active(architectures)}
-
-
-def decode(sampled: Mapping[str, Any]) -> Strategy:
-    """The strategy for the parameters of a trial (`trial.params`); numbers that are absent stay neutral."""
+def decode(sampled: Mapping[str, Any]) -> Parameters:
+    """The point for the parameters of a trial (`trial.params`); numbers that are absent stay neutral."""
     knobs = {knob.name: knob for knob in KNOBS}
-    values = {name: knobs[name].value(value) if name in knobs else value for name, value in sampled.items()}
+    values: dict[str, Any] = {
+        name: knobs[name].value(value) if name in knobs else value for name, value in sampled.items()
+    }
     if values.get("structure") != "dirac_mix":
         values.pop("identity_share", None)  # it acts on nothing: equal strategies shall be equal
-    return Strategy(**values)
+    return Parameters(**values)
 
 
-def render(strategy: Strategy) -> str:
-    """The strategy as region code: ordinary Python that ends in a newline, with only the parts that it uses.
+def _active(architectures: Iterable[str] | None) -> list[Knob]:
+    everything = frozenset(knob.role for knob in KNOBS)
+    roles = everything if architectures is None else {r for arch in architectures for r in ROLES.get(arch, everything)}
+    return [knob for knob in KNOBS if knob.role in roles]
+
+
+def render(parameters: Parameters) -> str:
+    """The point as region code: ordinary Python that ends in a newline, with only the parts that it uses.
 
     Its numbers are named and carry `# scale:` comments, so that `agent.scaling` and a language model can go on from it.
     """
-    description = describe(strategy)
-    changes_branch_end = strategy.branch_last_alpha != 0 or strategy.gamma_last != 1 or strategy.bn_beta != 0
-    neutral = dataclasses.replace(Strategy(), structure=strategy.structure, identity_share=strategy.identity_share)
-    factors = ["conv_gain"] * (strategy.g_conv != 1)
-    factors += ["math.exp(depth_slope * (index / len(convs) - 0.5))"] * (strategy.depth_slope != 0)
+    description = describe(parameters)
+    changes_branch_end = parameters.branch_last_alpha != 0 or parameters.gamma_last != 1 or parameters.bn_beta != 0
+    neutral = dataclasses.replace(
+        Parameters(), structure=parameters.structure, identity_share=parameters.identity_share
+    )
+    factors = ["conv_gain"] * (parameters.g_conv != 1)
+    factors += ["math.exp(depth_slope * (index / len(convs) - 0.5))"] * (parameters.depth_slope != 0)
     return _template().render(
-        p=strategy,
-        numbers=_numbers(strategy),
+        p=parameters,
+        numbers=_numbers(parameters),
         summary=textwrap.wrap(description[0].upper() + description[1:] + ".", 112),
-        details=_details(strategy),
+        details=_details(parameters),
         conv_factor=" * ".join(factors),
         changes_branch_end=changes_branch_end,
-        uses_branches=changes_branch_end or strategy.shortcut_gain != 1,
-        rescales=strategy != neutral,
+        uses_branches=changes_branch_end or parameters.shortcut_gain != 1,
+        rescales=parameters != neutral,
     )
 
 
-def describe(strategy: Strategy) -> str:
-    """The strategy in one line, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
+def describe(parameters: Parameters) -> str:
+    """The point in one line, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
     parts = {
         "filter_norm": "filters of equal norm",
         "g_conv": "convolutions × {}",
@@ -247,10 +248,10 @@ def describe(strategy: Strategy) -> str:
         "head_scale": "head × {}",
     }
     starts = {"normal": "kaiming normal", "orthogonal": "orthogonal"}
-    start = starts.get(strategy.structure, f"kaiming normal mixed with {strategy.identity_share:.3g} identity")
-    neutral = Strategy()
-    changed = [name for name in parts if getattr(strategy, name) != getattr(neutral, name)]
-    return ", ".join([start, *(parts[name].format(f"{getattr(strategy, name):.3g}") for name in changed)])
+    start = starts.get(parameters.structure, f"kaiming normal mixed with {parameters.identity_share:.3g} identity")
+    neutral = Parameters()
+    changed = [name for name in parts if getattr(parameters, name) != getattr(neutral, name)]
+    return ", ".join([start, *(parts[name].format(f"{getattr(parameters, name):.3g}") for name in changed)])
 
 
 # Name in the code, then its range: what `agent.scaling` reads back. Zero cannot be a point of a log range.
@@ -275,26 +276,28 @@ _SOURCES = {
 }
 
 
-def _numbers(strategy: Strategy) -> list[str]:
+def _numbers(parameters: Parameters) -> list[str]:
     """The assignments at the top of the function."""
     lines = []
-    if strategy.structure == "dirac_mix":
-        lines.append(f"identity_share = {readable(strategy.identity_share)}  # scale: 0.05..0.95 linear")
-    neutral = Strategy()
+    if parameters.structure == "dirac_mix":
+        lines.append(f"identity_share = {readable(parameters.identity_share)}  # scale: 0.05..0.95 linear")
+    neutral = Parameters()
     for name, (variable, scale) in _NAMES.items():
-        value = getattr(strategy, name)
+        value = getattr(parameters, name)
         if value != getattr(neutral, name):
             law = "0..1.5 linear" if name == "head_scale" and value == 0 else scale
             lines.append(f"{variable} = {readable(value)}  # scale: {law}")
     return lines
 
 
-def _details(strategy: Strategy) -> list[str]:
+def _details(parameters: Parameters) -> list[str]:
     """Lines of the docstring: the base, and where each idea in use comes from."""
-    neutral = Strategy()
+    neutral = Parameters()
     lines = ["Base: He et al. 2015 (fan_out for convolutions, fan_in for Linear layers); norms (1, 0), biases 0."]
     for name, source in _SOURCES.items():
-        if strategy.structure == name or (hasattr(neutral, name) and getattr(strategy, name) != getattr(neutral, name)):
+        if parameters.structure == name or (
+            hasattr(neutral, name) and getattr(parameters, name) != getattr(neutral, name)
+        ):
             lines.append(source)
     return lines
 
