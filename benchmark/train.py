@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.augment import Normalizer, crop, pad_images
+from benchmark.fast_ops import fast_ops
 from benchmark.precision import autocast, resolve_precision
 from benchmark.results import EpochMetrics, StepZero
 from benchmark.step_zero import judge_step_zero
@@ -105,7 +106,8 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
     data_stream = torch.Generator().manual_seed(stream_seed("data", seed))
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with forked, fast_ops(model, precision, device):
         torch.manual_seed(stream_seed("model", seed))  # dropout
         step_zero = judge_step_zero(
             _logits(model, test_images, precision, batch_statistics=True), test_labels, dataset.num_classes
