@@ -1,0 +1,30 @@
+"""Recorded conversations: read them, replay them, audit them, write them in other formats."""
+
+from agent.transcripts.atif import write_atif
+from agent.transcripts.audit import Audit, Leak, audit
+from agent.transcripts.loading import load_transcript, parse_transcript
+from agent.transcripts.mlsbench import write_mls_bench
+from agent.transcripts.model import Call, Note, Segment, Snapshot, Transcript, TranscriptError
+from agent.transcripts.printing import run_audit, run_replay
+from agent.transcripts.replay import CallVerdict, Replay, replay
+
+__all__ = [
+    "Audit",
+    "Call",
+    "CallVerdict",
+    "Leak",
+    "Note",
+    "Replay",
+    "Segment",
+    "Snapshot",
+    "Transcript",
+    "TranscriptError",
+    "audit",
+    "load_transcript",
+    "parse_transcript",
+    "replay",
+    "run_audit",
+    "run_replay",
+    "write_atif",
+    "write_mls_bench",
+]

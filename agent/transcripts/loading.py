@@ -14,7 +14,10 @@ from agent.transcripts.model import Transcript, TranscriptError
 MAX_BYTES = 64 * 1024 * 1024
 """The largest conversation of the public record has 0.6 MB; whatever is a hundred times larger is something else."""
 
-_KNOWN = "known are MLS-Bench conversations (messages, file_snapshots), ATIF trajectories (schema_version, steps) and run directories"
+_KNOWN = (
+    "known are MLS-Bench conversations (messages, file_snapshots), ATIF trajectories (schema_version, steps) and run "
+    "directories"
+)
 
 
 def load_transcript(path: Path | str) -> Transcript:

@@ -68,7 +68,7 @@ class Replay:
 
     def as_event(self) -> dict[str, object]:
         """The last JSON object of the contract."""
-        return {"event": "done", **self.counts}
+        return {"event": "done", **{str(verdict): count for verdict, count in self.counts.items()}}
 
 
 def replay(source: Path | str | Transcript) -> Replay:

@@ -1,0 +1,165 @@
+"""Did anything of a hidden task show before the submission?
+
+A test reports each visible task under a heading `### LABEL (script)`. A label is hidden in a segment when no such
+heading names it before the submission, or when the task's own text (or the record) declares it hidden. A leak is a
+reply to a test, before the submission, that carries a value under a hidden label. The usual place is the line
+`[Leaderboard] Results saved: {…}`, where the public harness prints every task. Elapsed times count: they show that the
+hidden task was run. The result of a submission is not a leak, nor is the last test's where it is submitted by itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.transcripts.budget import submission
+from agent.transcripts.loading import load_transcript
+from agent.transcripts.model import Call, Segment, Transcript
+
+_SECTION = re.compile(r"^### (\S+)(?: \(|$)", re.MULTILINE)
+_SCRIPT_LABEL = re.compile(r"label: `([^`\n]+)`")
+_LEADERBOARD = re.compile(r"^\[Leaderboard\][^\n{]*(\{[^\n]*)", re.MULTILINE)
+_ENTRY = re.compile(r"""(['"])(?P<key>(?:(?!\1).)+)\1: (?P<value>[^,}]+)""")
+_FIELD = re.compile(r"(?<![\w.-])(?P<key>\w[\w.-]*)=(?P<value>-?(?:\d|nan|inf)[\w.+-]*)", re.IGNORECASE)
+_DECLARES = re.compile(
+    r"\(hidden\)|[—–:-] ?hidden\b(?! ?(?:layer|unit|size|dim))|\bhidden:|\bhidden\b[^.]*\b(?:submission|evaluated|until)\b",
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"^\s*\d+:")
+_AUTO_SUBMIT = "[auto-submit]"
+_LAST_TEST = re.compile(r"^\[Test #\d+\] \(0 tests remaining\)")
+_SUMMARY = {"all", "avg", "mean", "overall", "std", "total"}
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One hidden label that one reply shows; `text` is what stands there."""
+
+    segment: int
+    step: int
+    label: str
+    text: str
+
+    def as_object(self) -> dict[str, object]:
+        """The JSON object of the contract."""
+        return {"segment": self.segment, "step": self.step, "label": self.label, "text": self.text}
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found, how many calls it looked at, and how many of them were tests that printed a result."""
+
+    leaks: tuple[Leak, ...]
+    calls: int
+    results: int
+
+    def as_object(self) -> dict[str, object]:
+        """The JSON object of the contract."""
+        return {"leaks": [leak.as_object() for leak in self.leaks], "calls": self.calls}
+
+
+def audit(source: Path | str | Transcript) -> Audit:
+    """Look for hidden labels and values before the submission. Raises TranscriptError when it can't be read."""
+    transcript = source if isinstance(source, Transcript) else load_transcript(source)
+    leaks: list[Leak] = []
+    results = 0
+    for index, segment in enumerate(transcript.segments):
+        before, after = _split(segment)
+        results += len(before)
+        leaks += _leaks(index, segment, before, after, transcript.hidden_labels)
+    return Audit(tuple(leaks), sum(1 for _ in transcript.calls), results)
+
+
+def _split(segment: Segment) -> tuple[list[Call], list[Call]]:
+    """A segment's replies with results: of tests before the submission, and of the submission and what follows."""
+    calls = [call for call in segment.calls if call.tool in ("test", "submit")]
+    before: list[Call] = []
+    for position, call in enumerate(calls):
+        if call.recorded is None or call.recorded.startswith("ERROR"):
+            continue
+        if submission(call) is not None or _submits_itself(call, calls[position + 1 :]):
+            return before, [later for later in calls[position:] if later.recorded is not None]
+        before.append(call)
+    return before, []
+
+
+def _submits_itself(call: Call, later: Sequence[Call]) -> bool:
+    """Whether the last test's result is final; where its end was cut off, because nothing else was submitted."""
+    text = call.recorded or ""
+    if _AUTO_SUBMIT in text:
+        return True
+    return call.recorded_cut and bool(_LAST_TEST.match(text)) and not any(submission(other) for other in later)
+
+
+def _leaks(
+    index: int, segment: Segment, before: Sequence[Call], after: Sequence[Call], declared: frozenset[str]
+) -> Iterator[Leak]:
+    shown = _sections(before)
+    labels = shown | _sections(after) | set(_SCRIPT_LABEL.findall(segment.prompt)) | declared
+    hidden = declared | {label for label in labels if _declared_hidden(label, segment.prompt)}
+    visible = shown - hidden
+    for call in before:
+        text = call.recorded or ""
+        found: dict[str, list[str]] = {}
+        for label in _SECTION.findall(text):
+            if label in hidden:
+                found.setdefault(label, []).append(f"### {label}")
+        for excerpt, known in _values(text, labels):
+            if known is not None and known not in visible:
+                found.setdefault(known, []).append(excerpt)
+        for label, excerpts in found.items():
+            yield Leak(index, call.step, label, ", ".join(dict.fromkeys(excerpts)))
+
+
+def _sections(calls: Sequence[Call]) -> set[str]:
+    return {label for call in calls for label in _SECTION.findall(call.recorded or "")}
+
+
+def _values(text: str, labels: set[str]) -> Iterator[tuple[str, str | None]]:
+    """Every value of the leaderboard and every `key=value`: how it is written, and the label that it belongs to."""
+    entries = [entry for line in _LEADERBOARD.findall(text) for entry in _ENTRY.finditer(line)]
+    keys = {entry["key"]: _label_of(entry["key"], labels) for entry in entries}
+    metrics = {
+        key[: -len(label) - 1].rstrip("_-")
+        for key, label in keys.items()
+        if label and _plain(key).endswith(_plain(label))
+    }
+    for entry in entries:
+        yield entry[0], keys[entry["key"]] or _label_beside(entry["key"], metrics)
+    distinctive = {label for label in labels if re.search(r"[^A-Za-z]", label)}
+    for entry in _FIELD.finditer(text):
+        yield entry[0], _label_of(entry["key"], distinctive)
+
+
+def _label_of(key: str, labels: set[str]) -> str | None:
+    """The task that a metric's name ends in, such as `csi100` in `ic_csi100` or `ic_csi100_std`; the longest counts."""
+    name = f"_{_plain(key)}"
+    ending = [label for label in labels if name.endswith((f"_{_plain(label)}", f"_{_plain(label)}_std"))]
+    return max(ending, key=len, default=None)
+
+
+def _label_beside(key: str, metrics: set[str]) -> str | None:
+    """A task that nothing else names: beside `ic_csi100`, the entry `ic_other` belongs to task `other`."""
+    starting = [metric for metric in metrics if metric and key.startswith(f"{metric}_")]
+    label = key.removeprefix(f"{max(starting, key=len)}_").removesuffix("_std") if starting else ""
+    return label if label and label not in _SUMMARY else None
+
+
+def _plain(name: str) -> str:
+    """Labels lose their punctuation where they become part of a metric's name."""
+    return re.sub(r"[^0-9a-z]+", "_", name.lower())
+
+
+def _declared_hidden(label: str, prompt: str) -> bool:
+    """Whether a line of the task that says "hidden" names more of this label's parts than any other line does."""
+    parts = [part for part in re.split(r"[^0-9A-Za-z]+", label.lower()) if part]
+    best = {True: 0, False: 0}
+    for line in prompt.split("\n"):
+        if _NUMBERED.match(line):
+            continue  # code
+        squashed = re.sub(r"[^0-9a-z]+", "", line.lower())
+        says = bool(_DECLARES.search(line))
+        best[says] = max(best[says], sum(part in squashed for part in parts))
+    return best[True] > best[False]

@@ -1,0 +1,109 @@
+"""What `agent replay` and `agent audit` print, as plain text or one JSON object a line."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TextIO
+
+from agent.transcripts.audit import Audit, audit
+from agent.transcripts.loading import load_transcript
+from agent.transcripts.replay import CallVerdict, Replay, replay
+
+EXIT_OK, EXIT_FOUND = 0, 3
+_DIFF_LINES = 24
+_EXCERPT = 240
+
+
+def run_replay(path: Path, *, as_json: bool, out: TextIO) -> int:
+    """Replay the conversation at `path` and print every call. Returns the exit code: 3 when any call differs.
+
+    Raises TranscriptError (a usage error, exit code 2) before anything is printed when it can't be read.
+    """
+    run = replay(load_transcript(path))
+    reasons: Counter[str] = Counter()
+    for verdict in run:
+        if as_json:
+            _json_line(verdict.as_event(), out)
+        else:
+            _print_call(verdict, out)
+        if verdict.verdict == "unverifiable":
+            reasons[verdict.reason or ""] += 1
+    if as_json:
+        _json_line(run.as_event(), out)
+    else:
+        _print_summary(run, reasons, path, out)
+    return EXIT_FOUND if run.counts["differs"] else EXIT_OK
+
+
+def run_audit(path: Path, *, as_json: bool, out: TextIO) -> int:
+    """Audit the conversation at `path` and print what leaked. Returns the exit code: 3 when anything did.
+
+    Raises TranscriptError (a usage error, exit code 2) before anything is printed when it can't be read.
+    """
+    found = audit(load_transcript(path))
+    if as_json:
+        _json_line(found.as_object(), out)
+    else:
+        _print_audit(found, path, out)
+    return EXIT_FOUND if found.leaks else EXIT_OK
+
+
+def _json_line(event: object, out: TextIO) -> None:
+    # ASCII: a recorded text may hold half a surrogate pair, which no terminal or pipe can take.
+    out.write(json.dumps(event, separators=(",", ":")) + "\n")
+
+
+def _print_call(verdict: CallVerdict, out: TextIO) -> None:
+    reason = f"  ({verdict.reason})" if verdict.reason else ""
+    where = f"segment {verdict.segment}, step {verdict.call.step}"
+    out.write(safe(f"{where:<22} {verdict.call.tool:<8} {verdict.verdict}{reason}\n"))
+    if verdict.verdict != "differs":
+        return
+    recorded, replayed = (verdict.call.recorded or "").split("\n"), verdict.replayed.split("\n")
+    if verdict.call.recorded_cut:
+        replayed = replayed[: len(recorded)]
+    lines = list(difflib.unified_diff(recorded, replayed, "recorded", "replayed", lineterm="", n=1))
+    for line in lines[:_DIFF_LINES]:
+        out.write(safe(f"    {line:.{_EXCERPT}}\n"))
+    if len(lines) > _DIFF_LINES:
+        out.write(f"    … {len(lines) - _DIFF_LINES} more lines; --json has all\n")
+
+
+def _print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -> None:
+    counts = run.counts
+    agree = counts["exact"] + counts["prefix"]
+    verifiable = agree + counts["differs"]
+    share = f" ({100 * agree / verifiable:.1f} %)" if verifiable else ""
+    out.write(
+        f"\n{agree} of {verifiable} verifiable calls agree{share}: {counts['exact']} exact, "
+        f"{counts['prefix']} as far as they were kept; {counts['differs']} differ.\n"
+    )
+    if reasons:
+        out.write(f"{counts['unverifiable']} cannot be verified:\n")
+        for reason, count in reasons.most_common():
+            out.write(safe(f"  {count:>4}  {reason}\n"))
+    out.write(safe(f"Next: agent audit {path}\n"))
+
+
+def _print_audit(found: Audit, path: Path, out: TextIO) -> None:
+    for leak in found.leaks:
+        text = leak.text if len(leak.text) <= _EXCERPT else leak.text[:_EXCERPT] + " …"
+        out.write(safe(f"segment {leak.segment}, step {leak.step}: hidden task {leak.label} shows: {text}\n"))
+    replies = len({(leak.segment, leak.step) for leak in found.leaks})
+    out.write(
+        f"{replies} of {found.results} test results before a submission show something hidden ({found.calls} calls).\n"
+    )
+    out.write(safe(f"Next: agent replay {path}\n"))
+
+
+def safe(text: str) -> str:
+    """The text with control characters and half surrogate pairs spelt out: recorded text must not steer a terminal."""
+    return "".join(
+        char
+        if char in "\n\t" or (char.isprintable() and not "\ud800" <= char <= "\udfff")
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in text
+    )
