@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load
 
 from sandbox.isolate import Isolation
 from sandbox.rules import check_region
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,10 @@ def check(region: str, archs: Mapping[str, int], isolation: Isolation, *, seed: 
                     return CheckReport(
                         False, result.kind, f"{arch}: {result.message}", isolation.level, {**made, arch: {}}
                     )
-                tensors = _read(out)
-                prints.append(_fingerprint(tensors))
+                prints.append(result.fingerprint)
                 if attempt == 0:
-                    seconds, parameters = result.seconds, [_describe(name, value) for name, value in tensors.items()]
+                    seconds = result.seconds
+                    parameters = [_describe(name, value) for name, value in _in_order(out.read_bytes())]
             made[arch] = {"seconds": round(seconds, 4), "parameters": parameters, "seeded": prints[0] != prints[2]}
             if prints[0] != prints[1]:
                 message = (
@@ -70,25 +71,15 @@ def check(region: str, archs: Mapping[str, int], isolation: Isolation, *, seed: 
     return CheckReport(True, isolation_level=isolation.level, archs=made)
 
 
-def _read(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    from safetensors.numpy import load
-
-    return load(path.read_bytes())
-
-
-def _fingerprint(tensors: Mapping[str, np.ndarray[Any, Any]]) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(name.encode() + tensors[name].tobytes())
-    return digest.hexdigest()
+def _in_order(data: bytes) -> list[tuple[str, np.ndarray[Any, Any]]]:
+    """The tensors of a safetensors file in the order in which they were written, which is the model's."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors = load(data)
+    return sorted(tensors.items(), key=lambda item: header[item[0]]["data_offsets"])
 
 
 def _describe(name: str, value: np.ndarray[Any, Any]) -> dict[str, Any]:
     """Name, shape, mean, standard deviation, Euclidean norm, and in words how the values lie."""
-    import numpy as np
-
     flat = value.astype(np.float64).ravel()
     constant = flat.size > 0 and bool((flat == flat[0]).all())
     return {

@@ -185,17 +185,20 @@ def doctor(as_json: JsonFlag = False) -> None:
     raise typer.Exit(run_doctor(as_json=as_json))
 
 
-def main() -> NoReturn:
-    """Run the command line; turn typed errors into messages and exit codes."""
+def main() -> None:
+    """Run the command line; turn typed errors into messages and exit codes. A bug keeps its traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        code = app(standalone_mode=False)
-    except Exception as error:  # noqa: BLE001 - the last handler: decides what a person sees
-        code = _explain(error)
-    except KeyboardInterrupt:
-        code = 130
-    sys.exit(code if isinstance(code, int) else 0)
+        app()
+    except AgentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -205,26 +208,3 @@ def print_json(value: dict[str, Any]) -> None:
 
 def _interrupt(number: int, frame: object) -> NoReturn:
     raise Interrupted(number)
-
-
-def _explain(error: Exception) -> int:
-    """Say what happened on stderr and choose the exit code; a bug keeps its traceback."""
-    import click
-
-    if isinstance(error, AgentError):
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    if isinstance(error, click.exceptions.Exit):
-        return error.exit_code
-    if isinstance(error, click.ClickException):
-        error.show()
-        return error.exit_code
-    if isinstance(error, BrokenPipeError):
-        return 1
-    if isinstance(error, OSError):
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    import traceback
-
-    traceback.print_exception(error)
-    return 1

@@ -22,13 +22,13 @@ class SearchConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    budget: int = Field(3, ge=1, le=1000)
+    budget: int = Field(default=3, ge=1, le=1000)
     """Tests the proposer may spend; each trains every visible task once per seed."""
     proposer: str = "optuna"
     profile: Literal["auto", "paper", "pocket", "smoke"] = "auto"
-    seeds: int = Field(1, ge=1, le=50)
+    seeds: int = Field(default=1, ge=1, le=50)
     """Training runs per task and candidate; the seeds are seed, seed + 1, …"""
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     workers: Literal["auto"] | int = "auto"
     """Evaluations that run side by side."""
     start: str | None = None
@@ -43,9 +43,9 @@ class SearchConfig(BaseModel):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     isolation: Literal["auto", "bubblewrap", "landlock"] = "auto"
     allow_unsandboxed: bool = False
-    max_steps: int = Field(1000, ge=1)
+    max_steps: int = Field(default=1000, ge=1)
     """Tool calls after which the loop ends, whatever the proposer wants."""
-    max_seconds: float | None = Field(None, gt=0)
+    max_seconds: float | None = Field(default=None, gt=0)
 
     @field_validator("workers")
     @classmethod

@@ -11,10 +11,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from agent.errors import RunDamaged
 
@@ -90,15 +91,6 @@ class TestStarted(_Event):
     region_sha256: str
 
 
-class TestVoided(_Event):
-    """Our own infrastructure failed: the unit of budget is given back."""
-
-    kind: Literal["test_voided"] = "test_voided"
-    __test__ = False
-    number: int
-    reason: str
-
-
 class TestFinished(_Event):
     """A paid test ended. `status` is `failed` when the candidate failed in any task."""
 
@@ -118,6 +110,13 @@ class Submitted(_Event):
     by: Literal["proposer", "harness"]
 
 
+class Halted(_Event):
+    """The search stopped without an end: a signal, or our own machinery. Whoever resumes it passes over this."""
+
+    kind: Literal["halted"] = "halted"
+    reason: str
+
+
 class Ended(_Event):
     """The search is over: the typed end and what it means in words."""
 
@@ -127,16 +126,7 @@ class Ended(_Event):
 
 
 Event = Annotated[
-    Launch
-    | Evaluated
-    | Proposal
-    | ToolCalled
-    | ToolReplied
-    | TestStarted
-    | TestVoided
-    | TestFinished
-    | Submitted
-    | Ended,
+    Launch | Evaluated | Proposal | ToolCalled | ToolReplied | TestStarted | TestFinished | Submitted | Halted | Ended,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
@@ -145,25 +135,34 @@ _VOLATILE = {"seconds", "cached"}
 """Fields that may differ when the same event happens again."""
 
 
-class Record(BaseModel):
+@dataclass(frozen=True)
+class Record:
     """An event as it stands in the log: position, wall-clock time (seconds since the epoch) and hash chain."""
-
-    model_config = ConfigDict(frozen=True)
 
     seq: int
     ts: float
-    schema_version: int
     previous: str
+    """SHA-256 of the line before, without its newline; zeros for the first."""
     event: Event
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the line; the next record's `previous`."""
-        return hashlib.sha256(_line(self).encode()).hexdigest()
+    def line(self) -> bytes:
+        """The record as one line of JSON, without the newline."""
+        head = {"seq": self.seq, "ts": self.ts, "schema": SCHEMA, "previous": self.previous}
+        return json.dumps({**head, **self.event.model_dump(mode="json")}, ensure_ascii=False).encode()
 
-
-def _line(record: Record) -> str:
-    return json.dumps(record.model_dump(mode="json"), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    @classmethod
+    def parse(cls, line: bytes) -> Record:
+        """The inverse of `line`. Raises ValueError when it is not a record of this schema."""
+        fields = json.loads(line)
+        if not isinstance(fields, dict):
+            raise ValueError("not a JSON object")
+        try:
+            seq, ts, schema, previous = (fields.pop(name) for name in ("seq", "ts", "schema", "previous"))
+        except KeyError as missing:
+            raise ValueError(f"no {missing}") from None
+        if schema != SCHEMA:
+            raise ValueError(f"schema {schema}, expected {SCHEMA}")
+        return cls(seq, ts, previous, _ADAPTER.validate_python(fields))
 
 
 class EventLog:
@@ -172,9 +171,9 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: list[Record] = []
-        intact = 0
+        intact, self._previous = 0, GENESIS
         if path.exists():
-            self.records, intact = _read(path)
+            self.records, intact, self._previous = _read(path)
         self._position = 0
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         os.ftruncate(self._descriptor, intact)
@@ -194,6 +193,8 @@ class EventLog:
     @property
     def replaying(self) -> bool:
         """Whether the tape has events that the resumed program has not reached yet."""
+        while self._position < len(self.records) and self.records[self._position].event.kind == "halted":
+            self._position += 1
         return self._position < len(self.records)
 
     def recorded(self, kind: str) -> Event | None:
@@ -217,16 +218,24 @@ class EventLog:
                 )
             self._position += 1
             return
-        previous = self.records[-1].digest if self.records else GENESIS
-        record = Record(seq=len(self.records), ts=time.time(), schema_version=SCHEMA, previous=previous, event=event)
-        data = (_line(record) + "\n").encode()
+        self._write(event)
+        self._position += 1
+
+    def halt(self, reason: str) -> None:
+        """Write down that the search stopped here, wherever the tape is."""
+        self._write(Halted(reason=reason))
+
+    def _write(self, event: Event) -> None:
+        record = Record(len(self.records), time.time(), self._previous, event)
+        line = record.line()
+        data = line + b"\n"
         written = os.write(self._descriptor, data)
         if written != len(data):
             os.ftruncate(self._descriptor, os.fstat(self._descriptor).st_size - written)
             raise OSError(28, "no space left to write the event log", str(self.path))
         os.fdatasync(self._descriptor)
         self.records.append(record)
-        self._position += 1
+        self._previous = hashlib.sha256(line).hexdigest()
 
 
 def read_events(path: Path) -> list[Record]:
@@ -234,22 +243,24 @@ def read_events(path: Path) -> list[Record]:
     return _read(path)[0]
 
 
-def _read(path: Path) -> tuple[list[Record], int]:
-    """The records, and how many bytes of the file they fill; only an unfinished last line may be left over."""
+def _read(path: Path) -> tuple[list[Record], int, str]:
+    """The records, how many bytes of the file they fill, and the last line's hash.
+
+    Only what an unfinished write left after the last newline may follow.
+    """
     records: list[Record] = []
-    intact = 0
-    previous = GENESIS
+    intact, previous = 0, GENESIS
     for number, line in enumerate(_lines(path.read_bytes()), start=1):
         try:
-            record = Record.model_validate_json(line)
-        except ValidationError as error:
-            raise RunDamaged(f"{path}: line {number} is not an event: {error.errors()[0]['msg']}") from None
+            record = Record.parse(line)
+        except ValueError as error:
+            raise RunDamaged(f"{path}: line {number} is not an event of this version: {error}") from None
         if record.previous != previous or record.seq != number - 1:
             raise RunDamaged(f"{path}: line {number} does not follow the line before it: the log was edited")
         records.append(record)
         intact += len(line) + 1
         previous = hashlib.sha256(line).hexdigest()
-    return records, intact
+    return records, intact, previous
 
 
 def _lines(data: bytes) -> Iterator[bytes]:

@@ -80,7 +80,7 @@ class Search:
     def resume(cls, run: RunDirectory) -> Search:
         """An interrupted search, to be run again along its log. Raises UsageError when it is already done."""
         recorded = run.read_summary()
-        if recorded.get("status") not in ("running", "interrupted", "failed"):
+        if recorded.get("status") not in ("running", "interrupted", "failed", "infra"):
             raise UsageError(f"{run.path}: this run is complete ({recorded.get('status')}); `agent show` prints it")
         try:
             config = SearchConfig.model_validate(recorded["config"])
@@ -162,10 +162,10 @@ class Search:
             keep=keep,
             shared=shared,
         )
-        proposer = make_proposer(config, log, run.study)
+        proposer = make_proposer(config, profile, log, run.study)
         end = run_loop(proposer, tools, self.clock, max_steps=config.max_steps, max_seconds=config.max_seconds)
         if end.status == "infra":
-            log.append(Ended(status=end.status, message=end.message))
+            log.halt(end.message)
             return self._finish(end, tools, {}, {})
 
         hidden: dict[str, Accuracies] = {}
@@ -173,9 +173,8 @@ class Search:
             progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
             hidden = self._hidden(evaluator, baseline_region, tools.regions[tools.submitted], seeds)
         visible_comparison, hidden_comparison = self._compare(tools, hidden)
-        outcome = self._finish(end, tools, visible_comparison, hidden_comparison)
         log.append(Ended(status=end.status, message=end.message))
-        return outcome
+        return self._finish(end, tools, visible_comparison, hidden_comparison)
 
     def _hidden(
         self, evaluator: Evaluator, baseline: str, submission: str, seeds: tuple[int, ...]

@@ -81,7 +81,7 @@ class Parameters:
     def as_dict(self) -> dict[str, Any]:
         """What `study.enqueue_trial` needs so that `suggest` proposes this point, as far as it lies in the ranges.
 
-        A special value (γ 0, head 0, depthwise as torch does) appears as a number below its range: see `Knob`.
+        A special value, such as γ 0, appears as a number below its range: see `Knob`.
         """
         choices = {name: getattr(self, name) for name in _CHOICES}
         return choices | {knob.name: knob.sampled(getattr(self, knob.name)) for knob in KNOBS}
@@ -133,16 +133,17 @@ class Knob:
         return min(max(value, self.low), self.high)
 
 
+# Minor ideas are left out of half of all random proposals: what is not used need not be read, nor explained.
 KNOBS: tuple[Knob, ...] = (
     Knob("g_conv", 0.35, 2.83, "conv", log=True, snap=0.05),
     Knob("branch_last_alpha", 0.0, 1.0, "branch", snap=0.05),
     Knob("gamma_last", 0.05, 1.0, "branch", special=0.0, special_share=0.25, snap=0.03),
     Knob("head_scale", 0.02, 1.5, "head", log=True, special=0.0, special_share=0.15, snap=0.05),
-    Knob("g_hidden", 0.5, 2.0, "hidden", log=True, snap=0.05),
+    Knob("g_hidden", 0.5, 2.0, "hidden", log=True, special=1.0, special_share=0.5, snap=0.05),
     Knob("g_depthwise", 0.05, 2.0, "depthwise", log=True, special=None, special_share=0.5),
-    Knob("depth_slope", -1.0, 1.0, "conv", snap=0.05),
-    Knob("shortcut_gain", 0.5, 2.0, "skip_conv", log=True, snap=0.05),
-    Knob("bn_beta", -0.2, 0.3, "conv", snap=0.02),
+    Knob("depth_slope", -1.0, 1.0, "conv", special_share=0.5, snap=0.05),
+    Knob("shortcut_gain", 0.5, 2.0, "skip_conv", log=True, special=1.0, special_share=0.5, snap=0.05),
+    Knob("bn_beta", -0.2, 0.3, "conv", special_share=0.5, snap=0.02),
     Knob("identity_share", 0.05, 0.95, "conv"),
 )
 _CHOICES: dict[str, tuple[str | bool, ...]] = {

@@ -7,10 +7,9 @@ from typing import Any
 
 from agent.check import check
 from agent.evaluator import Candidate, Evaluator, Outcomes
-from agent.events import EventLog, Submitted, TestFinished, TestStarted, TestVoided, ToolCalled, ToolReplied
+from agent.events import EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
 from benchmark.data import NUM_CLASSES
-from benchmark.executor import InfrastructureError
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
@@ -150,17 +149,13 @@ class Toolbox:
         number = len(self.tests) + 1
         self._log.append(TestStarted(number=number, region_sha256=digest))
         self.workspace.tag(f"test/{number}")
-        try:
-            outcomes = self._evaluator.evaluate(
-                [Candidate(f"test/{number}", region)],
-                self._profile.visible,
-                self._seeds,
-                keep=self._keep,
-                shared=self._shared,
-            )
-        except InfrastructureError as error:
-            self._log.append(TestVoided(number=number, reason=str(error)))
-            raise
+        outcomes = self._evaluator.evaluate(
+            [Candidate(f"test/{number}", region)],
+            self._profile.visible,
+            self._seeds,
+            keep=self._keep,
+            shared=self._shared,
+        )
         accuracies = accuracies_of(outcomes, f"test/{number}")
         outcome = TestOutcome(number, accuracies, digest)
         self._log.append(
@@ -193,11 +188,7 @@ class Toolbox:
                 for seed, outcome in by_seed.items()
                 if not isinstance(outcome, EvaluationResult)
             ]
-            if failures:
-                parts.append("\n".join([f"### {task.name}", *failures]))
-            else:
-                mean = sum(result.best_test_acc for result in results) / len(results)
-                parts.append(task_report(task.name, results[0].curve, mean))
+            parts.append(task_report(task.name, results, failures))
         return "\n\n".join(parts)
 
 

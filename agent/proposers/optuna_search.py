@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
@@ -13,7 +14,7 @@ from optuna.trial import TrialState
 
 from agent.events import EventLog, Proposal
 from agent.protocol import Observation, Situation, ToolCall, best_test, replace_region
-from agent.strategy import ENQUEUED, Parameters, render, suggest
+from agent.strategy import ENQUEUED, describe, distributions, render, suggest
 
 _REFUSALS_IN_A_ROW = 20
 
@@ -25,10 +26,11 @@ class OptunaProposer:
     alone and starts without the enqueued points. A candidate that is refused or fails costs its trial, not a test.
     """
 
-    def __init__(self, name: str, *, seed: int, log: EventLog, journal: Path) -> None:
+    def __init__(self, name: str, *, seed: int, architectures: Sequence[str], log: EventLog, journal: Path) -> None:
         self.name = name
         self._log = log
-        self._study = _new_study(name, seed, journal)
+        self._architectures = architectures
+        self._study = _new_study(name, seed, architectures, journal)
         self._trial: optuna.Trial | None = None
         self._edited = False
         self._refused = 0
@@ -41,12 +43,16 @@ class OptunaProposer:
             best = best_test(situation.tests)
             return ToolCall("submit", {"n": best.number}) if best else None
         self._trial = self._study.ask()
-        parameters = suggest(self._trial)
+        parameters = suggest(self._trial, self._architectures)
         region = render(parameters)
         self._log.append(
             Proposal(
                 proposer=self.name,
-                content={"trial": self._trial.number, "parameters": _plain(parameters)},
+                content={
+                    "trial": self._trial.number,
+                    "strategy": describe(parameters),
+                    "parameters": dataclasses.asdict(parameters),
+                },
             )
         )
         if region == situation.region:
@@ -71,7 +77,7 @@ class OptunaProposer:
         self._study.tell(self._trial, test.score)
 
 
-def _new_study(name: str, seed: int, journal: Path) -> optuna.Study:
+def _new_study(name: str, seed: int, architectures: Sequence[str], journal: Path) -> optuna.Study:
     """A fresh study in a journal; a resumed run makes its study again from the log, which is the source of truth."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.unlink(missing_ok=True)
@@ -85,10 +91,7 @@ def _new_study(name: str, seed: int, journal: Path) -> optuna.Study:
         storage = JournalStorage(JournalFileBackend(str(journal)))
         study = optuna.create_study(storage=storage, sampler=sampler, direction="maximize", study_name="initsearch")
     if name == "optuna":
+        searched = distributions(architectures)
         for parameters in ENQUEUED:
-            study.enqueue_trial(_plain(parameters))
+            study.enqueue_trial({name: value for name, value in parameters.as_dict().items() if name in searched})
     return study
-
-
-def _plain(parameters: Parameters) -> dict[str, Any]:
-    return parameters.as_dict()

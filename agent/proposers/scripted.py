@@ -66,7 +66,7 @@ def _call(number: int, item: Any) -> ToolCall:
         item = item["function"]
     if isinstance(item, dict):
         name = next((item[key] for key in ("tool", "tool_name", "name") if key in item), None)
-        arguments = next((item[key] for key in ("arguments", "tool_input", "args") if key in item), {})
+        arguments: Any = next((item[key] for key in ("arguments", "tool_input", "args") if key in item), {})
         if isinstance(arguments, str):
             arguments = json.loads(arguments, strict=False)
         if isinstance(name, str) and isinstance(arguments, dict):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -27,7 +30,31 @@ def test_records_come_back_in_order_and_chained(tmp_path: Path) -> None:
     records = read_events(path)
     assert [record.event for record in records] == [_call(0), _call(1), _call(2)]
     assert [record.seq for record in records] == [0, 1, 2]
-    assert records[2].previous == records[1].digest
+    assert records[2].previous == hashlib.sha256(path.read_bytes().split(b"\n")[1]).hexdigest()
+
+
+def test_line_has_the_documented_keys(tmp_path: Path) -> None:
+    """A line shows seq, ts, schema and kind at its top level, next to the event's own fields."""
+    path = tmp_path / "events.jsonl"
+    _write(path, 1)
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    assert (fields["seq"], fields["schema"], fields["kind"], fields["tool"]) == (0, 1, "tool_called", "edit")
+    assert fields["ts"] > 1.7e9
+
+
+def test_halt_is_passed_over_on_resume(tmp_path: Path) -> None:
+    """A search that was stopped twice goes on from the same decision both times."""
+    path = tmp_path / "events.jsonl"
+    _write(path, 2)
+    for _ in range(2):
+        with EventLog(path) as log:
+            log.append(_call(0))
+            log.halt("signal 15")
+    with EventLog(path) as log:
+        for step in range(3):
+            assert log.replaying == (step < 2)
+            log.append(_call(step))
+    assert [record.event.kind for record in read_events(path)] == ["tool_called"] * 2 + ["halted"] * 2 + ["tool_called"]
 
 
 @pytest.mark.parametrize("torn", [b"{", b'{"seq": 3, "ts"', b"\x00\x00\x00"])
@@ -63,7 +90,7 @@ def test_edited_line_breaks_the_chain(tmp_path: Path, line: int) -> None:
     path = tmp_path / "events.jsonl"
     _write(path, 4)
     lines = path.read_bytes().split(b"\n")
-    lines[line] = lines[line].replace(b'"step":', b'"step": ')
+    lines[line] = lines[line].replace(b'"step": ', b'"step":')
     path.write_bytes(b"\n".join(lines))
     with pytest.raises(RunDamaged, match=f"line {line + 2}"):
         read_events(path)
@@ -86,8 +113,6 @@ def test_full_disk_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         pytest.skip("this system has no /dev/full")
     path = tmp_path / "events.jsonl"
     _write(path, 2)
-    import os
-
     with EventLog(path) as log:
         for step in range(2):
             log.append(_call(step))
