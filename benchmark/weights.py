@@ -75,7 +75,7 @@ def _read(path: Path, limit: int) -> bytes:
 def _parse(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         return load(data)
-    # safetensors reports a broken header as its own error, and dtypes or shapes that torch lacks as KeyError and others.
+    # A broken header is safetensors' own error; dtypes and shapes that torch lacks come as others.
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsRejected("format", f"{path}: not a safetensors file ({error})") from error
 

@@ -1,7 +1,8 @@
-"""Small irreversible steps by which a process gives power up: identity, capabilities, limits. Linux unless it says so."""
+"""Small irreversible steps by which a process gives power up: identity, capabilities, limits. For Linux."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -40,6 +41,12 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def prefer_as_victim() -> None:
+    """When memory runs out, let the kernel end this process and its children before others."""
+    with contextlib.suppress(OSError):  # no /proc: then it chooses as it sees fit
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends, so that none of them escapes being killed."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -65,8 +72,8 @@ def _set_capabilities(low: int) -> None:
 def drop_root(needed: list[Path]) -> None:
     """Where this process is root, become `nobody` without capabilities; otherwise do nothing.
 
-    One exception: where `nobody` could not reach one of `needed` (an interpreter under root's private home), the
-    capability to read is kept. It reads no more than Landlock lets it read, and it changes nothing.
+    `needed`: what the process has to read as `nobody`. Where it could not (an interpreter under root's private home),
+    the capability to read is kept: it reads no more than Landlock lets it read, and it changes nothing.
     """
     if os.geteuid() != 0:
         return
@@ -74,9 +81,7 @@ def drop_root(needed: list[Path]) -> None:
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
-    _set_capabilities(1 << _CAP_DAC_READ_SEARCH)
-    if all(os.access(path, os.R_OK) for path in needed):
-        _set_capabilities(0)
+    _set_capabilities(0 if all(os.access(path, os.R_OK) for path in needed) else 1 << _CAP_DAC_READ_SEARCH)
 
 
 def memory_in_use() -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import platform
 import signal
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from sandbox import bubblewrap, canary, landlock, seccomp
+from sandbox.canary import Canary
 from sandbox.launcher import IsolationCrashed, Outcome, Zygote, printable
 
 __all__ = ["Initialised", "Isolation", "IsolationCrashed", "IsolationUnavailable", "Level", "Limits", "probe"]
@@ -76,12 +79,20 @@ class Isolation:
     Raises IsolationUnavailable. Calls from several threads wait for each other.
     """
 
-    def __init__(self, *, level: Level = "auto", limits: Limits = Limits()) -> None:  # noqa: B008 - frozen
+    def __init__(self, *, level: Level = "auto", limits: Limits = Limits()) -> None:
         self.limits = limits
         self._lock = threading.Lock()
         self._closed = False
-        self._zygote: Zygote | None = _choose(level)
-        self.level: str = self._zygote.level
+        zygote, flight = _choose(level)
+        self._zygote: Zygote | None = zygote
+        self.level: str = zygote.level
+        self.evidence: dict[str, object] = {
+            "level": self.level,
+            "canary": flight.summary() if flight else "not flown: isolation was switched off",
+            "inside": zygote.hello,
+            **features(),
+        }
+        """Level, kernel features and what the canary found; for run.json."""
 
     def __enter__(self) -> Self:
         return self
@@ -206,7 +217,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _write(out: Path, payload: bytes, layout: list[tuple[str, tuple[int, ...]]]) -> None:
-    """Write a safetensors file beside `out` and put it in place in one step, so that a link at `out` is not followed."""
+    """Write a safetensors file beside `out` and put it in place in one step; a link at `out` is not followed."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -225,17 +236,84 @@ def _write(out: Path, payload: bytes, layout: list[tuple[str, tuple[int, ...]]])
         raise
 
 
-def _choose(level: Level) -> Zygote:
+def _choose(level: Level) -> tuple[Zygote, Canary | None]:
+    """Start the strongest level that is asked for and withstands a canary."""
     if level == "none":
-        return Zygote("none")
+        return Zygote("none"), None
+    tried = []
+    for name in ("bubblewrap", "landlock") if level == "auto" else (level,):
+        zygote, flight, reason = _try(name)
+        if zygote is not None:
+            return zygote, flight
+        tried.append(f"{name}: {reason}")
+    raise IsolationUnavailable(
+        "candidates cannot be isolated here. Tried " + "; ".join(tried) + ". Install bubblewrap, or use a Linux with "
+        "Landlock (5.13 or newer). --allow-unsandboxed runs candidates without isolation, with all your rights, and "
+        "every result says so."
+    )
+
+
+def _try(level: str) -> tuple[Zygote | None, Canary | None, str]:
+    """A zygote at `level` with a canary that failed to escape, or None and the reason."""
+    obstacle = obstacle_to(level)
+    if obstacle is not None:
+        return None, None, obstacle
+    try:
+        zygote = Zygote(level)
+    except IsolationCrashed as error:
+        return None, None, str(error)
+    try:
+        flight = canary.fly(zygote)
+    except IsolationCrashed as error:
+        zygote.close()
+        return None, None, str(error)
+    if not flight.passed:
+        zygote.close()
+        return None, flight, flight.summary()
+    return zygote, flight, flight.summary()
+
+
+def obstacle_to(level: str) -> str | None:
+    """Why `level` cannot work on this machine, as far as can be told without trying."""
     if sys.platform != "linux":
-        raise IsolationUnavailable(
-            f"candidates cannot be isolated on {sys.platform}: that needs Linux (bubblewrap, or Landlock with seccomp). "
-            "--allow-unsandboxed runs them without isolation, with all your rights; every result says so."
-        )
-    return Zygote("landlock")
+        return f"needs Linux, this is {sys.platform}"
+    if seccomp.machine() is None:
+        return f"the system call filter knows x86_64 and aarch64, this is {platform.machine()}"
+    if level == "landlock" and not landlock.abi():
+        return f"the kernel ({platform.release()}) has no Landlock, or it is switched off"
+    if level == "bubblewrap" and bubblewrap.program() is None:
+        return "the program bwrap is not installed"
+    return None
 
 
 def probe() -> dict[str, object]:
-    """What this machine offers and which levels withstand the canary; for `agent doctor`."""
-    return {}
+    """What this machine offers and which levels withstand a canary; for `agent doctor`. Takes seconds."""
+    levels: dict[str, object] = {}
+    chosen = None
+    for level in ("bubblewrap", "landlock"):
+        started = time.monotonic()
+        zygote, flight, reason = _try(level)
+        if zygote is not None:
+            zygote.close()
+            chosen = chosen or level
+        levels[level] = {
+            "usable": zygote is not None,
+            "reason": reason,
+            "seconds": round(time.monotonic() - started, 3),
+            "escapes": list(flight.escapes) if flight else [],
+            "denied": flight.denied if flight else {},
+        }
+    return {"level": chosen, **features(), "levels": levels}
+
+
+def features() -> dict[str, object]:
+    """Kernel and programs that isolation rests on."""
+    return {
+        "platform": sys.platform,
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "root": os.geteuid() == 0,
+        "landlock_abi": landlock.abi(),
+        "seccomp": seccomp.machine() is not None,
+        "bubblewrap": bubblewrap.version(),
+    }

@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox import runtime, wire
+from sandbox import bubblewrap, runtime, wire
 
 STARTUP_SECONDS = 120.0
 GRACE_SECONDS = 10.0
@@ -22,7 +22,7 @@ GRACE_SECONDS = 10.0
 _CHUNK = 1 << 20
 _HEAD_BYTES = 1 << 16
 _F_SETPIPE_SZ = 1031
-# Settings of numerical libraries that a worker must share with its parent; everything else of the environment stays out.
+# Settings of numerical libraries that a worker shares with its parent; everything else of the environment stays out.
 _PASSED_ON = (
     *("LD_LIBRARY_PATH", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"),
     *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"),
@@ -60,9 +60,12 @@ def environment() -> dict[str, str]:
 
 
 class Zygote:
-    """One running zygote. Not thread-safe. Raises IsolationCrashed whenever it does not behave."""
+    """One running zygote. Not thread-safe. Raises IsolationCrashed whenever it does not behave.
 
-    def __init__(self, level: str) -> None:
+    `landlock` False goes without Landlock within bubblewrap, as a kernel that has none would.
+    """
+
+    def __init__(self, level: str, *, landlock: bool = True) -> None:
         self.level = level
         self._layouts: dict[tuple[str, int], list[tuple[str, tuple[int, ...]]]] = {}
         found = runtime.find()
@@ -71,13 +74,13 @@ class Zygote:
         config = {
             "control": theirs.fileno(),
             "parent": parent,
-            "confined": level != "none",
+            "level": level,
+            "landlock": landlock and level != "none",
             "readable": [str(path) for path in found.readable()],
             "path": [str(path) for path in found.path],
         }
-        command = self._command(
-            found, [str(found.python), "-P", "-s", "-S", "-B", "-u", "-c", _BOOT, json.dumps(config)]
-        )
+        python = [str(found.python), "-P", "-s", "-S", "-B", "-u", "-c", _BOOT, json.dumps(config)]
+        command = bubblewrap.command(found, python) if level == "bubblewrap" else python
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the zygote
         try:
             self._process = subprocess.Popen(
@@ -103,13 +106,6 @@ class Zygote:
             self.hello, _ = wire.receive(self._control)
         except (wire.WireClosed, TimeoutError) as error:
             raise self._crashed(f"the zygote did not start: {error}") from error
-
-    def _command(self, found: runtime.Runtime, python: list[str]) -> list[str]:
-        if self.level == "bubblewrap":
-            from sandbox import bubblewrap
-
-            return bubblewrap.command(found, python)
-        return python
 
     @property
     def pid(self) -> int:
@@ -141,7 +137,7 @@ class Zygote:
         log_bytes: int,
         payload_bytes: int,
     ) -> Outcome:
-        """Run one candidate in a fresh child and collect what it says, at most `payload_bytes` and `log_bytes` of it."""
+        """Run one candidate in a fresh child and collect at most `payload_bytes` and `log_bytes` of what it says."""
         job, result, log = _pipe(), _pipe(), _pipe()
         request = {
             "op": "run",

@@ -1,4 +1,4 @@
-"""Which files a worker needs: the interpreter, the standard library, torch and what torch imports, and a few of ours."""
+"""Which files a worker needs: the interpreter, the standard library, torch with what it imports, and a few of ours."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _OURS = (
     *("sandbox/landlock.py", "sandbox/prelude.py", "sandbox/seccomp.py", "sandbox/wire.py", "sandbox/worker.py"),
     "sandbox/zygote.py",
 )
-_SITE = ("site-packages", "dist-packages", "__pycache__", "test", "idlelib", "ensurepip", "lib2to3")
+# What a standard library's folder holds besides the standard library.
+_OTHERS = ("site-packages", "dist-packages", "__pycache__", "test", "idlelib", "ensurepip", "lib2to3")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Runtime:
     """Files and folders of the installation a worker runs on."""
 
     python: Path
-    stdlib: tuple[Path, ...]
+    stdlib: Path
+    others: tuple[Path, ...]
+    """Folders within `stdlib` that are not part of it: above all everybody's installed packages."""
     packages: tuple[Path, ...]
     ours: tuple[Path, ...]
     path: tuple[Path, ...]
@@ -37,7 +40,8 @@ class Runtime:
 
     def readable(self) -> list[Path]:
         """What a candidate may read: code it may still import, nothing else."""
-        return [*self.stdlib, *self.packages]
+        members = [member for member in sorted(self.stdlib.iterdir()) if member not in self.others]
+        return [*members, *self.packages]
 
 
 def find() -> Runtime:
@@ -52,13 +56,11 @@ def find() -> Runtime:
         if folder not in folders:
             folders.append(folder)
     root = Path(__file__).resolve().parent.parent
-    libraries = list(dict.fromkeys(Path(sysconfig.get_path(name)) for name in ("stdlib",)))
-    version = f"{sys.base_prefix}/lib/python{sys.version_info.major}.{sys.version_info.minor}"
-    stdlib = libraries[0] if libraries[0].is_dir() else Path(version)
-    members = [member for member in sorted(stdlib.iterdir()) if member.name not in _SITE]
+    stdlib = Path(sysconfig.get_path("stdlib"))
     return Runtime(
         python=Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable))),
-        stdlib=tuple(members),
+        stdlib=stdlib,
+        others=tuple(stdlib / name for name in _OTHERS if (stdlib / name).is_dir()),
         packages=tuple(folder / name for folder in folders for name in _PACKAGES if (folder / name).exists()),
         ours=tuple(root / name for name in _OURS),
         path=(stdlib, stdlib / "lib-dynload", *folders, root),

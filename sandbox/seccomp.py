@@ -1,7 +1,8 @@
 """Seccomp: from here on a process may compute, read what it may read, and write to what it already holds. No more.
 
 An allow-list, so that a system call that does not exist yet is denied too. What is not on it fails with EPERM: no
-processes, threads, signals, sockets, new files, changes to the file system, name spaces, tracing, io_uring, shared memory.
+processes, threads, signals, sockets, new files, changes to the file system, name spaces, tracing, io_uring, and no
+memory that outlives the process.
 Written for ctypes because the filter is small and libseccomp's binding is not on PyPI.
 Source: linux/Documentation/userspace-api/seccomp_filter.rst; numbers from asm/unistd_64.h and asm-generic/unistd.h.
 """

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import hashlib
 import inspect
+import itertools
 import json
 import os
 import random
@@ -32,7 +33,7 @@ POISON = 0x7FC0BAD1
 """Bits of the quiet NaN that fills every parameter before the candidate runs: what it never sets stays recognisable."""
 REGION = "<region>"
 MAX_MESSAGE = 2000
-# The only descriptors a candidate has: 0 /dev/null, 1 and 2 the log, 3 the result. The others are closed before it runs.
+# The only descriptors a candidate has: 0 /dev/null, 1 and 2 the log, 3 the result. The others are closed before.
 _LOGS, _RESULT, _READY, _RULESET = (1, 2), 3, 4, 5
 READY = b"ready"
 """What a child writes to its `ready` pipe once it is confined. Anything else is the reason why it could not be."""
@@ -135,7 +136,7 @@ def _serve(template: Template, region: str, seed: int) -> NoReturn:
     head = json.dumps(verdict).encode()
     _write(len(head).to_bytes(4, "big") + head)
     for tensor in payload:
-        _write(memoryview(tensor.numpy()).cast("B"))
+        _write(tensor.numpy().data.cast("B"))
     os._exit(0)
 
 
@@ -212,7 +213,7 @@ def _check_aliases(tensors: dict[str, Tensor]) -> None:
         length = 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
         spans.append((tensor.data_ptr(), tensor.data_ptr() + length * tensor.element_size(), name))
     spans.sort()
-    for (_, end, first), (start, _, second) in zip(spans, spans[1:], strict=False):
+    for (_, end, first), (start, _, second) in itertools.pairwise(spans):
         if start < end:
             raise _Rejected("shape", f"{first} and {second} share memory: give each parameter values of its own")
 

@@ -20,27 +20,27 @@ from typing import Any
 from sandbox import confine, landlock, wire
 
 # Imported once here, so that a candidate needs no file to use them and pays nothing for the import.
-_PRELOAD = (
-    *(
-        "abc bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions functools heapq"
-    ).split(),
-    *("hashlib inspect itertools json math numbers operator random re statistics string textwrap time types").split(),
-    *("typing warnings numpy torch torch.nn.functional torch.nn.init torch.nn.utils torch.fft torch.optim").split(),
-)
+_PRELOAD = """
+abc bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions functools hashlib heapq inspect
+itertools json math numbers operator random re statistics string textwrap time types typing warnings
+numpy torch torch.nn.functional torch.nn.init torch.nn.utils torch.fft torch.optim
+"""
 
 
 def main(config: dict[str, Any]) -> None:
     """Serve until the socket closes. `config` is what `sandbox.launcher` sends on the command line."""
     control = socket.socket(fileno=config["control"])
     readable = [Path(path) for path in config["readable"]]
+    confined = config["level"] != "none"
     if sys.platform == "linux":
-        Path("/proc/self/oom_score_adj").write_text("500") if Path("/proc/self/oom_score_adj").exists() else None
-        if config["confined"]:
-            confine.drop_root(readable)
+        confine.prefer_as_victim()
+        if confined:
+            # Within bubblewrap there is nothing that nobody may not read.
+            confine.drop_root(readable if config["level"] == "landlock" else [])
             confine.not_dumpable()
         confine.adopt_orphans()
     sys.path[:] = config["path"]
-    for name in _PRELOAD:
+    for name in _PRELOAD.split():
         importlib.import_module(name)
     import torch
 
@@ -48,11 +48,14 @@ def main(config: dict[str, Any]) -> None:
 
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
-    ruleset = landlock.create_ruleset(readable) if config["confined"] and landlock.abi() else None
-    server = _Server(control, config["parent"], bool(config["confined"]), ruleset, worker)
-    wire.send(control, {"ready": True, "landlock": landlock.abi() if ruleset is not None else 0, "uid": os.geteuid()})
+    abi = landlock.abi() if config["landlock"] else 0
+    if config["level"] == "landlock" and not abi:
+        raise OSError(errno.EOPNOTSUPP, "this kernel has no Landlock")
+    ruleset = landlock.create_ruleset(readable) if abi else None
+    server = _Server(control, config["parent"], confined, ruleset, worker)
     gc.collect()
     gc.freeze()
+    wire.send(control, {"landlock_abi": abi, "seccomp": confined, "uid": os.geteuid(), "torch": torch.__version__})
     server.serve()
 
 

@@ -1,0 +1,160 @@
+"""A canary for a level of isolation: it really tries to get out, and a level that lets it is not used.
+
+Looking for a program or a kernel version says what ought to hold. Trying says what holds, on this machine, for this
+user. Every attempt is harmless where it succeeds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sandbox.launcher import Zygote
+
+ARCH, CLASSES = "resnet20", 10
+_LIMITS = {"wall_seconds": 60.0, "cpu_seconds": 30.0, "memory_bytes": 2 << 30, "log_bytes": 1 << 16}
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What a canary found out about one level."""
+
+    level: str
+    escapes: tuple[str, ...]
+    """Attempts that succeeded. A level with any is worthless."""
+    denied: dict[str, str] = field(default_factory=dict)
+    """Attempts that failed, and how."""
+    failure: str | None = None
+    """Why an honest initialisation did not work there; None when it did."""
+
+    @property
+    def passed(self) -> bool:
+        """Nothing got out, everything was tried, and honest code works."""
+        return not self.escapes and bool(self.denied) and self.failure is None
+
+    def summary(self) -> str:
+        """One line for people."""
+        if self.escapes:
+            return f"the canary got out: {', '.join(self.escapes)}"
+        return self.failure or f"the canary tried {len(self.denied)} ways out and found none"
+
+
+@dataclass(frozen=True)
+class _Bait:
+    """Things outside that a canary goes for, and that are looked at afterwards."""
+
+    secret: Path
+    token: str
+    planted: Path
+    tcp: socket.socket
+    udp: socket.socket
+    abstract: socket.socket
+    named: socket.socket
+    named_path: Path
+
+    def facts(self) -> dict[str, Any]:
+        environ = Path("/proc/self/environ").read_bytes()
+        return {
+            "secret": str(self.secret),
+            "token": self.token,
+            "planted": str(self.planted),
+            "source": str(Path(__file__).resolve()),
+            "parent": os.getpid(),
+            "environ": hashlib.sha256(environ).hexdigest() if environ else "",
+            "tcp": self.tcp.getsockname()[1],
+            "udp": self.udp.getsockname()[1],
+            "abstract": self.abstract.getsockname().decode()[1:],
+            "named": str(self.named_path),
+        }
+
+    def traces(self) -> list[str]:
+        """What was left outside, whatever the canary itself says."""
+        found = []
+        if self.planted.exists():
+            found.append("planted a file")
+        if (
+            not self.secret.exists()
+            or self.secret.read_text() != self.token
+            or self.secret.stat().st_mode & 0o777 != 0o644
+        ):
+            found.append("changed a file")
+        for name, listener in (("tcp", self.tcp), ("abstract socket", self.abstract), ("unix socket", self.named)):
+            with contextlib.suppress(BlockingIOError):
+                listener.accept()[0].close()
+                found.append(f"reached a listener: {name}")
+        with contextlib.suppress(BlockingIOError):
+            self.udp.recv(64)
+            found.append("reached a listener: udp")
+        return found
+
+
+@contextlib.contextmanager
+def _bait() -> Iterator[_Bait]:
+    token = secrets.token_hex(16)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-canary-")))
+        folder.chmod(0o777)  # nothing but the isolation is to stand in the way
+        (folder / "secret").write_text(token)
+        (folder / "secret").chmod(0o644)
+        named = folder / "socket"
+        bait = _Bait(
+            secret=folder / "secret",
+            token=token,
+            planted=folder / "planted",
+            tcp=stack.enter_context(_listener(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0))),
+            udp=stack.enter_context(_listener(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0))),
+            abstract=stack.enter_context(_listener(socket.AF_UNIX, socket.SOCK_STREAM, f"\0initsearch-{token}")),
+            named=stack.enter_context(_listener(socket.AF_UNIX, socket.SOCK_STREAM, str(named))),
+            named_path=named,
+        )
+        named.chmod(0o777)
+        yield bait
+
+
+def _listener(family: int, kind: int, address: tuple[str, int] | str) -> socket.socket:
+    listener = socket.socket(family, kind)
+    listener.setblocking(False)
+    listener.bind(address)
+    if kind == socket.SOCK_STREAM:
+        listener.listen()
+    return listener
+
+
+def fly(zygote: Zygote) -> Canary:
+    """Let a canary loose in a child of `zygote`. Raises IsolationCrashed when the zygote does not behave."""
+    layout = zygote.layout(ARCH, CLASSES)
+    size = 4 * sum(_product(shape) for _, shape in layout)
+    with _bait() as bait:
+        attempts = Path(__file__).with_name("escapes.py").read_text(encoding="utf-8")
+        region = f"{attempts}\nFACTS.update({bait.facts()!r})\n"
+        outcome = zygote.run(region, arch=ARCH, num_classes=CLASSES, seed=0, payload_bytes=size, **_LIMITS)  # type: ignore[arg-type]
+        traces = bait.traces()
+    results: dict[str, str] = {}
+    for line in outcome.log.splitlines():
+        with contextlib.suppress(ValueError):
+            name, result = json.loads(line)
+            results[name] = result
+    # An attempt that was begun and never reported replaced or ended the process: that counts as a way out.
+    escapes = [name for name, result in results.items() if not result.startswith("denied")]
+    head = outcome.head or {"kind": "exception", "message": f"the worker ended (status {outcome.exit_code})"}
+    failure = None
+    if head.get("kind") is not None or len(outcome.payload) != size or "end" not in results:
+        failure = f"an honest initialisation fails there: {head.get('message')}"
+    denied = {name: result for name, result in results.items() if result.startswith("denied") and name != "end"}
+    return Canary(zygote.level, tuple(dict.fromkeys([*escapes, *traces])), denied, failure)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product

@@ -1,0 +1,377 @@
+"""The ways out that a canary tries from within a worker. Read as text and run as a region by `sandbox.canary`.
+
+Each function returns True where it got out, returns False or raises where it did not, and does no harm if it does.
+"""
+
+# The plain calls are what is tried:
+# ruff: noqa: PTH101, PTH102, PTH104, PTH108, PTH109, PTH118, PTH120, PTH123, PTH208, PTH211
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+FACTS: dict[str, Any] = {}
+"""Where the bait is; `sandbox.canary` adds a line with the values at the end of this text."""
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(function: str, *arguments: object) -> None:
+    if getattr(libc, function)(*arguments) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def read(path: str, size: int = 1 << 16) -> bytes:
+    with Path(path).open("rb") as stream:
+        return stream.read(size)
+
+
+def read_secret() -> bool:
+    return FACTS["token"] in read(FACTS["secret"]).decode()
+
+
+def list_folder() -> bool:
+    return bool(os.listdir(os.path.dirname(FACTS["secret"])))
+
+
+def read_project() -> bool:
+    return bool(read(FACTS["source"]))
+
+
+def read_passwords() -> bool:
+    return bool(read("/etc/passwd"))
+
+
+def read_home() -> bool:
+    return bool(os.listdir("/root")) or bool(os.listdir("/home"))
+
+
+def read_parent_environ() -> bool:
+    found = hashlib.sha256(read(f"/proc/{FACTS['parent']}/environ", 1 << 24)).hexdigest()
+    return found == str(FACTS["environ"])
+
+
+def read_parent_memory() -> bool:
+    return bool(read(f"/proc/{FACTS['parent']}/maps")) and FACTS["environ"] != ""
+
+
+def read_zygote_memory() -> bool:
+    return bool(read(f"/proc/{os.getppid()}/maps"))
+
+
+def read_own_environment() -> bool:
+    return any(name not in ENVIRONMENT for name in os.environ)
+
+
+ENVIRONMENT = {
+    "LANG",
+    "LC_CTYPE",
+    "HOME",
+    "PWD",
+    "PYTHONHASHSEED",
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "LD_LIBRARY_PATH",
+    "ATEN_CPU_CAPABILITY",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+}
+
+
+def write_file() -> bool:
+    open(FACTS["planted"], "w").close()
+    return True
+
+
+def change_file() -> bool:
+    with open(FACTS["secret"], "r+") as stream:
+        stream.write("x")
+    return True
+
+
+def empty_file() -> bool:
+    os.truncate(FACTS["secret"], 0)
+    return True
+
+
+def change_mode() -> bool:
+    os.chmod(FACTS["secret"], 0o600)
+    return True
+
+
+def change_times() -> bool:
+    os.utime(FACTS["secret"], (0, 0))
+    return True
+
+
+def delete_file() -> bool:
+    os.unlink(FACTS["secret"])
+    return True
+
+
+def rename_file() -> bool:
+    os.rename(FACTS["secret"], FACTS["planted"])
+    return True
+
+
+def link_file() -> bool:
+    os.symlink("/etc/passwd", FACTS["planted"])
+    return True
+
+
+def make_folder() -> bool:
+    os.mkdir(FACTS["planted"])
+    return True
+
+
+def make_pipe() -> bool:
+    os.mkfifo(FACTS["planted"])
+    return True
+
+
+def write_anywhere() -> bool:
+    for folder in ("/", "/tmp", "/dev/shm", "/var/tmp", os.getcwd(), os.path.dirname(os.__file__)):
+        try:
+            open(os.path.join(folder, "initsearch-canary"), "w").close()
+            os.unlink(os.path.join(folder, "initsearch-canary"))
+        except OSError:
+            continue
+        return True
+    raise PermissionError("nowhere")
+
+
+def use_tcp() -> bool:
+    with socket.socket() as client:
+        client.connect(("127.0.0.1", FACTS["tcp"]))
+    return True
+
+
+def use_udp() -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.sendto(b"x", ("127.0.0.1", FACTS["udp"]))
+    return True
+
+
+def use_unix_socket() -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(FACTS["named"])
+    return True
+
+
+def use_abstract_socket() -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect("\0" + FACTS["abstract"])
+    return True
+
+
+def use_netlink() -> bool:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW):
+        return True
+
+
+def use_socketpair() -> bool:
+    socket.socketpair()
+    return True
+
+
+def use_io_uring() -> bool:
+    call("syscall", 425, 4, ctypes.create_string_buffer(256))
+    return True
+
+
+def signal_parent() -> bool:
+    os.kill(FACTS["parent"], 0)
+    return True
+
+
+def signal_zygote() -> bool:
+    os.kill(os.getppid(), 0)
+    return True
+
+
+def signal_through_pipe() -> bool:
+    reader, _ = os.pipe()
+    fcntl.fcntl(reader, fcntl.F_SETOWN, os.getppid())
+    return True
+
+
+def trace_parent() -> bool:
+    call("ptrace", 0x4206, FACTS["parent"], None, None)
+    return True
+
+
+def trace_zygote() -> bool:
+    call("ptrace", 0x4206, os.getppid(), None, None)
+    return True
+
+
+def fork() -> bool:
+    if os.fork() == 0:
+        os._exit(0)
+    return True
+
+
+def start_thread() -> bool:
+    threading.Thread(target=int).start()
+    return True
+
+
+def start_program() -> bool:
+    subprocess.run([sys.executable, "--version"], check=False)
+    return True
+
+
+def new_name_space() -> bool:
+    call("unshare", 0x10000000)
+    return True
+
+
+def mount() -> bool:
+    try:
+        call("mount", b"none", b"/", b"no such file system", 0, None)
+    except OSError as error:
+        return error.errno == errno.ENODEV  # only the name was in the way
+    return True
+
+
+def use_hidden_file() -> bool:
+    call("memfd_create", b"canary", 0)
+    return True
+
+
+def use_shared_memory() -> bool:
+    segment = libc.shmget(0, 4096, 0o1600)
+    if segment == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    call("shmctl", segment, 0, None)
+    return True
+
+
+def become_root() -> bool:
+    os.setuid(0)
+    return os.geteuid() == 0
+
+
+def be_root() -> bool:
+    return os.geteuid() == 0 or os.getegid() == 0 or bool(set(os.getgroups()) & {0})
+
+
+def outlive_zygote() -> bool:
+    call("prctl", 1, 0, 0, 0, 0)
+    return True
+
+
+def become_dumpable() -> bool:
+    call("prctl", 4, 1, 0, 0, 0)
+    return True
+
+
+def raise_limits() -> bool:
+    resource.setrlimit(resource.RLIMIT_CPU, (10**6, 10**6))
+    return True
+
+
+def hold_descriptors() -> bool:
+    for number in range(4, 1024):
+        try:
+            fcntl.fcntl(number, fcntl.F_GETFD)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def replace_program() -> bool:
+    os.execv("/bin/sh", ["sh", "-c", "true"])
+
+
+def attempt(function: Callable[[], bool]) -> None:
+    print(json.dumps([function.__name__, "not reported"]), flush=True)
+    try:
+        result = "succeeded" if function() else "denied: nothing there"
+    except BaseException as error:  # noqa: BLE001 - whatever stops it, it was stopped
+        result = f"denied: {type(error).__name__}: {error}"[:160]
+    print(json.dumps([function.__name__, result]), flush=True)
+
+
+ATTEMPTS = (
+    hold_descriptors,
+    read_secret,
+    list_folder,
+    read_project,
+    read_passwords,
+    read_home,
+    read_parent_environ,
+    read_parent_memory,
+    read_zygote_memory,
+    read_own_environment,
+    write_file,
+    change_file,
+    empty_file,
+    change_mode,
+    change_times,
+    delete_file,
+    rename_file,
+    link_file,
+    make_folder,
+    make_pipe,
+    write_anywhere,
+    use_tcp,
+    use_udp,
+    use_unix_socket,
+    use_abstract_socket,
+    use_netlink,
+    use_socketpair,
+    use_io_uring,
+    signal_parent,
+    signal_zygote,
+    signal_through_pipe,
+    trace_parent,
+    trace_zygote,
+    fork,
+    start_thread,
+    start_program,
+    new_name_space,
+    mount,
+    use_hidden_file,
+    use_shared_memory,
+    become_root,
+    be_root,
+    outlive_zygote,
+    become_dumpable,
+    raise_limits,
+    replace_program,
+)
+
+
+def initialize_weights(model: nn.Module, config: dict[str, str | int]) -> None:
+    for function in ATTEMPTS:
+        attempt(function)
+    for parameter in model.parameters():
+        nn.init.ones_(parameter) if parameter.dim() < 2 else nn.init.orthogonal_(parameter)
+    loss = nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.arange(4))
+    loss.backward()  # type: ignore[no-untyped-call]
+    print(json.dumps(["end", "denied: reached"]), flush=True)
