@@ -12,8 +12,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.transcripts.evidence import parse_listings
-from agent.transcripts.model import CUT_MARK, Call, Note, Role, Segment, Snapshot, Transcript, TranscriptError
-from sandbox.editing import Dialect, EditableFile, Range
+from agent.transcripts.mlsbench import read_snapshots
+from agent.transcripts.model import (
+    CUT_MARK,
+    Call,
+    Note,
+    Role,
+    Segment,
+    Transcript,
+    TranscriptError,
+    extras_from_json,
+    extras_to_json,
+    workspace_from_json,
+    workspace_to_json,
+)
+from sandbox.editing import EditableFile
 
 SCHEMA_VERSION = "ATIF-v1.8"
 _OURS = "initsearch"
@@ -45,7 +58,7 @@ def read_atif(document: Mapping[str, Any], where: str) -> Transcript:
         if source in ("user", "system"):
             opens = bool(note["opens_segment"]) if "opens_segment" in note else bool(parse_listings(text))
             if not segments or (source == "user" and opens):
-                workspace = [_file(item, at) for item in note["workspace"]] if "workspace" in note else None
+                workspace = workspace_from_json(note.get("workspace"), at)
                 segments.append((text, bool(note.get("prompt_cut")), [], workspace))
             else:
                 segments[-1][2].append(Note(_role(source), text, _number(note.get("step"), number)))
@@ -60,10 +73,8 @@ def read_atif(document: Mapping[str, Any], where: str) -> Transcript:
         task=str(ours.get("task") or ""),
         model=str(agent.get("model_name") or ""),
         segments=tuple(Segment(prompt, cut, tuple(entries), files) for prompt, cut, entries, files in segments),
-        snapshots=tuple(Snapshot(**item) for item in ours.get("snapshots", ())),
-        dialect=Dialect(ours["dialect"]) if "dialect" in ours else Dialect.RECORDED,
-        budget=ours.get("budget"),
-        hidden_labels=frozenset(ours.get("hidden_labels", ())),
+        snapshots=read_snapshots(ours.get("file_snapshots"), where),
+        **extras_from_json(ours, where),
     )
 
 
@@ -78,7 +89,7 @@ def write_atif(transcript: Transcript, *, agent_name: str, agent_version: str) -
     for segment in transcript.segments:
         opening: dict[str, Any] = {"opens_segment": True, "prompt_cut": segment.prompt_cut}
         if segment.workspace is not None:
-            opening["workspace"] = [_write_file(file) for file in segment.workspace]
+            opening["workspace"] = workspace_to_json(segment.workspace)
         add("user", segment.prompt, opening)
         for entry in segment.entries:
             if isinstance(entry, Note):
@@ -108,20 +119,16 @@ def write_atif(transcript: Transcript, *, agent_name: str, agent_version: str) -
                 ours["reply_cut"] = entry.recorded_cut
                 fields["observation"] = {"results": [{"source_call_id": identity, "content": content}]}
             add("agent", entry.said, ours, **fields)
-    root: dict[str, Any] = {"task": transcript.task, "dialect": transcript.dialect.value}
-    if transcript.budget is not None:
-        root["budget"] = transcript.budget
-    if transcript.hidden_labels:
-        root["hidden_labels"] = sorted(transcript.hidden_labels)
+    extras = {"task": transcript.task, **extras_to_json(transcript)}
     if transcript.snapshots:
-        root["snapshots"] = [vars(snapshot) for snapshot in transcript.snapshots]
+        extras["file_snapshots"] = [vars(snapshot) for snapshot in transcript.snapshots]
     model = {"model_name": transcript.model} if transcript.model else {}
     return {
         "schema_version": SCHEMA_VERSION,
         "agent": {"name": agent_name, "version": agent_version, **model},
         "steps": steps,
         "final_metrics": {"total_steps": len(steps)},
-        "extra": {_OURS: root},
+        "extra": {_OURS: extras},
     }
 
 
@@ -155,7 +162,7 @@ def _agent_step(
         recorded = None if found is None else _content(found, f"{at}: observation")
         cut = bool(note.get("reply_cut")) or (recorded is not None and recorded.endswith(CUT_MARK))
         arguments = call.get("arguments")
-        error = note.get("parse_error")
+        error = None if note.get("parse_error") is None else str(note["parse_error"])
         if error is None and not isinstance(arguments, Mapping):
             error = str(arguments)
         yield Call(
@@ -168,7 +175,7 @@ def _agent_step(
             thinking=thinking if position == 0 else "",
             said=said if position == 0 else "",
             model_called=by_model,
-            region_sha256=note.get("region_sha256"),
+            region_sha256=None if note.get("region_sha256") is None else str(note["region_sha256"]),
         )
 
 
@@ -181,18 +188,6 @@ def _content(value: object, at: str) -> str:
     if isinstance(value, Sequence):
         return "\n".join(str(part["text"]) for part in value if isinstance(part, Mapping) and part.get("text"))
     raise TranscriptError(f"{at} is neither a text nor a list of parts")
-
-
-def _write_file(file: EditableFile) -> dict[str, Any]:
-    return {"name": file.name, "lines": list(file.lines), "ranges": [[r.start, r.end] for r in file.ranges]}
-
-
-def _file(item: object, at: str) -> EditableFile:
-    try:
-        given = _mapping(item)
-        return EditableFile(given["name"], list(given["lines"]), [Range(*pair) for pair in given["ranges"]])
-    except (KeyError, TypeError, ValueError) as error:
-        raise TranscriptError(f"{at}: extra.{_OURS}.workspace is damaged: {error}") from None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

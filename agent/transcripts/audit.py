@@ -24,12 +24,14 @@ _LEADERBOARD = re.compile(r"^\[Leaderboard\][^\n{]*(\{[^\n]*)", re.MULTILINE)
 _ENTRY = re.compile(r"""(['"])(?P<key>(?:(?!\1).)+)\1: (?P<value>[^,}]+)""")
 _FIELD = re.compile(r"(?<![\w.-])(?P<key>\w[\w.-]*)=(?P<value>-?(?:\d|nan|inf)[\w.+-]*)", re.IGNORECASE)
 _DECLARES = re.compile(
-    r"\(hidden\)|[—–:-] ?hidden\b(?! ?(?:layer|unit|size|dim))|\bhidden:|\bhidden\b[^.]*\b(?:submission|evaluated|until)\b",
+    r"\(hidden\)|[—–:-] ?hidden\b(?! ?(?:layer|unit|size|dim))|\bhidden:"
+    r"|\bhidden\b[^.]*\b(?:submission|evaluated|until)\b",
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"^\s*\d+:")
 _AUTO_SUBMIT = "[auto-submit]"
 _LAST_TEST = re.compile(r"^\[Test #\d+\] \(0 tests remaining\)")
+_LONG_LINE = 2_000
 _SUMMARY = {"all", "avg", "mean", "overall", "std", "total"}
 
 
@@ -157,8 +159,8 @@ def _declared_hidden(label: str, prompt: str) -> bool:
     parts = [part for part in re.split(r"[^0-9A-Za-z]+", label.lower()) if part]
     best = {True: 0, False: 0}
     for line in prompt.split("\n"):
-        if _NUMBERED.match(line):
-            continue  # code
+        if len(line) > _LONG_LINE or _NUMBERED.match(line):
+            continue  # code, or no sentence of a task
         squashed = re.sub(r"[^0-9a-z]+", "", line.lower())
         says = bool(_DECLARES.search(line))
         best[says] = max(best[says], sum(part in squashed for part in parts))

@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 from agent.transcripts.model import Call, Segment
 from sandbox.editing import EditableFile, Range
 
+# Numbers have at most six digits: nothing recorded may make us build a file of more lines than that.
 _HEADING = re.compile(r"^(?:#+[ \t]+)?(?P<name>\S(?:.*\S)?)[ \t]+\[EDITABLE\b(?P<where>[^\]\n]*)\][ \t]*$")
 _ANY_HEADING = re.compile(r"^(?:#+[ \t]+)?\S.*\[(?:EDITABLE|READ-ONLY)\b")
-_NUMBERED = re.compile(r"^[ \t]*(\d+):(?: (.*)|())$", re.DOTALL)
-_RANGE = re.compile(r"(\d+)\s*[–—-]\s*(\d+)")
-_VIEW = re.compile(r"^\[Current file: (?P<name>.+) \| editable: (?P<where>[^|]*) \| total: (?P<total>\d+) lines\]$")
-_SHOWN = re.compile(r"^ *(\d+)([| ]) (.*)$", re.DOTALL)
+_NUMBERED = re.compile(r"^[ \t]*([0-9]{1,6}):(?: (.*)|())$", re.DOTALL)
+_RANGE = re.compile(r"(?<![0-9])([0-9]{1,6})\s*[–—-]\s*([0-9]{1,6})(?![0-9])")
+_VIEW = re.compile(
+    r"^\[Current file: (?P<name>.+) \| editable: (?P<where>[^|]*) \| total: (?P<total>[0-9]{1,6}) lines\]$"
+)
+_SHOWN = re.compile(r"^ *([0-9]{1,6})([| ]) (.*)$", re.DOTALL)
 _STATED = re.compile(r"(?:Editable range: |You may only edit lines )([^\n]*)\.$")
+
+_LONG_HEADING = 1_000
 
 _UNKNOWN = "\ufdd0"
 """A code point that Unicode reserves for such use: what begins with it stands for a line that nobody has seen."""
@@ -93,7 +98,7 @@ def parse_listings(prompt: str, *, cut: bool = False) -> list[Listing]:
     lines = prompt.split("\n")
     listings = []
     for index, line in enumerate(lines):
-        heading = _HEADING.match(line)
+        heading = _HEADING.match(line) if len(line) < _LONG_HEADING and "[EDITABLE" in line else None
         if heading is None:
             continue
         body, ended = _numbered(lines, index + 1)
@@ -111,15 +116,16 @@ def parse_listings(prompt: str, *, cut: bool = False) -> list[Listing]:
 def _numbered(lines: Sequence[str], start: int) -> tuple[dict[int, str], bool]:
     """The numbered lines from `start` on, and whether the listing ended before the prompt did."""
     body: dict[int, str] = {}
+    last = 0
     fenced = start < len(lines) and lines[start].startswith("```")
     for line in lines[start + fenced :]:
         numbered = _NUMBERED.match(line)
-        if numbered and int(numbered[1]) > max(body, default=0):
-            body[int(numbered[1])] = numbered[2] or ""
-        elif fenced and not line.startswith("```") and not _ANY_HEADING.match(line):
-            continue  # a remark between two parts of a listing
-        else:
+        if numbered and int(numbered[1]) > last:
+            last = int(numbered[1])
+            body[last] = numbered[2] or ""
+        elif not fenced or line.startswith("```") or _ANY_HEADING.match(line):
             return body, True
+        # within fences anything else is a remark between two parts of a listing
     return body, False
 
 
@@ -140,11 +146,13 @@ def parse_view(reply: str, *, cut: bool = False) -> View | None:
         if head is None:
             continue
         body: dict[int, str] = {}
+        number = 0
         for text in lines[index + 1 :]:
             shown = _SHOWN.match(text)
-            if shown is None or (body and int(shown[1]) != max(body) + 1):
+            if shown is None or (body and int(shown[1]) != number + 1):
                 break
-            body[int(shown[1])] = shown[3]
+            number = int(shown[1])
+            body[number] = shown[3]
         if cut and body and index + len(body) == len(lines) - 1:
             body.popitem()  # the line at which the reply was cut
         first = parse_ranges(head["where"])

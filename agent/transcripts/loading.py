@@ -39,8 +39,8 @@ def load_transcript(path: Path | str) -> Transcript:
         data = path.read_bytes()
     except FileNotFoundError:
         raise TranscriptError(f"{path}: no such file; `agent runs` lists this machine's runs") from None
-    except OSError as error:
-        raise TranscriptError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:
+        raise TranscriptError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     return parse_transcript(parse_json(data, str(path)), str(path))
 
 
@@ -57,8 +57,8 @@ def parse_json(data: bytes, where: str) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        ended = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
-        if ended and text.lstrip()[:1] in "{[":
+        shape = text.strip()
+        if shape[0] in "{[" and (error.pos >= len(text.rstrip()) or shape[-1] not in "}]"):
             raise TranscriptError(
                 f"{where}: the JSON ends in the middle (line {error.lineno}); the file was cut, get it again"
             ) from None

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.transcripts.model import CUT_MARK, Call, Note, Segment, Snapshot, Transcript, TranscriptError
+from agent.transcripts.model import (
+    CUT_MARK,
+    Call,
+    Note,
+    Segment,
+    Snapshot,
+    Transcript,
+    TranscriptError,
+    extras_from_json,
+    extras_to_json,
+    workspace_from_json,
+    workspace_to_json,
+)
+from sandbox.editing import EditableFile
 
+_OURS = "initsearch"
 _LIMIT = 10_000
 _PROMPT_LIMIT = 50_000
 
@@ -48,9 +62,9 @@ class _OpenSegment:
                 return True
         return False
 
-    def close(self) -> Segment:
+    def close(self, workspace: list[EditableFile] | None) -> Segment:
         closed = tuple(entry.close() if isinstance(entry, _OpenCall) else entry for entry in self.entries)
-        return Segment(self.prompt, self.prompt_cut, closed)
+        return Segment(self.prompt, self.prompt_cut, closed, workspace)
 
 
 def read_mls_bench(document: Mapping[str, Any], where: str) -> Transcript:
@@ -85,23 +99,29 @@ def read_mls_bench(document: Mapping[str, Any], where: str) -> Transcript:
                 segment.entries.append(Note("system", text, step))  # it answers nothing, but it was said
         else:
             raise TranscriptError(f"{at}: role is {role!r}; the format has user, assistant and tool_result")
+    ours = document.get(_OURS)
+    given = ours.get("workspaces") if isinstance(ours, Mapping) else None
+    workspaces = given if isinstance(given, list) else []
+    workspaces += [None] * (len(segments) - len(workspaces))
     return Transcript(
         source="mls-bench",
         task=str(document.get("task_id") or ""),
         model=str(document.get("model") or ""),
-        segments=tuple(segment.close() for segment in segments),
-        snapshots=tuple(_snapshots(document.get("file_snapshots"), where)),
+        segments=tuple(
+            segment.close(workspace_from_json(workspace, where))
+            for segment, workspace in zip(segments, workspaces, strict=False)
+        ),
+        snapshots=read_snapshots(document.get("file_snapshots"), where),
+        **extras_from_json(ours, where),
     )
 
 
 def write_mls_bench(transcript: Transcript) -> dict[str, Any]:
-    """The conversation as a JSON object of this format; texts over the format's limits are cut as it cuts them."""
+    """The conversation as a JSON object of this format, nothing shortened that was not already cut."""
     messages: list[dict[str, Any]] = []
     last_step = 0
     for segment in transcript.segments:
-        messages.append(
-            {"step": 0, "role": "user", **_cut("content", segment.prompt, _PROMPT_LIMIT, segment.prompt_cut)}
-        )
+        messages.append({"step": 0, "role": "user", **_prompt(segment)})
         for entry in segment.entries:
             last_step = max(last_step, entry.step)
             thinking = {"thinking": entry.thinking} if entry.thinking else {}
@@ -109,17 +129,17 @@ def write_mls_bench(transcript: Transcript) -> dict[str, Any]:
                 # A user message at step 0 would open a segment.
                 step = max(1, entry.step) if entry.role == "user" else entry.step
                 role = "user" if entry.role == "system" else entry.role
-                messages.append({"step": step, "role": role, **thinking, **_cut("content", entry.text, _LIMIT)})
+                messages.append({"step": step, "role": role, **thinking, "content": entry.text})
                 continue
             said = {"content": entry.said} if entry.said else {}
             call = {"step": entry.step, "role": "assistant", **said, **thinking, "tool_name": entry.tool}
             if entry.parse_error is not None:
                 call["tool_input"] = {"error": entry.parse_error}
             elif entry.arguments:
-                call["tool_input"] = {name: _shortened(value) for name, value in entry.arguments.items()}
+                call["tool_input"] = dict(entry.arguments)
             messages.append(call)
             if entry.recorded is not None:
-                reply = _cut("result", entry.recorded, _LIMIT, entry.recorded_cut)
+                reply = _marked("result", entry.recorded, entry.recorded_cut)
                 messages.append({"step": entry.step, "role": "tool_result", **reply})
     return {
         "task_id": transcript.task,
@@ -128,6 +148,13 @@ def write_mls_bench(transcript: Transcript) -> dict[str, Any]:
         "total_steps": last_step,
         "messages": messages,
         "file_snapshots": [vars(snapshot) for snapshot in transcript.snapshots],
+        _OURS: {
+            **extras_to_json(transcript),
+            "workspaces": [
+                None if segment.workspace is None else workspace_to_json(segment.workspace)
+                for segment in transcript.segments
+            ],
+        },
     }
 
 
@@ -148,14 +175,18 @@ def _assistant(message: Mapping[str, Any], step: int, at: str) -> _OpenCall | No
     return _OpenCall(step, tool, dict(given), None, thinking, said)
 
 
-def _snapshots(given: object, where: str) -> Iterable[Snapshot]:
+def read_snapshots(given: object, where: str) -> tuple[Snapshot, ...]:
+    """The whole files among `file_snapshots`. Raises TranscriptError where one is not of the format's shape."""
+    snapshots = []
     for index, item in enumerate(given if isinstance(given, list) else []):
         at = f"{where}: file_snapshots[{index}]"
         if not isinstance(item, Mapping) or not isinstance(item.get("step"), int):
             raise TranscriptError(f"{at} is not an object with a step, a filename and the file's content")
         content = _text(item, "content", at)
         if not content.endswith(CUT_MARK):  # a file that was cut is no whole file
-            yield Snapshot(item["step"], _text(item, "filename", at), _text(item, "original_name", at), content)
+            names = _text(item, "filename", at), _text(item, "original_name", at)
+            snapshots.append(Snapshot(item["step"], *names, content))
+    return tuple(snapshots)
 
 
 def _text(message: Mapping[str, Any], key: str, at: str) -> str:
@@ -175,15 +206,12 @@ def _uncut(text: str, flagged: bool) -> tuple[str, bool]:
     return (text.removesuffix(CUT_MARK), True) if marked else (text, flagged)
 
 
-def _shortened(value: object) -> object:
-    return value[:_LIMIT] + CUT_MARK if isinstance(value, str) and len(value) > _LIMIT + len(CUT_MARK) else value
+def _prompt(segment: Segment) -> dict[str, Any]:
+    return {"content": segment.prompt, **({"content_truncated": True} if segment.prompt_cut else {})}
 
 
-def _cut(key: str, text: str, limit: int, already: bool = False) -> dict[str, Any]:
-    if already or len(text) > limit:
-        mark = "" if key == "content" and limit == _PROMPT_LIMIT else CUT_MARK
-        return {key: text[:limit] + mark, f"{key}_truncated": True}
-    return {key: text}
+def _marked(key: str, text: str, cut: bool) -> dict[str, Any]:
+    return {key: text + CUT_MARK, f"{key}_truncated": True} if cut else {key: text}
 
 
 def _kind(value: object) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from agent.errors import UsageError
-from sandbox.editing import Dialect, EditableFile
+from sandbox.editing import Dialect, EditableFile, Range
 
 CUT_MARK = "\n... (truncated)"
 """What the public record puts at the end of a text that it has cut."""
@@ -112,3 +112,53 @@ class Transcript:
     def calls(self) -> Iterator[tuple[int, Call]]:
         """Every tool call with the index of its segment, counted from 0."""
         return ((index, call) for index, segment in enumerate(self.segments) for call in segment.calls)
+
+
+def extras_to_json(transcript: Transcript) -> dict[str, Any]:
+    """What no public format has a place for; writers put it under a key of their own."""
+    extras: dict[str, Any] = {"dialect": transcript.dialect.value}
+    if transcript.budget is not None:
+        extras["budget"] = transcript.budget
+    if transcript.hidden_labels:
+        extras["hidden_labels"] = sorted(transcript.hidden_labels)
+    return extras
+
+
+def extras_from_json(given: object, where: str) -> dict[str, Any]:
+    """The same as arguments of Transcript. Raises TranscriptError where it is damaged."""
+    if not isinstance(given, Mapping):
+        return {}
+    try:
+        budget = given.get("budget")
+        return {
+            "dialect": Dialect(given.get("dialect", Dialect.RECORDED.value)),
+            "budget": None if budget is None else int(budget),
+            "hidden_labels": frozenset(map(str, given.get("hidden_labels", ()))),
+        }
+    except (TypeError, ValueError) as error:
+        raise TranscriptError(f"{where}: what `agent export` added is damaged: {error}") from None
+
+
+def workspace_to_json(files: Sequence[EditableFile]) -> list[dict[str, Any]]:
+    """The files before a segment's first call, for writers."""
+    return [
+        {"name": file.name, "lines": list(file.lines), "ranges": [[r.start, r.end] for r in file.ranges]}
+        for file in files
+    ]
+
+
+def workspace_from_json(given: object, where: str) -> list[EditableFile] | None:
+    """The same back; None where there is none. Raises TranscriptError where it is damaged."""
+    if given is None:
+        return None
+    try:
+        if not isinstance(given, list):
+            raise TypeError("not a list")
+        return [
+            EditableFile(
+                str(item["name"]), [str(line) for line in item["lines"]], [Range(*pair) for pair in item["ranges"]]
+            )
+            for item in given
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise TranscriptError(f"{where}: the workspace that `agent export` added is damaged: {error}") from None

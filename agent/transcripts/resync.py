@@ -81,10 +81,21 @@ def content_in_part(call: Call, file: EditableFile, view: View | None, unseen: U
 def edited_lines(arguments: Mapping[str, object]) -> tuple[int, int] | None:
     """First and last line that an edit replaces; for an insertion the last one is before the first."""
     if arguments.get("op") == "insert":
-        after = arguments.get("after_line")
-        return (after + 1, after) if isinstance(after, int) else None
-    first, last = arguments.get("start_line"), arguments.get("end_line")
-    return (first, last) if isinstance(first, int) and isinstance(last, int) and 1 <= first <= last + 1 else None
+        after = _whole(arguments.get("after_line"))
+        return None if after is None else (after + 1, after)
+    first, last = (_whole(arguments.get(key)) for key in ("start_line", "end_line"))
+    return None if first is None or last is None or not 1 <= first <= last + 1 else (first, last)
+
+
+def _whole(value: object) -> int | None:
+    """Line numbers as the editing machine reads them: 12, 12.0 and "12"."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+        return int(number) if number.is_integer() else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _candidates(call: Call, name: str, snapshots: Iterable[Snapshot]) -> Iterator[list[str]]:
