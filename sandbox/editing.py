@@ -162,9 +162,14 @@ class Editor:
     _undo: list[tuple[str, list[str], list[Range]]] = field(default_factory=list, init=False)
 
     @classmethod
-    def of(cls, *files: EditableFile, dialect: Dialect = Dialect.OURS) -> Editor:
+    def of(
+        cls,
+        *files: EditableFile,
+        dialect: Dialect = Dialect.OURS,
+        advise: Callable[[EditableFile], Sequence[str]] | None = None,
+    ) -> Editor:
         """An editor of these files."""
-        return cls({file.name: file for file in files}, dialect)
+        return cls({file.name: file for file in files}, dialect, advise)
 
     @property
     def undo_depth(self) -> int:
@@ -187,7 +192,7 @@ class Editor:
                 return self._insert(file, arguments)
             if op is None:
                 raise _invalid("op is missing; it is one of replace, insert, create", file)
-            raise _invalid(f"unknown op {op!r}; it is one of replace, insert, create", file)
+            raise _invalid(f"unknown op {op!r:.60}; it is one of replace, insert, create", file)
         except _RefusedError as refused:
             return self._refusal(refused)
 
@@ -213,7 +218,7 @@ class Editor:
         """Take back the last `n` accepted edits, or all of them when there are fewer."""
         count = _as_line_number(n)
         if count is None or count < 1:
-            return invalid_arguments("undo", f"n must be a whole number of at least 1, not {n!r}")
+            return invalid_arguments("undo", f"n must be a whole number of at least 1, not {n!r:.60}")
         if not self._undo:
             return Reply("ERROR: Nothing to undo", ok=False, kind="nothing_to_undo")
         restored: list[str] = []
@@ -228,7 +233,14 @@ class Editor:
         short = () if len(restored) == count else (f"only {len(restored)} edit(s) could be taken back, not {count}.",)
         return Reply("\n\n".join([text, *shown, *(f"WARNING: {line}" for line in short)]), warnings=short)
 
-    # -- for those who rebuild a workspace ------------------------------------------------------------------------
+    # -- for those who keep or rebuild a workspace ----------------------------------------------------------------
+
+    def copy(self) -> Editor:
+        """An independent editor in the same state, to try a call on."""
+        files = {name: EditableFile(name, list(file.lines), list(file.ranges)) for name, file in self.files.items()}
+        twin = Editor(files, self.dialect, self.advise)
+        twin._undo = list(self._undo)
+        return twin
 
     def resynchronise(self, file: EditableFile) -> None:
         """Put `file` in place of the one of that name without an entry in the undo stack."""

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import git
 
 _BRANCH = "refs/heads/main"
+_STALE_SECONDS = 60
 _NAME, _EMAIL = "initsearch", "initsearch@localhost"
 
 
@@ -84,7 +86,12 @@ class Repository:
             self._git.update_index("--add", "--cacheinfo", f"100644,{blob},{self._name}")
             commit = str(self._git.commit_tree(self._git.write_tree(), *parents, "-m", message))
             self._git.update_ref(_BRANCH, commit, parent or "0" * 40)
-            staged.replace(self.file)
+            try:
+                staged.replace(self.file)
+            except OSError:
+                if parent is not None:
+                    self._git.update_ref(_BRANCH, parent, commit)
+                raise
         return commit
 
     def tag(self, name: str, commit: str, message: str) -> None:
@@ -122,20 +129,25 @@ class Repository:
             staged.replace(self.file)
 
     def sweep(self) -> None:
-        """Remove temporary files that a crash left beside the file."""
-        for leftover in self.file.parent.glob(f".{self.file.name}.*.tmp"):
-            leftover.unlink()
+        """Remove what a crash left behind: temporary files and git's locks older than any commit takes."""
+        locks = (self.path / ".git").glob("*.lock"), (self.path / ".git" / "refs").glob("**/*.lock")
+        for leftover in (*self.file.parent.glob(f".{self.file.name}.*.tmp"), *locks[0], *locks[1]):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
+                    leftover.unlink()
 
     def _read(self, *command: str) -> str:
         """Run git and return its output as it is, decoded."""
         import git
 
         try:
-            output = self._git.execute(["git", *command], strip_newline_in_stdout=False, stdout_as_string=False)
+            output = self._git.execute(
+                [self._git.GIT_PYTHON_GIT_EXECUTABLE, *command], strip_newline_in_stdout=False, stdout_as_string=False
+            )
         except git.GitCommandNotFound as error:
             raise _missing() from error
         except git.GitCommandError as error:
-            raise WorkspaceError(f"git {command[0]} failed: {str(error.stderr).strip() or error.status}") from error
+            raise WorkspaceError(f"git {command[0]} failed: {_reason(error)}") from error
         assert isinstance(output, bytes)
         return output.decode()
 
@@ -148,14 +160,17 @@ class Repository:
         except git.GitCommandNotFound as error:
             raise _missing() from error
         except git.GitCommandError as error:
-            reason = str(error.stderr).strip() or f"exit status {error.status}"
-            raise WorkspaceWriteFailed(f"git could not write in {self.path}: {reason}") from error
+            raise WorkspaceWriteFailed(f"git could not write in {self.path}: {_reason(error)}") from error
         except OSError as error:
             raise WorkspaceWriteFailed(f"could not write in {self.path}: {error.strerror or error}") from error
 
 
 def _missing() -> GitMissing:
     return GitMissing("git was not found: install it (Debian: apt install git) and make sure that it is on the PATH")
+
+
+def _reason(error: git.GitCommandError) -> str:
+    return str(error.stderr).strip().removeprefix("stderr: ").strip("'") or f"exit status {error.status}"
 
 
 def _git(path: Path) -> git.Git:

@@ -77,6 +77,9 @@ def advise(file: EditableFile) -> list[str]:
 
 
 def _parse(region: str, first_line: int) -> ast.Module | Rejection:
+    if "\0" in region:
+        line = first_line + region.partition("\0")[0].count("\n")
+        return Rejection("syntax", f"line {line} has a NUL byte, which no Python source may hold", line)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

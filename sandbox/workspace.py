@@ -136,18 +136,20 @@ class Workspace:
 
         The same holds for `rewrite` and `undo`.
         """
-        return self._keep(self._editor.edit(arguments), f"Edit: {arguments.get('op')}", {"Kind": "edit"})
+        draft = self._editor.copy()
+        return self._keep(draft, draft.edit(arguments), f"Edit: {arguments.get('op')}", {"Kind": "edit"})
 
     def rewrite(self, content: object) -> Reply:
         """Replace the whole region."""
-        return self._keep(self._editor.rewrite(content), "Rewrite the region", {"Kind": "edit"})
+        draft = self._editor.copy()
+        return self._keep(draft, draft.rewrite(content), "Rewrite the region", {"Kind": "edit"})
 
     def undo(self, n: object = 1) -> Reply:
         """Take back the last `n` accepted edits, in one new commit that restores the older blob."""
-        before = self._editor.undo_depth
-        reply = self._editor.undo(n)
-        count = before - self._editor.undo_depth
-        return self._keep(reply, f"Undo {count} edit(s)", {"Kind": "undo", "Count": str(count)})
+        draft = self._editor.copy()
+        reply = draft.undo(n)
+        count = self._editor.undo_depth - draft.undo_depth
+        return self._keep(draft, reply, f"Undo {count} edit(s)", {"Kind": "undo", "Count": str(count)})
 
     def view(self) -> Reply:
         """Show the region with its surroundings."""
@@ -214,8 +216,7 @@ class Workspace:
             elif commit.trailers["Kind"] == "undo":
                 del undo[len(undo) - int(commit.trailers["Count"]) :]
         self._head = commits[-1].sha
-        self._editor = Editor.of(self._file_at(self._head))
-        self._editor.advise = advise
+        self._editor = Editor.of(self._file_at(self._head), advise=advise)
         for sha in undo:
             former = self._file_at(sha)
             self._editor.remember(former.name, former.lines, former.ranges)
@@ -233,13 +234,12 @@ class Workspace:
         if found != (ours.prefix_sha256, ours.suffix_sha256):
             raise WorkspaceTampered(f"{self._repository.file}: the text outside the editable region has changed")
 
-    def _keep(self, reply: Reply, subject: str, trailers: dict[str, str]) -> Reply:
+    def _keep(self, draft: Editor, reply: Reply, subject: str, trailers: dict[str, str]) -> Reply:
+        """Commit what `draft` holds; only when that has succeeded does it become the state."""
         if reply.ok:
-            try:
-                self._head = self._repository.commit(self.text, parent=self._head, subject=subject, trailers=trailers)
-            except BaseException:
-                self._load()  # What git holds is what happened.
-                raise
+            text = draft.files[SCAFFOLD_NAME].text
+            self._head = self._repository.commit(text, parent=self._head, subject=subject, trailers=trailers)
+            self._editor = draft
         return reply
 
     def _finish_interrupted_write(self) -> None:
