@@ -1,7 +1,8 @@
 """Replies to test and submit, as far as they follow from the calls: the budget line and the refusals.
 
-The public harness changed its wording twice. The oldest prints no budget line and submits by `test(is_final=…,
-use_last=…)`, the next by `test(submit=N)`, the newest by a tool of its own.
+The public harness changed its tools and wording several times. The oldest prints no budget line and submits by
+`test(is_final=…, use_last=…)`, the next by `test(submit=N)`, the newest by a tool of its own. Which wording a segment
+uses is read off its replies; whether a call is refused, and what is counted, is worked out here.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.transcripts.model import Call, Transcript
+from agent.transcripts.model import Call, Segment, Transcript
 
 DEFAULT_BUDGET = 3
 
-_BUDGET_LINE = re.compile(r"^\[Test #(\d+)\] \((\d+) tests? remaining(?:; (.*))?\)$")
-_TRAINING = "only a training run could give its numbers"
+_BUDGET_LINE = re.compile(r"^\[Test #(\d{1,6})\] \((\d{1,6}) tests? remaining(?:; (.*))?\)$")
+_SHORT_WORDING = "No test results yet. Run test() at least once first."
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,11 @@ class TestBook:
     budget: int
     names_any_test: bool
     """Whether the hint in the budget line is the newer one, which lets any test be chosen."""
+    short_wording: bool = False
+    """Whether `test(submit=N)` without a result is refused in the words of the newer `submit` tool."""
     used: int = 0
+    unanswered: int = 0
+    """How many of the counted tests have no recorded reply, so that nobody knows if they were carried out."""
 
     def answer(self, call: Call) -> Answer:
         """Our reply to a test or submit call; counts the test."""
@@ -43,6 +48,14 @@ class TestBook:
         if chosen is None:
             return self._test()
         return self._submit(chosen, by_test=call.tool == "test")
+
+    def settle(self, recorded: str) -> None:
+        """Let the next recorded budget line say how many of the unanswered tests were carried out."""
+        line = _BUDGET_LINE.match(first_line(recorded))
+        if line is not None:
+            if self.used - self.unanswered < int(line[1]) <= self.used:
+                self.used = int(line[1]) - 1
+            self.unanswered = 0
 
     def correct(self, recorded: str) -> None:
         """Take the count from a recorded budget line."""
@@ -70,20 +83,22 @@ class TestBook:
         return Answer(f"[Test #{self.used}] ({left} {'test' if left == 1 else 'tests'} remaining{hint})", whole=False)
 
     def _submit(self, chosen: object, *, by_test: bool) -> Answer:
-        if by_test and chosen == 0 and not isinstance(chosen, bool):
+        long = by_test and not self.short_wording
+        zero = by_test and chosen == 0 and not isinstance(chosen, bool)
+        if zero and (long or self.used):
             return Answer(
                 "ERROR: submit=0 is invalid. To run a new experiment, call test() with NO arguments (omit the submit "
                 "parameter entirely). To submit a previous result, use submit=N where N >= 1.",
                 whole=True,
             )
         if self.used == 0:
-            if by_test:
+            if long:
                 return Answer(
                     "ERROR: No test results yet. You must call test() with NO arguments first to run an experiment. "
                     "Only after that can you use test(submit=N) to submit a result.",
                     whole=True,
                 )
-            return Answer("ERROR: No test results yet. Run test() at least once first.", whole=True)
+            return Answer(f"ERROR: {_SHORT_WORDING}", whole=True)
         if chosen is LAST:
             chosen = self.used
         if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= self.used:
@@ -106,14 +121,15 @@ def submission(call: Call) -> object:
     return None
 
 
-def open_book(transcript: Transcript) -> TestBook:
-    """A book for one segment, with the budget and the wording that this conversation shows."""
-    lines = list(_budget_lines(transcript))
+def open_book(transcript: Transcript, segment: Segment) -> TestBook:
+    """A book for one segment, with the budget and the wording that it shows, or else the whole conversation."""
+    lines = [*_budget_lines(segment), *(line for other in transcript.segments for line in _budget_lines(other))]
     budget = transcript.budget
     if budget is None:
         budget = next((int(line[1]) + int(line[2]) for line in lines), DEFAULT_BUDGET)
     hints = [line[3] for line in lines if line[3]]
-    return TestBook(budget, names_any_test=not hints or "choose" in hints[0])
+    short = any(call.recorded is not None and _SHORT_WORDING in call.recorded for call in segment.calls)
+    return TestBook(budget, names_any_test=not hints or "choose" in hints[0], short_wording=short)
 
 
 def is_budget_line(text: str) -> bool:
@@ -126,7 +142,7 @@ def first_line(text: str) -> str:
     return text.split("\n", 1)[0]
 
 
-def _budget_lines(transcript: Transcript) -> Iterator[re.Match[str]]:
-    for _, call in transcript.calls:
+def _budget_lines(segment: Segment) -> Iterator[re.Match[str]]:
+    for call in segment.calls:
         if call.tool == "test" and call.recorded and (line := _BUDGET_LINE.match(first_line(call.recorded))):
             yield line

@@ -6,6 +6,7 @@ the record kept only a part, the workspace is taken from the next snapshot or vi
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,9 @@ class _SegmentReplay:
         files = initial_files(segment, self._unseen)
         self._editor = Editor.of(*files, dialect=transcript.dialect)
         self._all_files_listed = bool(parse_listings(segment.prompt)) and not segment.prompt_cut
-        self._book = open_book(transcript)
+        self._undone: Editor | None = None
+        """The workspace before a call that has no recorded reply, until a later reply tells if it was carried out."""
+        self._book = open_book(transcript, segment)
         self._prints_budget = any(
             is_budget_line(first_line(call.recorded)) for call in segment.calls if call.recorded is not None
         )
@@ -95,12 +98,30 @@ class _SegmentReplay:
         """Apply one call and compare the replies."""
         for file in self._editor.files.values():
             file.lines = self._unseen.settle(file.lines)
-        result = self._judge(call)
+        result = self._judge_in_doubt(call)
         if result.verdict in ("exact", "prefix") and call.region_sha256 is not None:
             ours = region_sha256(next(iter(self._editor.files.values())).range_text())
             if ours != call.region_sha256:
                 reason = f"the region's hash: recorded {call.region_sha256[:12]}…, ours {ours[:12]}…"
                 return Comparison("differs", reason, result.replayed)
+        return result
+
+    def _judge_in_doubt(self, call: Call) -> Comparison:
+        """Judge a call; after one without a recorded reply, which may or may not have been carried out, try both."""
+        if call.tool not in ("edit", "undo"):
+            return self._judge(call)
+        undone, self._undone = self._undone, None
+        if call.recorded is None:
+            self._undone = undone or copy.deepcopy(self._editor)
+            return self._judge(call)
+        result = self._judge(call)
+        if result.verdict != "differs" or undone is None:
+            return result
+        done, self._editor = self._editor, undone
+        other = self._judge(call)
+        if other.verdict != "differs":
+            return other
+        self._editor = done
         return result
 
     def _judge(self, call: Call) -> Comparison:
@@ -126,7 +147,11 @@ class _SegmentReplay:
         recorded = call.recorded
         if self._dialect is Dialect.OURS and recorded is not None and _needs_the_candidate(recorded):
             return Comparison("unverifiable", CHECKED, "")
+        if recorded is not None:
+            self._book.settle(recorded)
         answer = self._book.answer(call)
+        if recorded is None and not answer.whole:
+            self._book.unanswered += 1
         if answer.whole or recorded is None:
             result = compare(call, answer.text, self._unseen)
         elif first_line(recorded) == answer.text or (call.recorded_cut and answer.text.startswith(recorded)):
