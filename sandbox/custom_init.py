@@ -13,6 +13,7 @@ Sequential(conv1x1, bn)), mobilenetv2 of InvertedResidual (conv, a Sequential; u
 # ruff: noqa: F401 (the region may use every name imported here)
 import argparse
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def initialize_weights(model: nn.Module, config: dict[str, str | int]) -> None:
 
 def main() -> None:
     """Run one task by hand and print its learning curve; no budget is spent and nothing is recorded."""
-    from benchmark.data import NUM_CLASSES, load_dataset
+    from benchmark.data import NUM_CLASSES, DataError, load_dataset
     from benchmark.report_lines import final_metrics_lines, train_metrics_line
     from benchmark.tasks import Recipe
     from benchmark.train import train
@@ -57,10 +58,16 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--data-root", help="folder with the data set's files, if they are not in a usual place")
+    parser.add_argument("--data-root", type=Path, help="folder with the data set, if it is not in a usual place")
+    parser.add_argument("--download", action="store_true", help="fetch the data set if it is nowhere")
     args = parser.parse_args()
+    if args.epochs < 1 or args.batch_size < 1:
+        parser.error("--epochs and --batch-size must be at least 1")
+    try:
+        dataset = load_dataset(args.dataset, data_root=args.data_root, download=args.download)
+    except DataError as error:
+        parser.exit(1, f"{error}\n")
 
-    dataset = load_dataset(args.dataset, data_root=args.data_root)
     torch.manual_seed(args.seed)
     model = build_model(args.arch, dataset.num_classes)
     initialize_weights(model, init_config(model, args.arch, dataset.num_classes))

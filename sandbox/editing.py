@@ -200,6 +200,8 @@ class Editor:
         """Replace the whole first editable range. Ours only: no line number can be stale."""
         try:
             file = self._file_for_tool("rewrite", filename)
+            if not file.ranges:
+                raise _RefusedError(f"ERROR: {file.name} has no editable range", "outside_region", file)
             new = self._content(content, file, "rewrite")
             whole = file.ranges[0]
             done = f"OK: Rewrote the editable range with {len(new)} line(s) in {file.name}."
@@ -270,9 +272,9 @@ class Editor:
         return self.files[name]
 
     def _file_for_tool(self, tool: str, filename: str | None) -> EditableFile:
-        file = next(iter(self.files.values())) if filename is None else self.files.get(filename)
+        file = next(iter(self.files.values()), None) if filename is None else self.files.get(filename)
         if file is None:
-            detail = f"no file {filename!r}; there is {', '.join(self.files)}"
+            detail = f"no file {filename!r}; there is {', '.join(self.files) or 'none'}"
             raise _RefusedError(invalid_arguments(tool, detail).text, "invalid_arguments")
         return file
 

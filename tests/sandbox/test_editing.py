@@ -375,3 +375,11 @@ def test_the_replies_for_calls_that_reach_no_tool() -> None:
     assert unknown_tool("read").text == "ERROR: Unknown tool 'read'"
     assert invalid_arguments("edit", "why").text == "ERROR: Invalid arguments for 'edit': why"
     assert unparseable_arguments("why").text == "ERROR: Failed to parse tool arguments: why"
+
+
+def test_an_editor_without_anything_to_edit_answers_all_the_same() -> None:
+    assert Editor.of().view().kind == "invalid_arguments"
+    assert Editor.of().edit({"op": "replace", "filename": NAME}).kind == "not_allowed"
+    locked = Editor.of(EditableFile(NAME, ["a"], []))
+    assert locked.rewrite("b").text == "ERROR: pkg/strategy.py has no editable range"
+    assert locked.view().text == "[Current file: pkg/strategy.py | editable: (none) | total: 1 lines]"

@@ -128,3 +128,22 @@ def test_the_scaffold_runs_by_hand() -> None:
     assert lines[0].startswith("TRAIN_METRICS: epoch=1 train_loss=")
     assert lines[-2:][0] == "Final metrics (resnet20-tiny):"
     assert lines[-1].startswith("test_acc_resnet20-tiny=")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--epochs", "0"], "--epochs and --batch-size must be at least 1"),
+        (["--arch", "alexnet"], "invalid choice: 'alexnet'"),
+        (["--dataset", "cifar10", "--data-root", "/nonexistent/data"], "/nonexistent/data"),
+    ],
+)
+def test_a_wrong_command_line_ends_with_a_sentence(
+    arguments: list[str], complaint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("benchmark.data", reason="the data loaders are not there yet")
+    monkeypatch.setattr(sys, "argv", ["custom_init", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        custom_init.main()
+    assert caught.value.code in (1, 2)
+    assert complaint in capsys.readouterr().err
