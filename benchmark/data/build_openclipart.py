@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -39,23 +40,28 @@ averages is at most this, in units of 1/255. Outside `shapes/stars`, which has 1
 def read_pictures(source: Path) -> tuple[list[str], UInt8Array]:
     """Paths below `source`, sorted, and their pictures (N, 3, 32, 32).
 
-    Leaves out links, blanks and specks, excluded folders, folders too small to become a class, pictures too large to decode.
+    Leaves out links, blanks and specks, pictures too large to decode, excluded folders, and folders too small to
+    become a class.
     """
     by_folder: dict[str, list[Path]] = {}
     for path in source.rglob("*.png"):
         folder = path.parent.relative_to(source).as_posix()
         if folder not in EXCLUDED and not path.is_symlink():
             by_folder.setdefault(folder, []).append(path)
-    names, pictures = [], []
-    for path in sorted(path for paths in by_folder.values() if len(paths) >= SMALLEST_CLASS for path in paths):
-        rgba = read_rgba(path)
-        if rgba is None:
-            continue
-        picture = shrink(rgba)
-        if ink(picture) >= INK_PIXELS:
-            names.append(path.relative_to(source).as_posix())
-            pictures.append(picture)
-    return names, np.stack(pictures)
+    paths = sorted(path for paths in by_folder.values() if len(paths) >= SMALLEST_CLASS for path in paths)
+    with ThreadPoolExecutor() as pool:
+        pictures = list(pool.map(read_picture, paths))
+    kept = {path: picture for path, picture in zip(paths, pictures, strict=True) if picture is not None}
+    return [path.relative_to(source).as_posix() for path in kept], np.stack(list(kept.values()))
+
+
+def read_picture(path: Path) -> UInt8Array | None:
+    """The PNG at `path` as (3, 32, 32), or None when it is too large to decode, blank, or a speck."""
+    rgba = read_rgba(path)
+    if rgba is None:
+        return None
+    picture = shrink(rgba)
+    return picture if ink(picture) >= INK_PIXELS else None
 
 
 def ink(picture: UInt8Array) -> int:

@@ -25,10 +25,20 @@ FILES = {
 ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
 
 
-def _torchvision_class(name: str) -> Any:
-    from torchvision import datasets
+def torchvision_datasets() -> Any:
+    """The module torchvision.datasets; raises DataError when torchvision does not fit the torch that is installed."""
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:
+        raise DataError(
+            f"torchvision cannot be imported ({error}): it must be built for the torch that is installed, so install "
+            "both from the same package index"
+        ) from error
+    return datasets
 
-    return {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+
+def _torchvision_class(name: str) -> Any:
+    return getattr(torchvision_datasets(), {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}[name])
 
 
 CLASSES: dict[str, Callable[[], Any]] = {name: partial(_torchvision_class, name) for name in FOLDERS}

@@ -155,9 +155,7 @@ def _not_found(name: str, looked: list[str]) -> str:
 def _download(name: str, root: Path) -> Path:
     """Fetch `name` into `root` with torchvision, which checks the archive's md5; returns the folder of its files."""
     if name == "fmnist":
-        from torchvision import datasets
-
-        dataset_class, folder = datasets.FashionMNIST, root / "FashionMNIST" / "raw"
+        dataset_class, folder = cifar.torchvision_datasets().FashionMNIST, root / "FashionMNIST" / "raw"
     else:
         dataset_class, folder = cifar.CLASSES[name](), root / cifar.FOLDERS[name]
     try:

@@ -59,12 +59,13 @@ def shrink(rgba: UInt8Array) -> UInt8Array:
     square = max(height, width)
     rows = area_weights(height, (square - height) // 2, square)
     columns = area_weights(width, (square - width) // 2, square)
-    alpha = rgba[:, :, 3].astype(np.int64)
+    alpha = rgba[:, :, 3].astype(np.uint16)
     unit = 255 * square * square
     out = np.empty((3, SIDE, SIDE), dtype=np.uint8)
     for channel in range(3):
         # Darkness times alpha: padding and transparent pixels are white, hence zero, and need no storage.
-        darkness = (255 - rgba[:, :, channel].astype(np.int64)) * alpha
+        # It is at most 255² = 65,025, which uint16 holds.
+        darkness = (255 - rgba[:, :, channel]) * alpha
         total = (rows @ darkness.astype(np.float64) @ columns.T).astype(np.int64)
         white_minus = 255 * unit - total
         out[channel] = (2 * white_minus + unit) // (2 * unit)
