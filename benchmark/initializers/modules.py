@@ -1,0 +1,230 @@
+"""Initialisers of one layer: they set `module.weight` by their formula and `module.bias` to a constant.
+
+Names, arguments and defaults of the first group are those of MMEngine 0.10.7, and so are the numbers for a given seed.
+A module without weight or bias, or with None or an empty tensor there, is left as it is. Like `tensors`, the functions
+use no names but torch, nn, math and each other, so that their source can be copied into a region text.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmark.initializers.tensors import (
+    delta_orthogonal_,
+    dirac_,
+    orthogonal_,
+    trunc_normal_,
+    variance_scaling_,
+    zero_ones_,
+)
+
+
+def tensor_of(module: nn.Module, name: str) -> torch.Tensor | None:
+    """`module.weight` or `module.bias` where that is a tensor with elements, else None."""
+    value = getattr(module, name, None)
+    return value if isinstance(value, torch.Tensor) and value.numel() > 0 else None
+
+
+def fill_bias(module: nn.Module, bias: float) -> None:
+    """Set the module's bias, if it has one, to a constant."""
+    tensor = tensor_of(module, "bias")
+    if tensor is not None:
+        nn.init.constant_(tensor, bias)
+
+
+def constant_init(module: nn.Module, val: float, bias: float = 0) -> None:
+    """weight = val, bias = bias."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        nn.init.constant_(weight, val)
+    fill_bias(module, bias)
+
+
+def xavier_init(module: nn.Module, gain: float = 1, bias: float = 0, distribution: str = "normal") -> None:
+    """Weight of variance gain² · 2 / (fan_in + fan_out), "normal" or "uniform".
+
+    Source: Glorot & Bengio 2010, "Understanding the difficulty of training deep feedforward neural networks", eq. 16.
+    """
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        draw = nn.init.xavier_uniform_ if distribution == "uniform" else nn.init.xavier_normal_
+        draw(weight, gain=gain)
+    fill_bias(module, bias)
+
+
+def normal_init(module: nn.Module, mean: float = 0, std: float = 1, bias: float = 0) -> None:
+    """Weight from N(mean, std²)."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        nn.init.normal_(weight, mean, std)
+    fill_bias(module, bias)
+
+
+def trunc_normal_init(
+    module: nn.Module, mean: float = 0, std: float = 1, a: float = -2, b: float = 2, bias: float = 0
+) -> None:
+    """Weight from N(mean, std²) restricted to [a, b]; the bounds are absolute, not in units of std."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        trunc_normal_(weight, mean, std, a, b)
+    fill_bias(module, bias)
+
+
+def uniform_init(module: nn.Module, a: float = 0, b: float = 1, bias: float = 0) -> None:
+    """Weight from U(a, b)."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        nn.init.uniform_(weight, a, b)
+    fill_bias(module, bias)
+
+
+def kaiming_init(
+    module: nn.Module,
+    a: float = 0,
+    mode: str = "fan_out",
+    nonlinearity: str = "relu",
+    bias: float = 0,
+    distribution: str = "normal",
+    groups_correct: bool = False,
+) -> None:
+    """Weight of variance gain² / fan, with torch's gain for the nonlinearity (√2 for ReLU), "normal" or "uniform".
+
+    torch counts the fan_out of a grouped convolution `groups` times too large (PyTorch issue 23854), which makes a
+    depthwise layer's weights √groups too small; `groups_correct` puts that right, for mode "fan_out".
+    Source: He et al. 2015, "Delving Deep into Rectifiers", equations 10 and 14.
+    """
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        draw = nn.init.kaiming_uniform_ if distribution == "uniform" else nn.init.kaiming_normal_
+        draw(weight, a=a, mode=mode, nonlinearity=nonlinearity)  # type: ignore[arg-type]
+        if groups_correct and mode == "fan_out":
+            with torch.no_grad():
+                weight.mul_(math.sqrt(getattr(module, "groups", 1)))
+    fill_bias(module, bias)
+
+
+def caffe2_xavier_init(module: nn.Module, bias: float = 0) -> None:
+    """Caffe2's XavierFill: U(-l, l) with l = √(3 / fan_in), i.e. kaiming uniform with a = 1 and fan_in."""
+    kaiming_init(module, a=1, mode="fan_in", nonlinearity="leaky_relu", bias=bias, distribution="uniform")
+
+
+def bias_init_with_prob(prior_prob: float) -> float:
+    """The bias b for which sigmoid(b) = prior_prob: -log((1 - p) / p).
+
+    Source: Lin et al. 2017, "Focal Loss for Dense Object Detection", section 4.1.
+    """
+    return float(-np.log((1 - prior_prob) / prior_prob))
+
+
+def zero_module(module: nn.Module) -> nn.Module:
+    """Set every parameter of a module to zero and return it: makes the end of a residual branch silent.
+
+    Source: Dhariwal & Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis" (code), after Fixup's first rule.
+    """
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.zero_()
+    return module
+
+
+# Beyond MMEngine.
+
+
+def orthogonal_init(module: nn.Module, gain: float = 1, bias: float = 0) -> None:
+    """Weight with orthonormal rows or columns, times gain: see `tensors.orthogonal_`."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        orthogonal_(weight, gain)
+    fill_bias(module, bias)
+
+
+def delta_orthogonal_init(module: nn.Module, gain: float = 1, bias: float = 0) -> None:
+    """An orthogonal matrix at the kernel's centre, zero elsewhere: see `tensors.delta_orthogonal_`."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        delta_orthogonal_(weight, gain, getattr(module, "groups", 1))
+    fill_bias(module, bias)
+
+
+def dirac_init(module: nn.Module, bias: float = 0) -> None:
+    """Channels pass through unchanged, as far as there are as many: see `tensors.dirac_`."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        dirac_(weight, getattr(module, "groups", 1))
+    fill_bias(module, bias)
+
+
+def lecun_normal_init(module: nn.Module, bias: float = 0) -> None:
+    """Weight from N(0, 1 / fan_in), not cut. Source: LeCun et al. 1998, "Efficient BackProp", section 4.6."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        variance_scaling_(weight, 1.0, "fan_in", "normal", getattr(module, "groups", 1))
+    fill_bias(module, bias)
+
+
+def variance_scaling_init(
+    module: nn.Module,
+    scale: float = 1,
+    mode: str = "fan_in",
+    distribution: str = "truncated_normal",
+    bias: float = 0,
+) -> None:
+    """Weight of variance scale / fan, groups counted: see `tensors.variance_scaling_`."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        variance_scaling_(weight, scale, mode, distribution, getattr(module, "groups", 1))
+    fill_bias(module, bias)
+
+
+def zero_ones_init(module: nn.Module, bias: float = 0) -> None:
+    """ZerO, zeros and ones up to a factor: see `tensors.zero_ones_`."""
+    weight = tensor_of(module, "weight")
+    if weight is not None:
+        zero_ones_(weight, getattr(module, "groups", 1))
+    fill_bias(module, bias)
+
+
+def branch_weights(block: nn.Module) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """The matrices and kernels, in order, and the last norm's weight, of a residual block's branch.
+
+    The branch is the block without its children called `shortcut` or `downsample`.
+    """
+    layers: list[torch.Tensor] = []
+    norm = None
+    for name, child in block.named_children():
+        for module in child.modules() if name not in ("shortcut", "downsample") else ():
+            weight = tensor_of(module, "weight")
+            if weight is not None and isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+                norm = weight
+            elif weight is not None and weight.dim() > 1:
+                layers.append(weight)
+    return layers, norm
+
+
+def fixup_init(blocks: list[nn.Module]) -> list[torch.Tensor]:
+    """Scale what is there so that the sum of L residual branches neither grows with L nor is felt at step 0.
+
+    `blocks` are all residual blocks of the network, already initialised otherwise; those whose `use_residual` (or
+    `use_res_connect`) is False have no skip and are left out. With a norm in the branch: its last layer × L^-½ and the
+    last norm's weight 0. Without: the paper's rules 1 and 2, the last of m layers 0 and the others × L^(-1/(2m-2)).
+    The paper's scalar biases and multipliers would change the network and are left out.
+    Returns the tensors that were scaled or zeroed.
+    Source: Zhang et al. 2019, "Fixup Initialization", section 3.
+    """
+    touched: list[torch.Tensor] = []
+    skipping = [block for block in blocks if getattr(block, "use_residual", getattr(block, "use_res_connect", True))]
+    with torch.no_grad():
+        for block in skipping:
+            layers, norm = branch_weights(block)
+            if norm is None:
+                for layer in layers[:-1]:
+                    touched.append(layer.mul_(len(skipping) ** (-1 / (2 * len(layers) - 2))))
+                touched += [last.zero_() for last in layers[-1:]]
+            else:
+                touched += [last.mul_(len(skipping) ** -0.5) for last in layers[-1:]]
+                touched.append(norm.zero_())
+    return touched

@@ -1,0 +1,363 @@
+"""The registry: what an entry of an `init_cfg` can be, with its arguments, their defaults and their checks.
+
+A rule is a frozen dataclass; its fields are the keys that the entry may have. Names and defaults of the first eight are
+those of MMEngine 0.10.7, and so is the sentence with which a rule appears in the log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar, Union
+
+import torch
+from torch import nn
+
+from benchmark.initializers import modules
+from benchmark.initializers.errors import InitArgumentError, InitConfigError
+
+Distribution = Literal["normal", "uniform"]
+FanMode = Literal["fan_in", "fan_out"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What all rules share: checked arguments and a sentence for the log."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            _check(field.name, getattr(self, field.name), hints[field.name])
+
+    def describe(self) -> str:
+        """The sentence that the log gives for the parameters that this rule set."""
+        return type(self).__name__
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingRule(Rule):
+    """A rule for the modules of certain classes."""
+
+    layer: str | list[str] | None = None
+    """Class names; a module matches by the name of its class or of a direct base class of it."""
+
+    function: ClassVar[Callable[..., Any]]
+    """What it does, as a plain function, from `modules`."""
+    min_dims: ClassVar[int] = 0
+    """Dimensions that a weight must have for the formula to make sense: two where it needs a fan or a matrix."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names in `layer`, as a tuple."""
+        if self.layer is None:
+            return ()
+        return (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
+
+    def matches(self, module: nn.Module) -> bool:
+        """Whether `layer` names the module's class or a direct base class of it."""
+        return not names_of(type(module)).isdisjoint(self.layers)
+
+    def apply(self, targets: list[nn.Module]) -> list[torch.Tensor]:
+        """Initialise the modules in this order; returns the tensors that were set."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRule(MatchingRule):
+    """A rule that sets the weight of each matching module by a formula and its bias to a constant."""
+
+    bias: float = 0
+    bias_prob: float | None = None
+    """The probability that the bias stands for, through a sigmoid; it wins over `bias`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.bias_prob is not None and not 0 < self.bias_prob < 1:
+            raise InitConfigError(f"bias_prob must lie between 0 and 1, not {self.bias_prob}")
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of `function` in the order of the log: the formula's own, then the bias."""
+        common = {field.name for field in dataclasses.fields(LayerRule)}
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name not in common}
+        return {**own, "bias": self.bias if self.bias_prob is None else modules.bias_init_with_prob(self.bias_prob)}
+
+    def describe(self) -> str:
+        """As MMEngine logs it: `XavierInit: gain=1, distribution=normal, bias=0`."""
+        return f"{type(self).__name__}: " + ", ".join(f"{name}={value}" for name, value in self.arguments().items())
+
+    def apply(self, targets: list[nn.Module]) -> list[torch.Tensor]:
+        """Initialise each module; returns the weights and biases that were set."""
+        touched: list[torch.Tensor] = []
+        for module in targets:
+            type(self).function(module, **self.arguments())
+            touched += [
+                tensor for name in ("weight", "bias") if isinstance(tensor := getattr(module, name, None), torch.Tensor)
+            ]
+        return touched
+
+
+INITIALIZERS: dict[str, type[Rule]] = {}
+"""The rules by the name that `type` gives in a config."""
+
+_R = TypeVar("_R", bound=type[Rule])
+
+
+def register(name: str) -> Callable[[_R], _R]:
+    """Class decorator: makes a rule available as `dict(type=name, …)`. Raises ValueError for a name that is taken."""
+
+    def add(rule: _R) -> _R:
+        if name in INITIALIZERS:
+            raise ValueError(f"an initialiser called {name!r} is registered already")
+        INITIALIZERS[name] = rule
+        return rule
+
+    return add
+
+
+@register("Constant")
+@dataclass(frozen=True, kw_only=True)
+class ConstantInit(LayerRule):
+    """Weight = val, bias = bias."""
+
+    val: float
+    function = modules.constant_init
+
+
+@register("Xavier")
+@dataclass(frozen=True, kw_only=True)
+class XavierInit(LayerRule):
+    """Glorot & Bengio 2010: variance gain² · 2 / (fan_in + fan_out)."""
+
+    gain: float = 1
+    distribution: Distribution = "normal"
+    function = modules.xavier_init
+    min_dims = 2
+
+
+@register("Normal")
+@dataclass(frozen=True, kw_only=True)
+class NormalInit(LayerRule):
+    """N(mean, std²)."""
+
+    mean: float = 0
+    std: float = 1
+    function = modules.normal_init
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.std >= 0:
+            raise InitConfigError(f"std must not be negative, it is {self.std}")
+
+
+@register("TruncNormal")
+@dataclass(frozen=True, kw_only=True)
+class TruncNormalInit(LayerRule):
+    """N(mean, std²) restricted to [a, b], both absolute."""
+
+    a: float = -2
+    b: float = 2
+    mean: float = 0
+    std: float = 1
+    function = modules.trunc_normal_init
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.std > 0:
+            raise InitConfigError(f"std must be positive, it is {self.std}")
+        _check_bounds(self.a, self.b)
+
+
+@register("Uniform")
+@dataclass(frozen=True, kw_only=True)
+class UniformInit(LayerRule):
+    """U(a, b)."""
+
+    a: float = 0
+    b: float = 1
+    function = modules.uniform_init
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_bounds(self.a, self.b)
+
+
+@register("Kaiming")
+@dataclass(frozen=True, kw_only=True)
+class KaimingInit(LayerRule):
+    """He et al. 2015: variance gain² / fan. `groups_correct` is ours: see `modules.kaiming_init`."""
+
+    a: float = 0
+    mode: FanMode = "fan_out"
+    nonlinearity: str = "relu"
+    distribution: Distribution = "normal"
+    groups_correct: bool = False
+    function = modules.kaiming_init
+    min_dims = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            nn.init.calculate_gain(self.nonlinearity, self.a)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise InitConfigError(f"nonlinearity: {error}") from error
+
+    def arguments(self) -> dict[str, Any]:
+        """Leaves out `groups_correct` where it is off, so that the log reads as MMEngine's."""
+        arguments = super().arguments()
+        if not self.groups_correct:
+            del arguments["groups_correct"]
+        return arguments
+
+    def describe(self) -> str:
+        """With the stray space that MMEngine's sentence has before one of its equals signs."""
+        return super().describe().replace("distribution=", "distribution =")
+
+
+@register("Caffe2Xavier")
+@dataclass(frozen=True, kw_only=True)
+class Caffe2XavierInit(LayerRule):
+    """Caffe2's XavierFill, i.e. Kaiming uniform with a = 1 and fan_in."""
+
+    function = modules.caffe2_xavier_init
+    min_dims = 2
+
+    def describe(self) -> str:
+        """MMEngine spells out the Kaiming rule that it stands for."""
+        spelt_out = KaimingInit(
+            a=1, mode="fan_in", nonlinearity="leaky_relu", distribution="uniform", bias=self.arguments()["bias"]
+        )
+        return spelt_out.describe().replace("KaimingInit", "Caffe2XavierInit")
+
+
+@register("Pretrained")
+@dataclass(frozen=True, kw_only=True)
+class PretrainedInit(Rule):
+    """Load a checkpoint, after all other rules: see `pretrained.load_pretrained`. It takes no `layer`."""
+
+    checkpoint: str
+    prefix: str | None = None
+    map_location: str = "cpu"
+
+    def describe(self) -> str:
+        """As MMEngine logs it."""
+        return f"PretrainedInit: load from {self.checkpoint}"
+
+
+# Beyond MMEngine.
+
+
+@register("Orthogonal")
+@dataclass(frozen=True, kw_only=True)
+class OrthogonalInit(LayerRule):
+    """Saxe et al. 2013: orthonormal rows or columns, times gain."""
+
+    gain: float = 1
+    function = modules.orthogonal_init
+    min_dims = 2
+
+
+@register("DeltaOrthogonal")
+@dataclass(frozen=True, kw_only=True)
+class DeltaOrthogonalInit(LayerRule):
+    """Xiao et al. 2018: an orthogonal matrix at the kernel's centre, times gain."""
+
+    gain: float = 1
+    function = modules.delta_orthogonal_init
+    min_dims = 2
+
+
+@register("Dirac")
+@dataclass(frozen=True, kw_only=True)
+class DiracInit(LayerRule):
+    """Channels pass through unchanged."""
+
+    function = modules.dirac_init
+    min_dims = 2
+
+
+@register("LecunNormal")
+@dataclass(frozen=True, kw_only=True)
+class LecunNormalInit(LayerRule):
+    """N(0, 1 / fan_in)."""
+
+    function = modules.lecun_normal_init
+    min_dims = 2
+
+
+@register("VarianceScaling")
+@dataclass(frozen=True, kw_only=True)
+class VarianceScalingInit(LayerRule):
+    """Variance scale / fan, for fan_in, fan_out or their mean; groups are counted."""
+
+    scale: float = 1
+    mode: Literal["fan_in", "fan_out", "fan_avg"] = "fan_in"
+    distribution: Literal["truncated_normal", "normal", "uniform"] = "truncated_normal"
+    function = modules.variance_scaling_init
+    min_dims = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.scale > 0:
+            raise InitConfigError(f"scale must be positive, it is {self.scale}")
+
+
+@register("ZerO")
+@dataclass(frozen=True, kw_only=True)
+class ZerOInit(LayerRule):
+    """Zhao et al. 2021: partial identities and Hadamard columns, no random numbers."""
+
+    function = modules.zero_ones_init
+    min_dims = 2
+
+
+@register("Fixup")
+@dataclass(frozen=True, kw_only=True)
+class FixupInit(MatchingRule):
+    """Zhang et al. 2019, on residual blocks that earlier rules have initialised. `layer` names the blocks' classes."""
+
+    function = modules.fixup_init
+
+    def apply(self, targets: list[nn.Module]) -> list[torch.Tensor]:
+        """Scale the blocks' branches; returns the tensors that were scaled or zeroed."""
+        return modules.fixup_init(targets)
+
+
+def names_of(module_class: type) -> set[str]:
+    """The names of a class and of its direct base classes; MMEngine looks no further up."""
+    return {module_class.__name__, *(base.__name__ for base in module_class.__bases__)}
+
+
+def _check_bounds(a: float, b: float) -> None:
+    if not a <= b:
+        raise InitConfigError(f"the lower bound a={a} lies above the upper bound b={b}")
+
+
+def _check(name: str, value: object, hint: Any) -> None:
+    """Raise InitArgumentError unless the value has the annotated type. A whole number is a float; a bool is not."""
+    options = (
+        typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is Union else (hint,)
+    )
+    if not any(_is_a(value, option) for option in options):
+        wanted = " or ".join(_spell(option) for option in options)
+        raise InitArgumentError(f"{name} must be {wanted}, not {value!r} ({type(value).__name__})")
+
+
+def _is_a(value: object, kind: Any) -> bool:
+    if typing.get_origin(kind) is Literal:
+        return value in typing.get_args(kind)
+    if typing.get_origin(kind) is list:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _spell(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(repr(choice) for choice in typing.get_args(kind))
+    if typing.get_origin(kind) is list:
+        return "a list of strings"
+    return {float: "a number", str: "a string", bool: "True or False", type(None): "None"}.get(kind, str(kind))
