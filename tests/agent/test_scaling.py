@@ -204,7 +204,7 @@ _LINES = (
     "{name} = width**-{literal}",
     "{name} = (width ** {literal}, 0.5 * 2.5)",
     "f('é', {literal}**2, {name}=3)  # scale: 0.01..100",
-    "def {name}(a, b={literal}): return-{literal}  # scale: -5..5",
+    "def {name}(a, b={literal}): return -{literal}  # scale: -5..5",
     "{name} *= {literal}",
     "{name} = {literal}  # scale: off",
 )
