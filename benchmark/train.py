@@ -147,7 +147,7 @@ def train(
             curve.append(metrics)
             if on_epoch is not None:
                 on_epoch(metrics)
-            if not (math.isfinite(metrics.train_loss) and math.isfinite(metrics.test_loss)):
+            if not (math.isfinite(metrics.train_loss) and math.isfinite(metrics.test_loss) and _all_finite(model)):
                 status = "diverged"
                 break
     return TrainingOutcome(tuple(curve), step_zero, status, time.perf_counter() - started)
@@ -163,6 +163,11 @@ def _batches(count: int, batch_size: int, generator: torch.Generator) -> list[Te
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]
     return batches
+
+
+def _all_finite(model: nn.Module) -> bool:
+    """Whether every parameter and buffer is finite: a ReLU can hide a NaN from the loss, but not from these."""
+    return all(bool(tensor.isfinite().all()) for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _correct(logits: Tensor, labels: Tensor) -> Tensor:
