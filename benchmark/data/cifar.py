@@ -1,15 +1,16 @@
-"""CIFAR-10 and CIFAR-100 through torchvision, whose classes know the file names and their md5.
+"""CIFAR-10 and CIFAR-100 from the python version's files, each checked against its md5 before it is unpickled.
 
-The files are pickles, so they are checked before anything unpickles them; here once more than in torchvision, because
-torchvision says "not found or corrupted" without saying which, or which file. (Krizhevsky 2009, technical report.)
+Files, folders and md5 are those that torchvision's classes expect, so either reads what the other downloaded. The bytes
+that are unpickled are the very bytes that were checked. (Krizhevsky 2009, "Learning multiple layers of features from
+tiny images"; format: https://www.cs.toronto.edu/~kriz/cifar.html.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,65 +18,92 @@ import numpy as np
 
 from benchmark.data.dataset import DataError, UInt8Array
 
-FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
-FILES = {
-    "cifar10": (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"),
-    "cifar100": ("train", "test", "meta"),
+
+@dataclass(frozen=True)
+class CifarFiles:
+    """What a set consists of: a folder, and file names with their md5."""
+
+    folder: str
+    archive: str
+    train: Mapping[str, str]
+    test: Mapping[str, str]
+    meta: Mapping[str, str]
+    labels_key: str
+    names_key: str
+
+    @property
+    def filenames(self) -> tuple[str, ...]:
+        """All files that must be there."""
+        return (*self.train, *self.test, *self.meta)
+
+
+CIFAR: dict[str, CifarFiles] = {
+    "cifar10": CifarFiles(
+        folder="cifar-10-batches-py",
+        archive="cifar-10-python.tar.gz",
+        train={
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+        },
+        test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+        meta={"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"},
+        labels_key="labels",
+        names_key="label_names",
+    ),
+    "cifar100": CifarFiles(
+        folder="cifar-100-python",
+        archive="cifar-100-python.tar.gz",
+        train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+        test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+        meta={"meta": "7973b15100ade9c7d40fb424638fde48"},
+        labels_key="fine_labels",
+        names_key="fine_label_names",
+    ),
 }
-ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
+"""A test that writes small files of its own puts their checksums here (`tests/benchmark/data_files.py`)."""
 
 
-def torchvision_datasets() -> Any:
-    """The module torchvision.datasets; raises DataError when torchvision does not fit the torch that is installed."""
-    try:
-        from torchvision import datasets
-    except (ImportError, RuntimeError) as error:
-        raise DataError(
-            f"torchvision cannot be imported ({error}): it must be built for the torch that is installed, so install "
-            "both from the same package index"
-        ) from error
-    return datasets
+def read_cifar(folder: Path, files: CifarFiles) -> tuple[dict[str, UInt8Array], tuple[str, ...]]:
+    """Arrays (images (N, 3, 32, 32), labels (N,), uint8) and class names from `folder`.
 
-
-def _torchvision_class(name: str) -> Any:
-    return getattr(torchvision_datasets(), {"cifar10": "CIFAR10", "cifar100": "CIFAR100"}[name])
-
-
-CLASSES: dict[str, Callable[[], Any]] = {name: partial(_torchvision_class, name) for name in FOLDERS}
-"""Gives the torchvision class of a set, imported when called. A test with small files of its own puts a subclass with
-other checksums (`train_list`, `test_list`, `meta`) here."""
-
-
-def check_files(folder: Path, dataset_class: Any) -> None:
-    """Compare every file of `dataset_class` in `folder` with its md5; raises DataError naming the first bad one."""
-    meta = (dataset_class.meta["filename"], dataset_class.meta["md5"])
-    for filename, md5 in (*dataset_class.train_list, *dataset_class.test_list, meta):
-        path = folder / filename
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
-        if found != md5:
-            raise DataError(f"{path} is corrupt: its md5 is {found}, expected {md5}; delete it and fetch it again")
-
-
-def read_cifar(root: Path, dataset_class: Any) -> tuple[dict[str, UInt8Array], tuple[str, ...]]:
-    """Arrays (images (N, 3, 32, 32), labels (N,), uint8) and class names from `root`, torchvision's root folder.
-
-    Raises DataError when a file cannot be read, is not the one whose md5 `dataset_class` lists, or holds something
-    else than pictures.
+    Raises DataError when a file cannot be read, has another md5 than `files` lists, or holds no pictures.
     """
-    check_files(root / dataset_class.base_folder, dataset_class)
+    # Every file is checked before the first one is unpickled.
+    content = {
+        filename: _read_checked(folder / filename, md5)
+        for group in (files.train, files.test, files.meta)
+        for filename, md5 in group.items()
+    }
     arrays: dict[str, UInt8Array] = {}
-    class_names: tuple[str, ...] = ()
-    for split in ("train", "test"):
-        try:
-            half = dataset_class(root, train=split == "train")
-            # torchvision hands out (N, 32, 32, 3), a transposed view of what the file holds.
-            arrays[f"{split}_images"] = np.ascontiguousarray(half.data.transpose(0, 3, 1, 2))
-            arrays[f"{split}_labels"] = np.asarray(half.targets, dtype=np.uint8)
-            class_names = tuple(half.classes)
-        except (RuntimeError, ValueError, KeyError, OverflowError, EOFError, pickle.UnpicklingError) as error:
-            raise DataError(f"{root / dataset_class.base_folder} is no {dataset_class.__name__}: {error!r}") from error
-    return arrays, class_names
+    try:
+        for split, group in (("train", files.train), ("test", files.test)):
+            batches = [_unpickle(content.pop(filename)) for filename in group]
+            images = np.concatenate([batch["data"] for batch in batches])
+            arrays[f"{split}_images"] = images.reshape(-1, 3, 32, 32)
+            arrays[f"{split}_labels"] = np.concatenate(
+                [np.array(batch[files.labels_key], np.uint8) for batch in batches]
+            )
+        (meta,) = files.meta
+        return arrays, tuple(_unpickle(content[meta])[files.names_key])
+    except (KeyError, ValueError, TypeError, OverflowError, EOFError, pickle.UnpicklingError) as error:
+        raise DataError(f"the files in {folder} do not hold what CIFAR files hold: {error!r}") from error
+
+
+def _read_checked(path: Path, md5: str) -> bytes:
+    """The bytes of `path`; raises DataError when they cannot be read or their md5 is another."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise DataError(f"{path} is corrupt: its md5 is {found}, expected {md5}; delete it and fetch it again")
+    return content
+
+
+def _unpickle(content: bytes) -> Any:
+    # The genuine files were pickled by Python 2, whose byte strings latin1 turns into str.
+    return pickle.loads(content, encoding="latin1")

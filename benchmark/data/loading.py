@@ -60,7 +60,7 @@ def load_dataset(name: str, *, data_root: Path | None = None, download: bool = F
     if name == "fmnist":
         arrays = fashion.read_fashion_mnist(folder)
     else:
-        arrays, class_names = cifar.read_cifar(folder.parent, cifar.CLASSES[name]())
+        arrays, class_names = cifar.read_cifar(folder, cifar.CIFAR[name])
     return make_dataset(name, arrays, class_names=class_names, provenance=f"{name}: the full set, from {folder}")
 
 
@@ -111,8 +111,8 @@ def _candidates(name: str, root: Path) -> Iterator[Path]:
     if name == "fmnist":
         yield from (root / "FashionMNIST" / "raw", root / "fashion-mnist", root)
     else:
-        yield root / cifar.FOLDERS[name]
-        if root.name == cifar.FOLDERS[name]:
+        yield root / cifar.CIFAR[name].folder
+        if root.name == cifar.CIFAR[name].folder:
             yield root
 
 
@@ -120,7 +120,7 @@ def _files(name: str, folder: Path) -> list[Path]:
     """The files of `name` in `folder`; empty unless all are there."""
     if name == "fmnist":
         return list((fashion.find_files(folder) or {}).values())
-    paths = [folder / filename for filename in cifar.FILES[name]]
+    paths = [folder / filename for filename in cifar.CIFAR[name].filenames]
     return paths if all(path.exists() for path in paths) else []
 
 
@@ -135,8 +135,7 @@ def _find(name: str, roots: list[tuple[str, Path]]) -> tuple[Path | None, list[s
             if _files(name, folder):
                 return folder, looked
             state = "some files are missing" if folder.is_dir() else "no such folder"
-            archive = folder.parent / cifar.ARCHIVES.get(name, "")
-            if archive.is_file():
+            if name in cifar.CIFAR and (archive := folder.parent / cifar.CIFAR[name].archive).is_file():
                 state += f"; unpack the archive beside it: tar -xzf {archive} -C {archive.parent}"
         except PermissionError:
             state = "cannot be read: check its permissions"
@@ -154,13 +153,18 @@ def _not_found(name: str, looked: list[str]) -> str:
 
 def _download(name: str, root: Path) -> Path:
     """Fetch `name` into `root` with torchvision, which checks the archive's md5; returns the folder of its files."""
-    if name == "fmnist":
-        dataset_class, folder = cifar.torchvision_datasets().FashionMNIST, root / "FashionMNIST" / "raw"
-    else:
-        dataset_class, folder = cifar.CLASSES[name](), root / cifar.FOLDERS[name]
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:
+        raise DataError(
+            f"torchvision, which downloads {name}, cannot be imported ({error}): it must be built for the torch "
+            "that is installed, so install both from the same package index; or fetch the files by hand"
+        ) from error
     try:
         root.mkdir(parents=True, exist_ok=True)
-        dataset_class(root, download=True)
+        {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "fmnist": datasets.FashionMNIST}[name](
+            root, download=True
+        )
     except (URLError, RuntimeError, OSError) as error:
         raise DataError(f"could not download {name} into {root}: {error}; try again, or fetch it by hand") from error
-    return folder
+    return root / ("FashionMNIST/raw" if name == "fmnist" else cifar.CIFAR[name].folder)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from benchmark.data import DataError
-from benchmark.data.cifar import torchvision_datasets
+from benchmark.data.cifar import CIFAR, CifarFiles
 
 
-def write_cifar(root: Path, name: str = "cifar100", *, train: int = 40, test: int = 20) -> Any:
-    """Write random pictures as CIFAR files of `name` below `root`.
+def write_cifar(root: Path, name: str = "cifar100", *, train: int = 40, test: int = 20) -> CifarFiles:
+    """Write random pictures as the files of `name` below `root`, under their genuine names.
 
-    Returns the subclass of torchvision's class that knows their checksums; put it into `benchmark.data.cifar.CLASSES`
-    (monkeypatch.setitem, as `lambda: subclass`) and `load_dataset(name, data_root=root)` reads them. Skips the test
-    where torchvision cannot be imported.
+    Returns the description with their checksums: after `monkeypatch.setitem(cifar.CIFAR, name, description)`,
+    `load_dataset(name, data_root=root)` reads them.
     """
-    try:
-        datasets = torchvision_datasets()
-    except DataError as error:
-        pytest.skip(str(error))
-    base = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    key, classes = ("labels", 10) if name == "cifar10" else ("fine_labels", 100)
-    folder = root / base.base_folder
+    files = CIFAR[name]
+    classes = 10 if name == "cifar10" else 100
+    folder = root / files.folder
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
 
@@ -38,17 +32,17 @@ def write_cifar(root: Path, name: str = "cifar100", *, train: int = 40, test: in
 
     def batch(count: int) -> dict[str, Any]:
         pictures = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
-        return {"data": pictures, key: [i % classes for i in range(count)], "batch_label": "small"}
+        return {"data": pictures, files.labels_key: [i % classes for i in range(count)], "batch_label": "small"}
 
-    names = {base.meta["key"]: [f"class {i}" for i in range(classes)]}
-    contents: dict[str, Any] = {
-        "train_list": [
-            [filename, put(filename, batch(train // len(base.train_list)))] for filename, _ in base.train_list
-        ],
-        "test_list": [[filename, put(filename, batch(test))] for filename, _ in base.test_list],
-        "meta": {**base.meta, "md5": put(base.meta["filename"], names)},
-    }
-    return type("SmallCIFAR", (base,), contents)
+    return dataclasses.replace(
+        files,
+        train={filename: put(filename, batch(train // len(files.train))) for filename in files.train},
+        test={filename: put(filename, batch(test)) for filename in files.test},
+        meta={
+            filename: put(filename, {files.names_key: [f"class {i}" for i in range(classes)]})
+            for filename in files.meta
+        },
+    )
 
 
 def idx_bytes(array: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:

@@ -31,7 +31,7 @@ def cifar100(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A data root with small CIFAR-100 files; the checksums expected are theirs."""
     root = tmp_path / "root"
     small = write_cifar(root, "cifar100")
-    monkeypatch.setitem(cifar.CLASSES, "cifar100", lambda: small)
+    monkeypatch.setitem(cifar.CIFAR, "cifar100", small)
     return root
 
 
@@ -58,10 +58,10 @@ def fmnist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_cifar_in_the_genuine_format_is_read(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Pictures arrive channel first, as the file has them, with labels, class names and the folder they came from."""
     small = write_cifar(tmp_path, name)
-    monkeypatch.setitem(cifar.CLASSES, name, lambda: small)
+    monkeypatch.setitem(cifar.CIFAR, name, small)
     data = load_dataset(name, data_root=tmp_path)
-    folder = tmp_path / cifar.FOLDERS[name]
-    with (folder / cifar.FILES[name][0]).open("rb") as file:
+    folder = tmp_path / cifar.CIFAR[name].folder
+    with (folder / cifar.CIFAR[name].filenames[0]).open("rb") as file:
         first = torch.from_numpy(pickle.load(file)["data"][0].reshape(3, 32, 32))
     assert torch.equal(data.train_images[0], first)
     assert data.train_images.shape == (40, 3, 32, 32)
@@ -224,3 +224,18 @@ def test_the_genuine_fashion_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     assert data.test_labels.bincount().tolist() == [1000] * 10
     # The customary 0.2860 is the mean of 28×28; the black frame belongs to these pictures.
     assert data.mean[0] == pytest.approx(0.2860 * 28**2 / 32**2, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_files_and_checksums_are_those_of_torchvision(name: str) -> None:
+    """What torchvision downloads is what the loader accepts: same folder, same files, same md5."""
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision does not fit the installed torch: {error}")
+    theirs = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
+    ours = cifar.CIFAR[name]
+    assert (ours.folder, ours.archive, ours.names_key) == (theirs.base_folder, theirs.filename, theirs.meta["key"])
+    assert [*ours.train.items()] == [tuple(entry) for entry in theirs.train_list]
+    assert [*ours.test.items()] == [tuple(entry) for entry in theirs.test_list]
+    assert [*ours.meta.items()] == [(theirs.meta["filename"], theirs.meta["md5"])]
