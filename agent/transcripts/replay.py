@@ -19,6 +19,7 @@ from agent.transcripts.model import Call, Segment, Transcript
 from agent.transcripts.resync import as_seen, content_in_part, learn_from_snapshots, restore_content
 from benchmark.results import region_sha256
 from sandbox.editing import Dialect, EditableFile, Editor, Reply, unknown_tool, unparseable_arguments
+from sandbox.rules import advise
 
 CUT_CALL = "the call's own text was cut and no snapshot gives it"
 NO_WORKSPACE = "the workspace can't be known: the prompt was cut before it lists this file"
@@ -85,7 +86,8 @@ class _SegmentReplay:
         self._dialect = transcript.dialect
         self._unseen = Unseen()
         files = initial_files(segment, self._unseen)
-        self._editor = Editor.of(*files, dialect=transcript.dialect)
+        ours = transcript.dialect is Dialect.OURS
+        self._editor = Editor.of(*files, dialect=transcript.dialect, advise=advise if ours else None)
         self._all_files_listed = bool(parse_listings(segment.prompt)) and not segment.prompt_cut
         self._undone: Editor | None = None
         """The workspace before a call that has no recorded reply, until a later reply tells if it was carried out."""
@@ -100,7 +102,8 @@ class _SegmentReplay:
             file.lines = self._unseen.settle(file.lines)
         result = self._judge_in_doubt(call)
         if result.verdict in ("exact", "prefix") and call.region_sha256 is not None:
-            ours = region_sha256(next(iter(self._editor.files.values())).range_text())
+            regions = [file.range_text() for file in self._editor.files.values() if file.ranges]
+            ours = region_sha256(regions[0] if regions else "")
             if ours != call.region_sha256:
                 reason = f"the region's hash: recorded {call.region_sha256[:12]}…, ours {ours[:12]}…"
                 return Comparison("differs", reason, result.replayed)
