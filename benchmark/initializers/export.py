@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import types
@@ -14,6 +15,8 @@ from benchmark.initializers.config import InitCfg, Step, plan
 from benchmark.initializers.errors import InitConfigError
 from benchmark.initializers.rules import LayerRule, MatchingRule, names_of
 from benchmark.models import ARCHITECTURES, build_model
+
+_LINE = 120
 
 _HELPER = '''\
 def select(root, *names):
@@ -73,7 +76,11 @@ def _step_lines(step: Step) -> Iterator[str]:
         return
     arguments = ", ".join(f"{name}={_literal(value)}" for name, value in rule.arguments().items())
     yield f"for module in {selected}:"
-    yield f"    {rule.function.__name__}(module, {arguments})"
+    call = f"    {rule.function.__name__}(module, {arguments})"
+    if len(call) <= _LINE - 4:
+        yield call
+    else:
+        yield from (f"    {rule.function.__name__}(", f"        module, {arguments}", "    )")
     yield "    done.add(module)"
 
 
@@ -92,8 +99,10 @@ def _with_helpers(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     """The function after every function of this package that it calls, directly or not."""
     assert isinstance(function, types.FunctionType)
     found: list[Callable[..., Any]] = []
+    # Names alone: an attribute such as nn.init.orthogonal_ may be called like one of our own functions.
+    names = {node.id for node in ast.walk(ast.parse(inspect.getsource(function))) if isinstance(node, ast.Name)}
     for name in function.__code__.co_names:
-        value = function.__globals__.get(name)
+        value = function.__globals__.get(name) if name in names else None
         if isinstance(value, types.FunctionType) and value.__module__.startswith("benchmark.initializers"):
             found += [helper for helper in _with_helpers(value) if helper not in found]
     return [*found, function]

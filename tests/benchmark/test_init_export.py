@@ -1,0 +1,107 @@
+"""A config as a region text: readable, self-contained, and the same tensors."""
+
+from __future__ import annotations
+
+import ast
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from benchmark.initializers import INITIALIZERS, InitCfg, InitConfigError, initialize, region_from_init_cfg
+from benchmark.models import ARCHITECTURES, build_model, init_config
+from benchmark.recipes import load_region
+
+DETECTOR: list[dict[str, Any]] = [
+    {"type": "Kaiming", "layer": "Conv2d"},
+    {"type": "Constant", "val": 1, "layer": ["_BatchNorm", "GroupNorm"]},
+    {"type": "TruncNormal", "layer": "Linear", "std": 0.02, "bias_prob": 0.01},
+]
+CONFIGS: list[InitCfg] = [
+    DETECTOR,
+    [*DETECTOR, {"type": "Fixup", "layer": ["BasicBlock", "InvertedResidual"]}],
+    {"type": "Normal", "std": 0.1, "layer": ["Conv2d", "Linear", "BatchNorm2d", "Nothing"]},
+    *(
+        {"type": kind, "layer": ["Conv2d", "Linear"]} | ({"val": 0.5} if kind == "Constant" else {})
+        for kind in INITIALIZERS
+        if kind not in ("Pretrained", "Fixup")
+    ),
+    {"type": "Kaiming", "layer": "_ConvNd", "groups_correct": True, "distribution": "uniform", "bias": -1},
+]
+
+
+def by_region(cfg: InitCfg, arch: str) -> dict[str, torch.Tensor]:
+    model = build_model(arch, 10)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(math.nan)
+    torch.manual_seed(3)
+    load_region(region_from_init_cfg(cfg))(model, init_config(model, arch, 10))
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+@pytest.mark.parametrize("cfg", CONFIGS)
+def test_a_region_text_sets_what_initialize_sets(cfg: InitCfg) -> None:
+    """Bit for bit where the config says something; torch's default elsewhere, so that nothing stays unset."""
+    for arch in ("resnet20", "mobilenetv2"):
+        model = build_model(arch, 10)
+        torch.manual_seed(3)
+        log = initialize(model, cfg)
+        made = by_region(cfg, arch)
+        for name, value in model.named_parameters():
+            assert made[name].isfinite().all(), name
+            if log[name].is_set:
+                assert torch.equal(made[name], value), name
+        assert any(line.is_set for line in log.parameters)
+
+
+def test_overrides_are_exported() -> None:
+    """By name alone, with a type of its own, and dotted."""
+    cfg: Any = {
+        "type": "Xavier",
+        "layer": "Conv2d",
+        "override": [{"name": "fc"}, {"name": "layer3.2.conv2", "type": "Constant", "val": 0}],
+    }
+    model = build_model("resnet20", 10)
+    torch.manual_seed(3)
+    initialize(model, cfg)
+    made = by_region(cfg, "resnet20")
+    for name in ("conv1.weight", "fc.weight", "fc.bias", "layer3.2.conv2.weight", "layer1.0.conv1.weight"):
+        assert torch.equal(made[name], model.get_parameter(name)), name
+
+
+def test_an_empty_config_gives_torchs_defaults() -> None:
+    """As constructing the network does."""
+    made = by_region([], "resnet20")
+    torch.manual_seed(3)
+    assert all(torch.equal(made[name], value) for name, value in build_model("resnet20", 10).named_parameters())
+
+
+@pytest.mark.parametrize("cfg", CONFIGS)
+def test_the_text_is_code_that_a_person_can_read(cfg: InitCfg) -> None:
+    """Comments with each rule in words, no lint noise, lines that fit, one `initialize_weights`."""
+    region = region_from_init_cfg(cfg)
+    assert "type: ignore" not in region
+    assert max(len(line) for line in region.splitlines()) <= 120
+    assert region.endswith("\n")
+    assert not region.endswith("\n\n")
+    names = [node.name for node in ast.parse(region).body if isinstance(node, ast.FunctionDef)]
+    assert names[-1] == "initialize_weights"
+    assert len(names) == len(set(names))
+    for entry in [cfg] if isinstance(cfg, dict) else cfg:
+        assert f"    # {entry['type']}Init" in region  # type: ignore[index]
+
+
+def test_what_cannot_be_exported_is_refused() -> None:
+    """A region reads no files; a wrong config is as wrong here as in `initialize`."""
+    with pytest.raises(InitConfigError, match=r"load from x\.pth: a region text can load no checkpoint"):
+        region_from_init_cfg({"type": "Pretrained", "checkpoint": "x.pth"})
+    with pytest.raises(InitConfigError, match="unknown initialiser 'Kaimng'; did you mean 'Kaiming'"):
+        region_from_init_cfg({"type": "Kaimng"})
+
+
+def test_every_architecture_runs_an_exported_config() -> None:
+    """A config without overrides suits all networks."""
+    for arch in ARCHITECTURES:
+        assert all(value.isfinite().all() for value in by_region(DETECTOR, arch).values())
