@@ -24,7 +24,7 @@ from agent.events import Ended, EventLog, Launch
 from agent.loop import End, run_loop
 from agent.profiles import resolve_profile
 from agent.progress import Progress
-from agent.proposers import make_proposer
+from agent.proposers import check_proposer, make_proposer
 from agent.protocol import Accuracies
 from agent.run import RunDirectory
 from agent.starting import starting_region
@@ -36,7 +36,7 @@ from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation, IsolationUnavailable
 from sandbox.region import scaffold
-from sandbox.workspace import GitMissing, Workspace
+from sandbox.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,9 @@ class Search:
         profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
         _require_data(profile, config)
         starting_region(config.start)
+        check_proposer(config)
+        if shutil.which("git") is None:
+            raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
         run = RunDirectory.create(config.runs, f"{profile.name}-{config.proposer.partition(':')[0]}")
         return cls(config, run, profile, reason)
 
@@ -273,15 +276,11 @@ def _fresh_workspace(run: RunDirectory, region: str) -> Iterator[Workspace]:
     """A new repository; a resumed run makes it again by carrying out the recorded calls."""
     if run.workspace.exists():
         shutil.rmtree(run.workspace)
-    try:
-        workspace = Workspace.create(run.workspace, region)
-    except GitMissing as error:
-        raise UsageError(str(error)) from None
-    try:
+    with Workspace.create(run.workspace) as workspace:
         workspace.tag("baseline")
+        if region != workspace.region:
+            workspace.rewrite(region)
         yield workspace
-    finally:
-        workspace.close()
 
 
 def _require_data(profile: Profile, config: SearchConfig) -> None:

@@ -70,6 +70,8 @@ class Initialised:
     """The line of the region (from 1) where it went wrong, as far as the candidate's process can be believed."""
     fingerprint: str | None = None
     """SHA-256 over names, shapes and values, hexadecimal: equal weights have equal fingerprints."""
+    names: tuple[str, ...] = ()
+    """The parameters in the model's order; the file has an order of its own."""
 
 
 class Isolation:
@@ -121,7 +123,7 @@ class Isolation:
             if len(region.encode(errors="replace")) > MAX_REGION_BYTES:
                 message = f"the region has more than {MAX_REGION_BYTES:,} bytes"
                 return self._failed("too_large", message, started)
-            if self._zygote is None:
+            if self._zygote is None or self._zygote.pid is None:
                 self._zygote = Zygote(self.level)
             try:
                 return self._initialise(self._zygote, region, arch, num_classes, seed, out, started)
@@ -159,6 +161,7 @@ class Isolation:
             level=self.level,
             log=outcome.log,
             fingerprint=hashlib.sha256(repr(layout).encode() + outcome.payload).hexdigest(),
+            names=tuple(name for name, _ in layout),
         )
 
     def _failed(self, kind: str, message: str, started: float, log: str = "", line: int | None = None) -> Initialised:
@@ -173,12 +176,14 @@ def _failure(outcome: Outcome, size: int, limits: Limits) -> _Failure | None:
     """What ended the child before it had handed out all its bytes, or what it says of itself."""
     if outcome.timed_out:
         return "timeout", f"initialize_weights took more than {limits.wall_seconds:g} s", None
-    if outcome.exit_code == -signal.SIGXCPU or outcome.cpu_seconds >= limits.cpu_seconds + 0.9:
+    out_of_time = outcome.cpu_seconds >= limits.cpu_seconds  # a candidate can ignore SIGXCPU, and is killed then
+    if outcome.exit_code == -signal.SIGXCPU or (outcome.exit_code == -signal.SIGKILL and out_of_time):
         return "timeout", f"initialize_weights used more than {limits.cpu_seconds:g} s of processor time", None
     head = outcome.head
     if head is not None and head.get("kind") is not None:
-        kind = head["kind"] if head["kind"] in _CLAIMS else "exception"
-        line = head.get("line") if isinstance(head.get("line"), int) else None
+        kind = head["kind"] if isinstance(head["kind"], str) and head["kind"] in _CLAIMS else "exception"
+        line = head.get("line")
+        line = line if type(line) is int and 0 < line <= MAX_REGION_BYTES else None
         where = f"line {line}: " if line is not None else ""
         return kind, where + printable(str(head.get("message", "")))[:2000], line
     if head is not None and len(outcome.payload) == size:

@@ -25,20 +25,21 @@ def run_list(runs: Path, *, as_json: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("run", "status", "profile", "proposer", "tests", "submitted", "visible gain", "hidden gain"):
-        table.add_column(heading, overflow="fold")
+    table.add_column("run", no_wrap=True)
+    for heading in ("status", "proposer", "tests", "submitted", "visible", "hidden"):
+        table.add_column(heading, justify="right" if heading in ("visible", "hidden") else "left")
     for row in rows:
         table.add_row(
             row["name"],
             row["status"],
-            row["profile"] or "",
-            row["proposer"] or "",
+            (row["proposer"] or "").partition(":")[0],
             f"{row['tests_used']}/{row['budget']}",
             "" if row["submitted_test"] is None else f"#{row['submitted_test']}",
             _points(row["visible_gain"]),
             _points(row["hidden_gain"]),
         )
     Console(highlight=False).print(table)
+    print("visible and hidden: mean gain over the baseline in points of accuracy; agent show has the intervals")
     print(f"next: agent show {rows[-1]['name']}", file=sys.stderr)
 
 

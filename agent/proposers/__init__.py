@@ -13,16 +13,26 @@ from benchmark.tasks import Profile
 NAMES = ("optuna", "random", "scripted:FILE")
 
 
+def check_proposer(config: SearchConfig) -> None:
+    """Raise the UsageError that `make_proposer` would raise, before a run directory is made."""
+    name, _, argument = config.proposer.partition(":")
+    if name == "scripted":
+        from agent.proposers.scripted import ScriptedProposer
+
+        ScriptedProposer.from_file(argument)
+    elif config.proposer not in ("optuna", "random"):
+        raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(NAMES))}")
+
+
 def make_proposer(config: SearchConfig, profile: Profile, log: EventLog, study: Path) -> Proposer:
     """The proposer that `config.proposer` names. Raises UsageError for an unknown name or an unusable file."""
+    check_proposer(config)
     name, _, argument = config.proposer.partition(":")
     if name in ("optuna", "random"):
         from agent.proposers.optuna_search import OptunaProposer
 
         architectures = [task.arch for task in profile.visible]
         return OptunaProposer(name, seed=config.seed, architectures=architectures, log=log, journal=study)
-    if name == "scripted":
-        from agent.proposers.scripted import ScriptedProposer
+    from agent.proposers.scripted import ScriptedProposer
 
-        return ScriptedProposer.from_file(argument)
-    raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(NAMES))}")
+    return ScriptedProposer.from_file(argument)

@@ -1,0 +1,69 @@
+"""A finished smoke search that many tests look at, and the `agent` command as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import search
+from agent.search import SearchOutcome
+
+ROOT = Path(__file__).resolve().parents[2]
+Agent = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def agent_command(*words: str) -> list[str]:
+    """The command line that runs `agent` from this checkout."""
+    return [sys.executable, "-c", "from agent.cli import main; main()", *words]
+
+
+def agent_environment(cache: Path, extra: Mapping[str, str] = {}) -> dict[str, str]:
+    """The environment of a user who has this checkout and nothing else."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return {**os.environ, "PYTHONPATH": path, "INITSEARCH_CACHE_DIR": str(cache), **extra}
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One result store for all tests: equal code is trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def agent(cache: Path, tmp_path: Path) -> Agent:
+    """Run `agent …` in an empty folder, without a terminal and without standard input."""
+
+    def run(*words: str, env: Mapping[str, str] = {}, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            agent_command(*words),
+            cwd=tmp_path,
+            env=agent_environment(cache, env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> SearchOutcome:
+    """The main job on the smoke profile, by the Python interface: real training, real git, real isolation."""
+    runs = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+        return search(budget=2, profile="smoke", proposer="optuna", runs=runs)
+
+
+def json_lines(text: str) -> list[dict[str, Any]]:
+    """The objects on stdout, one a line."""
+    return [json.loads(line) for line in text.splitlines()]

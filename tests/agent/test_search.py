@@ -1,0 +1,113 @@
+"""The main job, for real: a whole search on the smoke profile and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from agent import load_run
+from agent.events import Evaluated, Submitted, read_events
+from agent.search import SearchOutcome
+from benchmark.results import region_sha256
+from sandbox.region import scaffold
+from sandbox.workspace import Workspace
+
+VISIBLE, HIDDEN = "resnet20-tiny", "mobilenetv2-tiny"
+
+
+def test_search_ends_with_a_submission_and_a_hidden_result(finished: SearchOutcome) -> None:
+    """`agent search --budget 2`: two tests used, one submitted, gains with intervals for visible and hidden task."""
+    done = finished.done
+    assert (done["status"], done["tests_used"], finished.exit_code) == ("submitted", 2, 0)
+    assert done["submitted_test"] in (1, 2)
+    for task, kind in ((VISIBLE, "visible"), (HIDDEN, "hidden")):
+        numbers = done[kind][task]
+        assert numbers["gain"] == numbers["submitted"] - numbers["baseline"]
+        assert numbers["ci"][0] < numbers["gain"] < numbers["ci"][1]
+    assert any("not resolved" in line or "resolved" in line for line in finished.words)
+
+
+def test_seconds_add_up(finished: SearchOutcome) -> None:
+    """The phases of the clock cover the whole run."""
+    seconds = finished.done["seconds"]
+    assert seconds["training"] > 0
+    parts = [seconds[name] for name in ("training", "proposer", "isolation", "other")]
+    assert abs(sum(parts) - seconds["total"]) < 0.01
+
+
+def test_submitted_test_is_the_best_of_the_visible_ones(finished: SearchOutcome) -> None:
+    """The proposer submits what scored highest, and the summary shows that test's accuracy."""
+    tests = load_run(finished.run)["tests"]
+    scores = {test["number"]: test["accuracies"][VISIBLE]["0"] for test in tests}
+    chosen = finished.done["submitted_test"]
+    assert scores[chosen] == max(scores.values()) == finished.done["visible"][VISIBLE]["submitted"]
+
+
+def test_nothing_hidden_before_submit(finished: SearchOutcome) -> None:
+    """Neither the hidden task's name nor a hidden result appears in the log before the submission."""
+    records = read_events(finished.run / "events.jsonl")
+    submitted = next(index for index, record in enumerate(records) if isinstance(record.event, Submitted))
+    before = b"\n".join(record.line() for record in records[:submitted])
+    assert HIDDEN.encode() not in before
+    assert b"hidden/" not in before
+    after = [record.event for record in records[submitted:] if isinstance(record.event, Evaluated)]
+    assert {event.role for event in after} == {"hidden/baseline", "hidden/submission"}
+    assert {event.task for event in after} == {HIDDEN}
+
+
+def test_workspace_log_and_artifacts_agree(finished: SearchOutcome) -> None:
+    """git tags, the log's hashes and the files to take away are about the same region."""
+    number = finished.done["submitted_test"]
+    with Workspace.open(finished.run / "workspace") as workspace:
+        region = workspace.region_at(f"submit/{number}")
+        assert region == workspace.region_at(f"test/{number}")
+        assert workspace.region_at("baseline") == scaffold().region
+    submitted = [r.event for r in read_events(finished.run / "events.jsonl") if isinstance(r.event, Submitted)]
+    assert [event.region_sha256 for event in submitted] == [region_sha256(region)]
+    assert (finished.run / "initialize_weights.py").read_text().endswith(region)
+
+
+def test_patch_applies_to_the_scaffold(finished: SearchOutcome, tmp_path: Path) -> None:
+    """`git am submission.patch` in a checkout turns the untouched region into the submitted one."""
+    target = tmp_path / "sandbox" / "custom_init.py"
+    target.parent.mkdir()
+    target.write_text(scaffold().text)
+
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=Reviewer", "-c", "user.email=reviewer@example.org"]
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "scaffold")
+    git("am", str(finished.run / "submission.patch"))
+    number = finished.done["submitted_test"]
+    with Workspace.open(finished.run / "workspace") as workspace:
+        assert workspace.region_at(f"submit/{number}") in target.read_text()
+
+
+def test_taken_away_function_runs_without_the_project(finished: SearchOutcome, tmp_path: Path) -> None:
+    """`initialize_weights.py` needs torch alone."""
+    code = (
+        f"import sys; sys.path[:0] = [{str(finished.run)!r}, {str(Path(__file__).parents[1])!r}]\n"
+        "from torchvision_models import torchvision_models\n"
+        "from initialize_weights import initialize_weights\n"
+        "for name in ('resnet18', 'vgg11_bn', 'mobilenet_v2'):\n"
+        "    model = getattr(torchvision_models(), name)(weights=None)\n"
+        "    initialize_weights(model, {'arch': name, 'num_classes': 1000, 'depth': 53})\n"
+        "    assert all(parameter.isfinite().all() for parameter in model.parameters())\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_run_json_says_what_ran(finished: SearchOutcome) -> None:
+    """Status, configuration, versions, device and isolation level are in one file."""
+    summary = json.loads((finished.run / "run.json").read_text())
+    assert summary["status"] == "submitted"
+    assert summary["config"]["budget"] == summary["budget"] == 2
+    assert summary["isolation_level"] in ("bubblewrap", "landlock")
+    assert summary["versions"]["torch"]
+    assert summary["environment"]["threads"] == "1"
+    assert (finished.run.parent / "latest").resolve() == finished.run
