@@ -1,0 +1,210 @@
+"""How a signal travels through an untrained network: to explain an initialisation and to reject a broken one.
+
+Never an objective to optimise: such numbers follow the scale of the weights and rank initialisations badly.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.models import BasicBlock, InvertedResidual
+
+
+@dataclass(frozen=True)
+class LayerSignal:
+    """One convolution or Linear layer, in the order of the forward pass.
+
+    activation_scale: root mean square of its output, before any norm. gradient_scale: root mean square of the gradient
+    of one image's loss with respect to that output. relative_gradient: ‖∂loss/∂W‖ / ‖W‖ for the mean loss; times the
+    learning rate it is the relative size of the first step. 0/0 counts as 0, x/0 as infinite.
+    """
+
+    name: str
+    kind: str
+    activation_scale: float
+    gradient_scale: float
+    relative_gradient: float
+
+
+@dataclass(frozen=True)
+class ReluSignal:
+    """One call of a ReLU or ReLU6: the share of its channels that pass a gradient for no image and at no place."""
+
+    name: str
+    channels: int
+    dead_share: float
+
+
+@dataclass(frozen=True)
+class BranchSignal:
+    """One residual addition: standard deviation of the branch over that of the skip; 0 means the block is its skip."""
+
+    name: str
+    branch_to_skip: float
+
+
+@dataclass(frozen=True)
+class SignalStatistics:
+    """The state of a network at step 0, on one batch.
+
+    loss: mean cross-entropy; uniform_loss: ln(classes), that of a network without an opinion. logit_scale: root mean
+    square of the logits after taking each image's mean logit away, which is all that softmax sees.
+    """
+
+    loss: float
+    uniform_loss: float
+    logit_scale: float
+    layers: tuple[LayerSignal, ...]
+    relus: tuple[ReluSignal, ...]
+    branches: tuple[BranchSignal, ...]
+
+    @property
+    def dead_relu_share(self) -> float:
+        """The share of dead channels over all ReLUs; 0 for a network without any."""
+        channels = sum(relu.channels for relu in self.relus)
+        return sum(relu.dead_share * relu.channels for relu in self.relus) / channels if channels else 0.0
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Sentences about what will keep the network from learning; empty for a network that can."""
+        found = []
+        measured = [self.loss, self.logit_scale, *(layer.activation_scale for layer in self.layers)]
+        if not all(math.isfinite(value) for value in measured):
+            first = next((layer.name for layer in self.layers if not math.isfinite(layer.activation_scale)), "the loss")
+            found.append(f"the forward pass overflows, first in {first}")
+        elif not any(layer.relative_gradient for layer in self.layers):
+            found.append("no gradient reaches any weight")
+        elif not any(layer.relative_gradient for layer in self.layers if layer.kind != "Linear"):
+            found.append("no gradient reaches any convolution")
+        if any(math.isnan(layer.gradient_scale) or math.isinf(layer.gradient_scale) for layer in self.layers):
+            found.append("the backward pass overflows")
+        return tuple(found)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, the derived values included."""
+        derived = {"dead_relu_share": self.dead_relu_share, "faults": list(self.faults)}
+        return {**dataclasses.asdict(self), **derived}
+
+
+def signal_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> SignalStatistics:
+    """Send one batch through a copy of `model`, forwards and backwards, and measure.
+
+    images: float (N, 3, H, W), normalised as for training, N ≥ 2. labels: int64 (N,). Batch norms use the batch, as at
+    step 0 of a training; dropout is off. The model itself, its gradients, its running statistics and the random state
+    stay as they are. Raises ValueError for a batch that does not fit.
+    """
+    if images.dim() != 4 or labels.shape != images.shape[:1] or len(images) < 2:
+        raise ValueError(
+            "expected images (N, 3, H, W) and labels (N,) with N ≥ 2, not "
+            f"{tuple(images.shape)} and {tuple(labels.shape)}"
+        )
+    probe = _Probe(copy.deepcopy(model))
+    parameter = next(probe.model.parameters())
+    logits = probe.model(images.to(parameter)).float()
+    labels = labels.to(logits.device)
+    if int(labels.max()) >= logits.shape[1] or int(labels.min()) < 0:
+        raise ValueError(f"labels must lie in 0…{logits.shape[1] - 1}, the network has {logits.shape[1]} outputs")
+    loss = F.cross_entropy(logits, labels)
+    torch.autograd.backward(loss)
+    centred = logits.detach() - logits.detach().mean(1, keepdim=True)
+    return SignalStatistics(
+        loss=loss.item(),
+        uniform_loss=math.log(logits.shape[1]),
+        logit_scale=_rms(centred),
+        layers=tuple(probe.layer(name, len(images)) for name in probe.outputs),
+        relus=tuple(probe.relus),
+        branches=tuple(
+            BranchSignal(name, _ratio(branch, probe.skips[name])) for name, branch in probe.branches.items()
+        ),
+    )
+
+
+class _Probe:
+    """A network with hooks that measure on the way, so that nothing has to be kept or can be overwritten in place."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.train().requires_grad_(True)
+        self.outputs: dict[str, float] = {}
+        self.gradients: dict[str, float] = {}
+        self.relus: list[ReluSignal] = []
+        self.skips: dict[str, float] = {}
+        self.branches: dict[str, float] = {}
+        for parameter in model.parameters():
+            parameter.grad = None
+        for name, module in model.named_modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+            elif isinstance(module, nn.ReLU | nn.ReLU6):
+                module.inplace = False
+                _on_output(module, partial(self._relu, name, 6.0 if isinstance(module, nn.ReLU6) else math.inf))
+            elif isinstance(module, nn.Conv2d | nn.Linear):
+                _on_output(module, partial(self._layer, name))
+            elif isinstance(module, BasicBlock):
+                _on_output(module.bn2, partial(_note_std, self.branches, name))
+                _on_output(module.shortcut, partial(_note_std, self.skips, name))
+            elif isinstance(module, InvertedResidual) and module.use_residual:
+                _on_output(module.conv, partial(_note_std, self.branches, name))
+                _on_input(module, partial(_note_std, self.skips, name))
+
+    def layer(self, name: str, images: int) -> LayerSignal:
+        """What was measured of the layer; the gradient is that of one image's loss, not of the mean over `images`."""
+        module = self.model.get_submodule(name)
+        weight = module.get_parameter("weight")
+        gradient = 0.0 if weight.grad is None else weight.grad.float().norm().item()
+        return LayerSignal(
+            name=name,
+            kind=type(module).__name__,
+            activation_scale=self.outputs[name],
+            gradient_scale=self.gradients.get(name, 0.0) * images,
+            relative_gradient=_ratio(gradient, weight.detach().float().norm().item()),
+        )
+
+    def _layer(self, name: str, out: Tensor) -> None:
+        self.outputs[name] = _rms(out)
+        out.register_hook(partial(self._gradient, name))  # type: ignore[no-untyped-call]
+
+    def _gradient(self, name: str, gradient: Tensor) -> None:
+        self.gradients[name] = _rms(gradient)
+
+    def _relu(self, name: str, ceiling: float, out: Tensor) -> None:
+        passes = (out > 0) & (out < ceiling)  # where the gradient does
+        alive = passes.transpose(0, 1).flatten(1).any(1)
+        self.relus.append(ReluSignal(name, len(alive), 1 - alive.float().mean().item()))
+
+
+def _on_output(module: nn.Module, measure: Callable[[Tensor], None]) -> None:
+    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], out: Tensor) -> None:
+        measure(out)
+
+    module.register_forward_hook(hook)
+
+
+def _on_input(module: nn.Module, measure: Callable[[Tensor], None]) -> None:
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        measure(inputs[0])
+
+    module.register_forward_pre_hook(hook)
+
+
+def _note_std(notes: dict[str, float], name: str, tensor: Tensor) -> None:
+    notes[name] = tensor.detach().double().std(correction=0).item()
+
+
+def _rms(tensor: Tensor) -> float:
+    return tensor.detach().double().square().mean().sqrt().item()
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    if denominator == 0:
+        return 0.0 if numerator == 0 else math.inf
+    return numerator / denominator
