@@ -119,6 +119,42 @@ def check(
     raise typer.Exit(run_check(file, arch or [], "none" if allow_unsandboxed else isolation, as_json=as_json))
 
 
+@app.command()
+def replay(
+    source: Annotated[str, typer.Argument(help="A recorded conversation (JSON), a run directory, or latest.")],
+    runs: RunsOption = Path("runs"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Apply every recorded call again and compare our replies with the recorded ones.
+
+    \b
+    Examples:
+      agent replay latest
+      agent replay conversation.json --json
+    """
+    from agent.commands.transcripts import run_replay
+
+    raise typer.Exit(run_replay(source, runs, as_json=as_json))
+
+
+@app.command()
+def audit(
+    source: Annotated[str, typer.Argument(help="A recorded conversation (JSON), a run directory, or latest.")],
+    runs: RunsOption = Path("runs"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Did anything hidden show before the submission?
+
+    \b
+    Examples:
+      agent audit latest
+      agent audit conversation.json --json
+    """
+    from agent.commands.transcripts import run_audit
+
+    raise typer.Exit(run_audit(source, runs, as_json=as_json))
+
+
 @app.command("runs")
 def list_runs(runs: RunsOption = Path("runs"), as_json: JsonFlag = False) -> None:
     """List the runs.

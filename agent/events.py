@@ -35,7 +35,8 @@ class Launch(_Event):
     profile: str
     environment: dict[str, str]
     isolation_level: str
-    scaffold_sha256: str
+    scaffold: str
+    """The file under edit before the first call; with it, the log alone can be replayed."""
 
 
 class Evaluated(_Event):

@@ -25,7 +25,7 @@ from agent.loop import End, run_loop
 from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import check_proposer, make_proposer
-from agent.protocol import Accuracies
+from agent.protocol import Accuracies, ToolCall
 from agent.run import RunDirectory
 from agent.starting import starting_region
 from agent.tools import Toolbox, accuracies_of
@@ -132,7 +132,7 @@ class Search:
             profile=profile.name,
             environment=environment,
             isolation_level=isolation.level,
-            scaffold_sha256=scaffold().prefix_sha256 + scaffold().suffix_sha256,
+            scaffold=scaffold().text,
         )
         log.append(launch)
         self._save(environment=environment, isolation_level=isolation.level, slots=slots)
@@ -152,7 +152,7 @@ class Search:
         if any(value is None for by_seed in baseline.values() for value in by_seed.values()):
             raise InfrastructureError(f"the baseline itself failed: {outcomes}")
 
-        workspace = stack.enter_context(_fresh_workspace(run, starting_region(config.start)))
+        workspace = stack.enter_context(_fresh_workspace(run))
         tools = Toolbox(
             workspace=workspace,
             evaluator=evaluator,
@@ -165,6 +165,8 @@ class Search:
             keep=keep,
             shared=shared,
         )
+        if config.start is not None:
+            tools.dispatch(0, ToolCall("rewrite", {"content": starting_region(config.start)}))
         proposer = make_proposer(config, profile, log, run.study)
         end = run_loop(proposer, tools, self.clock, max_steps=config.max_steps, max_seconds=config.max_seconds)
         if end.status == "infra":
@@ -272,14 +274,12 @@ def _isolation(config: SearchConfig) -> Iterator[Isolation]:
 
 
 @contextmanager
-def _fresh_workspace(run: RunDirectory, region: str) -> Iterator[Workspace]:
+def _fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
     """A new repository; a resumed run makes it again by carrying out the recorded calls."""
     if run.workspace.exists():
         shutil.rmtree(run.workspace)
     with Workspace.create(run.workspace) as workspace:
         workspace.tag("baseline")
-        if region != workspace.region:
-            workspace.rewrite(region)
         yield workspace
 
 

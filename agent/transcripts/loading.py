@@ -10,6 +10,7 @@ from typing import Any
 from agent.transcripts.atif import is_atif, read_atif
 from agent.transcripts.mlsbench import is_mls_bench, read_mls_bench
 from agent.transcripts.model import Transcript, TranscriptError
+from agent.transcripts.runs import read_run
 
 MAX_BYTES = 64 * 1024 * 1024
 """The largest conversation of the public record has 0.6 MB; whatever is a hundred times larger is something else."""
@@ -28,7 +29,7 @@ def load_transcript(path: Path | str) -> Transcript:
     path = Path(path)
     try:
         if path.is_dir() or path.name == "events.jsonl":
-            return _load_run(path)
+            return read_run(path)
         size = path.stat().st_size
         if not path.is_file():
             raise TranscriptError(f"{path}: not a regular file; give a transcript's JSON file or a run directory")
@@ -84,8 +85,3 @@ def _parse(document: Mapping[str, Any], where: str) -> Transcript:
         return read_mls_bench(document, where)
     keys = ", ".join(sorted(map(str, document))[:8]) or "none"
     raise TranscriptError(f"{where}: of another schema (its keys: {keys:.120}); {_KNOWN}")
-
-
-def _load_run(path: Path) -> Transcript:
-    """The seam for our own runs: a run directory, or the events.jsonl in one."""
-    raise TranscriptError(f"{path}: runs of our own are not read here yet; give an MLS-Bench or ATIF file")

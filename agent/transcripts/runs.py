@@ -1,0 +1,83 @@
+"""Our own runs as recorded conversations: the event log holds every call, reply and region hash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from agent.errors import RunDamaged
+from agent.events import Launch, Proposal, Record, ToolCalled, ToolReplied, read_events
+from agent.transcripts.model import Call, Note, Segment, Transcript, TranscriptError
+from benchmark.tasks import PROFILES
+from sandbox.editing import Dialect
+from sandbox.region import SCAFFOLD_NAME, RegionError, split
+
+
+def read_run(path: Path) -> Transcript:
+    """The conversation in a run directory or its events.jsonl. Raises TranscriptError when it can't be read."""
+    log = path / "events.jsonl" if path.is_dir() else path
+    if not log.is_file():
+        raise TranscriptError(f"{path}: no events.jsonl here; give a run directory (`agent runs` lists them)")
+    try:
+        records = read_events(log)
+    except RunDamaged as error:
+        raise TranscriptError(str(error)) from None
+    if not records or not isinstance(launch := records[0].event, Launch):
+        raise TranscriptError(f"{log}: the log does not begin with a launch; the run was stopped before it started")
+    try:
+        workspace = [split(launch.scaffold).editable(SCAFFOLD_NAME)]
+    except RegionError as error:
+        raise TranscriptError(f"{log}: the recorded scaffold cannot be used: {error}") from None
+    profile = PROFILES.get(launch.profile)
+    return Transcript(
+        source="run",
+        task=launch.profile,
+        model=str(launch.config.get("model") or launch.config.get("proposer") or ""),
+        segments=[Segment(entries=_entries(records), workspace=workspace)],
+        dialect=Dialect.OURS,
+        budget=int(launch.config["budget"]),
+        hidden_labels=frozenset(task.name for task in profile.hidden) if profile else frozenset(),
+    )
+
+
+def _entries(records: list[Record]) -> list[Call | Note]:
+    """Each call with its reply and with what the proposer thought before it."""
+    replies = {r.event.step: r.event for r in records if isinstance(r.event, ToolReplied)}
+    entries: list[Call | Note] = []
+    thoughts: list[Proposal] = []
+    for record in records:
+        event = record.event
+        if isinstance(event, Proposal):
+            thoughts.append(event)
+        elif isinstance(event, ToolCalled):
+            reply = replies.get(event.step)
+            said, thinking, model_called = _thoughts(thoughts)
+            thoughts = []
+            entries.append(
+                Call(
+                    step=event.step,
+                    tool=event.tool,
+                    arguments=event.arguments,
+                    recorded=None if reply is None else reply.reply,
+                    thinking=thinking,
+                    said=said,
+                    model_called=model_called,
+                    region_sha256=None if reply is None else reply.region_sha256,
+                )
+            )
+    return entries
+
+
+def _thoughts(proposals: list[Proposal]) -> tuple[str, str, bool]:
+    """What was said and thought before a call, and whether a language model was asked for it."""
+    said, thinking, model_called = [], [], False
+    for proposal in proposals:
+        message: dict[str, Any] | None = proposal.content.get("message")
+        if message is None:
+            said.append(json.dumps(proposal.content, ensure_ascii=False))
+            continue
+        model_called = True
+        said.append(str(message.get("content") or ""))
+        thinking.append(str(message.get("reasoning_content") or message.get("reasoning") or ""))
+    return "\n".join(filter(None, said)), "\n".join(filter(None, thinking)), model_called
