@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -12,13 +13,14 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from sandbox import bubblewrap, runtime, wire
 
 STARTUP_SECONDS = 120.0
 GRACE_SECONDS = 10.0
 """How much later than the candidate's own limit an answer of the zygote may come before it counts as broken."""
+STOP_SECONDS = 5.0
 _CHUNK = 1 << 20
 _HEAD_BYTES = 1 << 16
 _F_SETPIPE_SZ = 1031
@@ -54,6 +56,7 @@ class Outcome:
 def environment() -> dict[str, str]:
     """The worker's whole environment: nothing of the caller's but a few settings of numerical libraries."""
     fixed = {"LANG": "C.UTF-8", "HOME": "/nonexistent", "PYTHONHASHSEED": "0", "CUDA_VISIBLE_DEVICES": ""}
+    fixed["TORCHINDUCTOR_CACHE_DIR"] = "/"  # parts of torch insist on a folder that exists, and never use it
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {**passed, **fixed, **threads}
@@ -67,6 +70,7 @@ class Zygote:
 
     def __init__(self, level: str, *, landlock: bool = True) -> None:
         self.level = level
+        self._last_words = ""
         self._layouts: dict[tuple[str, int], list[tuple[str, tuple[int, ...]]]] = {}
         found = runtime.find()
         self._control, theirs = socket.socketpair()
@@ -82,35 +86,36 @@ class Zygote:
         python = [str(found.python), "-P", "-s", "-S", "-B", "-u", "-c", _BOOT, json.dumps(config)]
         command = bubblewrap.command(found, python) if level == "bubblewrap" else python
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the zygote
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._stderr,
-                env=environment(),
-                cwd="/",
-                start_new_session=True,
-                pass_fds=[theirs.fileno()] + ([] if parent is None else [parent]),
-            )
-        except OSError as error:
-            self._control.close()
-            self._stderr.close()
-            raise IsolationCrashed(f"cannot start {command[0]}: {error}") from error
-        finally:
-            theirs.close()
+        self._process: subprocess.Popen[bytes] | None = None
+        with contextlib.ExitStack() as stack:
+            stack.push(self._close_on_error)
+            stack.callback(theirs.close)
             if parent is not None:
-                os.close(parent)
-        self._control.settimeout(STARTUP_SECONDS)
-        try:
-            self.hello, _ = wire.receive(self._control)
-        except (wire.WireClosed, TimeoutError) as error:
-            raise self._crashed(f"the zygote did not start: {error}") from error
+                stack.callback(os.close, parent)
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=self._stderr,
+                    env=environment(),
+                    cwd="/",
+                    start_new_session=True,
+                    pass_fds=[theirs.fileno()] + ([] if parent is None else [parent]),
+                )
+            except OSError as error:
+                raise IsolationCrashed(f"cannot start {command[0]}: {error}") from error
+            theirs.close()
+            self._control.settimeout(STARTUP_SECONDS)
+            try:
+                self.hello, _ = wire.receive(self._control)
+            except (wire.WireClosed, TimeoutError) as error:
+                raise self._crashed(f"the zygote did not start: {error}") from error
 
     @property
-    def pid(self) -> int:
-        """Process id of what was started: the zygote, or bubblewrap with the zygote inside."""
-        return self._process.pid
+    def pid(self) -> int | None:
+        """Process id of what was started (the zygote, or bubblewrap with the zygote inside); None when it has ended."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def layout(self, arch: str, num_classes: int) -> list[tuple[str, tuple[int, ...]]]:
         """Name and shape of every parameter. Raises ValueError for an unknown architecture."""
@@ -137,8 +142,10 @@ class Zygote:
         log_bytes: int,
         payload_bytes: int,
     ) -> Outcome:
-        """Run one candidate in a fresh child and collect at most `payload_bytes` and `log_bytes` of what it says."""
-        job, result, log = _pipe(), _pipe(), _pipe()
+        """Run one candidate in a fresh child and collect at most `payload_bytes` and `log_bytes` of what it says.
+
+        `seed`, up to 63 bits, is what the candidate's generators are seeded with; the candidate can see it.
+        """
         request = {
             "op": "run",
             "arch": arch,
@@ -147,34 +154,35 @@ class Zygote:
             "cpu_seconds": cpu_seconds,
             "memory_bytes": memory_bytes,
         }
-        sinks = {result.read: _Sink(_HEAD_BYTES + payload_bytes), log.read: _Sink(log_bytes)}
-        try:
-            self._request(request, (job.read, result.write, log.write))
-            for fd in (job.read, result.write, log.write):
-                os.close(fd)
-            with os.fdopen(os.dup(job.write), "wb") as stream:
-                os.close(job.write)
-                job = _Pipe(job.read, -1)
-                with contextlib.suppress(BrokenPipeError):
-                    stream.write(json.dumps({"region": region, "seed": seed}).encode())
-                    stream.flush()
-            answer = self._collect(sinks, time.monotonic() + wall_seconds + GRACE_SECONDS)
-        except BaseException:
-            self.close()  # whatever interrupted this, the answer would come too late for the next request
-            raise
-        finally:
-            os.close(result.read)
-            os.close(log.read)
-        head, payload = _split(bytes(sinks[result.read].data))
+        deadline = time.monotonic() + wall_seconds + GRACE_SECONDS
+        result, log = _Sink(_HEAD_BYTES + payload_bytes), _Sink(log_bytes)
+        with contextlib.ExitStack() as stack:
+            stack.push(self._close_on_error)
+            (job_out, job_in), (result_out, result_in), (log_out, log_in) = (_pipe(stack) for _ in range(3))
+            self._request(request, (job_out.fileno(), result_in.fileno(), log_in.fileno()))
+            for stream in (job_out, result_in, log_in):
+                stream.close()
+            # Past the zygote, so that no candidate can find an earlier one's text in the memory it inherits.
+            with contextlib.suppress(BrokenPipeError), job_in:
+                job_in.write(json.dumps({"region": region, "seed": seed}).encode())
+            os.set_blocking(result_out.fileno(), False)
+            os.set_blocking(log_out.fileno(), False)
+            answer = self._collect({result_out.fileno(): result, log_out.fileno(): log}, deadline)
+        head, payload = _split(bytes(result.data))
         return Outcome(
             head=head,
             payload=payload,
-            log=sinks[log.read].text(),
+            log=log.text(),
             exit_code=answer["exit"],
             timed_out=answer["timed_out"],
             cpu_seconds=answer["cpu_seconds"],
             max_rss_bytes=answer["max_rss_bytes"],
         )
+
+    def _close_on_error(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Whatever interrupted a request, its answer would come in the middle of the next one."""
+        if kind is not None:
+            self.close()
 
     def _collect(self, sinks: dict[int, _Sink], deadline: float) -> dict[str, Any]:
         control = self._control.fileno()
@@ -213,40 +221,31 @@ class Zygote:
 
     def _crashed(self, what: str) -> IsolationCrashed:
         self.close()
-        self._last_words = self._last_words.strip()
         return IsolationCrashed(f"{what}\n{self._last_words}" if self._last_words else what)
-
-    _last_words = ""
 
     def close(self) -> None:
         """End the zygote and everything under it. May be called twice."""
         self._control.close()
-        if not self._stderr.closed:
+        if self._stderr.closed:
+            return
+        if self._process is not None:
             try:
-                self._process.wait(timeout=5)
+                self._process.wait(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-            self._stderr.seek(0)
-            self._last_words = self._stderr.read()[-4000:].decode(errors="replace")
-            self._stderr.close()
+        self._stderr.seek(0)
+        self._last_words = self._stderr.read()[-4000:].decode(errors="replace").strip()
+        self._stderr.close()
 
 
-@dataclass(frozen=True)
-class _Pipe:
-    read: int
-    write: int
-
-
-def _pipe() -> _Pipe:
-    pipe = _Pipe(*os.pipe())
-    os.set_blocking(pipe.read, False)
+def _pipe(stack: contextlib.ExitStack) -> tuple[BinaryIO, BinaryIO]:
+    """Both ends of a new pipe, closed with `stack` at the latest."""
+    out, into = os.pipe()
     if sys.platform == "linux":
-        import fcntl
-
-        with contextlib.suppress(OSError):  # larger than an unprivileged user may have: the default will do
-            fcntl.fcntl(pipe.read, _F_SETPIPE_SZ, _CHUNK)
-    return pipe
+        with contextlib.suppress(OSError):  # more than this user may have: then the usual size will do
+            fcntl.fcntl(into, _F_SETPIPE_SZ, _CHUNK)
+    return stack.enter_context(os.fdopen(out, "rb", buffering=0)), stack.enter_context(os.fdopen(into, "wb"))
 
 
 class _Sink:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import platform
 import struct
@@ -72,6 +73,7 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
+@functools.cache
 def program(name: str) -> bytes:
     """The filter for machine `name` ("x86_64" or "aarch64") as packed BPF instructions."""
     column, architecture = _MACHINES[name]

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sandbox import confine, landlock, wire
 _PRELOAD = """
 abc bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions functools hashlib heapq inspect
 itertools json math numbers operator random re statistics string textwrap time types typing warnings
-numpy torch torch.nn.functional torch.nn.init torch.nn.utils torch.fft torch.optim
+numpy numpy.random torch torch.nn.functional torch.nn.init torch.nn.utils torch.fft torch.optim
 """
 
 
@@ -40,6 +41,7 @@ def main(config: dict[str, Any]) -> None:
             confine.not_dumpable()
         confine.adopt_orphans()
     sys.path[:] = config["path"]
+    tempfile.tempdir = "/nonexistent"  # otherwise, whoever asks for the folder tries to write to all of them
     for name in _PRELOAD.split():
         importlib.import_module(name)
     import torch
@@ -48,6 +50,7 @@ def main(config: dict[str, Any]) -> None:
 
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
+    worker.rehearse()
     abi = landlock.abi() if config["landlock"] else 0
     if config["level"] == "landlock" and not abi:
         raise OSError(errno.EOPNOTSUPP, "this kernel has no Landlock")

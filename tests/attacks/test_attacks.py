@@ -1,0 +1,134 @@
+"""Hostile regions, each in a file of its own under regions/, at every level: the attempt fails and nothing is left.
+
+A region says in its first lines what it tries and which verdicts are right ("accepted" where it fails without an error
+and its weights are acceptable). It prints ESCAPED where it succeeds. What is outside is told to it in HOST.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sandbox.isolate import Initialised, Isolation, Limits, obstacle_to
+from sandbox.launcher import Zygote
+from tests.attacks.host import KEY_NAME, NEEDLE, Host, host
+
+REGIONS = Path(__file__).with_name("regions")
+SUFFIX = ".py.txt"  # no tool that walks through Python files is to meet them
+ATTACKS = sorted(str(path.relative_to(REGIONS)).removesuffix(SUFFIX) for path in REGIONS.rglob(f"*{SUFFIX}"))
+LEVELS = ("bubblewrap", "bubblewrap without landlock", "landlock", "none")
+ARCH, CLASSES = "resnet20", 10
+PATIENT = Limits(wall_seconds=60, cpu_seconds=30, memory_bytes=512 << 20, output_bytes=1 << 16)
+IMPATIENT = dataclasses.replace(PATIENT, wall_seconds=2, cpu_seconds=1)
+HONEST = """
+def initialize_weights(model, config):
+    for parameter in model.parameters():
+        nn.init.ones_(parameter) if parameter.dim() < 2 else nn.init.kaiming_normal_(parameter)
+"""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A hostile region as the file describes it."""
+
+    text: str
+    expected: tuple[str, ...]
+    seed: int
+
+    @staticmethod
+    def read(name: str, facts: dict[str, object]) -> Attack:
+        text = (REGIONS / f"{name}{SUFFIX}").read_text()
+        options = dict(re.findall(r"^# (expect|pad|seed): (.*)$", text, re.MULTILINE))
+        text = re.sub(r"^# expect: .*$", lambda line: f"{line[0]}\nHOST = {facts!r}", text, count=1, flags=re.MULTILINE)
+        text += "\n" + "#" * int(options.get("pad", 0))
+        return Attack(text, tuple(options["expect"].split(", ")), int(options.get("seed", 0)))
+
+
+@dataclass
+class Arena:
+    """One isolation with a host around it, used by many attacks: what one of them breaks, the next one notices."""
+
+    isolation: Isolation
+    host: Host
+    out: Path
+    reference: str
+    processes: set[int]
+
+    def run(self, region: str, *, seed: int = 0, limits: Limits = PATIENT) -> Initialised:
+        self.isolation.limits = limits
+        return self.isolation.initialise(region, ARCH, CLASSES, seed, self.out / "weights.safetensors")
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def arena(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    level = str(request.param)
+    name = level.split()[0]
+    obstacle = obstacle_to(name) if name != "none" else None
+    if obstacle is not None:
+        pytest.skip(obstacle)
+    with pytest.MonkeyPatch.context() as patch, host(tmp_path_factory.mktemp("host")) as prey:
+        patch.setenv(KEY_NAME, prey.token)
+        with Isolation(level=name) as isolation:  # type: ignore[arg-type]
+            if level.endswith("without landlock"):
+                isolation._zygote.close()  # type: ignore[union-attr]
+                isolation._zygote = Zygote("bubblewrap", landlock=False)
+            arena = Arena(isolation, prey, tmp_path_factory.mktemp("out"), "", set())
+            assert arena.run(f"# {NEEDLE}\n{HONEST}").ok
+            arena.reference = arena.run(HONEST).fingerprint or ""
+            arena.processes = descendants()
+            yield arena
+
+
+def descendants() -> set[int]:
+    """Every process below this one."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = {os.getpid()}
+    while more := {process for process, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {os.getpid()}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack_fails_and_leaves_nothing(arena: Arena, name: str) -> None:
+    """Somebody submits this region: it gets nothing, breaks nothing, and the next candidate is none the wiser."""
+    if arena.isolation.level == "none" and not name.startswith("weights/"):
+        pytest.skip("without isolation only the checks from outside hold")
+    attack = Attack.read(name, arena.host.facts)
+    before = arena.host.fingerprint()
+    limits = IMPATIENT if "timeout" in attack.expected else PATIENT
+
+    result = arena.run(attack.text, seed=attack.seed, limits=limits)
+
+    kind = "accepted" if result.ok else result.kind
+    if "nondeterministic" in attack.expected and result.ok:
+        again = arena.run(attack.text, seed=attack.seed, limits=limits)
+        kind = "nondeterministic" if again.fingerprint != result.fingerprint else "accepted"
+    assert kind in attack.expected, (result.message, result.log)
+    assert "ESCAPED" not in result.log
+    assert arena.host.token not in result.log + result.message
+    assert "\x1b" not in result.log + result.message
+    if attack.seed:
+        assert str(attack.seed) not in result.log
+    assert arena.host.fingerprint() == before
+    assert descendants() == arena.processes
+    assert arena.run(HONEST).fingerprint == arena.reference
+
+
+def test_there_are_enough_attacks_and_each_says_what_it_tries() -> None:
+    """A reader of the suite finds in every file what it is about and what must come of it."""
+    assert len(ATTACKS) >= 40
+    for name in ATTACKS:
+        lines = (REGIONS / f"{name}{SUFFIX}").read_text().splitlines()
+        assert lines[0].startswith('"""'), name
+        assert any(line.startswith("# expect: ") for line in lines), name
