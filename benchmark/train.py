@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.augment import Normalizer, crop, pad_images
-from benchmark.fast_ops import fast_ops
+from benchmark.fast_ops import fast_ops, keep_freed_memory
 from benchmark.precision import autocast, resolve_precision
 from benchmark.results import EpochMetrics, StepZero
 from benchmark.step_zero import judge_step_zero
@@ -87,6 +87,8 @@ def train(
     started = time.perf_counter()
     device = torch.device(device)
     precision = resolve_precision(precision, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     normalize = Normalizer(dataset.mean, dataset.std, device)
     train_labels = dataset.train_labels[: recipe.train_limit].to(device)
