@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.clock import Clock
-from agent.protocol import Proposer, best_test
+from agent.protocol import Proposer
 from agent.tools import Toolbox
 from benchmark.executor import InfrastructureError
 from sandbox.isolate import IsolationCrashed
@@ -40,11 +40,11 @@ def run_loop(
     end = _run(proposer, tools, clock, max_steps, max_seconds)
     if end.status in ("submitted", "infra"):
         return end
-    best = best_test(tuple(tools.tests))
+    best = tools.best()
     if best is None:
         return End(end.status, f"{end.message} No test succeeded, so there is nothing to submit.")
-    tools.submit(best.number, by="harness")
-    return End(end.status, f"{end.message} The best test, #{best.number}, was submitted for it.")
+    tools.submit(best, by="harness")
+    return End(end.status, f"{end.message} The best test, #{best}, was submitted for it.")
 
 
 def _run(proposer: Proposer, tools: Toolbox, clock: Clock, max_steps: int, max_seconds: float | None) -> End:

@@ -65,6 +65,8 @@ class Situation:
     tests_left: int
     tests: tuple[TestOutcome, ...]
     baseline: Accuracies
+    best: int | None
+    """The test with the best shrunk gain so far, which is the one to submit; None when none succeeded."""
 
 
 class Proposer(Protocol):
@@ -89,9 +91,3 @@ def replace_region(situation: Situation, region: str) -> ToolCall:
     else:
         where = {"op": "replace", "start_line": first, "end_line": last}
     return ToolCall("edit", {**where, "filename": situation.filename, "content": region})
-
-
-def best_test(tests: tuple[TestOutcome, ...]) -> TestOutcome | None:
-    """The test with the highest score (the earlier one on a tie), or None when none succeeded."""
-    valid = [test for test in tests if not test.failed]
-    return max(valid, key=lambda test: (test.score, -test.number)) if valid else None

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.protocol import Accuracies
-from benchmark.statistics import Comparison, combine, compare, in_words, noise_prior
+from agent.protocol import Accuracies, TestOutcome
+from benchmark.statistics import Comparison, combine, compare, in_words, learn_noise, noise_prior, select
 
 
 def compare_tasks(
-    profile: str, baseline: Accuracies, submission: Accuracies, *, n_candidates: int = 1
+    profile: str,
+    baseline: Accuracies,
+    submission: Accuracies,
+    *,
+    n_candidates: int = 1,
+    others: Sequence[Accuracies] = (),
 ) -> dict[str, Comparison | None]:
-    """The comparison for each task; None where baseline or submission failed with any seed."""
+    """The comparison for each task; None where baseline or submission failed with any seed.
+
+    `others` are further candidates on the same tasks: from two seeds on, they teach how large the noise is.
+    """
     comparisons: dict[str, Comparison | None] = {}
     for task in submission:
         before, after = _complete(baseline[task]), _complete(submission[task])
+        groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
+        prior = learn_noise(noise_prior(profile, task), groups)
         comparisons[task] = (
-            None
-            if before is None or after is None
-            else compare(before, after, noise_prior(profile, task), n_candidates=n_candidates)
+            None if before is None or after is None else compare(before, after, prior, n_candidates=n_candidates)
         )
     return comparisons
+
+
+def choose(profile: str, baseline: Accuracies, tests: Sequence[TestOutcome]) -> TestOutcome | None:
+    """The test to submit: the best shrunk gain over all visible tasks, the earlier on a tie; None if all failed."""
+    if all(test.failed for test in tests):
+        return None
+    return tests[select([combine(compare_tasks(profile, baseline, test.accuracies)) for test in tests])]
 
 
 def as_json(comparisons: Mapping[str, Comparison | None]) -> dict[str, Any]:

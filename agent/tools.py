@@ -9,6 +9,7 @@ from agent.check import check
 from agent.evaluator import Candidate, Evaluator, Outcomes
 from agent.events import EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
+from agent.summary import choose
 from benchmark.data import NUM_CLASSES
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
@@ -59,7 +60,13 @@ class Toolbox:
             tests_left=self.budget - len(self.tests),
             tests=tuple(self.tests),
             baseline=self.baseline,
+            best=self.best(),
         )
+
+    def best(self) -> int | None:
+        """The test to submit by all that is known, or None when none succeeded."""
+        chosen = choose(self._profile.name, self.baseline, self.tests)
+        return None if chosen is None else chosen.number
 
     def dispatch(self, step: int, call: ToolCall) -> Observation:
         """Carry out one call. Whatever a proposer sends gets an answer; only our own failures raise."""

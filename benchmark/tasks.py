@@ -57,7 +57,7 @@ class Profile:
 
 
 _PAPER = Recipe(epochs=200, lr=0.1)
-_SMOKE = Recipe(epochs=2, lr=0.05, batch_size=32)
+_SMOKE = Recipe(epochs=2, lr=0.05, batch_size=32, train_limit=96, test_limit=50)
 
 PROFILES: dict[str, Profile] = {
     "paper": Profile(

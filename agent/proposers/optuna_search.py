@@ -13,7 +13,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from agent.events import EventLog, Proposal
-from agent.protocol import Observation, Situation, ToolCall, best_test, replace_region
+from agent.protocol import Observation, Situation, ToolCall, replace_region
 from agent.strategy import ENQUEUED, describe, distributions, render, suggest
 
 _REFUSALS_IN_A_ROW = 20
@@ -40,8 +40,7 @@ class OptunaProposer:
         if self._edited:
             return ToolCall("test")
         if situation.tests_left <= 0 or self._refused >= _REFUSALS_IN_A_ROW:
-            best = best_test(situation.tests)
-            return ToolCall("submit", {"n": best.number}) if best else None
+            return ToolCall("submit", {"n": situation.best}) if situation.best else None
         self._trial = self._study.ask()
         parameters = suggest(self._trial, self._architectures)
         region = render(parameters)
