@@ -60,13 +60,16 @@ def _read(path: Path, limit: int) -> bytes:
         if error.errno in (errno.ELOOP, errno.ENXIO):
             raise WeightsRejected("not_regular", f"{path}: a link or a socket, not a regular file") from error
         raise
-    with os.fdopen(handle, "rb") as stream:
+    try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise WeightsRejected("not_regular", f"{path}: not a regular file")
         if status.st_size > limit:
             raise WeightsRejected("too_large", f"{path}: {status.st_size:,} bytes, at most {limit:,} are expected")
-        data = stream.read(limit + 1)
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            data = stream.read(limit + 1)
+    finally:
+        os.close(handle)
     if len(data) > limit:
         raise WeightsRejected("too_large", f"{path}: grew beyond {limit:,} bytes while it was read")
     return data

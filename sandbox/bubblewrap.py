@@ -39,6 +39,11 @@ def version() -> str | None:
     return done.stdout.strip()
 
 
+def _version_number() -> tuple[int, ...]:
+    digits = (version() or "").rpartition(" ")[2].split(".")
+    return tuple(int(part) for part in digits if part.isdecimal())
+
+
 def command(runtime: Runtime, python: list[str]) -> list[str]:
     """The command that runs `python` inside. Raises FileNotFoundError where bubblewrap is not installed."""
     bwrap = program()
@@ -53,7 +58,8 @@ def _name_spaces() -> list[str]:
     if os.geteuid() == 0:
         # Root needs no user name space, and would stay root in one. The zygote becomes nobody: confine.drop_root.
         return [*common, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    return ["--unshare-user", "--disable-userns", *common]
+    # An older bubblewrap does not know the second one; the system call filter denies new name spaces as well.
+    return ["--unshare-user", *(["--disable-userns"] if _version_number() >= (0, 8) else []), *common]
 
 
 def _mounts(runtime: Runtime) -> list[str]:

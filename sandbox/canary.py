@@ -79,7 +79,7 @@ class _Bait:
     def traces(self) -> list[str]:
         """What was left outside, whatever the canary itself says."""
         found = []
-        if self.planted.exists():
+        if set(self.secret.parent.iterdir()) - {self.secret, self.named_path}:
             found.append("planted a file")
         if (
             not self.secret.exists()

@@ -57,10 +57,6 @@ def read_passwords() -> bool:
     return bool(read("/etc/passwd"))
 
 
-def read_home() -> bool:
-    return bool(os.listdir("/root")) or bool(os.listdir("/home"))
-
-
 def read_parent_environ() -> bool:
     found = hashlib.sha256(read(f"/proc/{FACTS['parent']}/environ", 1 << 24)).hexdigest()
     return found == str(FACTS["environ"])
@@ -133,22 +129,22 @@ def delete_file() -> bool:
 
 
 def rename_file() -> bool:
-    os.rename(FACTS["secret"], FACTS["planted"])
+    os.rename(FACTS["secret"], FACTS["planted"] + "-renamed")
     return True
 
 
 def link_file() -> bool:
-    os.symlink("/etc/passwd", FACTS["planted"])
+    os.symlink("/etc/passwd", FACTS["planted"] + "-link")
     return True
 
 
 def make_folder() -> bool:
-    os.mkdir(FACTS["planted"])
+    os.mkdir(FACTS["planted"] + "-folder")
     return True
 
 
 def make_pipe() -> bool:
-    os.mkfifo(FACTS["planted"])
+    os.mkfifo(FACTS["planted"] + "-pipe")
     return True
 
 
@@ -323,7 +319,6 @@ ATTEMPTS = (
     list_folder,
     read_project,
     read_passwords,
-    read_home,
     read_parent_environ,
     read_parent_memory,
     read_zygote_memory,

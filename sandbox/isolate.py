@@ -160,7 +160,7 @@ class Isolation:
             seconds=time.monotonic() - started,
             level=self.level,
             log=outcome.log,
-            fingerprint=hashlib.sha256(repr(layout).encode() + outcome.payload).hexdigest(),
+            fingerprint=_fingerprint(outcome.payload, layout),
             names=tuple(name for name, _ in layout),
         )
 
@@ -202,7 +202,7 @@ def _failure(outcome: Outcome, size: int, limits: Limits) -> _Failure | None:
     return "exception", "the process ended before initialize_weights returned", None
 
 
-def _bad_values(payload: bytes, layout: list[tuple[str, tuple[int, ...]]]) -> _Failure | None:
+def _bad_values(payload: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> _Failure | None:
     import numpy as np
 
     values = np.frombuffer(payload, dtype="<f4")
@@ -226,7 +226,13 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _write(out: Path, payload: bytes, layout: list[tuple[str, tuple[int, ...]]]) -> None:
+def _fingerprint(payload: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> str:
+    digest = hashlib.sha256(repr(layout).encode())
+    digest.update(payload)
+    return digest.hexdigest()
+
+
+def _write(out: Path, payload: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> None:
     """Write a safetensors file beside `out` and put it in place in one step; a link at `out` is not followed."""
     import numpy as np
     from safetensors.numpy import save_file

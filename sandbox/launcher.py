@@ -44,7 +44,7 @@ class Outcome:
     """What came back from one child. `head` and `payload` are the candidate's claims; the rest is ours."""
 
     head: dict[str, Any] | None
-    payload: bytes
+    payload: memoryview
     log: str
     exit_code: int
     """Of the child; negative: the signal that ended it."""
@@ -168,7 +168,7 @@ class Zygote:
             os.set_blocking(result_out.fileno(), False)
             os.set_blocking(log_out.fileno(), False)
             answer = self._collect({result_out.fileno(): result, log_out.fileno(): log}, deadline)
-        head, payload = _split(bytes(result.data))
+        head, payload = _split(memoryview(result.data))
         return Outcome(
             head=head,
             payload=payload,
@@ -276,13 +276,13 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
 
 
-def _split(data: bytes) -> tuple[dict[str, Any] | None, bytes]:
+def _split(data: memoryview) -> tuple[dict[str, Any] | None, memoryview]:
     """Take the frame of a child apart: 4 bytes of length, JSON, payload. Anything else is no frame."""
-    length = int.from_bytes(data[:4], "big")
-    if len(data) < 4 or length > _HEAD_BYTES - 4 or len(data) < 4 + length:
-        return None, b""
+    end = 4 + int.from_bytes(data[:4], "big")
+    if len(data) < 4 or end > min(len(data), _HEAD_BYTES):
+        return None, memoryview(b"")
     try:
-        head = json.loads(data[4 : 4 + length])
+        head = json.loads(bytes(data[4:end]))
     except (ValueError, RecursionError):
-        return None, b""
-    return (head, data[4 + length :]) if isinstance(head, dict) else (None, b"")
+        return None, memoryview(b"")
+    return (head, data[end:]) if isinstance(head, dict) else (None, memoryview(b""))

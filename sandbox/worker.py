@@ -142,7 +142,7 @@ def run(template: Template, job: int, result: int, log: int, ready: int, confine
 
 
 def _serve(template: Template, region: str, seed: int) -> NoReturn:
-    payload: list[Tensor] = []
+    payload: Tensor | None = None
     verdict: dict[str, Any] = {"kind": None, "message": "", "line": None}
     try:
         payload = _initialise(template, region, seed)
@@ -154,8 +154,8 @@ def _serve(template: Template, region: str, seed: int) -> NoReturn:
     sys.stderr.flush()
     head = json.dumps(verdict).encode()
     _write(len(head).to_bytes(4, "big") + head)
-    for tensor in payload:
-        _write(tensor.numpy().data.cast("B"))
+    if payload is not None:
+        _write(payload.numpy().data.cast("B"))
     os._exit(0)
 
 
@@ -174,7 +174,7 @@ def _write(data: bytes | memoryview) -> None:
         view = view[os.write(_RESULT, view) :]
 
 
-def _initialise(template: Template, region: str, seed: int) -> list[Tensor]:
+def _initialise(template: Template, region: str, seed: int) -> Tensor:
     model, names = template.model, namespace()
     torch.manual_seed(seed)
     random.seed(seed)
@@ -204,8 +204,8 @@ def _check_signature(function: object, *arguments: object) -> None:
         raise _Rejected("signature", message, line) from None
 
 
-def _collect(before: list[tuple[str, nn.Parameter]], shapes: dict[str, list[int]], model: nn.Module) -> list[Tensor]:
-    """The parameters' values, contiguous and in order, after checking that they are still the same parameters."""
+def _collect(before: list[tuple[str, nn.Parameter]], shapes: dict[str, list[int]], model: nn.Module) -> Tensor:
+    """All values in order, one-dimensional float32, after checking that the parameters are still the same."""
     expected, found = dict(before), dict(model.named_parameters(remove_duplicate=False))
     for name in expected:
         if name not in found:
@@ -222,7 +222,7 @@ def _collect(before: list[tuple[str, nn.Parameter]], shapes: dict[str, list[int]
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype != torch.float32:
             raise _Rejected("shape", f"{name} became {tensor.dtype} on {tensor.device}; it must stay float32 on cpu")
     _check_aliases(tensors)
-    return [tensor.contiguous() for tensor in tensors.values()]
+    return torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
 
 
 def _check_aliases(tensors: dict[str, Tensor]) -> None:

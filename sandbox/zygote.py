@@ -40,6 +40,7 @@ def main(config: dict[str, Any]) -> None:
             confine.drop_root(readable if config["level"] == "landlock" else [])
             confine.not_dumpable()
         confine.adopt_orphans()
+    sys.argv[:] = [""]
     sys.path[:] = config["path"]
     tempfile.tempdir = "/nonexistent"  # otherwise, whoever asks for the folder tries to write to all of them
     for name in _PRELOAD.split():

@@ -1,0 +1,327 @@
+"""Isolation as its callers use it: weights come out, failures are named, nothing outlives it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmark.models import build_model
+from benchmark.weights import load_initial_weights
+from sandbox.isolate import Isolation, IsolationCrashed, IsolationUnavailable, Limits, derived_seed, obstacle_to
+from sandbox.region import scaffold
+
+ROOT = Path(__file__).resolve().parents[2]
+HONEST = """
+def initialize_weights(model, config):
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=1 / config["depth"])
+"""
+LOOP = "def initialize_weights(model, config):\n    while True:\n        pass\n"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linux")
+
+
+@pytest.fixture(scope="module")
+def isolation() -> Iterator[Isolation]:
+    with Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(wall_seconds=60)) as isolation:
+        yield isolation
+
+
+def run(isolation: Isolation, body: str, out: Path, arch: str = "resnet20", seed: int = 0) -> tuple[str | None, str]:
+    """Kind and message for a region whose function has this body."""
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    result = isolation.initialise(f"def initialize_weights(model, config):\n{lines}", arch, 10, seed, out / "w")
+    return result.kind, result.message
+
+
+def kill(processes: set[int]) -> None:
+    """End them the hard way."""
+    for process in processes:
+        os.kill(process, signal.SIGKILL)
+
+
+def alive(process: int) -> bool:
+    """Whether a process still runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def below(process: int) -> set[int]:
+    """Every living process below `process`."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = {process}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {process}
+
+
+def wait_until_gone(processes: set[int], seconds: float = 30) -> set[int]:
+    """Those of `processes` that still run after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (left := {process for process in processes if alive(process)}) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
+
+
+def test_importing_it_is_cheap() -> None:
+    """`agent --help` imports the module and must not wait for torch."""
+    code = "import sys, sandbox.isolate; assert not {'torch', 'numpy', 'safetensors'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("arch", ["resnet20", "vgg16bn", "mobilenetv2"])
+def test_the_untouched_region_initialises_every_network(isolation: Isolation, arch: str, tmp_path: Path) -> None:
+    """The file holds the parameters, all of them and nothing else, and the trainer accepts it."""
+    result = isolation.initialise(scaffold().region, arch, 100, 0, tmp_path / "w")
+    assert result.ok, result.message
+    assert result.weights == tmp_path / "w"
+    model = build_model(arch, 100)
+    assert set(load_file(tmp_path / "w")) == {name for name, _ in model.named_parameters()}
+    load_initial_weights(tmp_path / "w", model)
+    assert [path.name for path in tmp_path.iterdir()] == ["w"]
+
+
+def test_weights_are_those_the_function_makes_with_the_derived_seed(isolation: Isolation, tmp_path: Path) -> None:
+    """Whoever takes the function away gets the same weights from it."""
+    assert isolation.initialise(HONEST, "resnet20", 10, 3, tmp_path / "w").ok
+    model = build_model("resnet20", 10)
+    torch.manual_seed(derived_seed(3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=1 / 22)
+    tensors = load_file(tmp_path / "w")
+    assert all(torch.equal(tensors[name], parameter) for name, parameter in model.named_parameters())
+
+
+def test_same_seed_same_weights_in_every_process(isolation: Isolation, tmp_path: Path) -> None:
+    """A result belongs to code and seed: neither the process nor the order of a set of names may matter."""
+    region = "def initialize_weights(model, config):\n    named = dict(model.named_parameters())\n"
+    region += "    for name in set(named):\n        nn.init.normal_(named[name])\n"
+    region = f"import random\n{region}    print(random.random(), np.random.rand())\n"
+    first = isolation.initialise(region, "resnet20", 10, 1, tmp_path / "a")
+    with Isolation(level="none", limits=isolation.limits) as other:
+        second = other.initialise(region, "resnet20", 10, 1, tmp_path / "b")
+    assert first.fingerprint == second.fingerprint
+    assert first.fingerprint is not None
+    assert first.log == second.log
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert isolation.initialise(region, "resnet20", 10, 2, tmp_path / "c").fingerprint != first.fingerprint
+
+
+def test_a_failure_names_type_message_and_line(isolation: Isolation, tmp_path: Path) -> None:
+    """The author of the region reads what went wrong and where."""
+    kind, message = run(isolation, "x = 1\nraise KeyError('conv7')", tmp_path)
+    assert kind == "exception"
+    assert message == "line 3: KeyError: 'conv7'"
+    result = isolation.initialise(
+        "\n\ndef initialize_weights(model, config)\n    pass\n", "resnet20", 10, 0, tmp_path / "w"
+    )
+    assert (result.kind, result.line) == ("syntax", 3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_left_alone_are_named(isolation: Isolation, tmp_path: Path) -> None:
+    """A branch that forgets the linear layer is found before a test is paid."""
+    kind, message = run(isolation, "for m in model.modules():\n  if not isinstance(m, nn.Linear):\n"
+                        "    for p in m.parameters(recurse=False):\n      nn.init.normal_(p)", tmp_path)  # fmt: skip
+    assert kind == "unset_parameter"
+    assert "fc.weight, fc.bias" in message
+
+
+def test_what_it_prints_is_kept_and_cut(isolation: Isolation, tmp_path: Path) -> None:
+    """Prints help an author; a flood of them does not fill the record."""
+    isolation.limits = Limits(wall_seconds=60, output_bytes=100)
+    try:
+        result = isolation.initialise(f"print('x' * 1000)\n{HONEST}", "resnet20", 10, 0, tmp_path / "w")
+    finally:
+        isolation.limits = Limits(wall_seconds=60)
+    assert result.ok
+    assert result.log.startswith("x" * 100 + "\n[901 more bytes")
+
+
+def test_too_large_a_region_never_runs(isolation: Isolation, tmp_path: Path) -> None:
+    """16 kB hold any strategy, but not trained weights."""
+    assert isolation.initialise(HONEST + "#" * 16_384, "resnet20", 10, 0, tmp_path / "w").kind == "too_large"
+
+
+def test_a_link_at_the_output_is_replaced_not_followed(isolation: Isolation, tmp_path: Path) -> None:
+    """Whoever can put a link there cannot make us overwrite what it points to."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "w").symlink_to(tmp_path / "victim")
+    assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert not (tmp_path / "w").is_symlink()
+
+
+def test_wrong_use_raises(isolation: Isolation, tmp_path: Path) -> None:
+    """A caller's mistake is no failure of the candidate."""
+    with pytest.raises(ValueError, match="unknown architecture"):
+        isolation.initialise(HONEST, "resnet1001", 10, 0, tmp_path / "w")
+    with pytest.raises(FileNotFoundError):
+        isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "absent" / "w")
+    closed = Isolation(level="none")
+    closed.close()
+    closed.close()
+    with pytest.raises(ValueError, match="closed"):
+        closed.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w")
+    assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+
+
+def test_several_threads_share_one_isolation(isolation: Isolation, tmp_path: Path) -> None:
+    """Calls wait for each other and get their own answers."""
+    with ThreadPoolExecutor(4) as pool:
+        seeds = range(8)
+        results = list(pool.map(lambda s: isolation.initialise(HONEST, "resnet20", 10, s, tmp_path / str(s)), seeds))
+    assert all(result.ok for result in results)
+    assert len({result.fingerprint for result in results}) == 8
+
+
+@linux
+def test_the_thread_that_started_it_may_end(tmp_path: Path) -> None:
+    """bubblewrap dies with the thread that started it; a later call notices and starts it anew."""
+    made: list[Isolation] = []
+    thread = threading.Thread(target=lambda: made.append(Isolation(limits=Limits(wall_seconds=60))))
+    thread.start()
+    thread.join()
+    time.sleep(0.2)
+    with made[0] as isolation:
+        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+
+
+@linux
+def test_a_killed_zygote_is_our_failure_and_the_next_call_works(tmp_path: Path) -> None:
+    """The kernel ended our process for want of memory: the candidate is not to blame, and may be tried again."""
+    with Isolation(limits=Limits(wall_seconds=60)) as isolation:
+        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+        processes = below(os.getpid())
+        threading.Timer(1.0, kill, [processes]).start()
+        with pytest.raises(IsolationCrashed):
+            isolation.initialise(LOOP, "resnet20", 10, 0, tmp_path / "w")
+        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+
+
+@linux
+@pytest.mark.parametrize("level", ["bubblewrap", "landlock", "none"])
+def test_nothing_survives_a_kill_of_the_parent(level: str, tmp_path: Path) -> None:
+    """kill -9 of the search while a candidate runs for ever: a moment later nothing of it runs."""
+    if level != "none" and obstacle_to(level):
+        pytest.skip(str(obstacle_to(level)))
+    code = f"""
+import sys
+from pathlib import Path
+from sandbox.isolate import Isolation, Limits
+isolation = Isolation(level={level!r}, limits=Limits(wall_seconds=600, cpu_seconds=600))
+assert isolation.initialise({HONEST!r}, "resnet20", 10, 0, Path({str(tmp_path / "w")!r})).ok
+print("ready", flush=True)
+isolation.initialise({LOOP!r}, "resnet20", 10, 0, Path({str(tmp_path / "w")!r}))
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    zygotes = below(process.pid)
+    deadline = time.monotonic() + 30
+    while len(below(process.pid)) == len(zygotes) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    started = below(process.pid)
+    assert len(started) == len(zygotes) + 1, "the candidate does not run"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert wait_until_gone(started) == set()
+
+
+@linux
+def test_closing_leaves_no_process(tmp_path: Path) -> None:
+    """After the context nothing of it runs, without waiting for the garbage collector."""
+    before = below(os.getpid())
+    with Isolation(limits=Limits(wall_seconds=60)) as isolation:
+        started = below(os.getpid()) - before
+        assert started
+        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+    assert wait_until_gone(started, seconds=5) == set()
+
+
+@linux
+def test_without_bubblewrap_landlock_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Most machines have no bubblewrap installed; the program then runs without being asked."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if obstacle_to("landlock"):
+        pytest.skip(str(obstacle_to("landlock")))
+    with Isolation() as isolation:
+        assert isolation.level == "landlock"
+        assert "found none" in str(isolation.evidence["canary"])
+    with pytest.raises(IsolationUnavailable, match=r"bwrap is not installed.*--allow-unsandboxed"):
+        Isolation(level="bubblewrap")
+
+
+def test_no_isolation_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On macOS the program refuses, says why, and names the flag for the brave."""
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(IsolationUnavailable, match=r"needs Linux, this is darwin.*--allow-unsandboxed"):
+        Isolation()
+
+
+@linux
+def test_the_zygote_shares_nothing_writable_and_has_one_thread(tmp_path: Path) -> None:
+    """What a child could write to and the next one reads would be a channel between candidates."""
+    before = below(os.getpid())
+    with Isolation(level="none") as isolation:
+        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+        (zygote,) = below(os.getpid()) - before
+        regions = Path(f"/proc/{zygote}/maps").read_text().splitlines()
+        assert [region for region in regions if region.split()[1][1::2] == "ws"] == []
+        assert len(list(Path(f"/proc/{zygote}/task").iterdir())) == 1
+
+
+PROBE = "import json; from sandbox.isolate import probe; print(json.dumps(probe()))"
+
+
+@linux
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else; as an ordinary user all tests are")
+def test_both_levels_work_for_an_ordinary_user() -> None:
+    """Who is not root gets the same levels."""
+    import numpy
+
+    path = os.pathsep.join([str(ROOT), *{str(Path(module.__file__ or "").parents[1]) for module in (torch, numpy)}])
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (sys.executable, f"/usr/bin/{version}"):
+        command = [python, "-c", PROBE]
+        try:
+            done = subprocess.run(
+                command,
+                user=12345,
+                group=12345,
+                extra_groups=[],
+                env=environment,
+                cwd="/",
+                capture_output=True,
+                text=True,
+            )
+        except (PermissionError, FileNotFoundError):
+            continue
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert found["root"] is False
+        for level, facts in found["levels"].items():
+            assert facts["usable"] or obstacle_to(level), facts["reason"]
+        return
+    pytest.skip("no interpreter that an ordinary user may run (it lies in root's home)")
