@@ -19,6 +19,10 @@ from torch import Tensor, nn
 
 from benchmark.models import BasicBlock, InvertedResidual
 
+_EXPLOSIVE = 1e5
+"""A relative gradient at which any usual learning rate overwrites a layer with its first step: kaiming_normal's is of
+the order of 10, and zero_init, with 1e8, diverges (docs/initialisers.md)."""
+
 
 @dataclass(frozen=True)
 class LayerSignal:
@@ -88,6 +92,9 @@ class SignalStatistics:
             found.append("no gradient reaches any convolution")
         if any(math.isnan(layer.gradient_scale) or math.isinf(layer.gradient_scale) for layer in self.layers):
             found.append("the backward pass overflows")
+        worst = max(self.layers, key=lambda layer: layer.relative_gradient, default=None)
+        if worst is not None and _EXPLOSIVE < worst.relative_gradient < math.inf:
+            found.append(f"the gradient of {worst.name} is {worst.relative_gradient:.0e} times its weight")
         return tuple(found)
 
     def as_json(self) -> dict[str, Any]:

@@ -25,9 +25,7 @@ def fans(tensor: torch.Tensor, groups: int = 1) -> tuple[int, int]:
     return tensor.shape[1] * receptive_field, tensor.shape[0] // groups * receptive_field
 
 
-def trunc_normal_(
-    tensor: torch.Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0
-) -> torch.Tensor:
+def trunc_normal_(tensor: torch.Tensor, mean: float = 0, std: float = 1, a: float = -2, b: float = 2) -> torch.Tensor:
     """Fill with N(mean, std²) restricted to [a, b]; a and b are absolute, not in units of std.
 
     Inverse-CDF sampling: x = mean + std · √2 · erfinv(u), u uniform on [2Φ(α)-1, 2Φ(β)-1], α, β = (a, b - mean) / std.
@@ -40,7 +38,7 @@ def trunc_normal_(
         return tensor.uniform_(lower, upper).erfinv_().mul_(std * math.sqrt(2.0)).add_(mean).clamp_(a, b)
 
 
-def orthogonal_(tensor: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
+def orthogonal_(tensor: torch.Tensor, gain: float = 1) -> torch.Tensor:
     """Fill with gain · Q, where the rows or columns (the fewer) of Q as a matrix (out, rest) are orthonormal.
 
     Reduced precision is drawn in float32 and rounded, since LAPACK has no QR for it.
@@ -59,7 +57,7 @@ def kernel_centre(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def delta_orthogonal_(tensor: torch.Tensor, gain: float = 1.0, groups: int = 1) -> torch.Tensor:
+def delta_orthogonal_(tensor: torch.Tensor, gain: float = 1, groups: int = 1) -> torch.Tensor:
     """Zero but for the kernel's centre, which holds gain · Q, one random orthogonal Q for each group.
 
     With stride 1 and out ≥ in the layer multiplies the norm of every input by `gain` exactly. Where out < in the rows
@@ -112,7 +110,7 @@ def zero_ones_(tensor: torch.Tensor, groups: int = 1) -> torch.Tensor:
 
 def variance_scaling_(
     tensor: torch.Tensor,
-    scale: float = 1.0,
+    scale: float = 1,
     mode: str = "fan_in",
     distribution: str = "truncated_normal",
     groups: int = 1,

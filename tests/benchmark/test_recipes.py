@@ -223,7 +223,7 @@ def test_a_convolution_as_classifier_is_small_in_squeezenets_recipe() -> None:
     assert not classifier.bias.any()
 
 
-@pytest.mark.parametrize("name", ["zero_last_gamma", "fixup"])
+@pytest.mark.parametrize("name", ["zero_last_gamma", "fixup", "zero_init"])
 def test_residual_blocks_start_as_their_skip(name: str) -> None:
     """In an identity block the input comes out again, however many blocks follow each other."""
     resnet, mobilenet = by_recipe(name, "resnet20").train(), by_recipe(name, "mobilenetv2").train()
@@ -233,7 +233,7 @@ def test_residual_blocks_start_as_their_skip(name: str) -> None:
     for block in layers(mobilenet, InvertedResidual):
         images = torch.rand(4, block.conv[0].in_channels, 8, 8)
         out = block(images.clone())
-        assert torch.equal(out, images) if block.use_residual else out.std() > 0.5
+        assert torch.equal(out, images) if block.use_residual else out.std() > 0.1
 
 
 def test_fixup_scales_the_branches_by_the_number_of_branches() -> None:

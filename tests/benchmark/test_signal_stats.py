@@ -100,6 +100,7 @@ def test_a_network_that_cannot_learn_is_called_so() -> None:
     rbb = of_recipe("rbb", "mobilenetv2")
     assert rbb.faults == ("no gradient reaches any weight",)
     assert rbb.dead_relu_share > 0.9
+    assert any("times its weight" in fault for fault in of_recipe("zero_init", "vgg16bn").faults)
     model = network("kaiming_normal", "resnet20")
     nn.init.zeros_(model.get_parameter("fc.weight"))
     assert signal_statistics(model, *batch()).faults == ("no gradient reaches any convolution",)
