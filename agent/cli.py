@@ -188,6 +188,28 @@ def show(
 
 
 @app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the page here instead.")] = None,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Do not run the function again to show what it does to the networks.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the page of a run: report.html, one file, no script, no network. Works for unfinished runs too.
+
+    \b
+    Examples:
+      agent report
+      agent report 20260101-120000 -o page.html
+    """
+    from agent.commands.report import run_report
+
+    raise typer.Exit(run_report(run, runs, output, measure=not no_measure, as_json=as_json))
+
+
+@app.command()
 def plan(
     budget: Annotated[int, typer.Option(min=1, max=1000, help="Tests.")] = 3,
     profile: Annotated[str, typer.Option(help="paper, pocket, smoke or auto.")] = "auto",

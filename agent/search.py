@@ -26,6 +26,7 @@ from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import check_proposer, make_proposer
 from agent.protocol import Accuracies, ToolCall
+from agent.report import write_report
 from agent.run import RunDirectory
 from agent.starting import starting_region
 from agent.tools import Toolbox, accuracies_of
@@ -110,17 +111,20 @@ class Search:
             self._save(status="running", created=time.time())
             try:
                 with ExitStack() as stack:
-                    return self._execute(stack, progress)
+                    isolation = stack.enter_context(_isolation(self.config))
+                    outcome = self._execute(stack, progress, isolation)
+                    self._report(progress, isolation)
+                    return outcome
             except (Interrupted, KeyboardInterrupt):
                 self._save(status="interrupted")
                 raise
             except (AgentError, InfrastructureError, DataError, OSError) as error:
                 self._save(status="failed", message=str(error))
+                self._report(progress)
                 raise
 
-    def _execute(self, stack: ExitStack, progress: Progress) -> SearchOutcome:
+    def _execute(self, stack: ExitStack, progress: Progress, isolation: Isolation) -> SearchOutcome:
         config, run, profile = self.config, self.run, self.profile
-        isolation = stack.enter_context(_isolation(config))
         slots, threads, gpus = plan_slots(config)
         executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=run.path / "workers.log"))
         environment = executor.submit(DescribeEnvironment(config.precision)).result()
@@ -180,6 +184,15 @@ class Search:
         visible_comparison, hidden_comparison = self._compare(tools, hidden)
         log.append(Ended(status=end.status, message=end.message))
         return self._finish(end, tools, visible_comparison, hidden_comparison)
+
+    def _report(self, progress: Progress, isolation: Isolation | None = None) -> None:
+        """Write report.html; a run is never lost to its page."""
+        try:
+            write_report(self.run, isolation=isolation, measure=isolation is not None)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the results stand
+            progress.message(
+                f"report.html could not be written ({error}); agent report {self.run.path.name} tries again"
+            )
 
     def _hidden(
         self, evaluator: Evaluator, baseline: str, submission: str, seeds: tuple[int, ...]

@@ -1,0 +1,77 @@
+"""`report.html`: what a run found, on one page that needs neither script nor network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.errors import AgentError
+from agent.run import RunDirectory
+
+if TYPE_CHECKING:
+    from agent.report.findings import Findings
+    from agent.report.reading import Fields, RunRecord
+    from sandbox.isolate import Isolation
+
+__all__ = ["measured_network", "write_report"]
+
+
+def write_report(
+    run: RunDirectory, *, isolation: Isolation | None = None, measure: bool = True, output: Path | None = None
+) -> Path:
+    """Write the page of a run, whatever state the run is in, and return its path.
+
+    With `measure`, the networks are initialised once more to show what the function does to them, unless that was
+    done before; in `isolation`, or in one that is started for it. Raises RunDamaged without a run.json, OSError when
+    the page cannot be written.
+    """
+    from agent.flags import raise_flags
+    from agent.report.findings import find
+    from agent.report.network_view import network_views
+    from agent.report.page import render
+    from agent.report.reading import read_run
+    from benchmark.files import write_atomically
+
+    record = read_run(run)
+    findings = find(record)
+    network, note = measured_network(record, findings, isolation=isolation, measure=measure)
+    views = network_views(network, f"test {findings.subject}") if network is not None else []
+    page = render(record, findings, raise_flags(record, findings, network), views, note)
+    path = output or run.path / "report.html"
+    write_atomically(path, page.encode(errors="replace"))
+    return path
+
+
+def measured_network(
+    record: RunRecord, findings: Findings, *, isolation: Isolation | None = None, measure: bool = True
+) -> tuple[Fields | None, str]:
+    """What the function does to the networks: as kept, or measured now; or None and why not."""
+    from agent.report.network import measure_network, read_network, save_network
+
+    test = findings.subject
+    if test is None or test not in record.regions:
+        return None, "There is no tested code whose effect could be shown."
+    if (kept := read_network(record, test)) is not None:
+        return kept, ""
+    if not measure:
+        return None, "The networks were not measured."
+    return _measure_now(record, isolation, lambda place: measure_network(record, test, place), save_network)
+
+
+def _measure_now(
+    record: RunRecord,
+    isolation: Isolation | None,
+    measure: Callable[[Isolation], Fields],
+    save: Callable[[RunDirectory, Fields], None],
+) -> tuple[Fields | None, str]:
+    from sandbox.isolate import Isolation, IsolationCrashed, IsolationUnavailable
+
+    with ExitStack() as stack:
+        try:
+            measured = measure(isolation if isolation is not None else stack.enter_context(Isolation()))
+            save(record.directory, measured)
+        except (IsolationUnavailable, IsolationCrashed, AgentError, OSError) as error:
+            return None, f"The networks could not be measured: {error}"
+    return measured, ""

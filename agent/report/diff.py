@@ -1,0 +1,96 @@
+"""A side-by-side diff with syntax colours, as rows of safe HTML."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Literal
+
+from markupsafe import Markup, escape
+
+from agent.report.safe import spelt
+
+MAX_LINES = 1500
+_CONTEXT = 3
+
+
+@dataclass(frozen=True)
+class Side:
+    """One line of one side."""
+
+    number: int
+    html: Markup
+
+
+@dataclass(frozen=True)
+class Row:
+    """Two lines that stand beside each other; `gap` rows stand for `skipped` equal lines."""
+
+    kind: Literal["equal", "changed", "removed", "added", "gap"]
+    left: Side | None = None
+    right: Side | None = None
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Diff:
+    """All rows, and how many lines came and went. `cut` is how many rows were left out at the end."""
+
+    rows: tuple[Row, ...]
+    added: int
+    removed: int
+    cut: int = 0
+
+
+def side_by_side(old: str, new: str) -> Diff:
+    """The diff of two region texts."""
+    old, new = spelt(old), spelt(new)
+    before, after = _lines(old), _lines(new)
+    left, right = _coloured(old, len(before)), _coloured(new, len(after))
+    rows: list[Row] = []
+    added = removed = shown = 0
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    for group in matcher.get_grouped_opcodes(_CONTEXT):
+        if (skipped := group[0][1] - shown) > 0:
+            rows.append(Row("gap", skipped=skipped))
+        shown = group[-1][2]
+        for tag, i1, i2, j1, j2 in group:
+            if tag != "equal":
+                added, removed = added + j2 - j1, removed + i2 - i1
+            for offset in range(max(i2 - i1, j2 - j1)):
+                one = Side(i1 + offset + 1, left[i1 + offset]) if i1 + offset < i2 else None
+                other = Side(j1 + offset + 1, right[j1 + offset]) if j1 + offset < j2 else None
+                rows.append(Row(_kind(tag, one, other), one, other))
+    if rows and len(before) > shown:
+        rows.append(Row("gap", skipped=len(before) - shown))
+    return Diff(tuple(rows[:MAX_LINES]), added, removed, max(0, len(rows) - MAX_LINES))
+
+
+def _kind(tag: str, left: Side | None, right: Side | None) -> Literal["equal", "changed", "removed", "added"]:
+    if tag == "equal":
+        return "equal"
+    if left is None:
+        return "added"
+    return "removed" if right is None else "changed"
+
+
+def coloured(code: str) -> Markup:
+    """Python as HTML with classes; plain escaped text where the highlighter is confused."""
+    code = spelt(code)
+    return Markup("\n").join(_coloured(code, len(_lines(code))))
+
+
+def _lines(code: str) -> list[str]:
+    """Lines as git and the highlighter count them: a form feed ends none."""
+    return code.removesuffix("\n").split("\n") if code else []
+
+
+def _coloured(code: str, lines: int) -> list[Markup]:
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    html = highlight(code, PythonLexer(stripnl=False, ensurenl=False), HtmlFormatter(nowrap=True))
+    # Pygments escapes what it is given and closes each span at the end of its line.
+    coloured_lines = [Markup(line) for line in _lines(html)]
+    return coloured_lines if len(coloured_lines) == lines else [escape(line) for line in _lines(code)]

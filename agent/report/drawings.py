@@ -1,0 +1,92 @@
+"""Which figures the page shows, and what each says to somebody who cannot see it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from agent.report.figures import Drawing, Line, best_so_far, curves
+from agent.report.findings import Findings, TestRow
+from agent.report.reading import RunRecord, text
+from benchmark.results import EvaluationResult
+
+
+def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
+    """Test accuracy over epochs of baseline and submission, one figure a task; a band spans the seeds."""
+    pairs = [("visible", "baseline", f"test/{findings.subject}"), ("hidden", "hidden/baseline", "hidden/submission")]
+    figures = []
+    for kind, before, after in pairs:
+        for task in record.tasks(kind):
+            name = text(task["name"])
+            lines = [
+                line
+                for line in (
+                    curve_line("baseline", record.curves(before, name), baseline=True),
+                    curve_line(f"test {findings.subject}", record.curves(after, name)),
+                )
+                if line is not None
+            ]
+            if lines:
+                title = name if kind == "visible" else f"{name} (hidden)"
+                figures.append(_curve_figure(title, lines))
+    return figures
+
+
+def curve_line(label: str, results: Sequence[EvaluationResult], *, baseline: bool = False) -> Line | None:
+    """Mean, lowest and highest test accuracy over the seeds at each epoch; epochs that only some reached count too."""
+    by_epoch: dict[int, list[float]] = {}
+    for result in results:
+        for point in result.curve:
+            by_epoch.setdefault(point.epoch, []).extend([point.test_acc] if math.isfinite(point.test_acc) else [])
+    if not by_epoch:
+        return None
+    epochs = sorted(by_epoch)
+    values = [by_epoch[epoch] or [math.nan] for epoch in epochs]
+    several = len(results) > 1
+    return Line(
+        label=label + (f", {len(results)} seeds" if several else ""),
+        x=epochs,
+        y=[sum(one) / len(one) for one in values],
+        low=[min(one) for one in values] if several else (),
+        high=[max(one) for one in values] if several else (),
+        baseline=baseline,
+    )
+
+
+def _curve_figure(title: str, lines: Sequence[Line]) -> Drawing:
+    described = "; ".join(f"{line.label} {_ends(line)}" for line in lines)
+    note = (
+        "Some values are not finite and leave a gap." if any(not math.isfinite(y) for o in lines for y in o.y) else ""
+    )
+    return curves(
+        title,
+        lines,
+        x="epoch",
+        y="test accuracy, %",
+        alt=f"Test accuracy over epochs on {title}: {described}",
+        note=note,
+    )
+
+
+def _ends(line: Line) -> str:
+    known = [value for value in line.y if math.isfinite(value)]
+    if not known:
+        return "has no finite value"
+    return f"from {known[0]:.1f} to {known[-1]:.1f} %, best {max(known):.1f} %"
+
+
+def search_progress(findings: Findings) -> Drawing | None:
+    """The mean visible accuracy of each test, and the best so far."""
+    tests = [test for test in findings.tests if test.finished]
+    if not tests:
+        return None
+    scores = [(test.number, test.mean, test.submitted) for test in tests]
+    described = ", ".join(_score(test) for test in tests[:12]) + (" …" if len(tests) > 12 else "")
+    before = "unknown" if findings.baseline is None else f"{findings.baseline:.1f} %"
+    alt = f"Mean visible accuracy by test; baseline {before}; {described}"
+    return best_so_far("Best so far", scores, findings.baseline, alt=alt)
+
+
+def _score(test: TestRow) -> str:
+    chosen = " (submitted)" if test.submitted else ""
+    return f"test {test.number} {'failed' if test.mean is None else f'{test.mean:.1f} %'}{chosen}"

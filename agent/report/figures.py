@@ -1,0 +1,213 @@
+"""Figures as inline SVG: drawn by matplotlib, coloured by the page's style sheet, so that one drawing suits light, dark
+and print. Baseline and submission differ in colour (Okabe & Ito's palette) and in line style.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_INK, _MUTED, _GRID, _BASE, _SUB, _BAD, _PAPER = (
+    *("#010203", "#010204", "#010205", "#010206", "#010207", "#010208"),
+    "#010209",
+)
+_VARIABLES = {
+    _INK: "--ink",
+    _MUTED: "--muted",
+    _GRID: "--line",
+    _BASE: "--baseline",
+    _SUB: "--submission",
+    _BAD: "--bad",
+    _PAPER: "--paper",
+}
+"""Colours that nothing else uses stand for the page's custom properties."""
+
+_SIZE = (4.4, 2.9)
+_RC: Any = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "text.parse_math": False,
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "grid.color": _GRID,
+    "grid.linewidth": 0.8,
+    "text.color": _INK,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "axes.unicode_minus": True,
+    "path.simplify": True,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve with its band. Values may be None or NaN: the line has a gap there, or none at all."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure for the page: `svg` is safe HTML."""
+
+    title: str
+    svg: Markup
+    note: str = ""
+
+
+def curves(
+    title: str, lines: Sequence[Line], *, x: str, y: str, alt: str, note: str = "", log: bool = False
+) -> Drawing:
+    """Lines over a common axis; with `log`, zeros are drawn as points on the floor."""
+    with _style():
+        figure, axes = _canvas(x, y)
+        if log:
+            _log_scale(axes)
+        for line in lines:
+            _draw(axes, line, log=log)
+        _whole_numbers(axes)
+        if any(len(line.x) for line in lines) and len(lines) > 1:
+            _legend(axes)
+        return Drawing(title, _svg(figure, alt), note)
+
+
+def best_so_far(
+    title: str,
+    scores: Sequence[tuple[int, float | None, bool]],
+    baseline: float | None,
+    *,
+    alt: str,
+    note: str = "",
+) -> Drawing:
+    """(test, mean accuracy or None for a failure, submitted) over the tests, with the best so far as a staircase."""
+    with _style():
+        figure, axes = _canvas("test", "mean visible accuracy, %")
+        if baseline is not None:
+            axes.axhline(baseline, color=_BASE, linestyle="--", linewidth=1.4, label="baseline")
+        known = [(test, score) for test, score, _ in scores if score is not None]
+        if known:
+            best = [max(score for other, score in known if other <= test) for test, _ in known]
+            axes.step([test for test, _ in known], best, where="post", color=_SUB, linewidth=1.6, label="best so far")
+            axes.plot(*zip(*known, strict=True), "o", color=_SUB, markersize=5, label="test")
+        chosen = [(test, score) for test, score, submitted in scores if submitted and score is not None]
+        for test, score in chosen:
+            axes.plot(
+                [test], [score], "o", mfc="none", color=_INK, markersize=11, markeredgewidth=1.4, label="submitted"
+            )
+        failed = [test for test, score, _ in scores if score is None]
+        if failed:
+            floor = axes.get_ylim()[0]
+            axes.plot(failed, [floor] * len(failed), "x", color=_BAD, markersize=7, label="failed", clip_on=False)
+        _whole_numbers(axes)
+        _legend(axes)
+        return Drawing(title, _svg(figure, alt), note)
+
+
+def _draw(axes: Axes, line: Line, *, log: bool) -> None:
+    colour, style = (_BASE, "--") if line.baseline else (_SUB, "-")
+    marker = "s" if line.baseline else "o"
+    points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
+    if log:
+        zeros = [x for x, y in points if y <= 0]
+        points = [(x, y) for x, y in points if y > 0]
+        transform = axes.get_xaxis_transform()
+        axes.plot(zeros, [0.0] * len(zeros), "v", color=colour, markersize=4, transform=transform, clip_on=False)
+    if not points:
+        return
+    few = len(points) <= 24
+    axes.plot(
+        *zip(*points, strict=True),
+        color=colour,
+        linestyle=style,
+        linewidth=1.6,
+        marker=marker if few else None,
+        markersize=3,
+        label=line.label,
+    )
+    if len(line.low) == len(line.x):
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+
+
+def _log_scale(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=7))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+
+
+def _style() -> Any:
+    import matplotlib
+
+    return matplotlib.rc_context(_RC)
+
+
+def _canvas(x: str, y: str) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE, layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.margins(x=0.03)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(handles, labels, frameon=False, fontsize=8, loc="best", handlelength=2.4)
+
+
+def _whole_numbers(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1))
+
+
+def _svg(figure: Figure, alt: str) -> Markup:
+    """The drawing as an element of the page: no prologue, no names that could collide, no fonts of its own."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": alt}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    drawn = buffer.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)
+    drawn = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", drawn)
+    drawn = re.sub(r"font-family: [^;\"]*;?", "", drawn)
+    drawn = re.sub(r' (?:d|x|y)="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match.group()), drawn)
+    for colour, variable in _VARIABLES.items():
+        drawn = drawn.replace(colour, f"var({variable})")
+    box = re.search(r'viewBox="[^"]*"', drawn)
+    body = drawn[drawn.index(">") + 1 :]
+    label = escape(alt)
+    return Markup('<svg role="img" aria-label="{}" {} xmlns:xlink="http://www.w3.org/1999/xlink">{}').format(
+        label, Markup(box.group() if box else ""), Markup(body)
+    )

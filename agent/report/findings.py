@@ -1,0 +1,223 @@
+"""What a run's numbers come to: comparisons with intervals, test by test, and the verdict in one sentence.
+
+Everything is computed anew from the event log with the statistics that the search itself uses, and compared with what
+the search wrote into run.json.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agent import summary
+from agent.report.reading import Fields, RunRecord, mapping, number, text, whole
+from benchmark.statistics import Comparison, Overall, StatisticsError, combine
+
+Tone = Literal["good", "bad", "open"]
+Comparisons = Mapping[str, Comparison | None]
+
+
+@dataclass(frozen=True)
+class TestRow:
+    """One test of the search. `overall` is None when nothing can be compared."""
+
+    __test__ = False
+
+    number: int
+    label: str
+    """The proposer's own name for it, untrusted; "" when it gave none."""
+    parameters: Fields
+    accuracies: Mapping[str, Mapping[int, float | None]]
+    overall: Overall | None
+    failures: tuple[str, ...]
+    submitted: bool
+    finished: bool
+
+    @property
+    def mean(self) -> float | None:
+        """Mean visible accuracy over tasks of the means over seeds, percent; None when any is missing."""
+        return mean_accuracy(self.accuracies)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The numbers of a run. `subject` is the submitted test, or the best one so far of a run without a submission."""
+
+    visible: Comparisons
+    hidden: Comparisons
+    tests: tuple[TestRow, ...]
+    subject: int | None
+    baseline: float | None
+    """Mean visible accuracy of the baseline, percent."""
+    verdict: str
+    tone: Tone
+    headline: str
+    problems: tuple[str, ...]
+
+
+def find(record: RunRecord) -> Findings:
+    """Compare, test by test and for the submission."""
+    problems: list[str] = []
+    baseline = record.accuracies("baseline")
+    numbers = [whole(event.get("number")) or 0 for event in record.of_kind("test_started")]
+    ok = sum(1 for event in record.of_kind("test_finished") if event.get("status") == "ok")
+    tests = tuple(_test_row(record, n, baseline, max(1, ok)) for n in dict.fromkeys(numbers))
+    subject = record.submitted or _best(tests)
+    visible = _compare(record.profile, baseline, record.accuracies(f"test/{subject}"), max(1, ok)) if subject else {}
+    hidden = _compare(record.profile, record.accuracies("hidden/baseline"), record.accuracies("hidden/submission"), 1)
+    for kind, comparisons in (("visible", visible), ("hidden", hidden)):
+        problems += _contradictions(record, kind, comparisons)
+    tone, headline, verdict = _verdict(record, visible, hidden, tests)
+    return Findings(visible, hidden, tests, subject, mean_accuracy(baseline), verdict, tone, headline, tuple(problems))
+
+
+def mean_accuracy(accuracies: Mapping[str, Mapping[int, float | None]]) -> float | None:
+    """The mean over tasks of the means over seeds, percent; None when there is no task or any value is missing."""
+    means = []
+    for seeds in accuracies.values():
+        known = [value for value in seeds.values() if value is not None]
+        if not known or len(known) < len(seeds):
+            return None
+        means.append(sum(known) / len(known))
+    return sum(means) / len(means) if means else None
+
+
+def signed(value: float, places: int = 1) -> str:
+    """A number with its sign, a real minus, and no minus on zero; "–" when it is not finite."""
+    if not math.isfinite(value):
+        return "–"
+    shown = f"{abs(value):.{places}f}"
+    return shown if float(shown) == 0 else f"{'+' if value > 0 else '−'}{shown}"
+
+
+def overall_of(comparisons: Comparisons) -> Overall | None:
+    """The mean over the tasks; None without any task."""
+    return combine(comparisons) if comparisons else None
+
+
+def _test_row(record: RunRecord, test: int, baseline: Mapping[str, Mapping[int, float | None]], tried: int) -> TestRow:
+    accuracies = record.accuracies(f"test/{test}")
+    content = _proposal_before(record, test)
+    failures = tuple(
+        dict.fromkeys(
+            f"{one.task}, seed {one.seed}: {one.failure or 'no finite accuracy'}"
+            for one in record.evaluations
+            if one.role == f"test/{test}" and one.accuracy is None
+        )
+    )
+    return TestRow(
+        number=test,
+        label=text(content.get("strategy")),
+        parameters=mapping(content.get("parameters")),
+        accuracies=accuracies,
+        overall=overall_of(_compare(record.profile, baseline, accuracies, tried)),
+        failures=failures,
+        submitted=record.submitted == test,
+        finished=any(event.get("number") == test for event in record.of_kind("test_finished")),
+    )
+
+
+def _proposal_before(record: RunRecord, test: int) -> Fields:
+    latest: Fields = {}
+    for event in record.events:
+        if event.get("kind") == "proposal" and "strategy" in mapping(event.get("content")):
+            latest = mapping(event.get("content"))
+        if event.get("kind") == "test_started" and event.get("number") == test:
+            return latest
+    return {}
+
+
+def _compare(profile: str, baseline: Mapping[str, Any], candidate: Mapping[str, Any], tried: int) -> Comparisons:
+    """As `summary.compare_tasks`, but a task without a baseline, or with numbers that make no sense, is a failure."""
+    known = {task: seeds for task, seeds in candidate.items() if task in baseline}
+    comparisons: dict[str, Comparison | None] = dict.fromkeys(candidate)
+    for task, seeds in known.items():
+        try:
+            comparisons |= summary.compare_tasks(profile, {task: baseline[task]}, {task: seeds}, n_candidates=tried)
+        except StatisticsError:
+            comparisons[task] = None
+    return comparisons
+
+
+def _best(tests: tuple[TestRow, ...]) -> int | None:
+    scored = [(test.mean, -test.number) for test in tests if test.mean is not None]
+    return -max(scored)[1] if scored else None
+
+
+def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> list[str]:
+    """Where run.json says something else than its own log: somebody edited one of them, or the statistics changed."""
+    found = []
+    for task, recorded in mapping(record.summary.get(kind)).items():
+        comparison, gain = comparisons.get(task), number(mapping(recorded).get("gain"))
+        if gain is None or comparison is None:
+            continue
+        if abs(gain - comparison.gain) > 1e-6:
+            found.append(
+                f"run.json says {signed(gain, 2)} points on {task}, the log gives {signed(comparison.gain, 2)}."
+            )
+        elif [round(bound, 6) for bound in comparison.ci] != [round(b, 6) for b in mapping(recorded).get("ci") or []]:
+            found.append(f"The interval on {task} in run.json was computed differently; this page has today's.")
+    return found
+
+
+_WORDS = {
+    "improvement": "beats the baseline by {gain} points ({interval})",
+    "worse": "is worse than the baseline by {gain} points ({interval})",
+    "not resolved": "cannot be told from the baseline ({gain} points, {interval})",
+}
+
+
+def _verdict(
+    record: RunRecord, visible: Comparisons, hidden: Comparisons, tests: tuple[TestRow, ...]
+) -> tuple[Tone, str, str]:
+    """(tone, two or three words, one sentence)."""
+    if record.submitted is None:
+        return "open", *_without_submission(record, tests)
+    seen, unseen = overall_of(visible), overall_of(hidden)
+    sentence = f"On the visible tasks test {record.submitted} {_judged(seen)}; on the hidden task it {_judged(unseen)}."
+    if unseen is None:
+        return "open", "Hidden task not run", sentence
+    if (seen is not None and seen.failed) or unseen.failed:
+        return "bad", "Failed", sentence
+    return (
+        {
+            "improvement": ("good", "Carries over", sentence),
+            "worse": ("bad", "Does not carry over", sentence),
+            "not resolved": ("open", "Not resolved", sentence),
+        }[unseen.resolved]  # type: ignore[return-value]
+        if seen is None or seen.resolved != "worse"
+        else ("bad", "Worse than the baseline", sentence)
+    )
+
+
+def _judged(overall: Overall | None) -> str:
+    if overall is None:
+        return "was not run"
+    if overall.failed:
+        return f"failed ({', '.join(overall.failed)})"
+    places = 1 if overall.smallest_visible_effect >= 0.5 else 2
+    low, high = (signed(bound, places) for bound in overall.ci)
+    gain = signed(overall.gain, places) if overall.resolved == "not resolved" else f"{abs(overall.gain):.{places}f}"
+    interval = f"{overall.confidence * 100:g} % interval {low} … {high}"
+    return _WORDS[overall.resolved].format(gain=gain, interval=interval)
+
+
+def _without_submission(record: RunRecord, tests: tuple[TestRow, ...]) -> tuple[str, str]:
+    count = len(tests)
+    done = "no test was run" if not count else f"{count} test{'s were' if count > 1 else ' was'} begun"
+    if record.status in ("running", "interrupted", "failed", "infra"):
+        words = {
+            "running": "This search is still running, or its process was killed",
+            "interrupted": "This search was interrupted",
+            "failed": "This search broke off",
+            "infra": "This search broke off because the machinery failed, not a candidate",
+        }[record.status]
+        return "Unfinished", f"{words}: {done}, nothing was submitted, and the hidden task was not run."
+    if count and all(test.failures for test in tests):
+        return (
+            "Nothing to submit",
+            f"Every test failed ({count}), so nothing was submitted and the hidden task was not run.",
+        )
+    return "Nothing submitted", f"Nothing was submitted ({done}), and the hidden task was not run."

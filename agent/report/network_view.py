@@ -1,0 +1,176 @@
+"""The measured networks as figures and a table of what set which parameters."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.report.figures import Drawing, Line, curves
+from agent.report.reading import Fields, mapping, number, text
+
+_ROLES = ("baseline", "submission")
+
+
+@dataclass(frozen=True)
+class RuleRow:
+    """Parameters of one kind: how many, and what baseline and submission made of them, in words."""
+
+    role: str
+    count: int
+    baseline: str
+    submission: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether the submission does something else than the baseline."""
+        return self.baseline != self.submission
+
+
+@dataclass(frozen=True)
+class NetworkView:
+    """One task's network at step 0."""
+
+    task: str
+    errors: tuple[str, ...]
+    drawings: tuple[Drawing, ...]
+    rules: tuple[RuleRow, ...]
+    facts: tuple[tuple[str, str, str], ...]
+    """(what, baseline, submission)"""
+
+
+def network_views(measured: Fields, label: str) -> list[NetworkView]:
+    """A view for each task in what `agent.report.network` measured; `label` names the submission."""
+    views = []
+    for task, roles in mapping(measured.get("tasks")).items():
+        sides = {role: mapping(mapping(roles).get(role)) for role in _ROLES}
+        errors = tuple(f"{role}: {text(side['error'])}" for role, side in sides.items() if side.get("error"))
+        whole = {role: side for role, side in sides.items() if not side.get("error") and side}
+        views.append(
+            NetworkView(
+                task=text(task),
+                errors=errors,
+                drawings=tuple(_drawings(text(task), whole, label)) if whole else (),
+                rules=tuple(_rules(whole)) if len(whole) == len(_ROLES) else (),
+                facts=tuple(_facts(whole)) if len(whole) == len(_ROLES) else (),
+            )
+        )
+    return views
+
+
+def _drawings(task: str, sides: dict[str, Fields], label: str) -> list[Drawing]:
+    weights = {role: [number(p.get("std")) for p in _weights(side)] for role, side in sides.items()}
+    forward = {role: _layers(side, "activation_scale") for role, side in sides.items()}
+    backward = {role: _layers(side, "gradient_scale") for role, side in sides.items()}
+    plots = (
+        ("Weights", "std of the weights", weights),
+        ("Forward", "RMS of the layer's output", forward),
+        ("Backward", "RMS of the gradient at its output", backward),
+    )
+    return [_figure(f"{title}: {task}", y, values, label) for title, y, values in plots if any(values.values())]
+
+
+def _figure(title: str, y: str, values: dict[str, list[float | None]], label: str) -> Drawing:
+    lines = [
+        Line(
+            label="baseline" if role == "baseline" else label,
+            x=list(range(1, len(series) + 1)),
+            y=[float("nan") if value is None else value for value in series],
+            baseline=role == "baseline",
+        )
+        for role, series in values.items()
+    ]
+    described = "; ".join(f"{line.label} {_span(values[role])}" for role, line in zip(values, lines, strict=True))
+    zeros = any(value == 0 for series in values.values() for value in series)
+    lost = any(value is None for series in values.values() for value in series)
+    note = " ".join([*(["▾ at the bottom: exactly zero."] if zeros else []), *(["Gaps: not finite."] if lost else [])])
+    return curves(
+        title, lines, x="layer, input to output", y=y, alt=f"{title}, {y} by layer: {described}", note=note, log=True
+    )
+
+
+def _span(series: Sequence[float | None]) -> str:
+    known = [value for value in series if value is not None]
+    return f"{min(known):.2g} to {max(known):.2g}" if known else "has no finite value"
+
+
+def _layers(side: Fields, name: str) -> list[float | None]:
+    layers = mapping(side.get("signal")).get("layers") or []
+    return [number(mapping(layer).get(name)) for layer in layers]
+
+
+def _weights(side: Fields) -> list[Fields]:
+    return [p for p in _parameters(side) if len(p.get("shape") or []) > 1]
+
+
+def _parameters(side: Fields) -> list[Fields]:
+    parameters = side.get("parameters")
+    return [mapping(parameter) for parameter in parameters] if isinstance(parameters, list) else []
+
+
+def _rules(sides: dict[str, Fields]) -> list[RuleRow]:
+    """Grouped by role, and within a role by what the two sides do: the branches' ends show as a line of their own."""
+    groups: dict[tuple[str, str, str], int] = {}
+    before = {text(p.get("name")): p for p in _parameters(sides["baseline"])}
+    for parameter in _parameters(sides["submission"]):
+        old = before.get(text(parameter.get("name")), {})
+        changed = _words(old) != _words(parameter)
+        factor = _factor(old, parameter)
+        key = (text(parameter.get("role")), _words(old), f"{_words(parameter)}{factor}" if changed else _words(old))
+        groups[key] = groups.get(key, 0) + 1
+    return [RuleRow(role, count, old, new) for (role, old, new), count in sorted(groups.items())][:40]
+
+
+def _words(parameter: Fields) -> str:
+    constant, ratio = number(parameter.get("constant")), number(parameter.get("kaiming_ratio"))
+    if constant is not None:
+        return f"{constant:g}"
+    if ratio is not None:
+        return f"random, {_round(ratio)} × Kaiming"
+    return "random" if parameter else "–"
+
+
+def _round(ratio: float) -> str:
+    """Two significant digits at most, so that layers which differ by chance are one group."""
+    return f"{ratio:.1g}" if ratio < 0.1 else f"{round(ratio, 1):g}"
+
+
+def _factor(old: Fields, new: Fields) -> str:
+    before, after = number(old.get("std")), number(new.get("std"))
+    return f" ({after / before:.2g} × baseline)" if before and after else ""
+
+
+def _facts(sides: dict[str, Fields]) -> list[tuple[str, str, str]]:
+    signals = [mapping(sides[role].get("signal")) for role in _ROLES]
+    rows: list[tuple[str, list[Any]]] = [
+        ("first loss (guessing: " + _number(signals[0].get("uniform_loss")) + ")", [s.get("loss") for s in signals]),
+        ("scale of the logits", [s.get("logit_scale") for s in signals]),
+        ("dead ReLU channels, %", [_percent(s.get("dead_relu_share")) for s in signals]),
+        ("branch over skip, median", [_branches(s) for s in signals]),
+        ("largest relative first gradient", [_largest(s) for s in signals]),
+    ]
+    return [
+        (what, _number(values[0]), _number(values[1])) for what, values in rows if any(v is not None for v in values)
+    ]
+
+
+def _branches(signal: Fields) -> float | None:
+    values = [number(mapping(branch).get("branch_to_skip")) for branch in signal.get("branches") or []]
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _largest(signal: Fields) -> float | None:
+    values = [number(mapping(layer).get("relative_gradient")) for layer in signal.get("layers") or []]
+    return max((value for value in values if value is not None), default=None)
+
+
+def _percent(value: object) -> float | None:
+    share = number(value)
+    return None if share is None else 100 * share
+
+
+def _number(value: object) -> str:
+    known = number(value)
+    return "not finite" if known is None else f"{known:.3g}"

@@ -1,0 +1,216 @@
+"""The page itself: everything a reviewer needs, put together and rendered as one HTML file."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from agent.flags import Flag
+from agent.report import drawings
+from agent.report.diff import Diff, coloured, side_by_side
+from agent.report.findings import Comparisons, Findings, TestRow, overall_of, signed
+from agent.report.network_view import NetworkView
+from agent.report.reading import RunRecord, mapping, number, text
+from agent.report.safe import spelt
+from agent.report.transcript import transcript
+from benchmark.statistics import Comparison, Overall
+
+MAX_BYTES = 1_000_000
+_TRANSCRIPT_BYTES = 320_000
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A gain on the common scale of its table, in percent of the width: dots for seeds, a bar for the interval."""
+
+    zero: float
+    low: float
+    high: float
+    gain: float
+    dots: tuple[float, ...]
+    alt: str
+
+
+@dataclass(frozen=True)
+class GainRow:
+    """A line of the visible or hidden table. `comparison` is None where a side failed."""
+
+    task: str
+    comparison: Comparison | Overall | None
+    strip: Strip | None
+    baseline: Mapping[int, float | None]
+    submission: Mapping[int, float | None]
+
+
+def render(
+    record: RunRecord, findings: Findings, flags: Sequence[Flag], network: Sequence[NetworkView], network_note: str
+) -> str:
+    """The HTML text, under MAX_BYTES: the transcript is cut further until it fits."""
+    context = _context(record, findings, flags, network, network_note)
+    budget = _TRANSCRIPT_BYTES
+    while True:
+        page: str = _template().render(**context, transcript=transcript(record.steps, budget=budget))
+        if len(page.encode()) < MAX_BYTES or budget < 1000:
+            return page
+        budget //= 2
+
+
+def _context(
+    record: RunRecord, findings: Findings, flags: Sequence[Flag], network: Sequence[NetworkView], network_note: str
+) -> dict[str, Any]:
+    summary = record.summary
+    return {
+        "record": record,
+        "findings": findings,
+        "flags": flags,
+        "tables": _tables(record, findings),
+        "curves": drawings.learning_curves(record, findings),
+        "progress": drawings.search_progress(findings),
+        "numbers": _numbers(findings.tests),
+        "diff": _diff(record, findings),
+        "whole": _whole(record, findings),
+        "network": network,
+        "network_note": network_note,
+        "time_bar": _time_bar(mapping(summary.get("seconds"))),
+        "evaluations": _evaluation_counts(record),
+        "machine": _machine(record),
+        "config": json.dumps(mapping(summary.get("config")), indent=1, ensure_ascii=False)[:6000],
+        "proposer": text(mapping(summary.get("config")).get("proposer")) or "unknown",
+        "budget": text(summary.get("budget")) or "?",
+        "created": _when(number(summary.get("created"))),
+        "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "caveat": text(summary.get("caveat")),
+        "message": text(summary.get("message"))[:2000],
+        "signed": signed,
+    }
+
+
+def _tables(record: RunRecord, findings: Findings) -> list[tuple[str, str, list[GainRow]]]:
+    subject = f"test/{findings.subject}"
+    return [
+        (kind, heading, _gain_rows(comparisons, record.accuracies(before), record.accuracies(after)))
+        for kind, heading, comparisons, before, after in (
+            ("visible", "Visible tasks", findings.visible, "baseline", subject),
+            ("hidden", "Hidden task", findings.hidden, "hidden/baseline", "hidden/submission"),
+        )
+    ]
+
+
+def _gain_rows(comparisons: Comparisons, baseline: Mapping[str, Any], submission: Mapping[str, Any]) -> list[GainRow]:
+    shown: list[tuple[str, Comparison | Overall | None]] = list(comparisons.items())
+    overall = overall_of(comparisons)
+    if overall is not None and len(comparisons) > 1 and not overall.failed:
+        shown.append(("mean", overall))
+    differences = {task: _differences(baseline.get(task, {}), submission.get(task, {})) for task, _ in shown}
+    reach = max(
+        [
+            *(abs(bound) for _, one in shown if one is not None for bound in (*one.ci, one.gain)),
+            *(abs(value) for values in differences.values() for value in values),
+            1e-9,
+        ]
+    )
+    return [
+        GainRow(
+            task,
+            one,
+            None if one is None else _strip(task, one, differences[task], reach * 1.05),
+            baseline.get(task, {}),
+            submission.get(task, {}),
+        )
+        for task, one in shown
+    ]
+
+
+def _differences(baseline: Mapping[int, float | None], submission: Mapping[int, float | None]) -> list[float]:
+    pairs = ((submission[seed], baseline.get(seed)) for seed in sorted(submission))
+    return [after - before for after, before in pairs if after is not None and before is not None]
+
+
+def _strip(task: str, one: Comparison | Overall, dots: Sequence[float], reach: float) -> Strip:
+    def place(value: float) -> float:
+        return round(50 + 50 * value / reach, 2)
+
+    low, high = one.ci
+    alt = f"{task}: gain {signed(one.gain)} points, interval {signed(low)} to {signed(high)}"
+    if dots:
+        alt += f"; by seed {', '.join(signed(value) for value in dots)}"
+    return Strip(50.0, place(low), place(high), place(one.gain), tuple(place(value) for value in dots), alt)
+
+
+def _numbers(tests: Sequence[TestRow]) -> dict[str, list[str]]:
+    """The proposer's numbers that differ between tests: name → value for each test."""
+    names = list(dict.fromkeys(name for test in tests for name in test.parameters))
+    table = {name: [_value(test.parameters.get(name)) for test in tests] for name in names}
+    return {name: values for name, values in table.items() if len(set(values)) > 1}
+
+
+def _value(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)[:40]
+
+
+def _diff(record: RunRecord, findings: Findings) -> Diff | None:
+    region = record.regions.get(findings.subject or 0)
+    return None if region is None else side_by_side(record.baseline_region, region)
+
+
+def _whole(record: RunRecord, findings: Findings) -> Markup | None:
+    region = record.regions.get(findings.subject or 0)
+    return None if region is None else coloured(region)
+
+
+def _time_bar(seconds: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """(phase, seconds, percent of the whole)."""
+    total = number(seconds.get("total")) or 0.0
+    phases = [(name, number(value) or 0.0) for name, value in seconds.items() if name != "total"]
+    return [(name, value, 100 * value / total) for name, value in phases] if total > 0 else []
+
+
+def _evaluation_counts(record: RunRecord) -> dict[str, Any]:
+    return {
+        "all": len(record.evaluations),
+        "cached": sum(one.cached for one in record.evaluations),
+        "failed": sum(one.accuracy is None for one in record.evaluations),
+        "seconds": sum(one.seconds for one in record.evaluations),
+    }
+
+
+def _machine(record: RunRecord) -> list[tuple[str, str]]:
+    summary = record.summary
+    seeds = summary.get("seeds")
+    rows = [
+        ("isolation", record.isolation or "not recorded"),
+        ("seeds", ", ".join(map(str, seeds)) if isinstance(seeds, list) else "not recorded"),
+        *((text(name), text(value)) for name, value in mapping(summary.get("environment")).items()),
+        *((text(name), text(value)) for name, value in mapping(summary.get("versions")).items()),
+        ("slots", text(summary.get("slots"))),
+    ]
+    unique = {name: value for name, value in rows if value}
+    return [(name, value[:300]) for name, value in unique.items()]
+
+
+def _when(timestamp: float | None) -> str:
+    if timestamp is None or not 0 <= timestamp < 1e11:
+        return "at an unknown time"
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(timestamp))
+
+
+def _template() -> Any:
+    import jinja2
+
+    import prompts
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(prompts.__file__).parent),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["spelt"] = lambda value: spelt(str(value))
+    return environment.get_template("report.html.j2")

@@ -1,0 +1,135 @@
+"""The conversation of a run, every text cut so that all of it fits into the page, with what was left out in numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.report.reading import Fields, Step, mapping, text
+
+MAX_STEPS = 600
+"""More steps than anybody reads: the first and the last half of these are shown."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A text, or its beginning. `length` is that of the whole, in characters."""
+
+    shown: str
+    length: int
+
+    @property
+    def cut(self) -> bool:
+        """Whether something is missing."""
+        return len(self.shown) < self.length
+
+
+@dataclass(frozen=True)
+class Part:
+    """One labelled text of a step, such as the thought, the new code or the reply."""
+
+    label: str
+    excerpt: Excerpt
+    code: bool = False
+
+
+@dataclass(frozen=True)
+class StepView:
+    """A step as the page shows it."""
+
+    number: int
+    tool: str
+    brief: str
+    ok: bool | None
+    error: str | None
+    seconds: float | None
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The steps that are shown; `left_out` is how many are missing between `steps[:cut]` and `steps[cut:]`."""
+
+    steps: tuple[StepView, ...]
+    left_out: int
+    cut: int
+
+
+def transcript(steps: Sequence[Step], *, budget: int) -> Transcript:
+    """All steps, or the first and last; their texts together take at most about `budget` bytes of HTML."""
+    half = MAX_STEPS // 2
+    shown = list(steps) if len(steps) <= MAX_STEPS else [*steps[:half], *steps[-half:]]
+    parts = [_parts(step) for step in shown]
+    limit = _fair_limit([_weight(body) for step in parts for _, body, _ in step], budget)
+    views = tuple(_view(step, texts, limit) for step, texts in zip(shown, parts, strict=True))
+    return Transcript(views, len(steps) - len(shown), half if len(shown) < len(steps) else len(shown))
+
+
+def excerpt(body: str, limit: int) -> Excerpt:
+    """The beginning of `body` that takes at most `limit` bytes of HTML, cut at a line end where one is near."""
+    if _weight(body) <= limit:
+        return Excerpt(body, len(body))
+    low, high = 0, min(len(body), limit)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _weight(body[:middle]) <= limit else (low, middle - 1)
+    newline = body.rfind("\n", int(low * 0.8), low)
+    return Excerpt(body[: newline if newline > 0 else low], len(body))
+
+
+def _weight(body: str) -> int:
+    """How many bytes the text takes once it is escaped for HTML."""
+    special = sum(body.count(char) for char in "&<>\"'")
+    return len(body.encode(errors="replace")) + 5 * special
+
+
+def _fair_limit(weights: Sequence[int], budget: int) -> int:
+    """The largest limit a text for which all texts together stay within the budget."""
+    low, high = 0, max([*weights, 1])
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if sum(min(w, middle) for w in weights) <= budget else (low, middle - 1)
+    return low
+
+
+def _view(step: Step, parts: Sequence[tuple[str, str, bool]], limit: int) -> StepView:
+    return StepView(
+        number=step.number,
+        tool=step.tool[:40],
+        brief=_brief(step),
+        ok=step.ok,
+        error=step.error and step.error[:200],
+        seconds=step.seconds,
+        parts=tuple(Part(label, excerpt(body, limit), code) for label, body, code in parts if body),
+    )
+
+
+def _brief(step: Step) -> str:
+    """The small arguments in a line."""
+    small = {name: value for name, value in step.arguments.items() if name not in ("content", "filename")}
+    return ", ".join(f"{name} {value}" for name, value in small.items())[:160]
+
+
+def _parts(step: Step) -> list[tuple[str, str, bool]]:
+    """(label, text, whether it is code)."""
+    parts: list[tuple[str, str, bool]] = []
+    for content in step.thoughts:
+        parts += _thought(content)
+    if (code := step.arguments.get("content")) is not None:
+        parts.append(("code", text(code), True))
+    if step.reply is None:
+        parts.append(("reply", "none was recorded: the search stopped here", False))
+    else:
+        parts.append(("reply", step.reply, True))
+    return parts
+
+
+def _thought(content: Fields) -> list[tuple[str, str, bool]]:
+    message = mapping(content.get("message"))
+    if not message:
+        said = text(content.get("strategy"))
+        rest = {name: value for name, value in content.items() if name != "strategy"}
+        return [("proposal", said, False), ("proposal, numbers", json.dumps(rest, ensure_ascii=False), True)]
+    thinking = message.get("reasoning_content") or message.get("reasoning")
+    return [("thinking", text(thinking), False), ("said", text(message.get("content")), False)]
