@@ -30,6 +30,8 @@ from sandbox.launcher import IsolationCrashed, Outcome, Zygote, printable
 __all__ = ["Initialised", "Isolation", "IsolationCrashed", "IsolationUnavailable", "Level", "Limits", "probe"]
 
 Level = Literal["auto", "bubblewrap", "landlock", "none"]
+LEVELS = ("bubblewrap", "landlock")
+"""Strongest first."""
 MAX_REGION_BYTES = 16_384
 _POISON = 0x7FC0BAD1  # sandbox.worker.POISON; repeated here because importing that module imports torch
 _CLAIMS = frozenset({"syntax", "signature", "isolation", "exception", "memory", "shape"})
@@ -85,16 +87,17 @@ class Isolation:
         self.limits = limits
         self._lock = threading.Lock()
         self._closed = False
-        zygote, flight = _choose(level)
+        zygote, flight, rejected = _choose(level)
         self._zygote: Zygote | None = zygote
         self.level: str = zygote.level
         self.evidence: dict[str, object] = {
             "level": self.level,
             "canary": flight.summary() if flight else "not flown: isolation was switched off",
+            "stronger_levels": rejected,
             "inside": zygote.hello,
             **features(),
         }
-        """Level, kernel features and what the canary found; for run.json."""
+        """Level, why none of the stronger ones, kernel features and what the canary found; for run.json."""
 
     def __enter__(self) -> Self:
         return self
@@ -252,19 +255,20 @@ def _write(out: Path, payload: memoryview, layout: list[tuple[str, tuple[int, ..
         raise
 
 
-def _choose(level: Level) -> tuple[Zygote, Canary | None]:
-    """Start the strongest level that is asked for and withstands a canary."""
+def _choose(level: Level) -> tuple[Zygote, Canary | None, dict[str, str]]:
+    """Start the strongest level that is asked for and withstands a canary; also what was wrong with the others."""
     if level == "none":
-        return Zygote("none"), None
-    tried = []
-    for name in ("bubblewrap", "landlock") if level == "auto" else (level,):
+        return Zygote("none"), None, {}
+    rejected: dict[str, str] = {}
+    for name in LEVELS if level == "auto" else (level,):
         zygote, flight, reason = _try(name)
         if zygote is not None:
-            return zygote, flight
-        tried.append(f"{name}: {reason}")
+            return zygote, flight, rejected
+        rejected[name] = reason
+    tried = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
     raise IsolationUnavailable(
-        "candidates cannot be isolated here. Tried " + "; ".join(tried) + ". Install bubblewrap, or use a Linux with "
-        "Landlock (5.13 or newer). --allow-unsandboxed runs candidates without isolation, with all your rights, and "
+        f"candidates cannot be isolated here. Tried {tried}. Install bubblewrap, or use a Linux with Landlock (5.13 or "
+        "newer). --allow-unsandboxed runs candidates without isolation, with all your rights, and "
         "every result says so."
     )
 
@@ -306,7 +310,7 @@ def probe() -> dict[str, object]:
     """What this machine offers and which levels withstand a canary; for `agent doctor`. Takes seconds."""
     levels: dict[str, object] = {}
     chosen = None
-    for level in ("bubblewrap", "landlock"):
+    for level in LEVELS:
         started = time.monotonic()
         zygote, flight, reason = _try(level)
         if zygote is not None:

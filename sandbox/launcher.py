@@ -141,10 +141,12 @@ class Zygote:
         memory_bytes: int,
         log_bytes: int,
         payload_bytes: int,
+        bare: bool = False,
     ) -> Outcome:
         """Run one candidate in a fresh child and collect at most `payload_bytes` and `log_bytes` of what it says.
 
         `seed`, up to 63 bits, is what the candidate's generators are seeded with; the candidate can see it.
+        `bare` leaves out Landlock and the system call filter: only for a canary that tries the walls behind them.
         """
         request = {
             "op": "run",
@@ -153,6 +155,7 @@ class Zygote:
             "wall_seconds": wall_seconds,
             "cpu_seconds": cpu_seconds,
             "memory_bytes": memory_bytes,
+            "bare": bare,
         }
         deadline = time.monotonic() + wall_seconds + GRACE_SECONDS
         result, log = _Sink(_HEAD_BYTES + payload_bytes), _Sink(log_bytes)

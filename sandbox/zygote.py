@@ -129,8 +129,8 @@ class _Server:
     def _run(self, template: Any, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
         confinement = self._worker.Confinement(
             zygote=os.getpid(),
-            seccomp=self._confined,
-            ruleset=self._ruleset,
+            seccomp=self._confined and not request["bare"],
+            ruleset=None if request["bare"] else self._ruleset,
             cpu_seconds=request["cpu_seconds"],
             memory_bytes=request["memory_bytes"],
         )

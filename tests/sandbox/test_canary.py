@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from sandbox import canary
-from sandbox.isolate import obstacle_to
+from sandbox.isolate import Isolation, obstacle_to
 from sandbox.launcher import Zygote
 
 
@@ -43,3 +45,35 @@ def test_the_canary_gets_out_where_nothing_holds_it() -> None:
     }
     assert expected <= set(flight.escapes), expected - set(flight.escapes)
     assert "got out" in flight.summary()
+
+
+FAKE = """#!/bin/sh
+if [ "$1" = --version ]; then echo bubblewrap 0.8.0; exit 0; fi
+while [ "$1" != -- ]; do shift; done
+shift
+exec "$@"
+"""
+
+
+def fake_bubblewrap(folder: Path, text: str) -> None:
+    (folder / "bwrap").write_text(text)
+    (folder / "bwrap").chmod(0o755)
+
+
+@pytest.mark.skipif(obstacle_to("landlock") is not None, reason="needs Landlock")
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [(FAKE, "past bubblewrap"), ("#!/bin/sh\necho no user name spaces >&2\nexit 1\n", "no user name spaces")],
+    ids=["isolates nothing", "does not start"],
+)
+def test_a_bubblewrap_that_does_not_isolate_is_not_believed(
+    text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program called bwrap is no proof: the next level is taken, and the record says why."""
+    fake_bubblewrap(tmp_path, text)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with Isolation() as isolation:
+        assert isolation.level == "landlock"
+        said = str(isolation.evidence["stronger_levels"])
+        # As root, the worker becomes nobody, who may not even reach an interpreter in root's home unless it is mounted.
+        assert reason in said or (os.geteuid() == 0 and "did not start" in said)
