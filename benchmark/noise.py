@@ -50,6 +50,7 @@ class NoisePrior:
 
 _SISTER = "seed SD over 60 methods on sister tasks with the same network"
 _PLACEHOLDER = "PLACEHOLDER from a rough trial, to be replaced by calibration"
+_BINOMIAL = "counting hits on 50 test pictures alone scatters by 5 points"
 _UNKNOWN = NoisePrior(sd=2.0, df=3, source="nothing is known about this task: a weak and wide guess")
 
 # df = 14: 93–97 % coverage at every n when the prior is right, about 90 % from n = 3 on when it is wrong by ×1.5.
@@ -58,6 +59,8 @@ _PRIORS: dict[tuple[str, str], NoisePrior] = {
     ("paper", "resnet56-cifar100"): NoisePrior(0.45, 14, 0.225, _SISTER),
     ("paper", "vgg16bn-cifar100"): NoisePrior(0.50, 14, 0.25, _SISTER),
     ("paper", "mobilenetv2-fmnist"): NoisePrior(0.20, 14, 0.10, _SISTER),
+    ("smoke", "resnet20-tiny"): NoisePrior(6.0, 5, 3.0, _BINOMIAL),
+    ("smoke", "mobilenetv2-tiny"): NoisePrior(6.0, 5, 3.0, _BINOMIAL),
     ("pocket", "resnet56-openclipart100"): NoisePrior(1.5, 5, 5.0, _PLACEHOLDER),
     ("pocket", "vgg16bn-openclipart100"): NoisePrior(1.5, 5, 5.0, _PLACEHOLDER),
     ("pocket", "mobilenetv2-fmnist_pocket"): NoisePrior(0.9, 5, 2.0, _PLACEHOLDER),
