@@ -34,7 +34,22 @@ class SearchConfig(BaseModel):
     start: str | None = None
     """A recipe's name or a file: the strategy that the search starts from."""
     model: str | None = None
+    """The language model's name, as its server knows it."""
     base_url: str | None = None
+    """An OpenAI-compatible server, such as http://localhost:8080/v1; without it OPENAI_BASE_URL, then OpenAI's own."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that the model may read and write in the whole search."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """Dollars that the model may cost; needs `price`."""
+    price: str | None = None
+    """IN/OUT: dollars for a million tokens read and written."""
+    answer_tokens: int = Field(default=16384, ge=16)
+    """Tokens that one answer may have, reasoning included."""
+    context_tokens: int | None = Field(default=None, ge=1024)
+    """The model's context; without it the conversation is shortened when the server refuses it."""
+    request_seconds: float = Field(default=300.0, gt=0, le=86400)
+    """Seconds after which one attempt at an answer is given up."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
     runs: Path = Path("runs")
     data_root: Path | None = None
     download: bool = False

@@ -15,11 +15,11 @@ EndStatus = Literal["submitted", "tests_exhausted", "steps", "time", "cost", "fo
 
 
 class ProposerEnd(Exception):
-    """A proposer cannot go on: its money, its server or its model's manners gave out."""
+    """A proposer cannot go on: its money, its server, its model's manners or the search's time gave out."""
 
-    def __init__(self, status: Literal["cost", "format", "api"], message: str) -> None:
+    def __init__(self, status: Literal["cost", "format", "api", "time"], message: str) -> None:
         super().__init__(message)
-        self.status: Literal["cost", "format", "api"] = status
+        self.status: Literal["cost", "format", "api", "time"] = status
 
 
 @dataclass(frozen=True)

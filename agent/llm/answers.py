@@ -1,0 +1,200 @@
+"""What a server sent, read with tolerance: the same `Answer` for a tidy server and for an untidy one."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+MAX_TEXT = 64 * 1024
+"""Characters that are kept of any one text of an answer: a region may have 16 kB."""
+
+_THINK = re.compile(r"\A\s*<think>(.*?)(?:</think>|\Z)\s*", re.DOTALL)
+_REASONING_FIELDS = ("reasoning_content", "reasoning")
+
+
+class BadBody(Exception):
+    """The server said 200 and sent something that holds no answer. `message` quotes it, `about` is its error text."""
+
+    def __init__(self, message: str, about: str = "") -> None:
+        super().__init__(message)
+        self.about = about
+
+
+@dataclass(frozen=True)
+class WireCall:
+    """A tool call as the model wrote it; `arguments` should be JSON and may be anything."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one exchange, in tokens; `cost` is what the server itself says it charged, in dollars."""
+
+    prompt: int
+    completion: int
+    estimated: bool = False
+    """The server sent no usage: four characters count as one token."""
+    cost: float | None = None
+
+    @property
+    def total(self) -> int:
+        """Prompt and completion."""
+        return self.prompt + self.completion
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of a model. Replaying a run takes all of it from the log."""
+
+    text: str = ""
+    reasoning: str = ""
+    reasoning_field: str = ""
+    """Under which name the reasoning came; some servers want it back under the same."""
+    calls: tuple[WireCall, ...] = ()
+    finish_reason: str = ""
+    model: str = ""
+    usage: Usage = Usage(0, 0, estimated=True)
+    seconds: float = 0.0
+    """Wall time of the request with its retries."""
+
+    def as_content(self) -> dict[str, Any]:
+        """For the event log: plain JSON, and the inverse of `from_content`."""
+        return {
+            "message": {
+                "content": self.text,
+                "reasoning": self.reasoning,
+                "reasoning_field": self.reasoning_field,
+                "tool_calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in self.calls],
+            },
+            "finish_reason": self.finish_reason,
+            "model": self.model,
+            "usage": {
+                "prompt": self.usage.prompt,
+                "completion": self.usage.completion,
+                "estimated": self.usage.estimated,
+                "cost": self.usage.cost,
+            },
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Answer:
+        """The answer that `as_content` wrote down. Raises KeyError or TypeError when it did not."""
+        message = content["message"]
+        return cls(
+            text=message["content"],
+            reasoning=message["reasoning"],
+            reasoning_field=message["reasoning_field"],
+            calls=tuple(WireCall(**call) for call in message["tool_calls"]),
+            finish_reason=content["finish_reason"],
+            model=content["model"],
+            usage=Usage(**content["usage"]),
+            seconds=content["seconds"],
+        )
+
+
+def parse_answer(body: str, *, sent_characters: int) -> Answer:
+    """Read the body of a 200. `sent_characters` is the size of the request, for servers that do not count tokens.
+
+    Raises BadBody for HTML, an empty body, an error with status 200, or no choice at all.
+    """
+    try:
+        data = json.loads(body, strict=False)
+    except (ValueError, RecursionError):
+        raise BadBody(f"the server answered with something that is not JSON: {_quote(body)}") from None
+    if not isinstance(data, dict):
+        raise BadBody(f"the server answered with JSON that is no completion: {_quote(body)}")
+    if data.get("error"):
+        error = data["error"]
+        said = str(error.get("message") or error) if isinstance(error, dict) else str(error)
+        raise BadBody(f"the server answered 200 with an error: {_quote(said)}", said)
+    choices = data.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise BadBody(f"the server's answer holds no message: {_quote(body)}")
+    return _read(data, choice, message, sent_characters)
+
+
+def _read(data: dict[str, Any], choice: dict[str, Any], message: dict[str, Any], sent_characters: int) -> Answer:
+    text = _text(message.get("content")) or _text(message.get("refusal"))
+    field = next((name for name in _REASONING_FIELDS if _text(message.get(name))), "")
+    reasoning = _text(message.get(field)) if field else ""
+    if not field and (thought := _THINK.match(text)):
+        reasoning, text = thought[1].strip(), text[thought.end() :]
+    raw_calls = message.get("tool_calls")
+    calls = list(raw_calls) if isinstance(raw_calls, list) else []
+    if not calls and isinstance(message.get("function_call"), dict):
+        calls = [{"function": message["function_call"]}]
+    wire_calls = tuple(
+        call for number, item in enumerate(calls, start=1) if (call := _wire_call(item, number)) is not None
+    )
+    written = len(text) + len(reasoning) + sum(len(call.arguments) for call in wire_calls)
+    return Answer(
+        text=clip(text),
+        reasoning=clip(reasoning),
+        reasoning_field=field,
+        calls=tuple(WireCall(call.id, call.name, clip(call.arguments)) for call in wire_calls),
+        finish_reason=str(choice.get("finish_reason") or ""),
+        model=clean(str(data.get("model") or ""))[:200],
+        usage=_usage(data.get("usage"), sent_characters, written),
+    )
+
+
+def clip(text: str, limit: int = MAX_TEXT) -> str:
+    """At most `limit` characters of a text, its beginning and its end, and how many were left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit // 2]}\n… ({len(text) - limit:,} characters left out) …\n{text[-(limit // 2) :]}"
+
+
+def clean(text: str) -> str:
+    """Half surrogate pairs, which JSON can carry and UTF-8 cannot, become question marks."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _text(value: Any) -> str:
+    """A text, or the texts in a list of parts."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return "".join(_text(part.get("text")) if isinstance(part, dict) else _text(part) for part in value)
+    return ""
+
+
+def _wire_call(item: Any, number: int) -> WireCall | None:
+    function = item.get("function") if isinstance(item, dict) else None
+    if not isinstance(function, dict):
+        return None
+    arguments = function.get("arguments")
+    written = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+    identity = item.get("id")
+    return WireCall(
+        clean(identity)[:100] if isinstance(identity, str) and identity else f"call_{number}",
+        clean(str(function.get("name") or ""))[:100],
+        clean(written),
+    )
+
+
+def _usage(value: Any, sent: int, written: int) -> Usage:
+    counts = value if isinstance(value, dict) else {}
+    prompt, completion = (_count(counts.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+    if prompt is None or completion is None:
+        return Usage(sent // 4, written // 4, estimated=True)
+    cost = counts.get("cost")
+    known = isinstance(cost, int | float) and not isinstance(cost, bool) and 0 <= cost < 1e6
+    return Usage(prompt, completion, cost=float(cost) if known and cost is not None else None)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53 else None
+
+
+def _quote(text: str) -> str:
+    flat = " ".join(clean(text[:2000]).split())
+    return repr(flat[:200] + ("…" if len(flat) > 200 else "")) if flat else "an empty body"

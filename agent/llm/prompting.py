@@ -1,0 +1,115 @@
+"""What the model reads: the texts under prompts/, filled with this search's task, file, models, noise and budget."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.protocol import Accuracies, Situation
+from benchmark.noise import noise_prior
+from benchmark.tasks import Profile
+from sandbox.region import scaffold
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def system_prompt(form: str) -> str:
+    """Who the model is and how it answers: `tools` or `portable`."""
+    return _render("llm_system.j2", form=form, filename=scaffold_name())
+
+
+def task_prompt(
+    profile: Profile, situation: Situation, *, budget: int, seeds: tuple[int, ...], scaled: bool = False
+) -> str:
+    """The task as the first user message. `scaled`: the hybrid proposer also scales the numbers of each test."""
+    import benchmark.models
+
+    first, last = situation.editable
+    return _render(
+        "llm_task.j2",
+        profile=profile,
+        recipe=profile.visible[0].recipe,
+        tasks=[task_facts(profile.name, task.name, situation.baseline, len(seeds)) for task in profile.visible],
+        filename=situation.filename,
+        first=first,
+        last=last,
+        listing=numbered(scaffold().with_region(situation.region).text),
+        models=Path(benchmark.models.__file__).read_text(encoding="utf-8"),
+        budget=budget,
+        seeds=len(seeds),
+        measured=bool(situation.baseline),
+        scaled=scaled,
+    )
+
+
+def baseline_note(profile: Profile, baseline: Accuracies, seeds: tuple[int, ...]) -> str:
+    """The baseline's numbers, for a model that was asked before they were known."""
+    tasks = [task_facts(profile.name, task.name, baseline, len(seeds)) for task in profile.visible]
+    return _render("llm_baseline.j2", tasks=tasks, seeds=len(seeds))
+
+
+def note(kind: str, **values: Any) -> str:
+    """A short message in between; see prompts/llm_notes.j2 for the kinds."""
+    return _render(
+        "llm_notes.j2", **{"kind": kind, "count": 0, "left": 0, "detail": "", "form": "tools", **values}
+    ).strip()
+
+
+def trials_table(**values: Any) -> str:
+    """What scaling the numbers of one structure came to."""
+    return _render("llm_trials.j2", **values).strip()
+
+
+def tools() -> list[dict[str, Any]]:
+    """The tools as Chat Completions describes functions."""
+    described = json.loads(_render("llm_tools.j2", filename=scaffold_name()))
+    return [{"type": "function", "function": function} for function in described]
+
+
+def task_facts(profile: str, task: str, baseline: Accuracies, seeds: int) -> dict[str, Any]:
+    """Baseline accuracies, their mean, the seed noise that is believed in, and twice the error of a difference."""
+    values = [value for value in baseline.get(task, {}).values() if value is not None]
+    prior = noise_prior(profile, task)
+    return {
+        "name": task,
+        "values": values,
+        "mean": sum(values) / len(values) if values else None,
+        "sd": prior.sd,
+        "visible": 2 * prior.sd * (2 / max(1, seeds)) ** 0.5,
+    }
+
+
+def numbered(text: str) -> str:
+    """The lines with their numbers, counted from 1, right-aligned."""
+    return "\n".join(f"{number:>4}: {line}" for number, line in enumerate(text.splitlines(), start=1))
+
+
+def scaffold_name() -> str:
+    """The file as the tools call it."""
+    from sandbox.region import SCAFFOLD_NAME
+
+    return SCAFFOLD_NAME
+
+
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(values)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    import prompts
+
+    folder = Path(prompts.__file__).parent
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # plain text for models, not HTML
+    )

@@ -1,0 +1,41 @@
+"""Keys: read from the environment, kept from child processes, struck out of every text that could be kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+_SECRET_NAME = re.compile(r"(_API_KEY|_TOKEN|_SECRET|_PASSWORD)$", re.IGNORECASE)
+_LOOKS_LIKE_KEY = re.compile(r"\b(?:sk|rk|pk)-[A-Za-z0-9_\-*]{8,}|\b(?:gsk|hf|xai)[_-]\w{20,}|(?<=Bearer )[^\s\"']{8,}")
+_SHORTEST = 8  # a shorter "key" is a placeholder such as `none`, and occurs in ordinary text
+
+
+def read_key(environ: Mapping[str, str]) -> str | None:
+    """The key in the environment, or None when the variable is missing or blank."""
+    return environ.get(KEY_VARIABLE, "").strip() or None
+
+
+def without_key(text: str, key: str) -> str:
+    """`text` with the key struck out wherever it stands, and nothing else changed."""
+    return text.replace(key, "[key]") if len(key) >= _SHORTEST else text
+
+
+def scrub(text: str, key: str) -> str:
+    """A message for people without the key, and without anything that has the look of one."""
+    return _LOOKS_LIKE_KEY.sub("[key]", without_key(text, key))
+
+
+@contextmanager
+def kept_from_children() -> Iterator[dict[str, str]]:
+    """Take all secrets out of `os.environ` while the block runs, so that no child inherits them; yields them."""
+    secrets = {name: value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    for name in secrets:
+        del os.environ[name]
+    try:
+        yield secrets
+    finally:
+        os.environ.update(secrets)

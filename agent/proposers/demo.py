@@ -1,0 +1,88 @@
+"""A scripted model: plays a short, sensible conversation from `demo.json`, with no network and no cost.
+
+It goes through all of the machinery of a real model (prompt, calls, replies, log). It also serves as a stand-in for one
+in tests. Arguments such as `first+2` are line numbers, counted from the first editable line of the latest view.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from agent.llm.answers import Answer, Usage, WireCall
+from agent.llm.client import Message
+
+_SCRIPT = Path(__file__).with_name("demo.json")
+_EDITABLE = re.compile(r"\[Current file: \S+ \| editable: (\d+)")
+_LISTED = re.compile(r"\[EDITABLE — lines (\d+)")
+_TEST = re.compile(r"^\[Test #(\d+)\] \((\d+) tests? remaining", re.MULTILINE)
+_ACCURACY = re.compile(r"^test_acc_\S+=([\d.]+)$", re.MULTILINE)
+
+
+class DemoModel:
+    """Answers by where the conversation stands, so that a resumed run goes on as the first one would have."""
+
+    def __init__(self, script: list[dict[str, Any]] | None = None) -> None:
+        self._script = json.loads(_SCRIPT.read_text(encoding="utf-8")) if script is None else script
+
+    def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
+        """The next answer of the script; the submission of the best test when it ends or no test is left."""
+        turn = sum(message["role"] == "assistant" for message in messages)
+        tests, left = _tests(messages)
+        if turn < len(self._script) and left != 0:
+            step = self._script[turn]
+        elif tests:
+            number = max(tests, key=lambda test: (tests[test], -test))
+            step = {
+                "reasoning": "Nothing is left to try. Which test was the best one?",
+                "content": f"Test {number} has the highest accuracy.",
+                "calls": [["submit", {"n": number}]],
+            }
+        else:
+            step = {"reasoning": "", "content": "Nothing that I tested worked.", "calls": []}
+        first = _first_line(messages)
+        calls = tuple(
+            WireCall(f"call_{turn}_{number}", name, json.dumps(_resolved(arguments, first), ensure_ascii=False))
+            for number, (name, arguments) in enumerate(step["calls"])
+        )
+        return Answer(
+            text=step["content"],
+            reasoning=step["reasoning"],
+            reasoning_field="reasoning",
+            calls=calls,
+            finish_reason="tool_calls" if calls else "stop",
+            model="demo",
+            usage=Usage(0, 0),
+        )
+
+
+def _tests(messages: list[Message]) -> tuple[dict[int, float], int | None]:
+    """Mean accuracy of each test that the replies tell of, and how many tests are left (None: no test yet)."""
+    means: dict[int, float] = {}
+    left = None
+    for message in messages:
+        if message["role"] == "tool" and (match := _TEST.search(message["content"])):
+            left = int(match[2])
+            accuracies = [float(value) for value in _ACCURACY.findall(message["content"])]
+            if accuracies and "FAILED" not in message["content"]:
+                means[int(match[1])] = sum(accuracies) / len(accuracies)
+    return means, left
+
+
+def _first_line(messages: list[Message]) -> int:
+    for pattern in (_EDITABLE, _LISTED):
+        for message in reversed(messages):
+            if match := pattern.search(str(message["content"])):
+                return int(match[1])
+    return 1
+
+
+def _resolved(arguments: dict[str, Any], first: int) -> dict[str, Any]:
+    return {
+        name: first + int(value.removeprefix("first+"))
+        if isinstance(value, str) and value.startswith("first+")
+        else value
+        for name, value in arguments.items()
+    }

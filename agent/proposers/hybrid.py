@@ -1,0 +1,213 @@
+"""A language model writes the structure, Optuna scales its numbers; both pay from the same budget.
+
+After each test of a new structure, half of the tests that are then left (rounded down) go to its numbers. The model
+gets the table of these trials with the reply to its test, and the region holds the best of them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState, create_trial
+
+from agent.events import EventLog, Proposal
+from agent.llm import prompting
+from agent.proposers.llm import LLMProposer
+from agent.protocol import Observation, Situation, TestOutcome, ToolCall
+from agent.scaling import (
+    ScalableNumber,
+    ScaleCommentError,
+    current,
+    distributions,
+    find_numbers,
+    rescale,
+    suggest,
+)
+
+_REFUSALS_IN_A_ROW = 5
+
+
+@dataclass
+class _Scaling:
+    """The numbers of one structure while they are being scaled."""
+
+    structure: str
+    numbers: list[ScalableNumber]
+    study: optuna.Study
+    call: ToolCall
+    observation: Observation
+    """The model's own test, whose reply it gets when the scaling is over."""
+    trials_left: int
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    regions: dict[int, str] = field(default_factory=dict)
+    outcomes: dict[int, TestOutcome] = field(default_factory=dict)
+    trial: optuna.Trial | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    region: str = ""
+    written: bool = False
+    refused: int = 0
+    restoring: bool = False
+
+
+class HybridProposer:
+    """The model's calls, with Optuna's trials put in after each of its tests. See the module's text."""
+
+    name = "hybrid"
+
+    def __init__(self, model: LLMProposer, *, seed: int, log: EventLog, journal: Path) -> None:
+        self._model = model
+        self._seed = seed
+        self._log = log
+        self._storage = _storage(journal)
+        self._structures = 0
+        self._region = ""
+        self._tests_left = 0
+        self._tests = 0
+        self._scaling: _Scaling | None = None
+
+    def prepare(self, situation: Situation) -> None:
+        """See `LLMProposer.prepare`."""
+        self._model.prepare(situation)
+
+    def ask(self, situation: Situation) -> ToolCall | None:
+        """The next step of a scaling that is under way, else the model's next call."""
+        self._region, self._tests_left = situation.region, situation.tests_left
+        if self._scaling is not None:
+            call = self._scale(self._scaling, situation)
+            if call is not None:
+                return call
+            self._hand_over(self._scaling, situation)
+        return self._model.ask(situation)
+
+    def tell(self, call: ToolCall, observation: Observation) -> None:
+        """A reply for the model, or the score of a trial."""
+        test = observation.test
+        if self._scaling is not None:
+            self._told(self._scaling, call, observation)
+        elif call.tool == "test" and test is not None and not test.failed and test.number > self._tests:
+            self._tests = test.number
+            self._begin(call, observation, test)
+        else:
+            self._model.tell(call, observation)
+
+    # -- scaling one structure ------------------------------------------------------------------------------------
+
+    def _begin(self, call: ToolCall, observation: Observation, test: TestOutcome) -> None:
+        """Start to scale what the model just tested, if it has numbers and there are tests for it."""
+        trials = (self._tests_left - 1) // 2  # the model's own test was counted as left when it was asked for
+        if trials < 1:
+            self._model.tell(call, observation)
+            return
+        try:
+            numbers = find_numbers(self._region)
+        except (ScaleCommentError, SyntaxError) as error:
+            self._tell_with(call, observation, prompting.note("numbers", detail=str(error)))
+            return
+        if not numbers:
+            self._tell_with(call, observation, prompting.note("numbers", detail="there are none"))
+            return
+        self._structures += 1
+        study = _study(self._storage, f"structure {self._structures}", self._seed + self._structures)
+        study.add_trial(create_trial(params=current(numbers), distributions=distributions(numbers), value=test.score))
+        scaling = _Scaling(self._region, numbers, study, call, observation, trials)
+        self._scaling = scaling
+        _keep(scaling, {number.name: number.value for number in numbers}, self._region, test)
+
+    def _scale(self, scaling: _Scaling, situation: Situation) -> ToolCall | None:
+        """The next call of the scaling, or None when it is over."""
+        if scaling.written:
+            return ToolCall("test")
+        if scaling.trials_left > 0 and situation.tests_left > 0 and scaling.refused < _REFUSALS_IN_A_ROW:
+            scaling.trial = scaling.study.ask()
+            scaling.values = suggest(scaling.trial, scaling.numbers)
+            scaling.region = rescale(scaling.structure, scaling.values)
+            content = {"structure": self._structures, "trial": scaling.trial.number, "parameters": scaling.values}
+            self._log.append(Proposal(proposer=self.name, content=content))
+            return ToolCall("rewrite", {"content": scaling.region})
+        best = _best(scaling)
+        if scaling.regions[best] != situation.region and not scaling.restoring:
+            scaling.restoring = True
+            return ToolCall("rewrite", {"content": scaling.regions[best]})
+        return None
+
+    def _told(self, scaling: _Scaling, call: ToolCall, observation: Observation) -> None:
+        if scaling.restoring:
+            return
+        if call.tool == "rewrite" and observation.ok:
+            scaling.written = True
+            return
+        scaling.written = False
+        trial, test = scaling.trial, observation.test
+        assert trial is not None
+        if test is None:
+            scaling.study.tell(trial, state=TrialState.FAIL)
+            scaling.refused += 1
+            return
+        # A point whose digits come out as before is answered without a test; it counts, or the scaling might not end.
+        scaling.trials_left -= 1
+        if test.failed:
+            scaling.study.tell(trial, state=TrialState.FAIL)
+        else:
+            scaling.study.tell(trial, test.score)
+        if test.number > self._tests:
+            self._tests = test.number
+            _keep(scaling, scaling.values, scaling.region, test)
+
+    def _hand_over(self, scaling: _Scaling, situation: Situation) -> None:
+        """Give the model its reply with the table of trials."""
+        self._scaling = None
+        test = scaling.observation.test
+        assert test is not None
+        table = prompting.trials_table(
+            names=[number.name for number in scaling.numbers],
+            tasks=list(test.accuracies),
+            trials=scaling.rows,
+            first=test.number,
+            best=_best(scaling),
+            left=situation.tests_left,
+        )
+        self._tell_with(scaling.call, scaling.observation, table, look_first=True)
+
+    def _tell_with(self, call: ToolCall, observation: Observation, text: str, *, look_first: bool = False) -> None:
+        together = Observation(
+            f"{observation.reply}\n\n{text}", observation.ok, observation.error, observation.test, observation.submitted
+        )
+        self._model.tell(call, together, look_first=look_first)
+
+
+def _keep(scaling: _Scaling, values: dict[str, float], region: str, test: TestOutcome) -> None:
+    accuracies = {
+        task: " ".join("failed" if value is None else f"{value:.2f}" for value in seeds.values())
+        for task, seeds in test.accuracies.items()
+    }
+    score = "failed" if test.failed else f"{test.score:.2f}"
+    scaling.rows.append({"test": test.number, "values": dict(values), "accuracies": accuracies, "score": score})
+    scaling.regions[test.number] = region
+    scaling.outcomes[test.number] = test
+
+
+def _best(scaling: _Scaling) -> int:
+    """The trial with the highest score, the earlier one on a tie; the model's own test is always one of them."""
+    return max(scaling.outcomes, key=lambda number: (scaling.outcomes[number].score, -number))
+
+
+def _storage(journal: Path) -> JournalStorage:
+    """A fresh journal: a resumed run makes its studies again from the log."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    journal.unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def _study(storage: JournalStorage, name: str, seed: int) -> optuna.Study:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        return optuna.create_study(storage=storage, sampler=sampler, direction="maximize", study_name=name)

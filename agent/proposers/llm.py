@@ -1,0 +1,330 @@
+"""A language model as proposer: its answers become tool calls, its manners are bounded, its words go into the log.
+
+Every answer is a `proposal` event, written before anything is done with it; a resumed run takes it from there and asks
+nobody. So is the reason why the model stopped.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
+
+from agent.errors import RunDamaged, UsageError
+from agent.events import EventLog, Proposal
+from agent.llm import prompting
+from agent.llm.answers import Answer
+from agent.llm.calls import MAX_CALLS, ArgumentError, calls_in_text, tool_call
+from agent.llm.client import Message, Model
+from agent.llm.conversation import Conversation, Exchange, Form, TooLong, request_sha256, size
+from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
+from agent.llm.settings import Limits
+from agent.loop import ProposerEnd
+from agent.protocol import Observation, Situation, ToolCall
+from benchmark.tasks import Profile
+
+MAX_REPAIRS = 2
+"""Answers in a row without a usable call that are met with an explanation; the next one ends the search."""
+
+PATIENCE = 30
+"""Calls in a row without a new test, after which the model is not asked again; 8 when no test is left."""
+
+_PATIENCE_AT_THE_END = 8
+_NUDGE_EVERY = 10
+_CHARACTERS_PER_TOKEN = 3
+_SHRINK = 0.7
+
+Status = Literal["cost", "format", "api", "time"]
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What the prompt says about this search, and what the model may use up."""
+
+    profile: Profile
+    budget: int
+    seeds: tuple[int, ...]
+    model: str
+    limits: Limits = field(default_factory=Limits)
+    answer_tokens: int = 16384
+    context_tokens: int | None = None
+    scaled: bool = False
+    """The hybrid proposer scales the numbers of what the model tests."""
+
+
+class LLMProposer:
+    """Asks a model, carries its calls to the loop one by one, and the replies back.
+
+    `ask_early`: nobody could say yet whether the server will answer, so `prepare` asks the first question before the
+    baseline is trained.
+    """
+
+    def __init__(
+        self,
+        brief: Brief,
+        model: Model,
+        log: EventLog,
+        *,
+        name: str = "llm",
+        say: Callable[[str], None] = lambda text: None,
+        ask_early: bool = False,
+    ) -> None:
+        self.name = name
+        self._brief = brief
+        self._model = model
+        self._log = log
+        self._say = say
+        self._ask_early = ask_early
+        self._form: Form = "tools"
+        self._room = _room(brief)
+        self._conversation: Conversation | None = None
+        self._steps: deque[ToolCall | str] = deque()  # of the last answer: calls to carry out, replies to give
+        self._note = ""  # goes before the next text that the model gets
+        self._baseline_is_news = False
+        self._sent: list[str] = []  # what it was told since its last answer and no tool said: for the log
+        self._called = False
+        self._repairs = 0
+        self._answers = self._idle = self._tests = self._tests_left = 0
+        self._prompt_tokens = self._tokens = 0
+        self._cost = 0.0
+        self._warned = False
+
+    # -- the protocol ---------------------------------------------------------------------------------------------
+
+    def prepare(self, situation: Situation) -> None:
+        """Ask the first question now, if that is the only way to find out whether anybody answers."""
+        taped = self._log.recorded("proposal") is not None
+        if taped or (self._ask_early and not self._log.replaying):
+            self._next_answer(situation)
+
+    def ask(self, situation: Situation) -> ToolCall | None:
+        """The model's next call. Raises ProposerEnd when it, its server or its money gives out."""
+        self._begin(situation)
+        while True:
+            while self._steps:
+                step = self._steps.popleft()
+                if isinstance(step, ToolCall):
+                    return step
+                self._reply(step, ours=True)
+            self._next_answer(situation)
+
+    def tell(self, call: ToolCall, observation: Observation, *, look_first: bool = False) -> None:
+        """Keep the reply for the model. After a refusal the other calls of the same answer are not carried out.
+
+        Nor are they with `look_first`: the reply says something that the model should see before it goes on.
+        """
+        test = observation.test
+        new = test is not None and test.number > self._tests
+        self._tests = test.number if test is not None and new else self._tests
+        self._idle = 0 if new else self._idle + 1
+        reply = observation.reply
+        if self._idle and self._idle % _NUDGE_EVERY == 0:
+            reply = f"{reply}\n\n{prompting.note('nudge', count=self._idle, left=self._tests_left)}"
+        self._reply(reply)
+        if not observation.ok or look_first:
+            skipped = prompting.note("look_first" if observation.ok else "skipped")
+            self._steps = deque([skipped] * len(self._steps))
+
+    # -- one answer -----------------------------------------------------------------------------------------------
+
+    def _begin(self, situation: Situation) -> Conversation:
+        self._tests_left = situation.tests_left
+        if self._conversation is None:
+            brief = self._brief
+            task = prompting.task_prompt(
+                brief.profile, situation, budget=brief.budget, seeds=brief.seeds, scaled=brief.scaled
+            )
+            self._conversation = Conversation(prompting.system_prompt(self._form), task)
+            self._sent = [self._conversation.system, task]
+            self._prompt_tokens = (len(self._conversation.system) + len(task)) // 4
+            self._baseline_is_news = not situation.baseline
+        if self._baseline_is_news and situation.baseline:
+            self._note = prompting.baseline_note(self._brief.profile, situation.baseline, self._brief.seeds)
+            self._baseline_is_news = False
+        return self._conversation
+
+    def _next_answer(self, situation: Situation) -> None:
+        conversation = self._begin(situation)
+        self._stop_at_limits(situation)
+        answer = self._answer(conversation)
+        self._count(answer)
+        self._sent = []
+        conversation.exchanges.append(Exchange(answer))
+        steps = _steps(answer, code=self._form == "portable")
+        if any(isinstance(step, ToolCall) for step in steps):
+            self._called, self._repairs = True, 0
+            self._steps.extend(steps)
+        else:
+            self._repair(conversation.exchanges[-1], steps)
+
+    def _repair(self, exchange: Exchange, problems: list[ToolCall | str]) -> None:
+        """Explain what was wrong with an answer that holds nothing to carry out; not for ever."""
+        answer = exchange.answer
+        self._repairs += 1
+        if self._repairs > MAX_REPAIRS:
+            last = " ".join(answer.text.split())[:200]
+            words = f" Its last words: {last!r}." if last else ""
+            self._end("format", f"The model made no usable tool call in {self._repairs} answers in a row.{words}")
+        if answer.calls:
+            self._steps.extend(problems)
+            return
+        if self._form == "tools" and (not self._called or self._repairs > 1):
+            self._use_portable_form("the model does not use its tools")
+        detail = "; ".join(problem for problem in problems if isinstance(problem, str))
+        if answer.finish_reason == "length":
+            detail += prompting.note("cut", count=answer.usage.completion)
+        self._reply(prompting.note("no_call", form=self._form, detail=detail), ours=True)
+
+    def _reply(self, text: str, *, ours: bool = False) -> None:
+        """Add to what the model reads next; `ours`: no tool said it, so the log has it from the next proposal."""
+        assert self._conversation is not None
+        if self._note:
+            text, self._note = f"{self._note}\n{text}", ""
+        if ours:
+            self._sent.append(text)
+        self._conversation.exchanges[-1].replies.append(text)
+
+    # -- from the log, or from the model --------------------------------------------------------------------------
+
+    def _answer(self, conversation: Conversation) -> Answer:
+        taped = self._log.recorded("proposal")
+        if isinstance(taped, Proposal) and taped.proposer == self.name:
+            return self._taped(conversation, taped)
+        if self._log.replaying:  # the recorded search did not come to ask here, and nothing else can have stopped it
+            raise ProposerEnd("time", "The limit on wall time was reached.")
+        while True:
+            try:
+                messages, tools = self._question(conversation)
+            except TooLong:
+                self._end(
+                    "api",
+                    f"The task itself does not fit into the context of {self._brief.model}; "
+                    "give its server more (for Ollama num_ctx, for llama.cpp --ctx-size).",
+                )
+            try:
+                answer = self._model.complete(messages, tools)
+                break
+            except ContextExceeded:
+                self._room = int(size(messages) * _SHRINK)
+                self._say(
+                    f"the conversation is too long for {self._brief.model}: shortened to {self._room:,} characters"
+                )
+            except ToolsRefused as refused:
+                if tools is None:
+                    self._end("api", str(refused))
+                self._use_portable_form(str(refused))
+            except (AccessRefused, ModelUnknown) as error:
+                if not self._answers:
+                    raise UsageError(str(error)) from None
+                self._end("api", str(error))
+            except ServerFailed as error:
+                self._end("api", f"The model's server gave out: {error}.")
+            except OutOfTime as error:
+                self._end("time", f"The limit on wall time was reached: {error}.")
+        content = self._content(request_sha256(self._brief.model, messages, tools), answer.as_content())
+        self._log.append(Proposal(proposer=self.name, content=content))
+        return answer
+
+    def _taped(self, conversation: Conversation, taped: Proposal) -> Answer:
+        """The recorded answer to the same question; that it is the same one, the log itself checks."""
+        if end := taped.content.get("end"):
+            self._log.append(taped)
+            raise ProposerEnd(end["status"], end["message"])
+        try:
+            if taped.content["form"] != self._form:
+                self._use_portable_form("as recorded")
+            self._room = taped.content["room"]
+            answer = Answer.from_content(taped.content)
+            messages, tools = self._question(conversation)
+        except (KeyError, TypeError, TooLong) as error:
+            raise RunDamaged(f"{self._log.path}: a recorded answer cannot be read again: {error!r}") from None
+        digest = request_sha256(self._brief.model, messages, tools)
+        self._log.append(Proposal(proposer=self.name, content=self._content(digest, answer.as_content())))
+        return answer
+
+    def _content(self, digest: str, answer: dict[str, Any]) -> dict[str, Any]:
+        return {"request_sha256": digest, "form": self._form, "room": self._room, "sent": self._sent, **answer}
+
+    def _question(self, conversation: Conversation) -> tuple[list[Message], list[dict[str, Any]] | None]:
+        tools = prompting.tools() if self._form == "tools" else None
+        return conversation.messages(self._form, self._room), tools
+
+    def _use_portable_form(self, why: str) -> None:
+        """From now on calls are blocks in plain text; what was said so far is told anew in that form."""
+        self._say(f"going on without tool calls: {why}")
+        self._form = "portable"
+        if self._conversation is not None:
+            self._conversation.system = prompting.system_prompt("portable")
+            self._sent.append(self._conversation.system)
+
+    # -- limits ---------------------------------------------------------------------------------------------------
+
+    def _stop_at_limits(self, situation: Situation) -> None:
+        limits = self._brief.limits
+        if limits.tokens is not None and self._tokens + self._prompt_tokens >= limits.tokens:
+            self._end(
+                "cost", f"The next question would pass the limit of {limits.tokens:,} tokens ({self._tokens:,} used)."
+            )
+        if limits.cost is not None and self._cost + self._next_cost() >= limits.cost:
+            self._end("cost", f"The next question would pass the limit of ${limits.cost:g} (${self._cost:.4f} spent).")
+        patience = PATIENCE if situation.tests_left else _PATIENCE_AT_THE_END
+        if self._idle >= patience:
+            why = "without a new test" if situation.tests_left else "after the last test without a submission"
+            self._end("format", f"The model made {self._idle} calls {why}.")
+
+    def _next_cost(self) -> float:
+        price = self._brief.limits.price
+        return price.cost(self._prompt_tokens, 0) if price else 0.0
+
+    def _count(self, answer: Answer) -> None:
+        """Book an answer's tokens and cost, from the log when it came from there; warn when the context looks cut."""
+        usage, price = answer.usage, self._brief.limits.price
+        self._answers += 1
+        self._prompt_tokens = usage.prompt
+        self._tokens += usage.total
+        self._cost += (
+            usage.cost if usage.cost is not None else price.cost(usage.prompt, usage.completion) if price else 0.0
+        )
+        full = next((n for n in (usage.prompt, usage.total) if n >= 2048 and n & (n - 1) == 0), None)
+        if full and not usage.estimated and not self._warned:
+            self._warned = True
+            self._say(
+                f"warning: the server counts exactly {full} tokens: it may be cutting the conversation to its context "
+                "without a word (Ollama does, at num_ctx); give it more"
+            )
+
+    def _end(self, status: Status, message: str) -> NoReturn:
+        """Write down why the model is not asked again, so that a resumed run ends here as well, and end."""
+        self._log.append(Proposal(proposer=self.name, content={"end": {"status": status, "message": message}}))
+        raise ProposerEnd(status, message)
+
+
+def _steps(answer: Answer, *, code: bool) -> list[ToolCall | str]:
+    """What an answer asks for, in order: calls, and replies to those that cannot be read. One call, one step."""
+    if not answer.calls:
+        try:
+            return list(calls_in_text(answer.text, code=code)[:MAX_CALLS])
+        except ArgumentError as error:
+            return [str(error)]
+    steps: list[ToolCall | str] = []
+    readable = True
+    for number, call in enumerate(answer.calls, start=1):
+        if not readable or number > MAX_CALLS:
+            steps.append(prompting.note("too_many", count=MAX_CALLS) if readable else prompting.note("skipped"))
+            continue
+        try:
+            steps.append(tool_call(call.name, call.arguments))
+        except ArgumentError as error:
+            cut = answer.finish_reason == "length"
+            steps.append(f"{error}{prompting.note('cut', count=answer.usage.completion) if cut else ''}")
+            readable = False
+    return steps
+
+
+def _room(brief: Brief) -> int | None:
+    """Characters that a question may have, when the context's size is known: what is left beside the answer."""
+    if brief.context_tokens is None:
+        return None
+    reserved = min(brief.answer_tokens, brief.context_tokens // 4)
+    return (brief.context_tokens - reserved) * _CHARACTERS_PER_TOKEN
