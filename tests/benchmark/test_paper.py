@@ -33,7 +33,7 @@ def test_recipe_is_the_published_one() -> None:
 
 def test_first_epochs_follow_the_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The paper's ResNet-56 task trains on genuine CIFAR-100 files; the learning rate is the 200-epoch cosine."""
-    monkeypatch.setitem(benchmark.data.cifar.CIFAR, "cifar100", write_cifar(tmp_path, "cifar100"))
+    monkeypatch.setitem(benchmark.data.cifar.CIFAR, "cifar100", write_cifar(tmp_path, "cifar100", train=200))
     dataset = load_dataset("cifar100", data_root=tmp_path)
     task = PROFILES["paper"].visible[0]
     seen: list[EpochMetrics] = []
