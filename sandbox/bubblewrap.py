@@ -18,6 +18,7 @@ from sandbox.runtime import Runtime
 _LIBRARIES = ("/lib64", "/usr/lib64", "/lib/{triplet}", "/usr/lib/{triplet}", "/lib/ld-linux-aarch64.so.1")
 _LIBRARIES_ELSEWHERE = ("/lib", "/usr/lib")  # distributions without multiarch folders
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/sys/devices/system/cpu")
+_LINKS_IN = (Path("/"), Path("/usr"))  # where distributions link /lib to usr/lib and the like
 _DEVICES = ("/dev/null", "/dev/urandom")  # torch opens the latter when it is imported
 _ISOLATE = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try")
 
@@ -63,22 +64,22 @@ def _name_spaces() -> list[str]:
 
 
 def _mounts(runtime: Runtime) -> list[str]:
-    links, folders, binds = [], {Path("/dev"): None, Path("/proc"): None}, []
-    sources = [*_libraries(), *map(Path, _SYSTEM_FILES), runtime.python, runtime.stdlib]
-    masks = [part for folder in runtime.others for part in ("--perms", "0755", "--tmpfs", str(folder))]
-    for source in (*sources, None, *runtime.packages, *runtime.ours):
-        if source is None:
-            binds += masks
-        elif source.is_symlink() and source.parent in (Path("/"), Path("/usr")):
-            links += ["--symlink", str(source.readlink()), str(source)]
-        elif source.exists():
-            folders.update(dict.fromkeys(parent for parent in reversed(source.parents) if not parent.is_symlink()))
-            binds += ["--ro-bind", str(source), str(source)]
-    # Parents are made by hand: those that bubblewrap makes on its own belong to root and may be closed to others.
-    made = [part for folder in folders if folder != Path("/") for part in ("--perms", "0755", "--dir", str(folder))]
-    sealed = [part for folder in (*runtime.others, Path("/")) for part in ("--remount-ro", str(folder))]
-    devices = [part for device in _DEVICES for part in ("--dev-bind", device, device)]
-    return [*links, *made, *binds, "--proc", "/proc", *devices, *sealed]
+    system = [*_libraries(), *map(Path, _SYSTEM_FILES), runtime.python, *runtime.libraries, runtime.stdlib]
+    own = [*runtime.packages, *runtime.ours]
+    links = {path: path.readlink() for path in system if path.is_symlink() and path.parent in _LINKS_IN}
+    parents = [parent for path in (*system, *own) for parent in reversed(path.parents) if path.exists()]
+    folders = dict.fromkeys([*parents, Path("/dev"), Path("/proc")])
+    return [
+        *(part for path, target in links.items() for part in ("--symlink", str(target), str(path))),
+        # Parents are made by hand: those that bubblewrap makes on its own may be closed to all but root.
+        *(part for path in folders if path not in links for part in ("--perms", "0755", "--dir", str(path))),
+        *(part for path in system if path not in links for part in ("--ro-bind-try", str(path), str(path))),
+        *(part for path in runtime.others for part in ("--perms", "0755", "--tmpfs", str(path))),
+        *(part for path in own for part in ("--ro-bind", str(path), str(path))),
+        *("--proc", "/proc"),
+        *(part for device in _DEVICES for part in ("--dev-bind", device, device)),
+        *(part for path in (*runtime.others, Path("/")) for part in ("--remount-ro", str(path))),
+    ]
 
 
 def _libraries() -> list[Path]:

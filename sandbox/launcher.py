@@ -72,26 +72,26 @@ class Zygote:
         self.level = level
         self._last_words = ""
         self._layouts: dict[tuple[str, int], list[tuple[str, tuple[int, ...]]]] = {}
-        found = runtime.find()
-        self._control, theirs = socket.socketpair()
-        parent = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else None
-        config = {
-            "control": theirs.fileno(),
-            "parent": parent,
-            "level": level,
-            "landlock": landlock and level != "none",
-            "readable": [str(path) for path in found.readable()],
-            "path": [str(path) for path in found.path],
-        }
-        python = [str(found.python), "-P", "-s", "-S", "-B", "-u", "-c", _BOOT, json.dumps(config)]
-        command = bubblewrap.command(found, python) if level == "bubblewrap" else python
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the zygote
         self._process: subprocess.Popen[bytes] | None = None
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the zygote
+        self._control, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.push(self._close_on_error)
             stack.callback(theirs.close)
+            found = runtime.find()
+            parent = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else None
             if parent is not None:
                 stack.callback(os.close, parent)
+            config = {
+                "control": theirs.fileno(),
+                "parent": parent,
+                "level": level,
+                "landlock": landlock and level != "none",
+                "readable": [str(path) for path in found.readable()],
+                "path": [str(path) for path in found.path],
+            }
+            python = [str(found.python), "-P", "-s", "-S", "-B", "-u", "-c", _BOOT, json.dumps(config)]
+            command = bubblewrap.command(found, python) if level == "bubblewrap" else python
             try:
                 self._process = subprocess.Popen(
                     command,
@@ -121,9 +121,11 @@ class Zygote:
         """Name and shape of every parameter. Raises ValueError for an unknown architecture."""
         key = (arch, num_classes)
         if key not in self._layouts:
-            self._request({"op": "layout", "arch": arch, "num_classes": num_classes})
-            self._control.settimeout(STARTUP_SECONDS)
-            answer = self._receive()
+            with contextlib.ExitStack() as stack:
+                stack.push(self._close_on_error)
+                self._request({"op": "layout", "arch": arch, "num_classes": num_classes})
+                self._control.settimeout(STARTUP_SECONDS)
+                answer = self._receive()
             if "error" in answer:
                 raise ValueError(answer["error"])
             self._layouts[key] = [(name, tuple(shape)) for name, shape in answer["layout"]]

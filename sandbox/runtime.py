@@ -30,6 +30,8 @@ class Runtime:
     """Files and folders of the installation a worker runs on."""
 
     python: Path
+    libraries: tuple[Path, ...]
+    """Shared libraries that came with the interpreter."""
     stdlib: Path
     others: tuple[Path, ...]
     """Folders within `stdlib` that are not part of it: above all everybody's installed packages."""
@@ -58,7 +60,8 @@ def find() -> Runtime:
     root = Path(__file__).resolve().parent.parent
     stdlib = Path(sysconfig.get_path("stdlib"))
     return Runtime(
-        python=Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable))),
+        python=Path(os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)),
+        libraries=tuple(path for path in sorted(Path(sys.base_prefix, "lib").glob("*.so*")) if path.is_file()),
         stdlib=stdlib,
         others=tuple(stdlib / name for name in _OTHERS if (stdlib / name).is_dir()),
         packages=tuple(folder / name for folder in folders for name in _PACKAGES if (folder / name).exists()),
