@@ -1,0 +1,296 @@
+"""How fast the trainer is, against the loop that people usually write.
+
+python -m benchmark.speed                      images per second of both loops, interleaved, and their ratio
+python -m benchmark.speed --arch mobilenetv2 --only-ours --json
+python -m benchmark.speed --accuracy 10        both loops to the end of the pocket recipe, 10 seeds: do they agree?
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from benchmark.data import ImageDataset, load_dataset
+from benchmark.hardware import threads
+from benchmark.models import ARCHITECTURES, build_model
+from benchmark.tasks import Recipe, get_profile
+from benchmark.train import resolve_precision, train
+
+NETWORKS = ("resnet56", "vgg16bn", "mobilenetv2")
+_CLASSES = 100
+
+
+def _torchvision_transforms() -> Any:
+    """torchvision's transforms, also where torchvision was built for another torch (a CUDA wheel beside a CPU one).
+
+    Such a torchvision fails to import only because its compiled operators are not there to be described. Transforms
+    of PIL images use none of them, so declaring those it misses is enough.
+    """
+    try:
+        from torchvision import transforms
+    except RuntimeError:
+        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for name in ("nms", "qnms"):
+            signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            library.define(signature)  # type: ignore[no-untyped-call]
+        _KEPT.append(library)  # an operator lives as long as its library
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        from torchvision import transforms
+    return transforms
+
+
+_KEPT: list[torch.library.Library] = []
+
+
+class _Pictures(Dataset[tuple[Tensor, int]]):
+    """Pictures as torchvision's own data sets give them: PIL images through a chain of transforms."""
+
+    def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Any], Tensor]) -> None:
+        self._images = images.permute(0, 2, 3, 1).contiguous().numpy()
+        self._labels, self._transform = labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._transform(Image.fromarray(self._images[index])), self._labels[index]
+
+
+def plain_loop(model: nn.Module, data: ImageDataset, recipe: Recipe, *, seed: int) -> Iterator[tuple[float, float]]:
+    """The reference: float32, NCHW, torchvision transforms in a DataLoader with two workers.
+
+    Yields for every epoch the training images per second, counted from the arrival of the first batch, so that the
+    start of the workers is not held against it, and the test accuracy in percent.
+    """
+    transforms = _torchvision_transforms()
+    torch.manual_seed(seed)
+    finish = [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
+    augment = [transforms.RandomCrop(32, padding=recipe.crop_padding), transforms.RandomHorizontalFlip()]
+    train_set = _Pictures(
+        data.train_images[: recipe.train_limit],
+        data.train_labels[: recipe.train_limit],
+        transforms.Compose([*augment, *finish]),
+    )
+    test_set = _Pictures(
+        data.test_images[: recipe.test_limit], data.test_labels[: recipe.test_limit], transforms.Compose(finish)
+    )
+    loader = DataLoader(train_set, recipe.batch_size, shuffle=True, num_workers=2)
+    test_loader = DataLoader(test_set, recipe.batch_size, num_workers=2)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
+    for _ in range(recipe.epochs):
+        model.train()
+        batches = iter(loader)
+        images, labels = next(batches)
+        seen, running_loss, started = 0, 0.0, time.perf_counter()
+        while True:
+            optimizer.zero_grad()
+            loss = criterion(model(images), labels)
+            torch.autograd.backward(loss)
+            optimizer.step()
+            running_loss += loss.item() * len(labels)
+            seen += len(labels)
+            try:
+                images, labels = next(batches)
+            except StopIteration:
+                break
+        rate = seen / (time.perf_counter() - started)
+        scheduler.step()
+        model.eval()
+        correct = 0
+        with torch.no_grad():
+            for images, labels in test_loader:
+                correct += int((model(images).argmax(1) == labels).sum())
+        yield rate, 100 * correct / len(test_set)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Medians over the rounds. `plain_images_per_second` and `ratio` are None when only our loop was run."""
+
+    arch: str
+    images_per_second: float
+    plain_images_per_second: float | None
+    ratio: float | None
+    evaluation_cost: float
+    """Seconds for one test image over seconds for one training image."""
+    batch_size: int
+    precision: str
+    threads: int
+
+
+def measure_speed(
+    arch: str, *, only_ours: bool = False, rounds: int = 3, steps: int = 6, batch_size: int = 128
+) -> Speed:
+    """Run both loops in turn, `rounds` times after a warm-up, `steps` batches each, on noise, on the CPU."""
+    recipe = Recipe(epochs=1, lr=0.01, batch_size=batch_size)
+    data = _noise(steps * batch_size, 8)
+    tests = _noise(2, 2 * batch_size)
+    ours: list[float] = []
+    plain: list[float] = []
+    evaluation: list[float] = []
+    for round_ in range(rounds + 1):
+        seconds = train(build_model(arch, _CLASSES), data, recipe, seed=round_).seconds
+        tested = train(build_model(arch, _CLASSES), tests, recipe, seed=round_).seconds
+        ours.append(steps * batch_size / seconds)
+        # Two evaluations (step 0 and the last epoch) and one step that is as good as free.
+        evaluation.append(tested / (2 * len(tests.test_labels)) * ours[-1])
+        if not only_ours:
+            plain += [rate for rate, _ in plain_loop(build_model(arch, _CLASSES), data, recipe, seed=round_)]
+    rate, plain_rate = statistics.median(ours[1:]), statistics.median(plain[1:]) if plain else None
+    return Speed(
+        arch=arch,
+        images_per_second=round(rate, 1),
+        plain_images_per_second=None if plain_rate is None else round(plain_rate, 1),
+        ratio=None if plain_rate is None else round(rate / plain_rate, 3),
+        evaluation_cost=round(statistics.median(evaluation[1:]), 3),
+        batch_size=batch_size,
+        precision=resolve_precision("auto", "cpu"),
+        threads=torch.get_num_threads(),
+    )
+
+
+def _noise(train_count: int, test_count: int) -> ImageDataset:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (train_count + test_count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, _CLASSES, (train_count + test_count,), generator=generator)
+    return ImageDataset(
+        name="noise",
+        train_images=images[:train_count],
+        train_labels=labels[:train_count],
+        test_images=images[train_count:],
+        test_labels=labels[train_count:],
+        num_classes=_CLASSES,
+        class_names=(),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        sha256="noise",
+        provenance="",
+    )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Best test accuracy, percent, of both loops from the same weights, seed by seed."""
+
+    arch: str
+    dataset: str
+    epochs: int
+    ours: tuple[float, ...]
+    plain: tuple[float, ...]
+
+    @property
+    def difference(self) -> float:
+        """Mean of ours minus plain, in points."""
+        return float(statistics.mean(self.ours) - statistics.mean(self.plain))
+
+    @property
+    def standard_error(self) -> float:
+        """Of the difference, in points, unpaired; needs two seeds."""
+        count = len(self.ours)
+        return math.sqrt((statistics.variance(self.ours) + statistics.variance(self.plain)) / count)
+
+
+def measure_agreement(arch: str, *, seeds: int, epochs: int | None = None) -> Agreement:
+    """Train with both loops on the pocket task of `arch` for equal epochs, from weights of torch's own constructors."""
+    pocket = get_profile("pocket")
+    task = next(task for task in (*pocket.visible, *pocket.hidden) if task.arch == arch)
+    data = load_dataset(task.dataset)
+    recipe = dataclasses.replace(task.recipe, epochs=epochs or task.recipe.epochs)
+    ours: list[float] = []
+    plain: list[float] = []
+    for seed in range(seeds):
+        torch.manual_seed(seed)
+        start = build_model(arch, data.num_classes).state_dict()
+        for loop in (ours, plain):
+            model = build_model(arch, data.num_classes)
+            model.load_state_dict(start)
+            if loop is ours:
+                loop.append(max(epoch.test_acc for epoch in train(model, data, recipe, seed=seed).curve))
+            else:
+                loop.append(max(accuracy for _, accuracy in plain_loop(model, data, recipe, seed=seed)))
+        print(f"{arch} seed {seed}: ours {ours[-1]:.2f} plain {plain[-1]:.2f}", file=sys.stderr, flush=True)
+    return Agreement(arch, task.dataset, recipe.epochs, tuple(ours), tuple(plain))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmark.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--arch", choices=sorted(ARCHITECTURES), help="one network instead of the protocol's three")
+    parser.add_argument("--only-ours", action="store_true", help="leave the plain loop out")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--rounds", type=_positive, default=3, help="times each loop is measured (3)")
+    parser.add_argument("--batch-size", type=_positive, default=128, help="images in a batch (128)")
+    parser.add_argument("--accuracy", type=_positive, metavar="SEEDS", help="compare accuracies instead of speed")
+    parser.add_argument("--epochs", type=_positive, help="with --accuracy: instead of the pocket recipe's epochs")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(threads())
+    networks = (options.arch,) if options.arch else NETWORKS
+    if options.accuracy:
+        for arch in networks:
+            _print_agreement(measure_agreement(arch, seeds=options.accuracy, epochs=options.epochs), options.json)
+        return
+    ratios = []
+    for arch in networks:
+        speed = measure_speed(arch, only_ours=options.only_ours, rounds=options.rounds, batch_size=options.batch_size)
+        _print_speed(speed, options.json)
+        if speed.ratio is not None:
+            ratios.append(speed.ratio)
+    if len(ratios) > 1:
+        mean = round(statistics.geometric_mean(ratios), 3)
+        print(json.dumps({"geometric_mean_ratio": mean}) if options.json else f"geometric mean of the ratios: {mean}")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+def _print_speed(speed: Speed, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(dataclasses.asdict(speed)), flush=True)
+        return
+    line = f"{speed.arch:12} images_per_second={speed.images_per_second:.1f}"
+    if speed.ratio is not None:
+        line += f" plain={speed.plain_images_per_second:.1f} ratio={speed.ratio:.2f}"
+    print(f"{line} ({speed.precision}, {speed.threads} threads, batch {speed.batch_size})", flush=True)
+
+
+def _print_agreement(agreement: Agreement, as_json: bool) -> None:
+    error = agreement.standard_error if len(agreement.ours) > 1 else None
+    if as_json:
+        difference = round(agreement.difference, 3)
+        summary = {"difference": difference, "standard_error": None if error is None else round(error, 3)}
+        print(json.dumps(dataclasses.asdict(agreement) | summary), flush=True)
+        return
+    print(
+        f"{agreement.arch:12} {agreement.dataset}, {agreement.epochs} epochs, {len(agreement.ours)} seeds: "
+        f"ours {statistics.mean(agreement.ours):.2f} plain {statistics.mean(agreement.plain):.2f} "
+        f"difference {agreement.difference:+.2f}" + ("" if error is None else f" ± {error:.2f} (standard error)"),
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
