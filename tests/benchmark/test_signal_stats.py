@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.data import load_dataset
 from benchmark.models import ARCHITECTURES, build_model, init_config
 from benchmark.recipes import get_recipe, load_region
 from benchmark.signal_stats import SignalStatistics, signal_statistics
+from benchmark.signal_table import HEADER, measure, row
 
 
 def batch(size: int = 8, classes: int = 10) -> tuple[Tensor, Tensor]:
@@ -130,3 +132,13 @@ def test_a_batch_that_does_not_fit_is_refused() -> None:
         signal_statistics(model, images, labels[:3])
     with pytest.raises(ValueError, match="labels must lie in 0…9"):
         signal_statistics(model, images, labels + 5)
+
+
+def test_the_table_has_a_row_for_a_recipe_on_a_network() -> None:
+    """`python -m benchmark.signal_table`: as many cells as the header, the same for the same seed."""
+    data = load_dataset("tiny")
+    for recipe, arch, cell in (("fixup", "resnet20", "0.00"), ("rbb", "mobilenetv2", "no gradient reaches any weight")):
+        line = row(recipe, arch, measure(recipe, arch, data))
+        assert line.count("|") == HEADER.splitlines()[0].count("|")
+        assert f"| {cell} |" in line
+        assert line == row(recipe, arch, measure(recipe, arch, data))
