@@ -1,0 +1,260 @@
+"""Servers that call themselves OpenAI-compatible, over real HTTP: every failure is survived or ends typed."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from agent.llm.client import ChatClient
+from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
+from agent.llm.prompting import tools
+from tests.agent.llm_servers import KEY, BadServer, Reply, client, completion, error, settings
+
+HELLO = [{"role": "user", "content": "hello"}]
+TOOLS = tools()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(Reply(b"<html><body>Bad gateway</body></html>"), id="html with status 200"),
+        pytest.param(Reply(b""), id="empty body"),
+        pytest.param(Reply(b'{"error": {"message": "overloaded", "code": 502}}'), id="error body with status 200"),
+        pytest.param(Reply(b'{"choices": null}'), id="choices null"),
+        pytest.param(Reply(b'{"choices": []}'), id="no choices"),
+        pytest.param(Reply(b'{"choices": [{"message": null}]}'), id="message null"),
+        pytest.param(Reply(b'{"choices": [{"message": {"conte'), id="cut JSON"),
+        pytest.param(Reply(b"[" * 100_000), id="nested too deeply"),
+        pytest.param(Reply(b"\xff\xfe\x00"), id="not UTF-8"),
+        pytest.param(Reply(completion("x").body, cut=True), id="connection dropped in the body"),
+        pytest.param(Reply(hang_up=True), id="connection closed without an answer"),
+        pytest.param(error(500, "boom"), id="500"),
+        pytest.param(error(503, "busy", Retry_After="0"), id="503 with Retry-After"),
+        pytest.param(error(429, "slow down", Retry_After="0.01"), id="429 with Retry-After"),
+        pytest.param(error(408, "timeout"), id="408"),
+    ],
+)
+def test_bad_luck_is_tried_again(bad: Reply) -> None:
+    """Whatever goes wrong once with the server, the next attempt gets the answer, and a person reads why it took."""
+    said: list[str] = []
+    with BadServer(bad, bad, completion("fine")) as server:
+        answer = client(server.url, said=said).complete(HELLO, None)
+    assert (answer.text, len(server.requests)) == ("fine", 3)
+    assert len(said) == 2
+    assert all("asking again" in line for line in said)
+
+
+def test_bad_luck_for_ever_ends_typed() -> None:
+    """A server that is broken for good is asked five times, then its last words are told."""
+    with BadServer(Reply(b"<html>maintenance</html>")) as server, pytest.raises(ServerFailed) as failed:
+        client(server.url).complete(HELLO, None)
+    assert len(server.requests) == 5
+    assert "<html>maintenance</html>" in str(failed.value)
+
+
+def test_server_that_is_down() -> None:
+    """Nobody listens at the address: said with the address, after a few attempts."""
+    with BadServer(completion("x")) as server:
+        url = server.url
+    with pytest.raises(ServerFailed, match="no connection") as failed:
+        client(url).complete(HELLO, None)
+    assert url in str(failed.value)
+
+
+@pytest.mark.parametrize("slow", [Reply(completion("x").body, delay=3.0), Reply(completion("x").body, drip=0.05)])
+def test_deadline_holds_however_the_server_is_slow(slow: Reply) -> None:
+    """A server that sends a byte now and then does not get round the deadline: the wall clock counts, not each read."""
+    start = time.monotonic()
+    with BadServer(slow, completion("fine")) as server:
+        answer = client(server.url, request_seconds=0.5).complete(HELLO, None)
+        assert time.monotonic() - start < 2.5
+    assert answer.text == "fine"
+
+
+def test_retry_after_is_honoured_up_to_a_cap() -> None:
+    """The server's wish is granted when it is reasonable; an hour is not waited for."""
+    start = time.monotonic()
+    with BadServer(error(429, "slow down", Retry_After="0.6"), completion("fine")) as server:
+        client(server.url).complete(HELLO, None)
+    assert time.monotonic() - start >= 0.6
+    with BadServer(error(429, "slow down", Retry_After="3600")) as server:
+        with pytest.raises(ServerFailed, match="3600 s"):
+            client(server.url).complete(HELLO, None)
+        assert len(server.requests) == 1
+
+
+def test_search_time_bounds_the_waiting() -> None:
+    """With a limit on the search's wall time, an answer is not awaited beyond it."""
+    end = time.monotonic() + 0.5
+    with BadServer(Reply(completion("x").body, delay=5.0)) as server:
+        asked = ChatClient(settings(server.url), {}, seconds_left=lambda: end - time.monotonic(), first_wait=0.01)
+        with pytest.raises(OutOfTime):
+            asked.complete(HELLO, None)
+    assert time.monotonic() - end < 1.5
+
+
+def test_endless_answer_is_cut_off() -> None:
+    """20 MB of blanks are not read to the end."""
+    with BadServer(Reply(b" " * (20 << 20)), completion("fine")) as server:
+        said: list[str] = []
+        assert client(server.url, said=said).complete(HELLO, None).text == "fine"
+    assert "more than" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (error(401, "Incorrect API key provided"), AccessRefused),
+        (error(403, "not allowed"), AccessRefused),
+        (error(404, "The model `tiny` does not exist"), ModelUnknown),
+        (error(429, "You exceeded your current quota", code="insufficient_quota"), ServerFailed),
+        (error(402, "Insufficient credits"), ServerFailed),
+        (error(400, "messages: something is wrong"), ServerFailed),
+    ],
+)
+def test_refusals_are_not_tried_again(refusal: Reply, expected: type[Exception]) -> None:
+    """A refusal that another attempt cannot change is told at once, under its own type."""
+    with BadServer(refusal) as server, pytest.raises(expected) as raised:
+        client(server.url).complete(HELLO, None)
+    assert type(raised.value) is expected
+    assert len(server.requests) == 1
+
+
+def _refuse(*names: str, words: str = "Unsupported parameter: '{name}' is not supported with this model.") -> Any:
+    """A server that refuses requests with any of these parameters, naming the first."""
+
+    def reply(request: dict[str, Any]) -> Reply:
+        found = next((name for name in names if name in request), None)
+        return completion("fine") if found is None else error(400, words.format(name=found))
+
+    return reply
+
+
+def test_refused_parameters_are_learned_once() -> None:
+    """max_tokens, seed and temperature are refused one after the other; the second question provokes none of it."""
+    with BadServer(_refuse("max_tokens", "seed", "temperature")) as server:
+        asked = client(server.url, temperature=0.5)
+        asked.complete(HELLO, None)
+        first = len(server.requests)
+        asked.complete(HELLO, None)
+    assert (first, len(server.requests)) == (4, 5)
+    assert set(server.requests[-1]) == {"model", "messages"}
+
+
+def test_newer_name_of_the_token_limit() -> None:
+    """A model that wants max_completion_tokens gets it, with the same value."""
+    words = "Unsupported parameter: '{name}'. Use 'max_completion_tokens' instead."
+    with BadServer(_refuse("max_tokens", words=words)) as server:
+        client(server.url, answer_tokens=77).complete(HELLO, None)
+    assert server.requests[-1]["max_completion_tokens"] == 77
+    assert "max_tokens" not in server.requests[-1]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error(400, "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens"),
+        error(400, "the request exceeds the available context size, try increasing it"),
+        error(500, "context size exceeded"),
+        Reply(b'{"error": {"message": "Prompt is too long", "code": 400}}'),
+    ],
+)
+def test_context_that_is_too_small(refusal: Reply) -> None:
+    """Too long a conversation is told as such, after one try without reserving room for the answer."""
+    with BadServer(refusal) as server, pytest.raises(ContextExceeded):
+        client(server.url).complete(HELLO, None)
+    assert [("max_tokens" in request) for request in server.requests] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error(400, "tiny does not support tools"),
+        error(404, "No endpoints found that support tool use."),
+        error(500, "tools param requires --jinja flag"),
+        error(400, '"auto" tool choice requires --enable-auto-tool-choice'),
+    ],
+)
+def test_tools_that_are_refused(refusal: Reply) -> None:
+    """A server or model without tool calls says so in many words; all mean the portable form."""
+    with BadServer(refusal) as server, pytest.raises(ToolsRefused):
+        client(server.url).complete(HELLO, TOOLS)
+
+
+def test_untidy_answers_are_understood() -> None:
+    """Null content, parts instead of a text, arguments that are an object, no id, no usage, half a surrogate pair."""
+    body = {
+        "choices": [
+            {
+                "message": {
+                    "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b\ud800"}],
+                    "tool_calls": [{"function": {"name": "test", "arguments": {"n": 1}}}, {"function": None}, "x"],
+                    "reasoning": "because",
+                }
+            }
+        ]
+    }
+    with BadServer(Reply(json.dumps(body).encode())) as server:
+        answer = client(server.url).complete(HELLO, TOOLS)
+    assert (answer.text, answer.reasoning, answer.reasoning_field) == ("ab?", "because", "reasoning")
+    assert [(call.name, json.loads(call.arguments)) for call in answer.calls] == [("test", {"n": 1})]
+    assert answer.calls[0].id
+    assert answer.usage.estimated
+    assert answer.usage.prompt > 0
+
+
+def test_thoughts_in_the_text_are_reasoning() -> None:
+    """What stands in <think> tags is kept as reasoning and not taken for the answer."""
+    with BadServer(completion("<think>hm</think>\n\nyes")) as server:
+        answer = client(server.url).complete(HELLO, None)
+    assert (answer.reasoning, answer.text) == ("hm", "yes")
+
+
+def test_reasoning_is_echoed_where_it_is_wanted() -> None:
+    """DeepSeek's reasoning_content goes back with its tool calls; a server that refuses it is not sent it again."""
+    said = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "view", "arguments": "{}"}}],
+        "reasoning": "thought",
+        "reasoning_field": "reasoning_content",
+    }
+    other = {**said, "reasoning_field": "reasoning"}
+    with BadServer(completion("fine")) as server:
+        client(server.url).complete([said], TOOLS)
+        client(server.url).complete([other], TOOLS)
+    assert [request["messages"][0].get("reasoning_content") for request in server.requests] == ["thought", None]
+    assert all("reasoning_field" not in request["messages"][0] for request in server.requests)
+    with BadServer(error(400, "reasoning_content is not allowed in input"), completion("fine")) as server:
+        client(server.url).complete([said], TOOLS)
+    assert "reasoning_content" not in server.requests[-1]["messages"][0]
+
+
+def test_key_never_comes_out() -> None:
+    """A server that repeats the key in errors and answers does not get it into a message or an answer."""
+    said: list[str] = []
+    with BadServer(error(500, f"your key {KEY} is odd"), completion(f"key: {KEY}")) as server:
+        answer = client(server.url, said=said).complete(HELLO, None)
+    assert KEY not in answer.text + "".join(said)
+    assert server.keys[-1] == f"Bearer {KEY}"
+    wrong = error(401, f"Incorrect API key provided: {KEY[:12]}****cret")
+    with BadServer(wrong) as server, pytest.raises(AccessRefused) as refused:
+        client(server.url).complete(HELLO, None)
+    assert "0123" not in str(refused.value)
+
+
+def test_first_contact() -> None:
+    """The list of models tells a right key from a wrong one at no cost; without a list only a question can tell."""
+    with BadServer() as server:
+        assert client(server.url).check() is True
+    for unknowing in (error(404, "no such page"), Reply(b"<html>"), error(501, "GET?"), error(500, "boom")):
+        with BadServer(models=unknowing) as server:
+            assert client(server.url).check() is False
+    with BadServer(models=error(401, "wrong key")) as server, pytest.raises(AccessRefused):
+        client(server.url).check()
+    with pytest.raises(ServerFailed, match="no connection"):
+        client(server.url).check()
+    assert server.requests == []
