@@ -40,7 +40,8 @@ RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the runs.", 
 def search(
     budget: Annotated[int | None, typer.Option(help="Tests that may be spent (default 3).")] = None,
     proposer: Annotated[
-        str | None, typer.Option(help="Who proposes: optuna, random, scripted:FILE (default optuna).")
+        str | None,
+        typer.Option(help="Who proposes: optuna, random, llm, hybrid, scripted:demo, scripted:FILE (default optuna)."),
     ] = None,
     profile: Annotated[
         str | None, typer.Option(help="paper, pocket, smoke, or auto: paper with a GPU and data, else pocket.")
@@ -61,6 +62,21 @@ def search(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither use nor fill the store of results.")] = False,
     max_steps: Annotated[int | None, typer.Option(help="Tool calls after which the search ends.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Seconds after which no new step begins.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Language model, for llm and hybrid. Its key: OPENAI_API_KEY.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Its server, if not OpenAI's: http://localhost:8080/v1, say.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens that the model may read and write in all.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Dollars that the model may cost; needs --price.")] = None,
+    price: Annotated[str | None, typer.Option(help="IN/OUT, dollars for a million tokens, such as 0.28/0.42.")] = None,
+    answer_tokens: Annotated[int | None, typer.Option(help="Tokens of one answer (default 16384).")] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option(help="The model's context, if its server keeps it secret.")
+    ] = None,
+    request_seconds: Annotated[float | None, typer.Option(help="Seconds to wait for an answer (default 300).")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature (default: the server's).")] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with these settings.")] = None,
     as_json: JsonFlag = False,
@@ -72,6 +88,8 @@ def search(
       agent search --budget 3
       agent search --budget 5 --seeds 3 --profile paper --data-root ~/data
       agent search --proposer scripted:my_init.py --json
+      agent search --proposer scripted:demo --profile smoke
+      agent search --proposer llm --model NAME --base-url http://localhost:8080/v1
       agent search --resume latest
     """
     from agent.commands.search import run_search
@@ -93,6 +111,15 @@ def search(
         "cache": False if no_cache else None,
         "max_steps": max_steps,
         "max_seconds": max_seconds,
+        "model": model,
+        "base_url": base_url,
+        "max_tokens": max_tokens,
+        "max_cost": max_cost,
+        "price": price,
+        "answer_tokens": answer_tokens,
+        "context_tokens": context_tokens,
+        "request_seconds": request_seconds,
+        "temperature": temperature,
     }
     raise typer.Exit(run_search(flags, toml=config, resume=resume, as_json=as_json))
 
@@ -207,6 +234,72 @@ def report(
     from agent.commands.report import run_report
 
     raise typer.Exit(run_report(run, runs, output, measure=not no_measure, as_json=as_json))
+
+
+@app.command()
+def baselines(
+    recipes: Annotated[str | None, typer.Option(help="Recipes to measure, separated by commas (default: all).")] = None,
+    profile: Annotated[str | None, typer.Option(help="paper, pocket, smoke or auto (default auto).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Training runs per task and recipe (default 1).")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed (default 0).")] = None,
+    workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto).")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where the full data sets are.")] = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also the hidden task, for calibration.")] = False,
+    show: Annotated[str | None, typer.Option(help="Print a recipe's region text instead.")] = None,
+    explain: Annotated[str | None, typer.Option(help="Say what a recipe does to a network instead.")] = None,
+    arch: Annotated[str, typer.Option(help="The network for --explain.")] = "resnet56",
+    as_json: JsonFlag = False,
+) -> None:
+    """The recipe library: show, explain or measure known initialisations.
+
+    \b
+    Examples:
+      agent baselines --recipes kaiming_normal,fixup --seeds 3
+      agent baselines --show fixup > my_init.py
+      agent baselines --explain zero_last_gamma --arch resnet20
+    """
+    from agent.commands.baselines import run_baselines
+
+    flags = {
+        "profile": profile,
+        "seeds": seeds,
+        "seed": seed,
+        "workers": workers,
+        "data_root": data_root,
+    }
+    run_baselines(flags, recipes=recipes, show=show, explain=explain, arch=arch, hidden=hidden, as_json=as_json)
+
+
+@app.command()
+def review(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    approve: Annotated[bool, typer.Option("--approve", help="Approve the patch as it is now.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Reject it; -m says why.")] = False,
+    request_changes: Annotated[
+        bool, typer.Option("--request-changes", help="Ask for something else; -m says what.")
+    ] = False,
+    comment: Annotated[
+        str | None, typer.Option("--comment", metavar="FILE:LINE", help="Remark on a line; -m has the remark.")
+    ] = None,
+    message: Annotated[str | None, typer.Option("-m", "--message", help="The reason or remark.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Review what a run submitted: diff, numbers, flags; approve or reject it. Asks when on a terminal.
+
+    \b
+    Examples:
+      agent review
+      agent review latest --approve
+      agent review 20260101-120000 --reject -m "depends on the architecture's name"
+      agent review latest --comment sandbox/custom_init.py:40 -m "why 0.3?"
+
+    The exit code is 3 while a rejection or a request for changes is in force for the patch, else 0.
+    """
+    from agent.commands.review import run_review
+
+    verdicts = {"approve": approve, "reject": reject, "request_changes": request_changes, "comment": comment or ""}
+    raise typer.Exit(run_review(run, runs, verdicts, message, as_json=as_json))  # type: ignore[arg-type]
 
 
 @app.command()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import Clock
 from agent.evaluation import CandidateFailure, EvaluationCall
-from agent.events import Evaluated, EventLog
+from agent.events import Evaluated
 from agent.progress import Progress
 from benchmark.executor import Executor
 from benchmark.results import EvaluationResult
@@ -44,10 +44,17 @@ Outcomes = dict[tuple[str, str, int], Outcome]
 class Evaluator:
     """Turns candidates into accuracies, in the same order whatever finishes first."""
 
-    def __init__(self, settings: Settings, executor: Executor, log: EventLog, clock: Clock, progress: Progress) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        executor: Executor,
+        clock: Clock,
+        progress: Progress,
+        record: Callable[[Evaluated], None] = lambda event: None,
+    ) -> None:
         self.settings = settings
         self._executor = executor
-        self._log = log
+        self._note = record
         self._clock = clock
         self._progress = progress
 
@@ -131,7 +138,7 @@ class Evaluator:
 
     def _record(self, role: str, call: EvaluationCall, outcome: Outcome, *, cached: bool) -> None:
         failed = isinstance(outcome, CandidateFailure)
-        self._log.append(
+        self._note(
             Evaluated(
                 role=role,
                 task=call.task.name,

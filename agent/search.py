@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 import platform
 import shutil
 import time
@@ -18,24 +20,24 @@ from agent.artifacts import write_artifacts
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
-from agent.evaluation import Warm
-from agent.evaluator import Candidate, Evaluator, Settings
+from agent.evaluator import Candidate, Evaluator
 from agent.events import Ended, EventLog, Launch
-from agent.loop import End, run_loop
+from agent.laboratory import Laboratory, open_laboratory
+from agent.llm.secret import kept_from_children
+from agent.loop import End, ProposerEnd, run_loop
 from agent.profiles import resolve_profile
 from agent.progress import Progress
-from agent.proposers import check_proposer, make_proposer
+from agent.proposers import Surroundings, check_proposer, make_proposer, prepare
 from agent.protocol import Accuracies, ToolCall
 from agent.report import write_report
 from agent.run import RunDirectory
 from agent.starting import starting_region
 from agent.tools import Toolbox, accuracies_of
 from benchmark.data import DataError, available
-from benchmark.executor import InfrastructureError, LocalExecutor
-from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count
+from benchmark.executor import InfrastructureError
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
-from sandbox.isolate import Isolation, IsolationUnavailable
+from sandbox.isolate import Isolation
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
@@ -60,12 +62,16 @@ class SearchOutcome:
 class Search:
     """A search in its run directory. `launch` is known before anything is spent."""
 
-    def __init__(self, config: SearchConfig, run: RunDirectory, profile: Profile, reason: str) -> None:
+    def __init__(
+        self, config: SearchConfig, run: RunDirectory, profile: Profile, reason: str, *, contacted: bool = False
+    ) -> None:
         self.config = config
         self.run = run
         self.profile = profile
         self.reason = reason
         self.clock = Clock()
+        self._contacted = contacted
+        self._environ: dict[str, str] = {}
         self._summary: dict[str, Any] = {}
 
     @classmethod
@@ -74,11 +80,11 @@ class Search:
         profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
         _require_data(profile, config)
         starting_region(config.start)
-        check_proposer(config)
+        contacted = check_proposer(config)
         if shutil.which("git") is None:
             raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
         run = RunDirectory.create(config.runs, f"{profile.name}-{config.proposer.partition(':')[0]}")
-        return cls(config, run, profile, reason)
+        return cls(config, run, profile, reason, contacted=contacted)
 
     @classmethod
     def resume(cls, run: RunDirectory) -> Search:
@@ -111,9 +117,15 @@ class Search:
             self._save(status="running", created=time.time())
             try:
                 with ExitStack() as stack:
-                    isolation = stack.enter_context(_isolation(self.config))
-                    outcome = self._execute(stack, progress, isolation)
-                    self._report(progress, isolation)
+                    self._environ = stack.enter_context(kept_from_children())
+                    log = stack.enter_context(EventLog(self.run.events))
+                    laboratory = stack.enter_context(
+                        open_laboratory(
+                            self.config, self.clock, progress, log.append, log=self.run.path / "workers.log"
+                        )
+                    )
+                    outcome = self._execute(stack, log, laboratory, progress)
+                    self._report(progress, laboratory.isolation)
                     return outcome
             except (Interrupted, KeyboardInterrupt):
                 self._save(status="interrupted")
@@ -123,29 +135,47 @@ class Search:
                 self._report(progress)
                 raise
 
-    def _execute(self, stack: ExitStack, progress: Progress, isolation: Isolation) -> SearchOutcome:
-        config, run, profile = self.config, self.run, self.profile
-        slots, threads, gpus = plan_slots(config)
-        executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=run.path / "workers.log"))
-        environment = executor.submit(DescribeEnvironment(config.precision)).result()
-        for warm in [executor.submit(Warm(isolation.level)) for _ in range(slots)]:
-            warm.result()
-        log = stack.enter_context(EventLog(run.events))
-        launch = Launch(
-            config=config.model_dump(mode="json"),
-            profile=profile.name,
-            environment=environment,
-            isolation_level=isolation.level,
-            scaffold=scaffold().text,
+    def _execute(self, stack: ExitStack, log: EventLog, laboratory: Laboratory, progress: Progress) -> SearchOutcome:
+        config, run, profile, evaluator = self.config, self.run, self.profile, laboratory.evaluator
+        log.append(
+            Launch(
+                config=config.model_dump(mode="json"),
+                profile=profile.name,
+                environment=laboratory.environment,
+                isolation_level=laboratory.isolation.level,
+                scaffold=scaffold().text,
+            )
         )
-        log.append(launch)
-        self._save(environment=environment, isolation_level=isolation.level, slots=slots)
-        settings = Settings(environment, isolation.level, config.precision, config.data_root)
-        evaluator = Evaluator(settings, executor, log, self.clock, progress)
+        self._save(
+            environment=laboratory.environment,
+            isolation_level=laboratory.isolation.level,
+            isolation=laboratory.isolation.evidence,
+            slots=laboratory.slots,
+        )
         keep = ResultStore(run.results)
         shared = user_store() if config.cache else None
         seeds = config.evaluation_seeds
         progress.begin(((config.budget + 1) * len(profile.visible) + 2 * len(profile.hidden)) * len(seeds))
+
+        workspace = stack.enter_context(_fresh_workspace(run))
+        tools = Toolbox(
+            workspace=workspace,
+            evaluator=evaluator,
+            isolation=laboratory.isolation,
+            log=log,
+            profile=profile,
+            seeds=seeds,
+            budget=config.budget,
+            baseline={},
+            keep=keep,
+            shared=shared,
+        )
+        proposer = make_proposer(config, self._surroundings(log, progress))
+        try:
+            prepare(proposer, config)
+        except ProposerEnd as stop:  # nobody will propose anything: do not train the baseline for that
+            log.append(Ended(status=stop.status, message=str(stop)))
+            return self._finish(End(stop.status, str(stop)), tools, {}, {})
 
         progress.message(f"measuring the baseline ({self.profile.name}: {self.reason})")
         baseline_region = scaffold().region
@@ -156,22 +186,9 @@ class Search:
         if any(value is None for by_seed in baseline.values() for value in by_seed.values()):
             raise InfrastructureError(f"the baseline itself failed: {outcomes}")
 
-        workspace = stack.enter_context(_fresh_workspace(run))
-        tools = Toolbox(
-            workspace=workspace,
-            evaluator=evaluator,
-            isolation=isolation,
-            log=log,
-            profile=profile,
-            seeds=seeds,
-            budget=config.budget,
-            baseline=baseline,
-            keep=keep,
-            shared=shared,
-        )
+        tools.baseline = baseline
         if config.start is not None:
             tools.dispatch(0, ToolCall("rewrite", {"content": starting_region(config.start)}))
-        proposer = make_proposer(config, profile, log, run.study)
         end = run_loop(proposer, tools, self.clock, max_steps=config.max_steps, max_seconds=config.max_seconds)
         if end.status == "infra":
             log.halt(end.message)
@@ -184,6 +201,18 @@ class Search:
         visible_comparison, hidden_comparison = self._compare(tools, hidden)
         log.append(Ended(status=end.status, message=end.message))
         return self._finish(end, tools, visible_comparison, hidden_comparison)
+
+    def _surroundings(self, log: EventLog, progress: Progress) -> Surroundings:
+        most = self.config.max_seconds
+        return Surroundings(
+            profile=self.profile,
+            log=log,
+            study=self.run.study,
+            environ={**os.environ, **self._environ},
+            say=progress.message,
+            seconds_left=lambda: math.inf if most is None else most - self.clock.elapsed,
+            contacted=self._contacted,
+        )
 
     def _report(self, progress: Progress, isolation: Isolation | None = None) -> None:
         """Write report.html; a run is never lost to its page."""
@@ -265,25 +294,6 @@ class Search:
             del changes["created"]
         self._summary.update(changes)
         self.run.write_summary(self._summary)
-
-
-def plan_slots(config: SearchConfig) -> tuple[int, int, int]:
-    """(slots, CPU threads per slot, GPUs). `auto`: a slot per GPU, else a slot per core with one thread each."""
-    gpus, cores = gpu_count(), cpu_count()
-    slots = config.workers if isinstance(config.workers, int) else (gpus or cores)
-    return slots, max(1, cores // slots), gpus
-
-
-@contextmanager
-def _isolation(config: SearchConfig) -> Iterator[Isolation]:
-    try:
-        isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)
-    except IsolationUnavailable as error:
-        raise UsageError(str(error)) from None
-    try:
-        yield isolation
-    finally:
-        isolation.close()
 
 
 @contextmanager

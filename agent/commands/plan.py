@@ -8,8 +8,8 @@ from typing import Any
 
 from agent.cli import print_json
 from agent.config import SearchConfig
+from agent.laboratory import plan_slots
 from agent.profiles import resolve_profile
-from agent.search import plan_slots
 from benchmark.cost import MeasureCost
 from benchmark.executor import LocalExecutor
 from benchmark.statistics import noise_prior, smallest_visible_effect

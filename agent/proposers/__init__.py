@@ -2,37 +2,153 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from agent.config import SearchConfig, suggestion
 from agent.errors import UsageError
 from agent.events import EventLog
-from agent.protocol import Proposer
+from agent.protocol import Proposer, Situation
+from agent.starting import starting_region
 from benchmark.tasks import Profile
+from sandbox.region import SCAFFOLD_NAME, scaffold
 
-NAMES = ("optuna", "random", "scripted:FILE")
+if TYPE_CHECKING:
+    from agent.llm.client import Model
+    from agent.proposers.llm import Brief, LLMProposer
+
+NAMES = ("optuna", "random", "llm", "hybrid", "scripted:demo", "scripted:FILE")
 
 
-def check_proposer(config: SearchConfig) -> None:
-    """Raise the UsageError that `make_proposer` would raise, before a run directory is made."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What a proposer may use of the search around it."""
+
+    profile: Profile
+    log: EventLog
+    study: Path
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    """Where the key of a model's server is."""
+    say: Callable[[str], None] = lambda text: None
+    """One line for a person."""
+    seconds_left: Callable[[], float] = lambda: math.inf
+    """Until the search's limit on wall time."""
+    contacted: bool = False
+    """Whether `check_proposer` was already answered by the model's server."""
+
+
+@runtime_checkable
+class DependsOnOthers(Protocol):
+    """A proposer that can find out beforehand whether it will be able to propose anything."""
+
+    def prepare(self, situation: Situation) -> None:
+        """Find out, in the situation before the baseline is measured."""
+        ...
+
+
+def check_proposer(config: SearchConfig) -> bool:
+    """Find out what can be found out for nothing, before a run directory is made: files, model, server, key.
+
+    Raises UsageError. False when only a real question can tell whether the model's server will answer.
+    """
     name, _, argument = config.proposer.partition(":")
-    if name == "scripted":
+    _check_words(config, name, argument)
+    if config.proposer in ("llm", "hybrid"):
+        from agent.llm.client import contact
+
+        return contact(config, os.environ)
+    return True
+
+
+def make_proposer(config: SearchConfig, around: Surroundings) -> Proposer:
+    """The proposer that `config.proposer` names. Raises UsageError for an unknown name or an unusable file."""
+    name, _, argument = config.proposer.partition(":")
+    _check_words(config, name, argument)
+    if name in ("optuna", "random"):
+        from agent.proposers.optuna_search import OptunaProposer
+
+        architectures = [task.arch for task in around.profile.visible]
+        return OptunaProposer(name, seed=config.seed, architectures=architectures, log=around.log, journal=around.study)
+    if name == "llm":
+        return _language_model(config, around)
+    if name == "hybrid":
+        from agent.proposers.hybrid import HybridProposer
+
+        model = _language_model(config, around, scaled=True)
+        return HybridProposer(model, seed=config.seed, log=around.log, journal=around.study)
+    if argument == "demo":
+        from agent.proposers.demo import DemoModel
+        from agent.proposers.llm import LLMProposer
+
+        return LLMProposer(_brief(config, around, model="demo"), DemoModel(), around.log, name="demo", say=around.say)
+    from agent.proposers.scripted import ScriptedProposer
+
+    return ScriptedProposer.from_file(argument)
+
+
+def prepare(proposer: Proposer, config: SearchConfig) -> None:
+    """Let a proposer that depends on others find out, before anything is trained, whether they will answer.
+
+    Raises ProposerEnd when they will not, UsageError when it is our fault.
+    """
+    if not isinstance(proposer, DependsOnOthers):
+        return
+    file = scaffold().with_region(starting_region(config.start))
+    extent = file.editable().ranges[0]
+    proposer.prepare(
+        Situation(
+            filename=SCAFFOLD_NAME,
+            region=file.region,
+            editable=(extent.start, extent.end),
+            tests_left=config.budget,
+            tests=(),
+            baseline={},
+            best=None,
+        )
+    )
+
+
+def _check_words(config: SearchConfig, name: str, argument: str) -> None:
+    if config.proposer in ("llm", "hybrid"):
+        from agent.llm.settings import limits, model_settings
+
+        limits(config)
+        model_settings(config)
+    elif name == "scripted":
         from agent.proposers.scripted import ScriptedProposer
 
-        ScriptedProposer.from_file(argument)
+        if argument != "demo":
+            ScriptedProposer.from_file(argument)
     elif config.proposer not in ("optuna", "random"):
         raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(NAMES))}")
 
 
-def make_proposer(config: SearchConfig, profile: Profile, log: EventLog, study: Path) -> Proposer:
-    """The proposer that `config.proposer` names. Raises UsageError for an unknown name or an unusable file."""
-    check_proposer(config)
-    name, _, argument = config.proposer.partition(":")
-    if name in ("optuna", "random"):
-        from agent.proposers.optuna_search import OptunaProposer
+def _language_model(config: SearchConfig, around: Surroundings, *, scaled: bool = False) -> LLMProposer:
+    from agent.llm.client import ChatClient
+    from agent.llm.settings import model_settings
+    from agent.proposers.llm import LLMProposer
 
-        architectures = [task.arch for task in profile.visible]
-        return OptunaProposer(name, seed=config.seed, architectures=architectures, log=log, journal=study)
-    from agent.proposers.scripted import ScriptedProposer
+    settings = model_settings(config, around.environ)
+    model: Model = ChatClient(settings, around.environ, say=around.say, seconds_left=around.seconds_left)
+    brief = _brief(config, around, model=settings.model, scaled=scaled)
+    return LLMProposer(brief, model, around.log, say=around.say, ask_early=not around.contacted)
 
-    return ScriptedProposer.from_file(argument)
+
+def _brief(config: SearchConfig, around: Surroundings, *, model: str, scaled: bool = False) -> Brief:
+    from agent.llm.settings import limits
+    from agent.proposers.llm import Brief
+
+    return Brief(
+        profile=around.profile,
+        budget=config.budget,
+        seeds=config.evaluation_seeds,
+        model=model,
+        limits=limits(config),
+        answer_tokens=config.answer_tokens,
+        context_tokens=config.context_tokens,
+        scaled=scaled,
+    )

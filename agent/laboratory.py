@@ -1,0 +1,66 @@
+"""Where candidates are evaluated: isolation, processes and an evaluator, opened and closed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.clock import Clock
+from agent.config import SearchConfig
+from agent.errors import UsageError
+from agent.evaluation import Warm
+from agent.evaluator import Evaluator, Settings
+from agent.events import Evaluated
+from agent.progress import Progress
+from benchmark.executor import LocalExecutor
+from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count
+from sandbox.isolate import Isolation, IsolationUnavailable
+
+
+@dataclass(frozen=True)
+class Laboratory:
+    """`isolation` is this process's own, for free checks; each of the `slots` processes has another."""
+
+    isolation: Isolation
+    evaluator: Evaluator
+    environment: dict[str, str]
+    slots: int
+
+
+@contextmanager
+def open_laboratory(
+    config: SearchConfig,
+    clock: Clock,
+    progress: Progress,
+    record: Callable[[Evaluated], None] = lambda event: None,
+    *,
+    log: Path | None = None,
+) -> Iterator[Laboratory]:
+    """Start everything that `config` asks for, warm; stop it when the block is left, however it is left.
+
+    Raises UsageError when no acceptable isolation works here.
+    """
+    with ExitStack() as stack:
+        try:
+            isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)
+        except IsolationUnavailable as error:
+            raise UsageError(str(error)) from None
+        stack.enter_context(isolation)
+        slots, threads, gpus = plan_slots(config)
+        executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log))
+        warm = [executor.submit(Warm(isolation.level)) for _ in range(slots)]
+        environment = executor.submit(DescribeEnvironment(config.precision)).result()
+        for future in warm:
+            future.result()
+        settings = Settings(environment, isolation.level, config.precision, config.data_root)
+        evaluator = Evaluator(settings, executor, clock, progress, record)
+        yield Laboratory(isolation, evaluator, environment, slots)
+
+
+def plan_slots(config: SearchConfig) -> tuple[int, int, int]:
+    """(slots, CPU threads per slot, GPUs). `auto`: a slot per GPU, else a slot per core with one thread each."""
+    gpus, cores = gpu_count(), cpu_count()
+    slots = config.workers if isinstance(config.workers, int) else (gpus or cores)
+    return slots, max(1, cores // slots), gpus
