@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from agent.report.findings import Findings, overall_of, signed
 from agent.report.reading import Fields, RunRecord, mapping, number, text
-from benchmark.models import ARCHITECTURES
+from benchmark.tasks import PROFILES
 
 Weight = Literal["stop", "look", "note"]
 
@@ -24,6 +24,7 @@ _OWN_RANDOMNESS = {
     "numpy.random": "numpy's generator is not the one that the trial seeds for a network",
 }
 _KNOWN = (math.sqrt(2), math.sqrt(3), math.sqrt(1 / 2), math.sqrt(1 / 3), math.pi, math.e, 5 / 3, 1 / 3, 2 / 3)
+_ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
 _LONG_NUMBER = 4
 """Significant digits from which a literal looks like something a program left behind."""
 _LARGE_CHANGE = 15
@@ -93,7 +94,8 @@ def weight_flags(network: Fields) -> list[Flag]:
 
 def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
     for problem in (*record.problems, *findings.problems):
-        yield Flag("stop" if "edited" in problem or "hash" in problem else "look", "record", problem)
+        weight: Weight = "stop" if "edited" in problem or "hash" in problem or "says" in problem else "look"
+        yield Flag("note" if "today's" in problem else weight, "record", problem)
     if record.isolation == "none":
         yield Flag(
             "stop", "isolation", "Candidates ran without isolation: the code could have reached data and results."
@@ -150,7 +152,7 @@ def _randomness(tree: ast.Module) -> Iterator[Flag]:
 def _architecture_names(tree: ast.Module) -> Iterator[Flag]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            named = [arch for arch in ARCHITECTURES if arch in node.value.lower().replace("-", "").replace("_", "")]
+            named = [arch for arch in _ARCHITECTURES if arch in node.value.lower().replace("-", "").replace("_", "")]
             if (named and len(node.value) <= 40) or node.value == "arch":
                 message = f"{node.value!r}: depends on the architecture's name, which says nothing about a new one."
                 yield Flag("look", "architecture", message, node.lineno)

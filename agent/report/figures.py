@@ -144,7 +144,7 @@ def _draw(axes: Axes, line: Line, *, log: bool) -> None:
         linestyle=style,
         linewidth=1.6,
         marker=marker if few else None,
-        markersize=3,
+        markersize=5 if line.baseline else 3,
         label=line.label,
     )
     if len(line.low) == len(line.x):

@@ -149,6 +149,7 @@ def _best(tests: tuple[TestRow, ...]) -> int | None:
 def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> list[str]:
     """Where run.json says something else than its own log: somebody edited one of them, or the statistics changed."""
     found = []
+    older = False
     for task, recorded in mapping(record.summary.get(kind)).items():
         comparison, gain = comparisons.get(task), number(mapping(recorded).get("gain"))
         if gain is None or comparison is None:
@@ -158,7 +159,9 @@ def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> l
                 f"run.json says {signed(gain, 2)} points on {task}, the log gives {signed(comparison.gain, 2)}."
             )
         elif [round(bound, 6) for bound in comparison.ci] != [round(b, 6) for b in mapping(recorded).get("ci") or []]:
-            found.append(f"The interval on {task} in run.json was computed differently; this page has today's.")
+            older = True
+    if older:
+        found.append(f"The {kind} intervals in run.json come from other statistics; these are today's.")
     return found
 
 

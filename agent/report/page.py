@@ -27,7 +27,7 @@ _TRANSCRIPT_BYTES = 320_000
 
 @dataclass(frozen=True)
 class Strip:
-    """A gain on the common scale of its table, in percent of the width: dots for seeds, a bar for the interval."""
+    """A gain on the common scale of its table, on a width of 240: dots for seeds, a bar for the interval."""
 
     zero: float
     low: float
@@ -134,13 +134,13 @@ def _differences(baseline: Mapping[int, float | None], submission: Mapping[int, 
 
 def _strip(task: str, one: Comparison | Overall, dots: Sequence[float], reach: float) -> Strip:
     def place(value: float) -> float:
-        return round(50 + 50 * value / reach, 2)
+        return round(120 + 120 * value / reach, 1)
 
     low, high = one.ci
     alt = f"{task}: gain {signed(one.gain)} points, interval {signed(low)} to {signed(high)}"
     if dots:
         alt += f"; by seed {', '.join(signed(value) for value in dots)}"
-    return Strip(50.0, place(low), place(high), place(one.gain), tuple(place(value) for value in dots), alt)
+    return Strip(120.0, place(low), place(high), place(one.gain), tuple(place(value) for value in dots), alt)
 
 
 def _numbers(tests: Sequence[TestRow]) -> dict[str, list[str]]:
