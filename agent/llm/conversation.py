@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from agent.llm.answers import Answer, clip
+from agent.llm.answers import Answer, clean, clip
 
 Form = Literal["tools", "portable"]
 
@@ -21,10 +21,6 @@ _DROPPED_VIEW = "[the view that stood here is left out; call view() to see the f
 _DROPPED_EXCHANGES = "[{count} earlier exchange(s) are left out here]"
 _KEPT_OF_OLD_TEXT = 200
 _LEVELS = 3
-
-
-class TooLong(Exception):
-    """The task and the last exchange alone need more room than there is."""
 
 
 @dataclass
@@ -44,18 +40,17 @@ class Conversation:
     exchanges: list[Exchange] = field(default_factory=list)
 
     def messages(self, form: Form, room: int | None = None) -> list[dict[str, Any]]:
-        """The messages to send, of at most `room` characters when it is given. Raises TooLong."""
+        """The messages to send: all of them, or what fits into `room` characters, or else the least there can be."""
+        messages = self._render(form, 0, 0)
         if room is None:
-            return self._render(form, 0, 0)
-        for level in range(_LEVELS):
-            messages = self._render(form, level, 0)
+            return messages
+        last = _LEVELS - 1
+        shorter = [(level, 0) for level in range(1, _LEVELS)] + [(last, n) for n in range(1, len(self.exchanges))]
+        for level, left_out in shorter:
             if size(messages) <= room:
-                return messages
-        for left_out in range(1, len(self.exchanges)):
-            messages = self._render(form, _LEVELS - 1, left_out)
-            if size(messages) <= room:
-                return messages
-        raise TooLong
+                break
+            messages = self._render(form, level, left_out)
+        return messages
 
     def _render(self, form: Form, level: int, left_out: int) -> list[dict[str, Any]]:
         task = self.task
@@ -116,12 +111,12 @@ def _valid_json(arguments: str, short: bool) -> str:
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        return json.dumps({"unreadable": clip(arguments, _KEPT_OF_OLD_TEXT * 10)}, ensure_ascii=False)
-    if short:
+        parsed = {"unreadable": clip(arguments, _KEPT_OF_OLD_TEXT * 10)}
+    elif short:
         parsed = {key: _head(value) if isinstance(value, str) else value for key, value in parsed.items()}
     elif len(arguments) > 32 * 1024:
         parsed = {key: clip(value, 1000) if isinstance(value, str) else value for key, value in parsed.items()}
-    return json.dumps(parsed, ensure_ascii=False)
+    return clean(json.dumps(parsed, ensure_ascii=False))
 
 
 def _without_view(reply: str) -> str:

@@ -17,7 +17,7 @@ from agent.llm import prompting
 from agent.llm.answers import Answer
 from agent.llm.calls import MAX_CALLS, ArgumentError, calls_in_text, tool_call
 from agent.llm.client import Message, Model
-from agent.llm.conversation import Conversation, Exchange, Form, TooLong, request_sha256, size
+from agent.llm.conversation import Conversation, Exchange, Form, request_sha256, size
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.settings import Limits
 from agent.loop import ProposerEnd
@@ -33,7 +33,7 @@ PATIENCE = 30
 _PATIENCE_AT_THE_END = 8
 _NUDGE_EVERY = 10
 _CHARACTERS_PER_TOKEN = 3
-_SHRINK = 0.7
+_SHRINK = 0.6  # of what is not the task
 
 Status = Literal["cost", "format", "api", "time"]
 
@@ -193,10 +193,10 @@ class LLMProposer:
             return self._taped(conversation, taped)
         if self._log.replaying:  # the recorded search did not come to ask here, and nothing else can have stopped it
             raise ProposerEnd("time", "The limit on wall time was reached.")
+        refused: list[Message] | None = None
         while True:
-            try:
-                messages, tools = self._question(conversation)
-            except TooLong:
+            messages, tools = self._question(conversation)
+            if refused is not None and size(messages) >= size(refused):
                 self._end(
                     "api",
                     f"The task itself does not fit into the context of {self._brief.model}; "
@@ -206,14 +206,16 @@ class LLMProposer:
                 answer = self._model.complete(messages, tools)
                 break
             except ContextExceeded:
-                self._room = int(size(messages) * _SHRINK)
+                refused, task = messages, size(messages[:2])
+                self._room = task + int(_SHRINK * (size(messages) - task))
                 self._say(
                     f"the conversation is too long for {self._brief.model}: shortened to {self._room:,} characters"
                 )
-            except ToolsRefused as refused:
+            except ToolsRefused as words:
                 if tools is None:
-                    self._end("api", str(refused))
-                self._use_portable_form(str(refused))
+                    self._end("api", str(words))
+                self._use_portable_form(str(words))
+                refused = None
             except (AccessRefused, ModelUnknown) as error:
                 if not self._answers:
                     raise UsageError(str(error)) from None
@@ -237,7 +239,7 @@ class LLMProposer:
             self._room = taped.content["room"]
             answer = Answer.from_content(taped.content)
             messages, tools = self._question(conversation)
-        except (KeyError, TypeError, TooLong) as error:
+        except (KeyError, TypeError) as error:
             raise RunDamaged(f"{self._log.path}: a recorded answer cannot be read again: {error!r}") from None
         digest = request_sha256(self._brief.model, messages, tools)
         self._log.append(Proposal(proposer=self.name, content=self._content(digest, answer.as_content())))

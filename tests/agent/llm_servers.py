@@ -271,7 +271,7 @@ def run(proposer: Proposer, on: Bench, max_steps: int = 200, max_seconds: float 
 
 
 def search_with(
-    folder: Path, model: Model, *, budget: int = 3, said: list[str] | None = None, **changes: Any
+    folder: Path, model: Model, /, *, budget: int = 3, said: list[str] | None = None, **changes: Any
 ) -> tuple[End, Bench]:
     """A search by `model` on a bench, from start or from the folder's log."""
     limits = changes.pop("limits", Limits())
