@@ -26,7 +26,7 @@ from benchmark.initializers.errors import (
 from benchmark.initializers.log import InitLog, Recorder
 from benchmark.initializers.modules import tensor_of
 from benchmark.initializers.pretrained import load_pretrained
-from benchmark.initializers.rules import INITIALIZERS, MatchingRule, PretrainedInit, Rule, names_of
+from benchmark.initializers.rules import INITIALIZERS, FixupInit, MatchingRule, PretrainedInit, Rule, names_of
 
 InitCfg = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """One entry or a list of entries: {"type": …, "layer": …, arguments, "override": …}."""
@@ -128,6 +128,10 @@ def _overrides(override: object, entry: dict[str, Any], where: str, warnings: li
                 "to use those of the entry"
             )
         rule = _build(arguments, place)
+        if isinstance(rule, FixupInit):
+            raise InitConfigError(
+                f"{place}: Fixup counts the blocks of a network; give it an entry of its own with `layer`"
+            )
         if isinstance(rule, MatchingRule) and rule.layers:
             warnings.append(f"{place}: `layer` has no effect in an override, which sets all of {name!r}")
         steps.append(Step(rule, name, whole=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,12 @@ class InitLog:
 
     parameters: tuple[ParameterLog, ...]
     warnings: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[ParameterLog]:
+        return iter(self.parameters)
+
+    def __len__(self) -> int:
+        return len(self.parameters)
 
     def __getitem__(self, name: str) -> ParameterLog:
         for parameter in self.parameters:

@@ -57,6 +57,8 @@ def test_the_log_says_which_rule_set_which_parameter() -> None:
     )
     assert (line.shape, line.dtype) == ((8, 3, 3, 3), "float32")
     assert not log.warnings
+    assert [line.name for line in log] == [name for name, _ in model.named_parameters()]
+    assert len(log) == 8
     json.dumps(log.as_json())
 
 
@@ -209,6 +211,7 @@ def test_nothing_to_do_is_said() -> None:
             InitConfigError,
             r"BatchNorm2d, of shape \(8,\): its formula needs 2 dim",
         ),
+        ({"type": "Fixup", "layer": "Toy", "override": {"name": "conv1"}}, InitConfigError, "Fixup counts the blocks"),
         ({"type": "Orthogonal", "override": {"name": "norm"}}, InitConfigError, "OrthogonalInit cannot set the weight"),
     ],
 )
