@@ -6,6 +6,7 @@ not exist`). The classification networks are plain Python and need none of them,
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from types import ModuleType
@@ -19,7 +20,7 @@ def torchvision_models() -> ModuleType:
 
     for _ in range(30):
         try:
-            import torchvision.models as models
+            return importlib.import_module("torchvision.models")
         except RuntimeError as error:
             missing = _MISSING.search(str(error))
             if missing is None:
@@ -27,6 +28,4 @@ def torchvision_models() -> ModuleType:
             for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
                 del sys.modules[name]
             torch.library.define(missing.group(1), "(Tensor a) -> Tensor")
-        else:
-            return models
     raise RuntimeError("torchvision asks for ever more operators")
