@@ -245,12 +245,14 @@ class Search:
         return visible, summary.compare_tasks(self.profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
 
     def _finish(self, end: End, tools: Toolbox, visible: Any, hidden: Any) -> SearchOutcome:
-        words = [end.message]
+        found = []
         if tools.submitted is not None:
-            write_artifacts(self.run, tools.workspace, tools.regions[tools.submitted], tools.submitted)
-            words += summary.describe_tasks("visible", visible) + summary.describe_tasks("hidden", hidden)
-            words.append(summary.verdict(visible, hidden))
-        words.append(self.profile.caveat)
+            found = summary.describe_tasks("visible", visible) + summary.describe_tasks("hidden", hidden)
+            found.append(summary.verdict(visible, hidden))
+        words = [end.message, *found, self.profile.caveat]
+        if tools.submitted is not None:
+            region = tools.regions[tools.submitted]
+            write_artifacts(self.run, tools.workspace, region, tools.submitted, words[1:])
         done = {
             "event": "done",
             "status": end.status,

@@ -137,14 +137,17 @@ def _draw(axes: Axes, line: Line, *, log: bool) -> None:
         axes.plot(zeros, [0.0] * len(zeros), "v", color=colour, markersize=4, transform=transform, clip_on=False)
     if not points:
         return
-    few = len(points) <= 24
+    known = dict(points)
+    broken = len(known) < len(line.x)
+    few = len(points) <= 24 or broken  # a point between two gaps would not be seen without a marker
     axes.plot(
-        *zip(*points, strict=True),
+        line.x,
+        [known.get(x, math.nan) for x in line.x],
         color=colour,
         linestyle=style,
         linewidth=1.6,
         marker=marker if few else None,
-        markersize=5 if line.baseline else 3,
+        markersize=(5 if line.baseline else 3) * (1 if len(line.x) <= 24 else 0.7),
         label=line.label,
     )
     if len(line.low) == len(line.x):
