@@ -5,6 +5,7 @@ It trusts the socket it was started with and nothing else, and it ends as soon a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -170,7 +171,6 @@ class _Server:
                 _kill_descendants()
                 os._exit(0)
             self._drain()
-        _kill_group(child)
         _kill_descendants()
         return {
             "exit": os.waitstatus_to_exitcode(status),
@@ -180,12 +180,11 @@ class _Server:
         }
 
 
-def _kill_group(child: int) -> None:
+def _kill_group(process: int) -> None:
+    """Kill a child that has not been waited for yet, so that its number cannot be somebody else's, and its group."""
     for kill in (os.kill, os.killpg):
-        try:
-            kill(child, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            continue
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(process, signal.SIGKILL)
 
 
 def _kill_descendants() -> None:

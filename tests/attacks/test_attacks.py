@@ -6,6 +6,7 @@ and its weights are acceptable). It prints ESCAPED where it succeeds. What is ou
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -22,7 +23,7 @@ from tests.attacks.host import KEY_NAME, NEEDLE, Host, host
 REGIONS = Path(__file__).with_name("regions")
 SUFFIX = ".py.txt"  # no tool that walks through Python files is to meet them
 ATTACKS = sorted(str(path.relative_to(REGIONS)).removesuffix(SUFFIX) for path in REGIONS.rglob(f"*{SUFFIX}"))
-LEVELS = ("bubblewrap", "bubblewrap without landlock", "landlock", "none")
+LEVELS = ("bubblewrap", "bubblewrap without landlock", "landlock")
 ARCH, CLASSES = "resnet20", 10
 PATIENT = Limits(wall_seconds=60, cpu_seconds=30, memory_bytes=512 << 20, output_bytes=1 << 16)
 IMPATIENT = dataclasses.replace(PATIENT, wall_seconds=2, cpu_seconds=1)
@@ -67,21 +68,35 @@ class Arena:
 
 @pytest.fixture(scope="module", params=LEVELS)
 def arena(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    level = str(request.param)
+    with open_arena(str(request.param), tmp_path_factory.mktemp("arena")) as arena:
+        yield arena
+
+
+@pytest.fixture(scope="module")
+def unfenced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with open_arena("none", tmp_path_factory.mktemp("arena")) as arena:
+        yield arena
+
+
+@contextlib.contextmanager
+def open_arena(level: str, folder: Path) -> Iterator[Arena]:
     name = level.split()[0]
     obstacle = obstacle_to(name) if name != "none" else None
     if obstacle is not None:
         pytest.skip(obstacle)
-    with pytest.MonkeyPatch.context() as patch, host(tmp_path_factory.mktemp("host")) as prey:
+    for part in ("host", "out"):
+        (folder / part).mkdir()
+    with pytest.MonkeyPatch.context() as patch, host(folder / "host") as prey:
         patch.setenv(KEY_NAME, prey.token)
+        before = descendants()
         with Isolation(level=name) as isolation:  # type: ignore[arg-type]
             if level.endswith("without landlock"):
                 isolation._zygote.close()  # type: ignore[union-attr]
                 isolation._zygote = Zygote("bubblewrap", landlock=False)
-            arena = Arena(isolation, prey, tmp_path_factory.mktemp("out"), "", set())
+            arena = Arena(isolation, prey, folder / "out", "", set())
             assert arena.run(f"# {NEEDLE}\n{HONEST}").ok
             arena.reference = arena.run(HONEST).fingerprint or ""
-            arena.processes = descendants()
+            arena.processes = descendants() - before
             yield arena
 
 
@@ -102,10 +117,18 @@ def descendants() -> set[int]:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attack_fails_and_leaves_nothing(arena: Arena, name: str) -> None:
     """Somebody submits this region: it gets nothing, breaks nothing, and the next candidate is none the wiser."""
-    if arena.isolation.level == "none" and not name.startswith("weights/"):
-        pytest.skip("without isolation only the checks from outside hold")
+    attack(arena, name)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name.startswith("weights/")])
+def test_bad_weights_are_found_without_isolation_too(unfenced: Arena, name: str) -> None:
+    """What a candidate's weights must be is checked from outside, so it holds with isolation switched off."""
+    attack(unfenced, name)
+
+
+def attack(arena: Arena, name: str) -> None:
     attack = Attack.read(name, arena.host.facts)
-    before = arena.host.fingerprint()
+    before, processes = arena.host.fingerprint(), descendants()
     limits = IMPATIENT if "timeout" in attack.expected else PATIENT
 
     result = arena.run(attack.text, seed=attack.seed, limits=limits)
@@ -121,7 +144,7 @@ def test_attack_fails_and_leaves_nothing(arena: Arena, name: str) -> None:
     if attack.seed:
         assert str(attack.seed) not in result.log
     assert arena.host.fingerprint() == before
-    assert descendants() == arena.processes
+    assert arena.processes <= descendants() <= processes
     assert arena.run(HONEST).fingerprint == arena.reference
 
 
@@ -132,3 +155,11 @@ def test_there_are_enough_attacks_and_each_says_what_it_tries() -> None:
         lines = (REGIONS / f"{name}{SUFFIX}").read_text().splitlines()
         assert lines[0].startswith('"""'), name
         assert any(line.startswith("# expect: ") for line in lines), name
+
+
+def test_the_security_page_names_every_attack() -> None:
+    """Whoever reads SECURITY.md sees what was tried, no more and no less."""
+    page = (REGIONS.parents[2] / "SECURITY.md").read_text()
+    assert f"\n{len(ATTACKS)} hostile regions" in page
+    named = re.findall(r"^- `(\w+)`:", page, re.MULTILINE)
+    assert sorted(named) == sorted(name.rpartition("/")[2] for name in ATTACKS)
