@@ -113,6 +113,7 @@ class Evaluator:
 
     def _submit(self, role: str, call: EvaluationCall) -> Future[Outcome]:
         epochs = call.task.recipe.epochs
+        self._progress.started(role, call.task.name, call.seed, epochs)
         return self._executor.submit(
             call,
             timeout=600 + 300 * epochs,

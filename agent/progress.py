@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 class Progress:
     """Receives what happens and shows nothing: for programs. `epoch` may be called from another thread."""
 
-    def begin(self, evaluations: int) -> None:
-        """The search will train about this many networks."""
+    def begin(self, evaluations: int, tests: int = 0) -> None:
+        """About this many networks will be trained, for at most so many tests."""
 
     def message(self, text: str) -> None:
         """One line for a person."""
+
+    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
+        """An evaluation was handed to a process; it trains as soon as one is free."""
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         """An epoch of an evaluation ended."""
@@ -53,7 +56,7 @@ class PlainProgress(Progress):
         self._expected = 0
         self._done = 0
 
-    def begin(self, evaluations: int) -> None:
+    def begin(self, evaluations: int, tests: int = 0) -> None:
         self._expected = evaluations
 
     def message(self, text: str) -> None:
@@ -85,7 +88,7 @@ class PlainProgress(Progress):
 
 
 class LiveProgress(Progress):
-    """A table of what trains now, with tests left and time to go, below the lines of what is finished."""
+    """What trains now, tests left, the best so far and the time to go, below the lines of what is finished."""
 
     def __init__(self, console: Console) -> None:
         from rich.live import Live
@@ -94,16 +97,23 @@ class LiveProgress(Progress):
         self._lock = threading.Lock()
         self._start = time.monotonic()
         self._rows: dict[tuple[str, str, int], tuple[EpochMetrics | None, int]] = {}
-        self._expected = 0
+        self._best: dict[str, float] = {}
+        self._expected = self._tests = self._tests_begun = 0
         self._done = 0.0
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
         self._live.start()
 
-    def begin(self, evaluations: int) -> None:
-        self._expected = evaluations
+    def begin(self, evaluations: int, tests: int = 0) -> None:
+        self._expected, self._tests = evaluations, tests
 
     def message(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
+
+    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
+        with self._lock:
+            self._rows[role, task, seed] = (None, epochs)
+            if role.startswith("test/"):
+                self._tests_begun = max(self._tests_begun, int(role.removeprefix("test/")))
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         with self._lock:
@@ -122,29 +132,37 @@ class LiveProgress(Progress):
         with self._lock:
             self._rows.pop((role, task, seed), None)
             self._done += 1
+            if isinstance(outcome, EvaluationResult) and not role.startswith("hidden/"):
+                self._best[task] = max(self._best.get(task, 0.0), outcome.best_test_acc)
         self._console.print(describe(role, task, seed, outcome, cached), style="red" if failed else None, markup=False)
 
     def close(self) -> None:
         self._live.stop()
 
     def _render(self) -> RenderableType:
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
         with self._lock:
-            rows = sorted(self._rows.items())
+            rows, best = sorted(self._rows.items()), sorted(self._best.items())
         table = Table(box=None, pad_edge=False)
         for heading in ("training", "task", "seed", "epoch", "test accuracy"):
             table.add_column(heading, justify="left" if heading in ("training", "task") else "right")
         for (role, task, seed), (metrics, epochs) in rows:
-            epoch, accuracy = (f"{metrics.epoch}/{epochs}", f"{metrics.test_acc:.2f} %") if metrics else ("", "")
-            table.add_row(role, task, str(seed), epoch, accuracy)
+            epoch, accuracy = (metrics.epoch, f"{metrics.test_acc:.2f} %") if metrics else (0, "")
+            table.add_row(role, task, str(seed), f"{epoch}/{epochs}", accuracy)
         elapsed = time.monotonic() - self._start
         partial = sum(metrics.epoch / epochs for _, (metrics, epochs) in rows if metrics)
         share = (self._done + partial) / self._expected if self._expected else 0.0
-        to_go = f", about {_clock_time(elapsed * (1 - share) / share)} to go" if 0.05 < share < 1 else ""
-        table.caption = f"{_clock_time(elapsed)} elapsed{to_go}"
-        table.caption_justify = "left"
-        return table
+        parts = [f"{_clock_time(elapsed)} elapsed"]
+        if 0.05 < share < 1:
+            parts.append(f"about {_clock_time(elapsed * (1 - share) / share)} to go")
+        if self._tests:
+            parts.append(f"{self._tests - self._tests_begun} of {self._tests} tests left")
+        parts += [f"best {task} {accuracy:.2f} %" for task, accuracy in best]
+        footer = Text(" · ".join(parts), style="dim")
+        return Group(table, footer) if rows else footer
 
 
 def make_progress(*, quiet: bool = False) -> Progress:

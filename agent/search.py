@@ -155,7 +155,9 @@ class Search:
         keep = ResultStore(run.results)
         shared = user_store() if config.cache else None
         seeds = config.evaluation_seeds
-        progress.begin(((config.budget + 1) * len(profile.visible) + 2 * len(profile.hidden)) * len(seeds))
+        progress.begin(
+            ((config.budget + 1) * len(profile.visible) + 2 * len(profile.hidden)) * len(seeds), config.budget
+        )
 
         workspace = stack.enter_context(_fresh_workspace(run))
         tools = Toolbox(
