@@ -76,12 +76,11 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
         store = user_store() if config.cache else ResultStore(Path(folder))
         with open_laboratory(config, Clock(), progress) as laboratory:
-            # Seeds outermost: an interrupted measurement leaves all recipes with equally many seeds.
-            outcomes = {}
-            for seed in seeds:
-                for task in tasks:
-                    keep = ResultStore(store.folder.with_name("hidden")) if task in profile.hidden else store
-                    outcomes.update(laboratory.evaluator.evaluate(candidates, [task], [seed], keep=keep))
+            evaluate = laboratory.evaluator.evaluate
+            outcomes = evaluate(candidates, profile.visible, seeds, keep=store)
+            if hidden:
+                kept = ResultStore(store.folder.with_name("hidden"))
+                outcomes |= evaluate(candidates, profile.hidden, seeds, keep=kept)
     rows = []
     for task in tasks:
         results = {name: {seed: outcomes[name, task.name, seed] for seed in seeds} for name in names}

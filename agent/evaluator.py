@@ -74,9 +74,9 @@ class Evaluator:
         """
         jobs = [
             (candidate.role, self._call(candidate.region, task, seed))
+            for seed in seeds  # outermost: what an interruption leaves behind has equally many seeds everywhere
             for candidate in candidates
             for task in tasks
-            for seed in seeds
         ]
         started = time.monotonic()
         pending: dict[int, Future[Outcome]] = {}
