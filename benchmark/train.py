@@ -92,6 +92,9 @@ def train(
     """
     started = time.perf_counter()
     device = torch.device(device)
+    cuda = device.type == "cuda"
+    if cuda and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
     precision = resolve_precision(precision, device)
     if device.type == "cpu":
         keep_freed_memory()
@@ -109,13 +112,18 @@ def train(
         )
 
     optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        model.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=cuda or None,  # None: torch's choice
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
     data_stream = torch.Generator().manual_seed(stream_seed("data", seed))
 
-    forked = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with forked, fast_ops(model, precision, device):
+    forked = torch.random.fork_rng(devices=[device] if cuda else [])
+    repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+    with forked, repeatable, fast_ops(model, precision, device):
         torch.manual_seed(stream_seed("model", seed))  # dropout
         step_zero = judge_step_zero(
             _logits(model, test_images, precision, batch_statistics=True), test_labels, dataset.num_classes
