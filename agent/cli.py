@@ -165,6 +165,25 @@ def replay(
 
 
 @app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    execute: Annotated[bool, typer.Option("--execute", help="Train one recorded evaluation again.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Do log, git history, results, summary and patch of a run still fit each other?
+
+    \b
+    Examples:
+      agent verify latest
+      agent verify latest --execute
+    """
+    from agent.commands.verify import run_verify
+
+    raise typer.Exit(run_verify(run, runs, execute=execute, as_json=as_json))
+
+
+@app.command()
 def audit(
     source: Annotated[str, typer.Argument(help="A recorded conversation (JSON), a run directory, or latest.")],
     runs: RunsOption = Path("runs"),
@@ -183,17 +202,23 @@ def audit(
 
 
 @app.command("runs")
-def list_runs(runs: RunsOption = Path("runs"), as_json: JsonFlag = False) -> None:
+def list_runs(
+    runs: RunsOption = Path("runs"),
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write an index page, RUNS/index.html.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
     """List the runs.
 
     \b
     Examples:
       agent runs
-      agent runs --json
+      agent runs --csv > runs.csv
+      agent runs --html
     """
     from agent.commands.show import run_list
 
-    run_list(runs, as_json=as_json)
+    run_list(runs, style="json" if as_json else "csv" if csv else "html" if html else "table")
 
 
 @app.command()
@@ -300,6 +325,29 @@ def review(
 
     verdicts = {"approve": approve, "reject": reject, "request_changes": request_changes, "comment": comment or ""}
     raise typer.Exit(run_review(run, runs, verdicts, message, as_json=as_json))  # type: ignore[arg-type]
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN...", help="Two to six runs; the first is the measure.")
+    ],
+    runs: RunsOption = Path("runs"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page (default RUNS/comparison.html).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare runs: differences over shared seeds with intervals, and a page with overlaid learning curves.
+
+    \b
+    Examples:
+      agent compare latest 20260101-120000
+      agent compare A B C -o comparison.html
+    """
+    from agent.commands.compare import run_compare
+
+    raise typer.Exit(run_compare(names, runs, output, as_json=as_json))
 
 
 @app.command()

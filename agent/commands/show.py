@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agent.cli import print_json
-from agent.errors import AgentError
+from agent.errors import AgentError, UsageError
+from agent.review import standing
 from agent.run import RunDirectory, list_runs
 
+_COLUMNS = (
+    *("name", "path", "status", "profile", "proposer", "tests_used", "budget", "submitted_test"),
+    *("visible_gain", "hidden_gain", "review", "has_report"),
+)
 
-def run_list(runs: Path, *, as_json: bool) -> None:
-    """All runs, one line each, oldest first."""
+
+def run_list(runs: Path, *, style: Literal["table", "json", "csv", "html"]) -> None:
+    """All runs, one line each, oldest first; as `html`, the newest first in an index page."""
     rows = [_row(path) for path in list_runs(runs)]
-    if as_json:
+    if style == "json":
         print_json({"runs": rows})
+        return
+    if style == "csv":
+        writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    if style == "html":
+        _write_index(runs, rows)
         return
     if not rows:
         print(f"no runs in {runs.absolute()}")
@@ -41,6 +56,19 @@ def run_list(runs: Path, *, as_json: bool) -> None:
     Console(highlight=False).print(table)
     print("visible and hidden: mean gain over the baseline in points of accuracy; agent show has the intervals")
     print(f"next: agent show {rows[-1]['name']}", file=sys.stderr)
+
+
+def _write_index(runs: Path, rows: list[dict[str, Any]]) -> None:
+    from agent.report.comparing import index_page
+    from benchmark.files import write_atomically
+
+    path = runs / "index.html"
+    try:
+        write_atomically(path, index_page(rows).encode(errors="replace"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    print(path)
+    print("next: open it in a browser", file=sys.stderr)
 
 
 def run_show(run: str, runs: Path, *, as_json: bool) -> None:
@@ -86,7 +114,18 @@ def _row(path: Path) -> dict[str, Any]:
         "submitted_test": summary.get("submitted_test"),
         "visible_gain": _mean_gain(summary.get("visible", {})),
         "hidden_gain": _mean_gain(summary.get("hidden", {})),
+        "review": _review(path),
+        "has_report": (path / "report.html").is_file(),
     }
+
+
+def _review(path: Path) -> str | None:
+    """The verdict in force, if there is one."""
+    try:
+        verdict = standing(RunDirectory(path)).verdict
+    except AgentError:
+        return "damaged"
+    return None if verdict is None else verdict.kind
 
 
 def _mean_gain(tasks: dict[str, Any]) -> float | None:

@@ -32,7 +32,9 @@ def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
     return figures
 
 
-def curve_line(label: str, results: Sequence[EvaluationResult], *, baseline: bool = False) -> Line | None:
+def curve_line(
+    label: str, results: Sequence[EvaluationResult], *, baseline: bool = False, series: int = 0
+) -> Line | None:
     """Mean, lowest and highest test accuracy over the seeds at each epoch; epochs that only some reached count too."""
     by_epoch: dict[int, list[float]] = {}
     for result in results:
@@ -50,6 +52,7 @@ def curve_line(label: str, results: Sequence[EvaluationResult], *, baseline: boo
         low=[min(one) for one in values] if several else (),
         high=[max(one) for one in values] if several else (),
         baseline=baseline,
+        series=series,
     )
 
 

@@ -32,6 +32,17 @@ _VARIABLES = {
 }
 """Colours that nothing else uses stand for the page's custom properties."""
 
+_SERIES: tuple[tuple[str, Any, str], ...] = (
+    (_SUB, "-", "o"),
+    ("#01020a", "-.", "^"),
+    ("#01020b", ":", "D"),
+    ("#01020c", (0, (6, 1.5)), "v"),
+    ("#01020d", (0, (3, 1, 1, 1, 1, 1)), "P"),
+    ("#01020e", (0, (1, 1)), "X"),
+)
+"""Colour, line style and marker of each series."""
+_VARIABLES |= {colour: f"--series-{index}" for index, (colour, _, _) in enumerate(_SERIES) if index}
+
 _SIZE = (4.4, 2.9)
 _RC: Any = {
     "svg.fonttype": "none",
@@ -67,6 +78,8 @@ class Line:
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     baseline: bool = False
+    series: int = 0
+    """Which of several lines that are no baseline: 0 to 5, each with a colour and a style of its own."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +140,7 @@ def best_so_far(
 
 
 def _draw(axes: Axes, line: Line, *, log: bool) -> None:
-    colour, style = (_BASE, "--") if line.baseline else (_SUB, "-")
-    marker = "s" if line.baseline else "o"
+    colour, style, marker = (_BASE, "--", "s") if line.baseline else _SERIES[line.series]
     points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if math.isfinite(y)]
     if log:
         zeros = [x for x, y in points if y <= 0]

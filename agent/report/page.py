@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -20,6 +20,9 @@ from agent.report.reading import RunRecord, mapping, number, text
 from agent.report.safe import spelt
 from agent.report.transcript import transcript
 from benchmark.statistics import Comparison, Overall
+
+if TYPE_CHECKING:
+    import jinja2
 
 MAX_BYTES = 1_000_000
 _TRANSCRIPT_BYTES = 320_000
@@ -55,7 +58,7 @@ def render(
     context = _context(record, findings, flags, network, network_note)
     budget = _TRANSCRIPT_BYTES
     while True:
-        page: str = _template().render(**context, transcript=transcript(record.steps, budget=budget))
+        page: str = template("report.html.j2").render(**context, transcript=transcript(record.steps, budget=budget))
         if len(page.encode()) < MAX_BYTES or budget < 1000:
             return page
         budget //= 2
@@ -200,7 +203,8 @@ def _when(timestamp: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(timestamp))
 
 
-def _template() -> Any:
+def template(name: str) -> jinja2.Template:
+    """A page's template: strict about unknown names, escaping everything that is not marked as safe."""
     import jinja2
 
     import prompts
@@ -213,4 +217,4 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["spelt"] = lambda value: spelt(str(value))
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
