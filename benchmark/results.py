@@ -35,7 +35,7 @@ class StepZero(BaseModel):
     accuracy: float
     loss: float
     p_value: float
-    """Probability of at least this many correct answers without knowing a label (one-sided); see `benchmark.step_zero`."""
+    """Probability of at least this many correct answers without knowing a label; see `benchmark.step_zero`."""
     suspicious: bool
 
 
