@@ -27,7 +27,7 @@ from benchmark.data import ImageDataset, load_dataset
 from benchmark.hardware import threads
 from benchmark.models import ARCHITECTURES, build_model
 from benchmark.tasks import Recipe, get_profile
-from benchmark.train import resolve_precision, train
+from benchmark.train import ImageData, resolve_precision, train
 
 NETWORKS = ("resnet56", "vgg16bn", "mobilenetv2")
 _CLASSES = 100
@@ -70,7 +70,7 @@ class _Pictures(Dataset[tuple[Tensor, int]]):
         return self._transform(Image.fromarray(self._images[index])), self._labels[index]
 
 
-def plain_loop(model: nn.Module, data: ImageDataset, recipe: Recipe, *, seed: int) -> Iterator[tuple[float, float]]:
+def plain_loop(model: nn.Module, data: ImageData, recipe: Recipe, *, seed: int) -> Iterator[tuple[float, float]]:
     """The reference: float32, NCHW, torchvision transforms in a DataLoader with two workers.
 
     Yields for every epoch the training images per second, counted from the arrival of the first batch, so that the
@@ -88,8 +88,8 @@ def plain_loop(model: nn.Module, data: ImageDataset, recipe: Recipe, *, seed: in
     test_set = _Pictures(
         data.test_images[: recipe.test_limit], data.test_labels[: recipe.test_limit], transforms.Compose(finish)
     )
-    loader = DataLoader(train_set, recipe.batch_size, shuffle=True, num_workers=2)
-    test_loader = DataLoader(test_set, recipe.batch_size, num_workers=2)
+    loader = DataLoader(train_set, recipe.batch_size, shuffle=True, num_workers=2, persistent_workers=True)
+    test_loader = DataLoader(test_set, recipe.batch_size, num_workers=2, persistent_workers=True)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(
         model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
