@@ -69,8 +69,8 @@ PROFILES: dict[str, Profile] = {
     "pocket": Profile(
         name="pocket",
         visible=(
-            Task("resnet56", "openclipart100", Recipe(epochs=5, lr=0.02, batch_size=32)),
-            Task("vgg16bn", "openclipart100", Recipe(epochs=4, lr=0.003, batch_size=32)),
+            Task("resnet56", "openclipart100", Recipe(epochs=4, lr=0.02, batch_size=32)),
+            Task("vgg16bn", "openclipart100", Recipe(epochs=3, lr=0.003, batch_size=32)),
         ),
         hidden=(Task("mobilenetv2", "fmnist_pocket", Recipe(epochs=2, lr=0.02, batch_size=32, train_limit=3000)),),
         caveat="Early learning on small data (clip art, not CIFAR-100; a few epochs, not 200): a gain here is faster "
