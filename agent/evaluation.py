@@ -48,7 +48,7 @@ class EvaluationCall:
         from benchmark.hardware import threads
         from benchmark.models import build_model
         from benchmark.train import train
-        from benchmark.weights import WeightsRejected, load_initial_weights
+        from benchmark.weights import load_initial_weights
 
         torch.set_num_threads(threads())
         dataset = load_dataset(self.task.dataset, data_root=self.data_root)
@@ -60,10 +60,8 @@ class EvaluationCall:
             )
             if not initialised.ok:
                 return CandidateFailure(initialised.kind or "isolation", initialised.message)
-            try:
-                load_initial_weights(weights, model)
-            except WeightsRejected as error:
-                return CandidateFailure(error.kind, str(error))
+            # What isolation accepted and wrote itself must load: anything else is our own fault and raises.
+            load_initial_weights(weights, model)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         outcome = train(
             model,

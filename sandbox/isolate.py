@@ -45,7 +45,7 @@ class IsolationUnavailable(RuntimeError):
 class Limits:
     """What one candidate may use. Times in seconds, sizes in bytes."""
 
-    wall_seconds: float = 20.0
+    wall_seconds: float = 30.0
     cpu_seconds: float = 15.0
     memory_bytes: int = 2 << 30
     """On top of what the worker needs before the candidate runs (torch and the network)."""
