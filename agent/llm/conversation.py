@@ -33,10 +33,14 @@ class Exchange:
 
 @dataclass
 class Conversation:
-    """What was said so far. `system` and `task` never go."""
+    """What was said so far. `system`, `task` and `manner` (how to answer) never go.
+
+    The manner comes after the task, so that changing it leaves a server's cache of the rest in use.
+    """
 
     system: str
     task: str
+    manner: str
     exchanges: list[Exchange] = field(default_factory=list)
 
     def messages(self, form: Form, room: int | None = None) -> list[dict[str, Any]]:
@@ -53,9 +57,9 @@ class Conversation:
         return messages
 
     def _render(self, form: Form, level: int, left_out: int) -> list[dict[str, Any]]:
-        task = self.task
+        task = f"{self.task}\n{self.manner}"
         if left_out:
-            task = f"{task}\n\n{_DROPPED_EXCHANGES.format(count=left_out)}"
+            task = f"{task}\n{_DROPPED_EXCHANGES.format(count=left_out)}\n"
         messages: list[dict[str, Any]] = [
             {"role": "system", "content": self.system},
             {"role": "user", "content": task},

@@ -16,15 +16,29 @@ if TYPE_CHECKING:
     import jinja2
 
 
-def system_prompt(form: str) -> str:
-    """Who the model is and how it answers: `tools` or `portable`."""
-    return _render("llm_system.j2", form=form, filename=scaffold_name())
+def system_prompt() -> str:
+    """Who the model is."""
+    return _render("llm_system.j2")
+
+
+def form_prompt(form: str) -> str:
+    """How the model answers: with `tools`, or in the `portable` form."""
+    return _render("llm_form.j2", form=form)
 
 
 def task_prompt(
-    profile: Profile, situation: Situation, *, budget: int, seeds: tuple[int, ...], scaled: bool = False
+    profile: Profile,
+    situation: Situation,
+    *,
+    budget: int,
+    seeds: tuple[int, ...],
+    scaled: bool = False,
+    networks: bool = True,
 ) -> str:
-    """The task as the first user message. `scaled`: the hybrid proposer also scales the numbers of each test."""
+    """The task as the first user message. `scaled`: the hybrid proposer also scales the numbers of each test.
+
+    `networks`: with the networks' source, which is two fifths of it.
+    """
     import benchmark.models
 
     first, last = situation.editable
@@ -37,7 +51,7 @@ def task_prompt(
         first=first,
         last=last,
         listing=numbered(scaffold().with_region(situation.region).text),
-        models=Path(benchmark.models.__file__).read_text(encoding="utf-8"),
+        models=Path(benchmark.models.__file__).read_text(encoding="utf-8") if networks else "",
         budget=budget,
         seeds=len(seeds),
         measured=bool(situation.baseline),

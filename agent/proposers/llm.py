@@ -33,6 +33,7 @@ PATIENCE = 30
 _PATIENCE_AT_THE_END = 8
 _NUDGE_EVERY = 10
 _CHARACTERS_PER_TOKEN = 3
+_ROOM_FOR_NETWORKS = 8192  # tokens of context, below which the prompt goes without the networks' source
 _SHRINK = 0.6  # of what is not the task
 
 Status = Literal["cost", "format", "api", "time"]
@@ -133,11 +134,17 @@ class LLMProposer:
         if self._conversation is None:
             brief = self._brief
             task = prompting.task_prompt(
-                brief.profile, situation, budget=brief.budget, seeds=brief.seeds, scaled=brief.scaled
+                brief.profile,
+                situation,
+                budget=brief.budget,
+                seeds=brief.seeds,
+                scaled=brief.scaled,
+                networks=brief.context_tokens is None or brief.context_tokens >= _ROOM_FOR_NETWORKS,
             )
-            self._conversation = Conversation(prompting.system_prompt(self._form), task)
-            self._sent = [self._conversation.system, task]
-            self._prompt_tokens = (len(self._conversation.system) + len(task)) // 4
+            system, manner = prompting.system_prompt(), prompting.form_prompt(self._form)
+            self._conversation = Conversation(system, task, manner)
+            self._sent = [system, f"{task}\n{manner}"]
+            self._prompt_tokens = sum(len(text) for text in self._sent) // 4
             self._baseline_is_news = not situation.baseline
         if self._baseline_is_news and situation.baseline:
             self._note = prompting.baseline_note(self._brief.profile, situation.baseline, self._brief.seeds)
@@ -257,8 +264,8 @@ class LLMProposer:
         self._say(f"going on without tool calls: {why}")
         self._form = "portable"
         if self._conversation is not None:
-            self._conversation.system = prompting.system_prompt("portable")
-            self._sent.append(self._conversation.system)
+            self._conversation.manner = prompting.form_prompt("portable")
+            self._sent.append(self._conversation.manner)
 
     # -- limits ---------------------------------------------------------------------------------------------------
 

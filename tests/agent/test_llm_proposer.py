@@ -81,7 +81,7 @@ def test_the_prompt_has_what_a_model_needs(tmp_path: Path) -> None:
     with BadServer(completion("", ("view", {})), completion("bye")) as server:
         search_with(tmp_path, client(server.url), budget=7)
     system, task = (message["content"] for message in server.requests[0]["messages"])
-    assert "submit" in system
+    assert "researcher" in system
     for needed in (
         "initialize_weights(model, config)",
         "[EDITABLE — lines 28–40 only]",
@@ -262,7 +262,7 @@ def test_server_that_refuses_tools(tmp_path: Path) -> None:
     assert "gain = 3.0" in on.workspace.region
     assert any("without tool calls" in line for line in said)
     assert [message["role"] for message in server.requests[-1]["messages"]] == ["system", "user", "assistant", "user"]
-    assert "```python" in server.requests[-1]["messages"][0]["content"]
+    assert "```python\ndef initialize_weights" in server.requests[-1]["messages"][1]["content"]
 
 
 def test_model_that_ignores_tools(tmp_path: Path) -> None:
