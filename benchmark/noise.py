@@ -49,7 +49,7 @@ class NoisePrior:
 
 
 _SISTER = "seed SD over 60 methods on sister tasks with the same network"
-_PLACEHOLDER = "PLACEHOLDER from a rough trial, to be replaced by calibration"
+_CALIBRATED = "pooled over three recipes with five seeds each: docs/calibration.md"
 _BINOMIAL = "counting hits on 50 test pictures alone scatters by 5 points"
 _UNKNOWN = NoisePrior(sd=2.0, df=3, source="nothing is known about this task: a weak and wide guess")
 
@@ -61,9 +61,9 @@ _PRIORS: dict[tuple[str, str], NoisePrior] = {
     ("paper", "mobilenetv2-fmnist"): NoisePrior(0.20, 14, 0.10, _SISTER),
     ("smoke", "resnet20-tiny"): NoisePrior(6.0, 5, 3.0, _BINOMIAL),
     ("smoke", "mobilenetv2-tiny"): NoisePrior(6.0, 5, 3.0, _BINOMIAL),
-    ("pocket", "resnet56-openclipart100"): NoisePrior(1.5, 5, 5.0, _PLACEHOLDER),
-    ("pocket", "vgg16bn-openclipart100"): NoisePrior(1.5, 5, 5.0, _PLACEHOLDER),
-    ("pocket", "mobilenetv2-fmnist_pocket"): NoisePrior(0.9, 5, 2.0, _PLACEHOLDER),
+    ("pocket", "resnet56-openclipart100"): NoisePrior(1.35, 12, 4.0, _CALIBRATED),
+    ("pocket", "vgg16bn-openclipart100"): NoisePrior(1.05, 8, 4.0, _CALIBRATED),
+    ("pocket", "mobilenetv2-fmnist_pocket"): NoisePrior(2.2, 12, 2.0, _CALIBRATED),
 }
 
 
