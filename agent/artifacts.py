@@ -63,26 +63,28 @@ def write_artifacts(
 ) -> None:
     """Write `submission.patch` and `initialize_weights.py` into the run directory.
 
-    `measured` are the sentences about the gains. Writing them again gives the same bytes, so that a review of the
-    patch keeps its meaning.
+    `measured` are the sentences about the gains. Writing the patch again gives the same bytes, so that a review of it
+    keeps its meaning.
     """
-    diff = workspace.diff("baseline", f"test/{number}")
-    patch = mail(diff, run.path.name, number, when=_submitted_at(run), measured=measured)
-    write_atomically(run.path / "submission.patch", patch.encode())
+    write_atomically(run.path / "submission.patch", patch_text(run, workspace, number).encode())
     module = stand_alone(region, run.path.name, number, measured)
     write_atomically(run.path / "initialize_weights.py", module.encode())
 
 
-def mail(diff: str, run: str, number: int, *, when: float, measured: Sequence[str] = ()) -> str:
+def patch_text(run: RunDirectory, workspace: Workspace, number: int) -> str:
+    """The content of submission.patch. It holds no numbers, because the hidden ones come after its review."""
+    return mail(workspace.diff("baseline", f"test/{number}"), run.path.name, number, when=_submitted_at(run))
+
+
+def mail(diff: str, run: str, number: int, *, when: float) -> str:
     """A diff in the form that `git am` takes, dated `when` (seconds since the epoch)."""
-    body = "\n".join(textwrap.fill(sentence, 72, break_long_words=False) for sentence in measured)
     return (
         f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n"
         "From: initsearch <initsearch@localhost>\n"
         f"Date: {email.utils.formatdate(when)}\n"
         f"Subject: [PATCH] Initialise weights as submitted by {run}, test {number}\n"
         "MIME-Version: 1.0\nContent-Type: text/plain; charset=UTF-8\nContent-Transfer-Encoding: 8bit\n\n"
-        f"{body or 'What was measured is in the run.'}\n"
+        "What was measured, and what was not resolved: report.html and run.json of that run.\n"
         f"---\n{diff.rstrip(chr(10))}\n-- \ninitsearch\n"
     )
 

@@ -62,6 +62,9 @@ def search(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither use nor fill the store of results.")] = False,
     max_steps: Annotated[int | None, typer.Option(help="Tool calls after which the search ends.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Seconds after which no new step begins.")] = None,
+    no_submit: Annotated[
+        bool, typer.Option("--no-submit", help="Hold the hidden task back until agent submit, after a review.")
+    ] = False,
     model: Annotated[
         str | None, typer.Option(help="Language model, for llm and hybrid. Its key: OPENAI_API_KEY.")
     ] = None,
@@ -111,6 +114,7 @@ def search(
         "cache": False if no_cache else None,
         "max_steps": max_steps,
         "max_seconds": max_seconds,
+        "submit": False if no_submit else None,
         "model": model,
         "base_url": base_url,
         "max_tokens": max_tokens,
@@ -325,6 +329,30 @@ def review(
 
     verdicts = {"approve": approve, "reject": reject, "request_changes": request_changes, "comment": comment or ""}
     raise typer.Exit(run_review(run, runs, verdicts, message, as_json=as_json))  # type: ignore[arg-type]
+
+
+@app.command()
+def submit(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    require_approval: Annotated[
+        bool, typer.Option("--require-approval", help="Only if an approval of this very patch is in force.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the hidden task of a search that was begun with --no-submit.
+
+    \b
+    Examples:
+      agent search --no-submit
+      agent review latest --approve
+      agent submit latest --require-approval
+
+    The exit code is 3 when an approval is required and there is none.
+    """
+    from agent.commands.submit import run_submit
+
+    raise typer.Exit(run_submit(run, runs, require_approval=require_approval, as_json=as_json))
 
 
 @app.command()

@@ -61,6 +61,8 @@ class SearchConfig(BaseModel):
     max_steps: int = Field(default=1000, ge=1)
     """Tool calls after which the loop ends, whatever the proposer wants."""
     max_seconds: float | None = Field(default=None, gt=0)
+    submit: bool = True
+    """Run the hidden task at once; without it the run waits for `agent submit`."""
 
     @field_validator("workers")
     @classmethod

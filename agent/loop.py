@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from agent.clock import Clock
 from agent.protocol import Proposer
@@ -11,7 +11,11 @@ from agent.tools import Toolbox
 from benchmark.executor import InfrastructureError
 from sandbox.isolate import IsolationCrashed
 
-EndStatus = Literal["submitted", "tests_exhausted", "steps", "time", "cost", "format", "api", "infra"]
+EndStatus = Literal[
+    "submitted", "tests_exhausted", "steps", "time", "cost", "format", "api", "infra", "waiting_for_review"
+]
+WAITING: Final = "waiting_for_review"
+"""A test was chosen, and the hidden task is held back until a person lets it run. No end: the run goes on then."""
 
 
 class ProposerEnd(Exception):

@@ -24,7 +24,7 @@ from agent.evaluator import Candidate, Evaluator
 from agent.events import Ended, EventLog, Launch
 from agent.laboratory import Laboratory, open_laboratory
 from agent.llm.secret import kept_from_children
-from agent.loop import End, ProposerEnd, run_loop
+from agent.loop import WAITING, End, ProposerEnd, run_loop
 from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import Surroundings, check_proposer, make_proposer, prepare
@@ -71,6 +71,7 @@ class Search:
         self.reason = reason
         self.clock = Clock()
         self._contacted = contacted
+        self._released = config.submit
         self._environ: dict[str, str] = {}
         self._summary: dict[str, Any] = {}
 
@@ -87,17 +88,25 @@ class Search:
         return cls(config, run, profile, reason, contacted=contacted)
 
     @classmethod
-    def resume(cls, run: RunDirectory) -> Search:
-        """An interrupted search, to be run again along its log. Raises UsageError when it is already done."""
+    def resume(cls, run: RunDirectory, *, release: bool = False) -> Search:
+        """An interrupted search, to be run again along its log; `release` lets one that waits run the hidden task.
+
+        Raises UsageError when it is already done, or waits and is not released.
+        """
         recorded = run.read_summary()
-        if recorded.get("status") not in ("running", "interrupted", "failed", "infra"):
-            raise UsageError(f"{run.path}: this run is complete ({recorded.get('status')}); `agent show` prints it")
+        status = recorded.get("status")
+        if status == WAITING and not release:
+            raise UsageError(f"{run.path}: this run waits for a review; `agent submit {run.path.name}` goes on with it")
+        if status not in ("running", "interrupted", "failed", "infra", WAITING):
+            raise UsageError(f"{run.path}: this run is complete ({status}); `agent show` prints it")
         try:
             config = SearchConfig.model_validate(recorded["config"])
             profile, reason = resolve_profile(recorded["profile"]), "resumed"
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {error}") from None
-        return cls(config, run, profile[0], reason)
+        search = cls(config, run, profile[0], reason)
+        search._released = config.submit or release
+        return search
 
     @property
     def launch(self) -> dict[str, Any]:
@@ -197,6 +206,9 @@ class Search:
             return self._finish(end, tools, {}, {})
 
         hidden: dict[str, Accuracies] = {}
+        if tools.submitted is not None and not self._released:
+            message = f"{end.message} The hidden task waits for: agent submit {run.path.name}"
+            return self._finish(End(WAITING, message), tools, self._visible(tools), {})
         if tools.submitted is not None:
             progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
             hidden = self._hidden(evaluator, baseline_region, tools.regions[tools.submitted], seeds)
@@ -241,10 +253,14 @@ class Search:
     def _compare(self, tools: Toolbox, hidden: dict[str, Accuracies]) -> tuple[Any, Any]:
         if tools.submitted is None:
             return {}, {}
+        seen = summary.compare_tasks(self.profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
+        return self._visible(tools), seen
+
+    def _visible(self, tools: Toolbox) -> Any:
+        """The submitted test against the baseline on the visible tasks."""
         submitted = next(test for test in tools.tests if test.number == tools.submitted)
         tried = sum(not test.failed for test in tools.tests)
-        visible = summary.compare_tasks(self.profile.name, tools.baseline, submitted.accuracies, n_candidates=tried)
-        return visible, summary.compare_tasks(self.profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
+        return summary.compare_tasks(self.profile.name, tools.baseline, submitted.accuracies, n_candidates=tried)
 
     def _finish(self, end: End, tools: Toolbox, visible: Any, hidden: Any) -> SearchOutcome:
         found = []

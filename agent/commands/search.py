@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.cli import print_json
 from agent.config import load_config
@@ -15,6 +15,9 @@ from agent.run import RunDirectory
 from benchmark.data import DataError
 from benchmark.executor import InfrastructureError
 
+if TYPE_CHECKING:
+    from agent.search import Search
+
 
 def run_search(flags: Mapping[str, Any], *, toml: Path | None, resume: str | None, as_json: bool) -> int:
     """Search, print what was found, return the exit code."""
@@ -22,6 +25,11 @@ def run_search(flags: Mapping[str, Any], *, toml: Path | None, resume: str | Non
 
     config = load_config(flags, toml=toml)
     search = Search.resume(RunDirectory.find(resume, config.runs)) if resume else Search.create(config)
+    return execute(search, as_json=as_json)
+
+
+def execute(search: Search, *, as_json: bool) -> int:
+    """Run a search with its progress on stderr, print what was found, return the exit code."""
     if as_json:
         print_json(search.launch)
     else:
@@ -43,5 +51,6 @@ def run_search(flags: Mapping[str, Any], *, toml: Path | None, resume: str | Non
         print_json(outcome.done)
     else:
         print("\n".join(outcome.words))
-    print(f"next: agent show {outcome.run.name}", file=sys.stderr)
+    following = "review" if outcome.status == "waiting_for_review" else "show"
+    print(f"next: agent {following} {outcome.run.name}", file=sys.stderr)
     return outcome.exit_code
