@@ -27,6 +27,8 @@ class Laboratory:
     evaluator: Evaluator
     environment: dict[str, str]
     slots: int
+    stop_evaluating: Callable[[], None]
+    """Give back the processes and their memory before something else needs it; the isolation stays."""
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def open_laboratory(
             future.result()
         settings = Settings(environment, isolation.level, config.precision, config.data_root)
         evaluator = Evaluator(settings, executor, clock, progress, record)
-        yield Laboratory(isolation, evaluator, environment, slots)
+        yield Laboratory(isolation, evaluator, environment, slots, executor.close)
 
 
 def plan_slots(config: SearchConfig) -> tuple[int, int, int]:

@@ -134,6 +134,7 @@ class Search:
                         )
                     )
                     outcome = self._execute(stack, log, laboratory, progress)
+                    laboratory.stop_evaluating()
                     self._report(progress, laboratory.isolation)
                     return outcome
             except (Interrupted, KeyboardInterrupt):
