@@ -1,0 +1,33 @@
+"""The commands people type. Everything heavy is imported inside a command, so that --help answers at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import NoReturn
+
+from agent.cli import acting, reading  # noqa: F401 - importing them adds their commands, in the order of --help
+from agent.cli.app import app, print_json
+from agent.errors import AgentError, Interrupted
+
+__all__ = ["main", "print_json"]
+
+
+def main() -> None:
+    """Run the command line; turn typed errors into messages and exit codes. A bug keeps its traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        app()
+    except AgentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise Interrupted(number)

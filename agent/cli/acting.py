@@ -1,0 +1,216 @@
+"""Commands that train or try something: search, submit, check, plan, baselines, doctor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent.cli.app import JsonFlag, RunsOption, app
+
+
+@app.command()
+def search(
+    budget: Annotated[int | None, typer.Option(help="Tests that may be spent (default 3).")] = None,
+    proposer: Annotated[
+        str | None,
+        typer.Option(help="Who proposes: optuna, random, llm, hybrid, scripted:demo, scripted:FILE (default optuna)."),
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="paper, pocket, smoke, or auto: paper with a GPU and data, else pocket.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed (default 0).")] = None,
+    workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one a core).")] = None,
+    start: Annotated[str | None, typer.Option(help="Recipe or file that the search starts from.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder for the run (default runs).")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where the full data sets are.")] = None,
+    download: Annotated[bool | None, typer.Option("--download", help="Fetch missing data sets.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, bf16 or fp32.")] = None,
+    isolation: Annotated[str | None, typer.Option(help="auto, bubblewrap or landlock.")] = None,
+    allow_unsandboxed: Annotated[
+        bool | None,
+        typer.Option("--allow-unsandboxed", help="Run candidates without isolation. Only for code you would run."),
+    ] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither use nor fill the store of results.")] = False,
+    max_steps: Annotated[int | None, typer.Option(help="Tool calls after which the search ends.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Seconds after which no new step begins.")] = None,
+    no_submit: Annotated[
+        bool, typer.Option("--no-submit", help="Hold the hidden task back until agent submit, after a review.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="Language model, for llm and hybrid. Its key: OPENAI_API_KEY.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Its server, if not OpenAI's: http://localhost:8080/v1, say.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens that the model may read and write in all.")] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Dollars that the model may cost; needs --price.")] = None,
+    price: Annotated[str | None, typer.Option(help="IN/OUT, dollars for a million tokens, such as 0.28/0.42.")] = None,
+    answer_tokens: Annotated[int | None, typer.Option(help="Tokens of one answer (default 16384).")] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option(help="The model's context, if its server keeps it secret.")
+    ] = None,
+    request_seconds: Annotated[float | None, typer.Option(help="Seconds to wait for an answer (default 300).")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature (default: the server's).")] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with these settings.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search for a better initialisation.
+
+    \b
+    Examples:
+      agent search --budget 3
+      agent search --budget 5 --seeds 3 --profile paper --data-root ~/data
+      agent search --proposer scripted:my_init.py --json
+      agent search --proposer scripted:demo --profile smoke
+      agent search --proposer llm --model NAME --base-url http://localhost:8080/v1
+      agent search --resume latest
+    """
+    from agent.commands.search import run_search
+
+    flags = {
+        "budget": budget,
+        "proposer": proposer,
+        "profile": profile,
+        "seeds": seeds,
+        "seed": seed,
+        "workers": workers,
+        "start": start,
+        "runs": runs,
+        "data_root": data_root,
+        "download": download,
+        "precision": precision,
+        "isolation": isolation,
+        "allow_unsandboxed": allow_unsandboxed,
+        "cache": False if no_cache else None,
+        "max_steps": max_steps,
+        "max_seconds": max_seconds,
+        "submit": False if no_submit else None,
+        "model": model,
+        "base_url": base_url,
+        "max_tokens": max_tokens,
+        "max_cost": max_cost,
+        "price": price,
+        "answer_tokens": answer_tokens,
+        "context_tokens": context_tokens,
+        "request_seconds": request_seconds,
+        "temperature": temperature,
+    }
+    raise typer.Exit(run_search(flags, toml=config, resume=resume, as_json=as_json))
+
+
+@app.command()
+def submit(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    require_approval: Annotated[
+        bool, typer.Option("--require-approval", help="Only if an approval of this very patch is in force.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the hidden task of a search that was begun with --no-submit.
+
+    \b
+    Examples:
+      agent search --no-submit
+      agent review latest --approve
+      agent submit latest --require-approval
+
+    The exit code is 3 when an approval is required and there is none.
+    """
+    from agent.commands.submit import run_submit
+
+    raise typer.Exit(run_submit(run, runs, require_approval=require_approval, as_json=as_json))
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A region text (the function, with helpers) or a whole scaffold.")],
+    arch: Annotated[
+        list[str] | None, typer.Option(help="Architecture to try, repeatable (default: the visible ones of pocket).")
+    ] = None,
+    isolation: Annotated[str, typer.Option(help="auto, bubblewrap or landlock.")] = "auto",
+    allow_unsandboxed: Annotated[bool, typer.Option("--allow-unsandboxed", help="Run it without isolation.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Is this function acceptable? Rules, isolation, determinism; no training.
+
+    \b
+    Examples:
+      agent check my_init.py
+      agent check my_init.py --arch mobilenetv2 --json
+    """
+    from agent.commands.check import run_check
+
+    raise typer.Exit(run_check(file, arch or [], "none" if allow_unsandboxed else isolation, as_json=as_json))
+
+
+@app.command()
+def plan(
+    budget: Annotated[int, typer.Option(min=1, max=1000, help="Tests.")] = 3,
+    profile: Annotated[str, typer.Option(help="paper, pocket, smoke or auto.")] = "auto",
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Training runs per task and candidate.")] = 1,
+    data_root: Annotated[Path | None, typer.Option(help="Where the full data sets are.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """What would a search cost here, and which effect could it see? Measures a few training steps.
+
+    \b
+    Examples:
+      agent plan --budget 3
+      agent plan --profile paper --seeds 3 --json
+    """
+    from agent.commands.plan import run_plan
+
+    run_plan(budget, profile, seeds, data_root, as_json=as_json)
+
+
+@app.command()
+def baselines(
+    recipes: Annotated[str | None, typer.Option(help="Recipes to measure, separated by commas (default: all).")] = None,
+    profile: Annotated[str | None, typer.Option(help="paper, pocket, smoke or auto (default auto).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Training runs per task and recipe (default 1).")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed (default 0).")] = None,
+    workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto).")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where the full data sets are.")] = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also the hidden task, for calibration.")] = False,
+    show: Annotated[str | None, typer.Option(help="Print a recipe's region text instead.")] = None,
+    explain: Annotated[str | None, typer.Option(help="Say what a recipe does to a network instead.")] = None,
+    arch: Annotated[str, typer.Option(help="The network for --explain.")] = "resnet56",
+    as_json: JsonFlag = False,
+) -> None:
+    """The recipe library: show, explain or measure known initialisations.
+
+    \b
+    Examples:
+      agent baselines --recipes kaiming_normal,fixup --seeds 3
+      agent baselines --show fixup > my_init.py
+      agent baselines --explain zero_last_gamma --arch resnet20
+    """
+    from agent.commands.baselines import run_baselines
+
+    flags = {
+        "profile": profile,
+        "seeds": seeds,
+        "seed": seed,
+        "workers": workers,
+        "data_root": data_root,
+    }
+    run_baselines(flags, recipes=recipes, show=show, explain=explain, arch=arch, hidden=hidden, as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """What can this machine do, and what is missing?
+
+    \b
+    Examples:
+      agent doctor
+      agent doctor --json
+    """
+    from agent.commands.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(as_json=as_json))

@@ -1,0 +1,180 @@
+"""Commands that look at what is there: runs, show, report, review, compare, replay, audit, verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent.cli.app import JsonFlag, RunsOption, app
+
+
+@app.command("runs")
+def list_runs(
+    runs: RunsOption = Path("runs"),
+    csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write an index page, RUNS/index.html.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the runs.
+
+    \b
+    Examples:
+      agent runs
+      agent runs --csv > runs.csv
+      agent runs --html
+    """
+    from agent.commands.show import run_list
+
+    run_list(runs, style="json" if as_json else "csv" if csv else "html" if html else "table")
+
+
+@app.command()
+def show(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a run found.
+
+    \b
+    Examples:
+      agent show
+      agent show 20260101-120000 --json
+    """
+    from agent.commands.show import run_show
+
+    run_show(run, runs, as_json=as_json)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the page here instead.")] = None,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Do not run the function again to show what it does to the networks.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the page of a run: report.html, one file, no script, no network. Works for unfinished runs too.
+
+    \b
+    Examples:
+      agent report
+      agent report 20260101-120000 -o page.html
+    """
+    from agent.commands.report import run_report
+
+    raise typer.Exit(run_report(run, runs, output, measure=not no_measure, as_json=as_json))
+
+
+@app.command()
+def review(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    approve: Annotated[bool, typer.Option("--approve", help="Approve the patch as it is now.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Reject it; -m says why.")] = False,
+    request_changes: Annotated[
+        bool, typer.Option("--request-changes", help="Ask for something else; -m says what.")
+    ] = False,
+    comment: Annotated[
+        str | None, typer.Option("--comment", metavar="FILE:LINE", help="Remark on a line; -m has the remark.")
+    ] = None,
+    message: Annotated[str | None, typer.Option("-m", "--message", help="The reason or remark.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Review what a run submitted: diff, numbers, flags; approve or reject it. Asks when on a terminal.
+
+    \b
+    Examples:
+      agent review
+      agent review latest --approve
+      agent review 20260101-120000 --reject -m "depends on the architecture's name"
+      agent review latest --comment sandbox/custom_init.py:40 -m "why 0.3?"
+
+    The exit code is 3 while a rejection or a request for changes is in force for the patch, else 0.
+    """
+    from agent.commands.review import run_review
+
+    verdicts = {"approve": approve, "reject": reject, "request_changes": request_changes, "comment": comment or ""}
+    raise typer.Exit(run_review(run, runs, verdicts, message, as_json=as_json))  # type: ignore[arg-type]
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str], typer.Argument(metavar="RUN RUN...", help="Two to six runs; the first is the measure.")
+    ],
+    runs: RunsOption = Path("runs"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page (default RUNS/comparison.html).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare runs: differences over shared seeds with intervals, and a page with overlaid learning curves.
+
+    \b
+    Examples:
+      agent compare latest 20260101-120000
+      agent compare A B C -o comparison.html
+    """
+    from agent.commands.compare import run_compare
+
+    raise typer.Exit(run_compare(names, runs, output, as_json=as_json))
+
+
+@app.command()
+def replay(
+    source: Annotated[str, typer.Argument(help="A recorded conversation (JSON), a run directory, or latest.")],
+    runs: RunsOption = Path("runs"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Apply every recorded call again and compare our replies with the recorded ones.
+
+    \b
+    Examples:
+      agent replay latest
+      agent replay conversation.json --json
+    """
+    from agent.commands.transcripts import run_replay
+
+    raise typer.Exit(run_replay(source, runs, as_json=as_json))
+
+
+@app.command()
+def audit(
+    source: Annotated[str, typer.Argument(help="A recorded conversation (JSON), a run directory, or latest.")],
+    runs: RunsOption = Path("runs"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Did anything hidden show before the submission?
+
+    \b
+    Examples:
+      agent audit latest
+      agent audit conversation.json --json
+    """
+    from agent.commands.transcripts import run_audit
+
+    raise typer.Exit(run_audit(source, runs, as_json=as_json))
+
+
+@app.command()
+def verify(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    execute: Annotated[bool, typer.Option("--execute", help="Train one recorded evaluation again.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Do log, git history, results, summary and patch of a run still fit each other?
+
+    \b
+    Examples:
+      agent verify latest
+      agent verify latest --execute
+    """
+    from agent.commands.verify import run_verify
+
+    raise typer.Exit(run_verify(run, runs, execute=execute, as_json=as_json))
