@@ -15,7 +15,9 @@ def search(
     budget: Annotated[int | None, typer.Option(help="Tests that may be spent (default 3).")] = None,
     proposer: Annotated[
         str | None,
-        typer.Option(help="Who proposes: optuna, random, llm, hybrid, scripted:demo, scripted:FILE (default optuna)."),
+        typer.Option(
+            help="Who proposes: optuna, random, llm, hybrid, scripted:demo, scripted:FILE, transcript:FILE (default optuna)."
+        ),
     ] = None,
     profile: Annotated[
         str | None, typer.Option(help="paper, pocket, smoke, or auto: paper with a GPU and data, else pocket.")

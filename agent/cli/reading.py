@@ -1,4 +1,4 @@
-"""Commands that look at what is there: runs, show, report, review, compare, replay, audit, verify."""
+"""Commands that look at what is there: runs, show, report, review, compare, export, replay, audit, verify."""
 
 from __future__ import annotations
 
@@ -123,6 +123,27 @@ def compare(
     from agent.commands.compare import run_compare
 
     raise typer.Exit(run_compare(names, runs, output, as_json=as_json))
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    form: Annotated[
+        str, typer.Option("--format", help="atif, mls-bench (conversations), patch, module (what was submitted).")
+    ] = "atif",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of stdout.")] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Write a run in a form that other programs read.
+
+    \b
+    Examples:
+      agent export latest --format atif -o trajectory.json
+      agent export latest --format patch | git am
+    """
+    from agent.commands.export import run_export
+
+    run_export(run, runs, form, output)
 
 
 @app.command()

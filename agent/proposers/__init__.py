@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agent.llm.client import Model
     from agent.proposers.llm import Brief, LLMProposer
 
-NAMES = ("optuna", "random", "llm", "hybrid", "scripted:demo", "scripted:FILE")
+NAMES = ("optuna", "random", "llm", "hybrid", "scripted:demo", "scripted:FILE", "transcript:FILE")
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,10 @@ def make_proposer(config: SearchConfig, around: Surroundings) -> Proposer:
         return LLMProposer(_brief(config, around, model="demo"), DemoModel(), around.log, name="demo", say=around.say)
     from agent.proposers.scripted import ScriptedProposer
 
+    if name == "transcript":
+        from agent.proposers.transcript import calls_of
+
+        return ScriptedProposer(calls_of(argument), name="transcript")
     return ScriptedProposer.from_file(argument)
 
 
@@ -123,6 +127,10 @@ def _check_words(config: SearchConfig, name: str, argument: str) -> None:
 
         if argument != "demo":
             ScriptedProposer.from_file(argument)
+    elif name == "transcript":
+        from agent.proposers.transcript import calls_of
+
+        calls_of(argument)
     elif config.proposer not in ("optuna", "random"):
         raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(NAMES))}")
 

@@ -17,9 +17,8 @@ Step = Callable[[Situation], ToolCall]
 class ScriptedProposer:
     """Plays its calls one after the other, whatever the answers are."""
 
-    name = "scripted"
-
-    def __init__(self, steps: Iterable[ToolCall | Step]) -> None:
+    def __init__(self, steps: Iterable[ToolCall | Step], name: str = "scripted") -> None:
+        self.name = name
         self._steps = iter(tuple(steps))
 
     def ask(self, situation: Situation) -> ToolCall | None:

@@ -37,6 +37,8 @@ class CallVerdict:
     verdict: Verdict
     reason: str | None
     replayed: str
+    regions: tuple[str, ...] = ()
+    """The text of every editable range after the call, as far as it is known."""
 
     def as_event(self) -> dict[str, object]:
         """The JSON object of the contract; segments count from 0, a reply that was not kept is ""."""
@@ -66,7 +68,7 @@ class Replay:
             for call in segment.calls:
                 result = machine.judge(call)
                 self.counts[result.verdict] += 1
-                yield CallVerdict(index, call, result.verdict, result.reason, result.replayed)
+                yield CallVerdict(index, call, result.verdict, result.reason, result.replayed, machine.regions())
 
     def as_event(self) -> dict[str, object]:
         """The last JSON object of the contract."""
@@ -95,6 +97,11 @@ class _SegmentReplay:
         self._prints_budget = any(
             is_budget_line(first_line(call.recorded)) for call in segment.calls if call.recorded is not None
         )
+
+    def regions(self) -> tuple[str, ...]:
+        """The text of every editable range as it is now."""
+        files = self._editor.files.values()
+        return tuple(file.range_text(index) for file in files for index in range(len(file.ranges)))
 
     def judge(self, call: Call) -> Comparison:
         """Apply one call and compare the replies."""

@@ -1,0 +1,51 @@
+"""An old conversation as proposer: its edits are made again in our scaffold, its tests run for real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.errors import UsageError
+from agent.protocol import ToolCall
+from agent.transcripts import CallVerdict, TranscriptError, load_transcript, replay
+from agent.transcripts.budget import submission
+
+_FUNCTION = "def initialize_weights("
+
+
+def calls_of(path: str) -> list[ToolCall]:
+    """The calls of the conversation's last segment, for our tools.
+
+    What an edit or an undo made of the region becomes one `rewrite`: the text goes in by function, not by line number.
+    Raises UsageError for a file that is no conversation, or one that is about something else than initialize_weights.
+    """
+    if not path:
+        raise UsageError("--proposer transcript:FILE needs a recorded conversation")
+    try:
+        transcript = load_transcript(Path(path))
+        verdicts = list(replay(transcript))
+    except TranscriptError as error:
+        raise UsageError(f"--proposer transcript:{error}") from None
+    last = len(transcript.segments) - 1
+    calls: list[ToolCall] = []
+    current: str | None = None
+    for verdict in verdicts:
+        if verdict.segment != last:
+            continue
+        number = submission(verdict.call)
+        if number is not None:
+            calls.append(ToolCall("submit", {"n": number}))
+        elif verdict.call.tool == "test":
+            calls.append(ToolCall("test"))
+        else:
+            region = _region(verdict)
+            if region is not None and region != current:
+                calls.append(ToolCall("rewrite", {"content": region}))
+                current = region
+    if current is None:
+        raise UsageError(f"--proposer transcript:{path}: no call in it edits an initialize_weights function")
+    return calls
+
+
+def _region(verdict: CallVerdict) -> str | None:
+    """The editable text after the call that holds the function, if there is one."""
+    return next((region for region in verdict.regions if _FUNCTION in region), None)
