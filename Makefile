@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUDGET ?= 3
+# Most tests wait for a process: two at a time. By file, so that those of one file share what they set up.
+JOBS ?= 2
 
 .PHONY: search test lint clean
 .DEFAULT_GOAL := help
@@ -29,7 +31,7 @@ search: .venv/run.stamp
 	$(BIN)/agent search --budget $(BUDGET)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ def search(
     proposer: Annotated[
         str | None,
         typer.Option(
-            help="Who proposes: optuna, random, llm, hybrid, scripted:demo, scripted:FILE, transcript:FILE (default optuna)."
+            help="optuna, random, llm, hybrid, scripted:demo, scripted:FILE or transcript:FILE (default optuna)."
         ),
     ] = None,
     profile: Annotated[
