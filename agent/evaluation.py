@@ -72,6 +72,13 @@ class EvaluationCall:
             precision=self.precision,
             on_epoch=report,
         )
+        if outcome.step_zero.suspicious:
+            zero = outcome.step_zero
+            return CandidateFailure(
+                "suspicious",
+                f"before any training the network was right on {zero.accuracy:.1f} % with a loss of {zero.loss:.3f}, "
+                f"beyond luck (p = {zero.p_value:.1g}): it was trained beforehand, so its accuracy does not count",
+            )
         environment = dict(self.environment)
         tail = outcome.curve[-10:]
         return EvaluationResult(

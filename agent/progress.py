@@ -182,7 +182,6 @@ def describe(role: str, task: str, seed: int, outcome: EvaluationResult | Candid
         return f"{role} {task} seed {seed}: failed ({outcome.kind}): {outcome.message.splitlines()[0]}"
     how = "from the store" if cached else f"{outcome.training_seconds:.0f} s"
     flag = "; DIVERGED" if outcome.status == "diverged" else ""
-    flag += "; SUSPICIOUS: above chance before training" if outcome.step_zero.suspicious else ""
     return f"{role} {task} seed {seed}: best test accuracy {outcome.best_test_acc:.2f} % ({how}){flag}"
 
 

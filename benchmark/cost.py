@@ -12,7 +12,7 @@ SIZES: dict[str, tuple[int, int]] = {
     "cifar10": (50_000, 10_000),
     "cifar100": (50_000, 10_000),
     "fmnist": (60_000, 10_000),
-    "openclipart100": (2_412, 1_171),
+    "openclipart100": (2_340, 1_164),
     "fmnist_pocket": (5_000, 2_000),
     "tiny": (200, 100),
 }
