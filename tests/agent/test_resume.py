@@ -16,7 +16,7 @@ import pytest
 from agent.events import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied, read_events
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
 
-COMMAND = ("search", "--profile", "smoke", "--budget", "2", "--json", "--no-cache", "--seed", "3")
+COMMAND = ("search", "--profile", "smoke", "--budget", "1", "--json", "--no-cache", "--seed", "3")
 
 
 def _outcome(run: Path) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _descendants_in(folder: Path) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("round_number", range(int(os.environ.get("INITSEARCH_TEST_KILLS", "3"))))
+@pytest.mark.parametrize("round_number", range(int(os.environ.get("INITSEARCH_TEST_KILLS", "1"))))
 def test_killed_search_resumes_to_the_same_outcome(
     uninterrupted: tuple[dict[str, Any], float], tmp_path: Path, round_number: int
 ) -> None:

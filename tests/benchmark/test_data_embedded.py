@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -146,6 +147,10 @@ def test_the_builder_reproduces_openclipart() -> None:
     """From Debian's package the builder makes the embedded files again, byte for byte (it decodes 5,000 pictures)."""
     if not build_openclipart.SOURCE.is_dir():
         pytest.skip(f"Debian's package openclipart-png is not installed: {build_openclipart.SOURCE} is missing")
+    if not os.environ.get("INITSEARCH_TEST_BUILDERS"):
+        pytest.skip(
+            "takes minutes; set INITSEARCH_TEST_BUILDERS=1, or: python -m benchmark.data.build_openclipart --check"
+        )
     assert build_openclipart.build().differences(EMBEDDED) == []
 
 
