@@ -44,7 +44,7 @@ class EvaluationCall:
         """Initialise in isolation, load, train. `report` receives each epoch's metrics."""
         import torch
 
-        from benchmark.data import load_dataset
+        from benchmark.data import hold_out, load_dataset
         from benchmark.hardware import threads
         from benchmark.models import build_model
         from benchmark.train import train
@@ -52,6 +52,7 @@ class EvaluationCall:
 
         torch.set_num_threads(threads())
         dataset = load_dataset(self.task.dataset, data_root=self.data_root)
+        dataset = hold_out(dataset, self.task.recipe.held_out)
         model = build_model(self.task.arch, dataset.num_classes)
         with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
             weights = Path(folder) / "weights.safetensors"

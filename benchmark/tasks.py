@@ -11,7 +11,8 @@ class Recipe:
     """How a network is trained: SGD with momentum and a full cosine to zero over `epochs`, stepped every epoch.
 
     Images are padded by `crop_padding` pixels, cropped at random to 32×32 and flipped with probability ½.
-    `train_limit` and `test_limit` keep only the first that many pictures (None: all).
+    `train_limit` and `test_limit` keep only the first that many pictures (None: all). With `held_out` > 0 the last that
+    many training pictures are tested on in place of the test set, and are not trained on.
     """
 
     epochs: int
@@ -23,6 +24,7 @@ class Recipe:
     flip: bool = True
     train_limit: int | None = None
     test_limit: int | None = None
+    held_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmark.data.dataset import NUM_CLASSES, DataError, DataNotFound, ImageDataset
+from benchmark.data.dataset import NUM_CLASSES, DataError, DataNotFound, ImageDataset, hold_out
 from benchmark.data.loading import Availability, available, load_dataset
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "DataNotFound",
     "ImageDataset",
     "available",
+    "hold_out",
     "load_dataset",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -56,6 +57,24 @@ class ImageDataset:
     std: tuple[float, float, float]
     provenance: str
     sha256: str
+
+
+def hold_out(dataset: ImageDataset, count: int) -> ImageDataset:
+    """The same data with its last `count` training pictures in place of the test set; 0 leaves it as it is.
+
+    `mean` and `std` stay those of all training pictures. Raises DataError when nothing would be left to train on.
+    """
+    if count == 0:
+        return dataset
+    if not 0 < count < len(dataset.train_labels):
+        raise DataError(f"{dataset.name}: cannot hold {count} of {len(dataset.train_labels)} training pictures out")
+    return dataclasses.replace(
+        dataset,
+        train_images=dataset.train_images[:-count],
+        train_labels=dataset.train_labels[:-count],
+        test_images=dataset.train_images[-count:],
+        test_labels=dataset.train_labels[-count:],
+    )
 
 
 def content_sha256(arrays: Mapping[str, UInt8Array]) -> str:

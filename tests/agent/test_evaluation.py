@@ -9,6 +9,7 @@ from torch import Tensor
 
 import benchmark.train
 from agent.evaluation import CandidateFailure, EvaluationCall
+from benchmark.data import DataError, hold_out, load_dataset
 from benchmark.results import EvaluationResult, StepZero
 from benchmark.tasks import PROFILES, Task
 from sandbox.region import scaffold
@@ -37,3 +38,27 @@ def test_network_that_was_trained_beforehand_does_not_count(monkeypatch: pytest.
     assert isinstance(outcome, CandidateFailure)
     assert outcome.kind == "suspicious"
     assert "does not count" in outcome.message
+
+
+def test_a_look_is_tested_on_training_pictures_that_are_held_out() -> None:
+    """With `held_out` the curve comes from the end of the training set, which is then not trained on."""
+    data = load_dataset("tiny")
+    held = hold_out(data, 40)
+    assert len(held.train_labels) == len(data.train_labels) - 40
+    assert held.test_images.equal(data.train_images[-40:])
+    assert held.test_labels.equal(data.train_labels[-40:])
+
+    recipe = dataclasses.replace(SHORT, held_out=40, test_limit=None)
+    looked = dataclasses.replace(CALL, task=dataclasses.replace(CALL.task, recipe=recipe))
+    result = looked(lambda metrics: None)
+    assert isinstance(result, EvaluationResult)
+    hits = result.best_test_acc * 40 / 100
+    assert hits == pytest.approx(round(hits), abs=1e-6)
+    assert looked.key != CALL.key
+
+
+@pytest.mark.parametrize("count", [-1, 200, 1000])
+def test_holding_out_everything_is_refused(count: int) -> None:
+    """Nothing to train on is a clear error, not an empty loop."""
+    with pytest.raises(DataError, match="cannot hold"):
+        hold_out(load_dataset("tiny"), count)
