@@ -57,6 +57,14 @@ def test_a_look_is_tested_on_training_pictures_that_are_held_out() -> None:
     assert looked.key != CALL.key
 
 
+def test_a_look_after_a_few_steps_is_not_hidden_by_running_statistics() -> None:
+    """After 15 steps ResNet-56 had a held-out loss of 198 nats: its running statistics were still near (0, 1)."""
+    recipe = dataclasses.replace(SHORT, held_out=40, test_limit=None)
+    looked = dataclasses.replace(CALL, task=Task("resnet56", "tiny", recipe))(lambda metrics: None)
+    assert isinstance(looked, EvaluationResult)
+    assert looked.test_loss < 10
+
+
 @pytest.mark.parametrize("count", [-1, 200, 1000])
 def test_holding_out_everything_is_refused(count: int) -> None:
     """Nothing to train on is a clear error, not an empty loop."""
