@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli import print_json
 from agent.config import load_config
-from agent.errors import AgentError, Interrupted
+from agent.errors import AgentError, Interrupted, UsageError
 from agent.progress import make_progress
 from agent.run import RunDirectory
 from benchmark.data import DataError
@@ -23,9 +23,19 @@ def run_search(flags: Mapping[str, Any], *, toml: Path | None, resume: str | Non
     """Search, print what was found, return the exit code."""
     from agent.search import Search
 
+    given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None and name != "runs"]
+    if resume and given:
+        raise UsageError(f"--resume goes on with the run's own settings, so it contradicts {', '.join(given)}")
     config = load_config(flags, toml=toml)
     search = Search.resume(RunDirectory.find(resume, config.runs)) if resume else Search.create(config)
     return execute(search, as_json=as_json)
+
+
+def null_proposer(proposer: str | None) -> str:
+    """The proposer that --null means. Raises UsageError when another one was asked for as well."""
+    if proposer not in (None, "null"):
+        raise UsageError(f"--null searches among copies of the baseline, so --proposer {proposer} contradicts it")
+    return "null"
 
 
 def execute(search: Search, *, as_json: bool) -> int:
