@@ -36,6 +36,6 @@ def in_words(claimed: list[dict[str, Any]]) -> str:
         return "would have claimed: nothing, which is right: all candidates are equal"
     listed = "; ".join(f"{one['kind']}, {one['task'] or 'all tasks'}: {one['resolved']}" for one in claimed)
     return (
-        f"would have claimed: {listed}. That is false; it may happen in one search of twenty; if more often, "
-        "the noise is larger than the prior says: measure it with agent baselines --seeds 5"
+        f"would have claimed: {listed}. That is false. Few A/A searches should claim anything; if several "
+        "do, the noise here is larger than the prior says: measure it with agent baselines --seeds 5"
     )

@@ -268,8 +268,11 @@ class Search:
     def _visible(self, tools: Toolbox) -> Any:
         """The submitted test against the baseline on the visible tasks."""
         submitted = next(test for test in tools.tests if test.number == tools.submitted)
-        tried = sum(not test.failed for test in tools.tests)
-        return summary.compare_tasks(self.profile.name, tools.baseline, submitted.accuracies, n_candidates=tried)
+        ran = [test for test in tools.tests if not test.failed]
+        others = [test.accuracies for test in ran if test is not submitted]
+        return summary.compare_tasks(
+            self.profile.name, tools.baseline, submitted.accuracies, n_candidates=len(ran), others=others
+        )
 
     def _finish(self, end: End, tools: Toolbox, visible: Any, hidden: Any) -> SearchOutcome:
         found = []

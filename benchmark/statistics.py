@@ -381,8 +381,8 @@ def _pairing_pays(correlation: float | None, n: int, level: float) -> bool:
     """Is the correlation of n pairs significantly positive? (t test of r with n − 2 degrees of freedom)"""
     if correlation is None or n < _PAIRED_FROM:
         return False
-    if correlation >= 1:
-        return True
+    if abs(correlation) > 1 - 1e-12:  # accuracies on a small test set can mirror each other exactly
+        return correlation > 0
     statistic = correlation * math.sqrt((n - 2) / (1 - correlation**2))
     return bool(special.stdtr(n - 2, -statistic) < level)
 
