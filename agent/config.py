@@ -80,6 +80,13 @@ class SearchConfig(BaseModel):
             raise ValueError(f"must be at least seeds, {info.data['seeds']}")
         return value
 
+    @field_validator("allow_unsandboxed")
+    @classmethod
+    def _isolation_is_not_asked_for_too(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("isolation", "auto") != "auto":
+            raise ValueError(f"contradicts isolation {info.data['isolation']}: choose one")
+        return value
+
     @property
     def null(self) -> bool:
         """Whether this is an A/A search, among copies of the baseline."""

@@ -21,7 +21,7 @@ from agent.artifacts import write_artifacts
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
-from agent.evaluator import Candidate, Evaluator
+from agent.evaluator import Candidate, Evaluator, require_baseline
 from agent.events import Ended, EventLog, Launch
 from agent.laboratory import Laboratory, open_laboratory
 from agent.llm.secret import kept_from_children
@@ -202,11 +202,8 @@ class Search:
         outcomes = evaluator.evaluate(
             [Candidate("baseline", baseline_region)], profile.visible, baseline_seeds, keep=keep, shared=shared
         )
-        baseline = accuracies_of(outcomes, "baseline")
-        if any(value is None for by_seed in baseline.values() for value in by_seed.values()):
-            raise InfrastructureError(f"the baseline itself failed: {outcomes}")
-
-        tools.baseline = baseline
+        require_baseline(outcomes, "baseline")
+        tools.baseline = accuracies_of(outcomes, "baseline")
         if config.start is not None:
             tools.dispatch(0, ToolCall("rewrite", {"content": starting_region(config.start)}))
         end = run_loop(proposer, tools, self.clock, max_steps=config.max_steps, max_seconds=config.max_seconds)
@@ -257,6 +254,7 @@ class Search:
             seeds,
             keep=ResultStore(self.run.hidden),
         )
+        require_baseline(outcomes, roles[0])
         return {role: accuracies_of(outcomes, role) for role in roles}
 
     def _compare(self, tools: Toolbox, hidden: dict[str, Accuracies]) -> tuple[Any, Any]:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from agent.search import Search
 
 
+_FOR_MODELS = (
+    *("model", "base_url", "max_tokens", "max_cost", "price"),
+    *("answer_tokens", "context_tokens", "request_seconds", "temperature"),
+)
+
+
 def run_search(flags: Mapping[str, Any], *, toml: Path | None, resume: str | None, as_json: bool) -> int:
     """Search, print what was found, return the exit code."""
     from agent.search import Search
@@ -27,6 +33,9 @@ def run_search(flags: Mapping[str, Any], *, toml: Path | None, resume: str | Non
     if resume and given:
         raise UsageError(f"--resume goes on with the run's own settings, so it contradicts {', '.join(given)}")
     config = load_config(flags, toml=toml)
+    unheard = [f"--{name.replace('_', '-')}" for name in _FOR_MODELS if flags.get(name) is not None]
+    if unheard and config.proposer in ("optuna", "random", "null"):
+        raise UsageError(f"{', '.join(unheard)}: only a language model listens to that; add --proposer llm or hybrid")
     search = Search.resume(RunDirectory.find(resume, config.runs)) if resume else Search.create(config)
     return execute(search, as_json=as_json)
 
