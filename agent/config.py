@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from agent.errors import UsageError
 
@@ -28,6 +28,8 @@ class SearchConfig(BaseModel):
     profile: Literal["auto", "paper", "pocket", "smoke"] = "auto"
     seeds: int = Field(default=1, ge=1, le=50)
     """Training runs per task and candidate; the seeds are seed, seed + 1, …"""
+    baseline_seeds: int | None = Field(default=None, ge=1, le=50)
+    """Training runs per visible task of the baseline, on which every candidate leans; None: as many as `seeds`."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: Literal["auto"] | int = "auto"
     """Evaluations that run side by side."""
@@ -71,10 +73,34 @@ class SearchConfig(BaseModel):
             raise ValueError("must be 'auto' or between 1 and 256")
         return value
 
+    @field_validator("baseline_seeds")
+    @classmethod
+    def _baseline_is_not_weaker(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value < info.data.get("seeds", 0):
+            raise ValueError(f"must be at least seeds, {info.data['seeds']}")
+        return value
+
+    @field_validator("allow_unsandboxed")
+    @classmethod
+    def _isolation_is_not_asked_for_too(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("isolation", "auto") != "auto":
+            raise ValueError(f"contradicts isolation {info.data['isolation']}: choose one")
+        return value
+
+    @property
+    def null(self) -> bool:
+        """Whether this is an A/A search, among copies of the baseline."""
+        return self.proposer == "null"
+
     @property
     def evaluation_seeds(self) -> tuple[int, ...]:
         """The seeds of each evaluation. Baseline and candidates share them."""
         return tuple(range(self.seed, self.seed + self.seeds))
+
+    @property
+    def baseline_evaluation_seeds(self) -> tuple[int, ...]:
+        """The baseline's seeds on the visible tasks: the candidates' and perhaps more."""
+        return tuple(range(self.seed, self.seed + (self.baseline_seeds or self.seeds)))
 
 
 def load_config(

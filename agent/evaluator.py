@@ -12,7 +12,7 @@ from agent.clock import Clock
 from agent.evaluation import CandidateFailure, EvaluationCall
 from agent.events import Evaluated
 from agent.progress import Progress
-from benchmark.executor import Executor
+from benchmark.executor import Executor, InfrastructureError
 from benchmark.results import EvaluationResult
 from benchmark.store import ResultStore
 from benchmark.tasks import Task
@@ -39,6 +39,23 @@ class Settings:
 Outcome = EvaluationResult | CandidateFailure
 Outcomes = dict[tuple[str, str, int], Outcome]
 """(role, task name, seed) → result or failure."""
+
+
+def require_baseline(outcomes: Outcomes, role: str) -> None:
+    """Raise InfrastructureError when the baseline, whose role this is, failed anywhere: nothing could be compared.
+
+    The baseline is our own code, so its failure is never a candidate's.
+    """
+    failures = [
+        f"{task} with seed {seed}: {outcome.kind}: {outcome.message}"
+        for (of_role, task, seed), outcome in outcomes.items()
+        if of_role == role and isinstance(outcome, CandidateFailure)
+    ]
+    if failures:
+        raise InfrastructureError(
+            f"the baseline itself failed on {'; on '.join(failures)}. Nothing can be compared without it, and no "
+            "candidate is to blame; agent doctor looks at this machine"
+        )
 
 
 class Evaluator:

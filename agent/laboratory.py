@@ -14,7 +14,7 @@ from agent.evaluation import Warm
 from agent.evaluator import Evaluator, Settings
 from agent.events import Evaluated
 from agent.progress import Progress
-from benchmark.executor import LocalExecutor
+from benchmark.executor import Executor, LocalExecutor
 from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count
 from sandbox.isolate import Isolation, IsolationUnavailable
 
@@ -27,6 +27,7 @@ class Laboratory:
     evaluator: Evaluator
     environment: dict[str, str]
     slots: int
+    executor: Executor
     stop_evaluating: Callable[[], None]
     """Give back the processes and their memory before something else needs it; the isolation stays."""
 
@@ -58,7 +59,7 @@ def open_laboratory(
             future.result()
         settings = Settings(environment, isolation.level, config.precision, config.data_root)
         evaluator = Evaluator(settings, executor, clock, progress, record)
-        yield Laboratory(isolation, evaluator, environment, slots, executor.close)
+        yield Laboratory(isolation, evaluator, environment, slots, executor, executor.close)
 
 
 def plan_slots(config: SearchConfig) -> tuple[int, int, int]:

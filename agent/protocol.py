@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -30,8 +31,9 @@ class TestOutcome:
 
     @property
     def failed(self) -> bool:
-        """Whether any accuracy is missing."""
-        return any(value is None for seeds in self.accuracies.values() for value in seeds.values())
+        """Whether any accuracy is missing or no finite number."""
+        values = [value for seeds in self.accuracies.values() for value in seeds.values()]
+        return any(value is None or not math.isfinite(value) for value in values)
 
     @property
     def score(self) -> float:

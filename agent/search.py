@@ -15,12 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agent import summary
+from agent import generalisation, null, summary
+from agent.advice import say_if_long
 from agent.artifacts import write_artifacts
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
-from agent.evaluator import Candidate, Evaluator
+from agent.evaluator import Candidate, Evaluator, require_baseline
 from agent.events import Ended, EventLog, Launch
 from agent.laboratory import Laboratory, open_laboratory
 from agent.llm.secret import kept_from_children
@@ -40,6 +41,8 @@ from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
+
+_RESUMED = "resumed"
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ class Search:
             raise UsageError(f"{run.path}: this run is complete ({status}); `agent show` prints it")
         try:
             config = SearchConfig.model_validate(recorded["config"])
-            profile, reason = resolve_profile(recorded["profile"]), "resumed"
+            profile, reason = resolve_profile(recorded["profile"]), _RESUMED
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {error}") from None
         search = cls(config, run, profile[0], reason)
@@ -165,8 +168,11 @@ class Search:
         keep = ResultStore(run.results)
         shared = user_store() if config.cache else None
         seeds = config.evaluation_seeds
+        baseline_seeds = config.baseline_evaluation_seeds
         progress.begin(
-            ((config.budget + 1) * len(profile.visible) + 2 * len(profile.hidden)) * len(seeds), config.budget
+            (config.budget * len(seeds) + len(baseline_seeds)) * len(profile.visible)
+            + 2 * len(profile.hidden) * len(seeds),
+            config.budget,
         )
 
         workspace = stack.enter_context(_fresh_workspace(run))
@@ -189,16 +195,15 @@ class Search:
             log.append(Ended(status=stop.status, message=str(stop)))
             return self._finish(End(stop.status, str(stop)), tools, {}, {})
 
+        if self.reason != _RESUMED:
+            say_if_long(config, profile, laboratory.executor, laboratory.environment, progress.message)
         progress.message(f"measuring the baseline ({self.profile.name}: {self.reason})")
         baseline_region = scaffold().region
         outcomes = evaluator.evaluate(
-            [Candidate("baseline", baseline_region)], profile.visible, seeds, keep=keep, shared=shared
+            [Candidate("baseline", baseline_region)], profile.visible, baseline_seeds, keep=keep, shared=shared
         )
-        baseline = accuracies_of(outcomes, "baseline")
-        if any(value is None for by_seed in baseline.values() for value in by_seed.values()):
-            raise InfrastructureError(f"the baseline itself failed: {outcomes}")
-
-        tools.baseline = baseline
+        require_baseline(outcomes, "baseline")
+        tools.baseline = accuracies_of(outcomes, "baseline")
         if config.start is not None:
             tools.dispatch(0, ToolCall("rewrite", {"content": starting_region(config.start)}))
         end = run_loop(proposer, tools, self.clock, max_steps=config.max_steps, max_seconds=config.max_seconds)
@@ -249,6 +254,7 @@ class Search:
             seeds,
             keep=ResultStore(self.run.hidden),
         )
+        require_baseline(outcomes, roles[0])
         return {role: accuracies_of(outcomes, role) for role in roles}
 
     def _compare(self, tools: Toolbox, hidden: dict[str, Accuracies]) -> tuple[Any, Any]:
@@ -260,19 +266,24 @@ class Search:
     def _visible(self, tools: Toolbox) -> Any:
         """The submitted test against the baseline on the visible tasks."""
         submitted = next(test for test in tools.tests if test.number == tools.submitted)
-        tried = sum(not test.failed for test in tools.tests)
-        return summary.compare_tasks(self.profile.name, tools.baseline, submitted.accuracies, n_candidates=tried)
+        ran = [test for test in tools.tests if not test.failed]
+        others = [test.accuracies for test in ran if test is not submitted]
+        return summary.compare_tasks(
+            self.profile.name, tools.baseline, submitted.accuracies, n_candidates=len(ran), others=others
+        )
 
     def _finish(self, end: End, tools: Toolbox, visible: Any, hidden: Any) -> SearchOutcome:
         found = []
         if tools.submitted is not None:
             found = summary.describe_tasks("visible", visible) + summary.describe_tasks("hidden", hidden)
-            found.append(summary.verdict(visible, hidden))
-        words = [end.message, *found, self.profile.caveat]
+            found += [*generalisation.of_run(visible, hidden), summary.verdict(visible, hidden)]
+            if self.config.null:
+                found.append(null.in_words(null.claims(visible, hidden)))
+        words = [end.message, *([null.NOTICE] if self.config.null else []), *found, self.profile.caveat]
         if tools.submitted is not None:
             region = tools.regions[tools.submitted]
             write_artifacts(self.run, tools.workspace, region, tools.submitted, words[1:])
-        done = {
+        done: dict[str, Any] = {
             "event": "done",
             "status": end.status,
             "run": str(self.run.path),
@@ -280,8 +291,11 @@ class Search:
             "submitted_test": tools.submitted,
             "visible": summary.as_json(visible),
             "hidden": summary.as_json(hidden),
+            "generalisation": generalisation.as_json(generalisation.carry_over(visible, hidden)),
             "seconds": self.clock.seconds(),
         }
+        if self.config.null:
+            done |= {"null": True, "would_have_claimed": null.claims(visible, hidden)}
         tests = [
             {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
             for test in tools.tests
@@ -301,7 +315,8 @@ class Search:
                     "config": self.config.model_dump(mode="json"),
                     "seeds": list(self.config.evaluation_seeds),
                     "budget": self.config.budget,
-                    "caveat": self.profile.caveat,
+                    "null": self.config.null,
+                    "caveat": f"{null.NOTICE} {self.profile.caveat}" if self.config.null else self.profile.caveat,
                     "tasks": {
                         kind: [{"name": task.name, **dataclasses.asdict(task)} for task in tasks]
                         for kind, tasks in (("visible", self.profile.visible), ("hidden", self.profile.hidden))

@@ -7,6 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`. A GPU gets it without anybody waiting: a plain copy would empty its queue at every step."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def pad_images(images: Tensor, padding: int) -> Tensor:
     """Images uint8 (N, 3, H, W) → uint8 (N, H + 2·padding, W + 2·padding, 3) with a black border, ready for `crop`."""
     return F.pad(images, (padding, padding, padding, padding)).permute(0, 2, 3, 1).contiguous()
@@ -20,7 +27,7 @@ def crop(padded: Tensor, picks: Tensor, padding: int, *, flip: bool, generator: 
     windows are mirrored. The numbers are drawn from `generator` on its own device, three per image.
     """
     batch, height, width = len(picks), padded.shape[1] - 2 * padding, padded.shape[2] - 2 * padding
-    draws = torch.rand(3, batch, 1, generator=generator, device=generator.device).to(padded.device)
+    draws = send(torch.rand(3, batch, 1, generator=generator, device=generator.device), padded.device)
     top, left = (draws[:2] * (2 * padding + 1)).long()
     column = torch.arange(width, device=padded.device)
     if flip:

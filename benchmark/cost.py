@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from benchmark import HARNESS_VERSION
+from benchmark.executor import Executor
+from benchmark.files import write_atomically
 from benchmark.tasks import Task
 
 SIZES: dict[str, tuple[int, int]] = {
@@ -18,8 +26,6 @@ SIZES: dict[str, tuple[int, int]] = {
 }
 """Training and test pictures of each data set; needs no loading."""
 
-_STEPS = 6
-
 
 @dataclass(frozen=True)
 class MeasureCost:
@@ -27,6 +33,7 @@ class MeasureCost:
 
     task: Task
     precision: str = "auto"
+    steps: int = 6
 
     def __call__(self, report: Callable[[Any], None]) -> float:
         """Train a few steps twice, the first time to warm up; a step's cost does not depend on what is in a picture."""
@@ -40,7 +47,7 @@ class MeasureCost:
         torch.set_num_threads(threads())
         recipe, classes = self.task.recipe, NUM_CLASSES[self.task.dataset]
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        count = _STEPS * recipe.batch_size
+        count = self.steps * recipe.batch_size
         noise = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=noise)
         labels = torch.arange(count) % classes
@@ -53,8 +60,55 @@ class MeasureCost:
             outcome = train(model, fake, replace(recipe, epochs=1), seed=0, device=device, precision=self.precision)
             seconds = outcome.seconds
         per_image = seconds / count
-        train_size, test_size = SIZES[self.task.dataset]
-        train_size = min(train_size, recipe.train_limit or train_size)
-        test_size = min(test_size, recipe.test_limit or test_size)
         # A forward pass costs about a third of a training step.
-        return recipe.epochs * per_image * (train_size + test_size / 3)
+        return per_image * sum(size / share for size, share in zip(pictures(self.task), (1, 3), strict=True))
+
+
+def pictures(task: Task) -> tuple[int, int]:
+    """How many pictures one training of `task` trains on, and at most tests, over all epochs."""
+    recipe, (train_size, test_size) = task.recipe, SIZES[task.dataset]
+    train_size = min(train_size, recipe.train_limit or train_size)
+    test_size = min(test_size, recipe.test_limit or test_size)
+    return recipe.epochs * train_size, recipe.epochs * test_size
+
+
+class KnownCosts:
+    """Costs that were measured before, in a folder (None: nothing is kept). Rough, so two steps are enough."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def measure(self, tasks: Sequence[Task], executor: Executor, environment: Mapping[str, str]) -> dict[str, float]:
+        """Seconds of one training by task name; what is not known is measured, side by side.
+
+        Raises InfrastructureError when our own machinery fails.
+        """
+        known = {task.name: self._read(task, environment) for task in tasks}
+        missing = [task for task in tasks if known[task.name] is None]
+        precision = environment.get("precision", "auto")
+        futures = {task: executor.submit(MeasureCost(task, precision, steps=2), timeout=600) for task in missing}
+        measured = {task: future.result() for task, future in futures.items()}
+        for task, seconds in measured.items():
+            self._write(task, environment, seconds)
+        return {task.name: measured[task] if task in measured else float(known[task.name] or 0) for task in tasks}
+
+    def _path(self, task: Task, environment: Mapping[str, str]) -> Path | None:
+        content = json.dumps([HARNESS_VERSION, asdict(task), dict(environment)], sort_keys=True)
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        return None if self._folder is None else self._folder / f"{digest}.json"
+
+    def _read(self, task: Task, environment: Mapping[str, str]) -> float | None:
+        path = self._path(task, environment)
+        try:
+            seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return float(seconds) if isinstance(seconds, float | int) and 0 < seconds < math.inf else None
+
+    def _write(self, task: Task, environment: Mapping[str, str], seconds: float) -> None:
+        path = self._path(task, environment)
+        if path is None:
+            return
+        with contextlib.suppress(OSError):  # measured again next time
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps({"task": task.name, "seconds": seconds}).encode())

@@ -64,6 +64,7 @@ class _Job:
 class LocalExecutor:
     """`slots` processes on this machine, each with `threads` CPU threads; GPUs are dealt out one per slot, in turn.
 
+    With more slots than GPUs several processes share a GPU, which small networks do not fill alone.
     A process that dies is replaced and its call tried once more; a second death is an InfrastructureError.
     """
 
@@ -73,7 +74,8 @@ class LocalExecutor:
         self.slots = slots
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closing = threading.Event()
-        self._slots = [_Slot(threads, str(index % gpus) if gpus else "", log) for index in range(slots)]
+        names = _gpu_names(gpus)
+        self._slots = [_Slot(threads, names[index % gpus] if gpus else "", log) for index in range(slots)]
         self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
         for thread in self._threads:
             thread.start()
@@ -125,6 +127,12 @@ class LocalExecutor:
                 if attempt == 2:
                     raise InfrastructureError(f"an evaluation process died twice: {crash}") from None
         raise AssertionError("unreachable")
+
+
+def _gpu_names(count: int) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls the first `count` usable GPUs: the user's own names where there is a choice."""
+    chosen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return chosen[:count] if len(chosen) >= count else [str(index) for index in range(count)]
 
 
 class _Crashed(Exception):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from benchmark import HARNESS_VERSION
 from benchmark.tasks import Task
+
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+"""A stored result with anything else is not believed, and is computed again."""
 
 
 class EpochMetrics(BaseModel):
@@ -50,9 +53,9 @@ class EvaluationResult(BaseModel):
     region_sha256: str
     status: Literal["ok", "diverged"]
     """`diverged`: the loss became NaN or infinite; the accuracies are those measured until then."""
-    best_test_acc: float
+    best_test_acc: Percent
     """The protocol's metric: the best test accuracy over all epochs, percent."""
-    last_test_acc: float
+    last_test_acc: Percent
     """Mean test accuracy of the last ten epochs (or of all, if fewer), percent."""
     test_loss: float
     """Cross-entropy on the test set after the last epoch, nats."""

@@ -2,6 +2,8 @@
 
 python -m benchmark.speed                      images per second of both loops, interleaved, and their ratio
 python -m benchmark.speed --arch mobilenetv2 --only-ours --json
+python -m benchmark.speed --precision fp32     as on a processor without native bfloat16
+python -m benchmark.speed --device cuda --backend cudagraphs
 python -m benchmark.speed --accuracy 10        both loops to the end of the pocket recipe, 10 seeds: do they agree?
 """
 
@@ -26,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmark.data import ImageDataset, load_dataset
 from benchmark.hardware import threads
 from benchmark.models import ARCHITECTURES, build_model
+from benchmark.precision import PRECISIONS
 from benchmark.tasks import Recipe, get_profile
 from benchmark.train import ImageData, resolve_precision, train
 
@@ -70,7 +73,9 @@ class _Pictures(Dataset[tuple[Tensor, int]]):
         return self._transform(Image.fromarray(self._images[index])), self._labels[index]
 
 
-def plain_loop(model: nn.Module, data: ImageData, recipe: Recipe, *, seed: int) -> Iterator[tuple[float, float]]:
+def plain_loop(
+    model: nn.Module, data: ImageData, recipe: Recipe, *, seed: int, device: str = "cpu"
+) -> Iterator[tuple[float, float]]:
     """The reference: float32, NCHW, torchvision transforms in a DataLoader with two workers.
 
     Yields for every epoch the training images per second, counted from the arrival of the first batch, so that the
@@ -78,6 +83,7 @@ def plain_loop(model: nn.Module, data: ImageData, recipe: Recipe, *, seed: int) 
     """
     transforms = _torchvision_transforms()
     torch.manual_seed(seed)
+    model.to(device)
     finish = [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
     augment = [transforms.RandomCrop(32, padding=recipe.crop_padding), transforms.RandomHorizontalFlip()]
     train_set = _Pictures(
@@ -102,6 +108,7 @@ def plain_loop(model: nn.Module, data: ImageData, recipe: Recipe, *, seed: int) 
         seen, running_loss, started = 0, 0.0, time.perf_counter()
         while True:
             optimizer.zero_grad()
+            images, labels = images.to(device), labels.to(device)
             loss = criterion(model(images), labels)
             torch.autograd.backward(loss)
             optimizer.step()
@@ -117,7 +124,7 @@ def plain_loop(model: nn.Module, data: ImageData, recipe: Recipe, *, seed: int) 
         correct = 0
         with torch.no_grad():
             for images, labels in test_loader:
-                correct += int((model(images).argmax(1) == labels).sum())
+                correct += int((model(images.to(device)).argmax(1) == labels.to(device)).sum())
         yield rate, 100 * correct / len(test_set)
 
 
@@ -134,26 +141,47 @@ class Speed:
     batch_size: int
     precision: str
     threads: int
+    device: str
+    backend: str | None
+    """Of torch.compile, for our loop; None: not compiled."""
 
 
 def measure_speed(
-    arch: str, *, only_ours: bool = False, rounds: int = 3, steps: int = 6, batch_size: int = 128
+    arch: str,
+    *,
+    only_ours: bool = False,
+    rounds: int = 3,
+    steps: int = 6,
+    batch_size: int = 128,
+    precision: str = "auto",
+    device: str = "cpu",
+    backend: str | None = None,
 ) -> Speed:
-    """Run both loops in turn, `rounds` times after a warm-up, `steps` batches each, on noise, on the CPU."""
+    """Run both loops in turn, `rounds` times after a warm-up, `steps` batches each, on noise.
+
+    `precision` and `backend` are our loop's; the plain one computes in float32 and is never compiled. Raises ValueError
+    for an unknown precision, RuntimeError for a device that is not there.
+    """
     recipe = Recipe(epochs=1, lr=0.01, batch_size=batch_size)
     data = _noise(steps * batch_size, 8)
     tests = _noise(2, 2 * batch_size)
     ours: list[float] = []
     plain: list[float] = []
     evaluation: list[float] = []
+
+    def ours_alone(pictures: ImageData, seed: int) -> float:
+        model = build_model(arch, _CLASSES)
+        return train(model, pictures, recipe, seed=seed, device=device, precision=precision, backend=backend).seconds
+
     for round_ in range(rounds + 1):
-        seconds = train(build_model(arch, _CLASSES), data, recipe, seed=round_).seconds
-        tested = train(build_model(arch, _CLASSES), tests, recipe, seed=round_).seconds
+        seconds = ours_alone(data, round_)
+        tested = ours_alone(tests, round_)
         ours.append(steps * batch_size / seconds)
         # Two evaluations (step 0 and the last epoch) and one step that is as good as free.
         evaluation.append(tested / (2 * len(tests.test_labels)) * ours[-1])
         if not only_ours:
-            plain += [rate for rate, _ in plain_loop(build_model(arch, _CLASSES), data, recipe, seed=round_)]
+            model = build_model(arch, _CLASSES)
+            plain += [rate for rate, _ in plain_loop(model, data, recipe, seed=round_, device=device)]
     rate, plain_rate = statistics.median(ours[1:]), statistics.median(plain[1:]) if plain else None
     return Speed(
         arch=arch,
@@ -162,8 +190,10 @@ def measure_speed(
         ratio=None if plain_rate is None else round(rate / plain_rate, 3),
         evaluation_cost=round(statistics.median(evaluation[1:]), 3),
         batch_size=batch_size,
-        precision=resolve_precision("auto", "cpu"),
+        precision=resolve_precision(precision, device),
         threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        backend=backend,
     )
 
 
@@ -208,7 +238,9 @@ class Agreement:
         return math.sqrt((statistics.variance(self.ours) + statistics.variance(self.plain)) / count)
 
 
-def measure_agreement(arch: str, *, seeds: int, epochs: int | None = None) -> Agreement:
+def measure_agreement(
+    arch: str, *, seeds: int, epochs: int | None = None, precision: str = "auto", device: str = "cpu"
+) -> Agreement:
     """Train with both loops on the pocket task of `arch` for equal epochs, from weights of torch's own constructors."""
     pocket = get_profile("pocket")
     task = next(task for task in (*pocket.visible, *pocket.hidden) if task.arch == arch)
@@ -223,9 +255,10 @@ def measure_agreement(arch: str, *, seeds: int, epochs: int | None = None) -> Ag
             model = build_model(arch, data.num_classes)
             model.load_state_dict(start)
             if loop is ours:
-                loop.append(max(epoch.test_acc for epoch in train(model, data, recipe, seed=seed).curve))
+                curve = train(model, data, recipe, seed=seed, device=device, precision=precision).curve
+                loop.append(max(epoch.test_acc for epoch in curve))
             else:
-                loop.append(max(accuracy for _, accuracy in plain_loop(model, data, recipe, seed=seed)))
+                loop.append(max(accuracy for _, accuracy in plain_loop(model, data, recipe, seed=seed, device=device)))
         print(f"{arch} seed {seed}: ours {ours[-1]:.2f} plain {plain[-1]:.2f}", file=sys.stderr, flush=True)
     return Agreement(arch, task.dataset, recipe.epochs, tuple(ours), tuple(plain))
 
@@ -242,16 +275,31 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=_positive, default=128, help="images in a batch (128)")
     parser.add_argument("--accuracy", type=_positive, metavar="SEEDS", help="compare accuracies instead of speed")
     parser.add_argument("--epochs", type=_positive, help="with --accuracy: instead of the pocket recipe's epochs")
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="number format of our loop (auto)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
+    parser.add_argument("--backend", help="compile our loop's steps: cudagraphs, inductor, … (default: not)")
     options = parser.parse_args(arguments)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"argument --device: torch sees no GPU here, so {options.device} cannot be measured")
     torch.set_num_threads(threads())
+    where = {"precision": options.precision, "device": options.device}
     networks = (options.arch,) if options.arch else NETWORKS
     if options.accuracy:
         for arch in networks:
-            _print_agreement(measure_agreement(arch, seeds=options.accuracy, epochs=options.epochs), options.json)
+            _print_agreement(
+                measure_agreement(arch, seeds=options.accuracy, epochs=options.epochs, **where), options.json
+            )
         return
     ratios = []
     for arch in networks:
-        speed = measure_speed(arch, only_ours=options.only_ours, rounds=options.rounds, batch_size=options.batch_size)
+        speed = measure_speed(
+            arch,
+            only_ours=options.only_ours,
+            rounds=options.rounds,
+            batch_size=options.batch_size,
+            backend=options.backend,
+            **where,
+        )
         _print_speed(speed, options.json)
         if speed.ratio is not None:
             ratios.append(speed.ratio)

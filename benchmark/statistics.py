@@ -7,6 +7,7 @@ from. Formulae, sources and the simulations behind the constants: docs/statistic
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ __all__ = [
     "by_seed",
     "combine",
     "compare",
+    "correlate",
+    "in_noise_units",
     "in_words",
     "learn_noise",
     "noise_prior",
@@ -216,8 +219,7 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
     count = len(ran)
     gain = sum(one.gain for one in ran) / count
     variances = [one.standard_error**2 for one in ran]
-    standard_error = math.sqrt(sum(variances)) / count
-    df = sum(variances) ** 2 / sum(v**2 / one.df for v, one in zip(variances, ran, strict=True))
+    standard_error, df = _of_mean(variances, [one.df for one in ran])
     rho = min(one.n_candidate / (one.n_candidate + one.n_baseline) for one in ran)
     critical = critical_value(n_candidates, df, rho, confidence)
     ci = (gain - critical * standard_error, gain + critical * standard_error)
@@ -240,6 +242,44 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
     )
 
 
+def in_noise_units(comparisons: Mapping[str, Comparison | None]) -> Overall:
+    """As `combine`, with each task's gain divided by its prior's seed SD first: tasks of any scale can be put together.
+
+    Gain, interval, errors and smallest visible effect are then in units of seed noise, not in points.
+    """
+    return combine(
+        {
+            task: one
+            and dataclasses.replace(
+                one,
+                gain=one.gain / one.unit,
+                standard_error=one.standard_error / one.unit,
+                shrunk_gain=one.shrunk_gain / one.unit,
+                unit=1.0,
+            )
+            for task, one in comparisons.items()
+        }
+    )
+
+
+def correlate(points: Sequence[tuple[float, float]], confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
+    """Pearson's r of at least three points and its interval by Fisher's transformation (1921): tanh(z ± 1.96/√(n−3)).
+
+    Three points say nothing: the interval is −1 … 1. Raises StatisticsError for fewer, for a number that is not finite,
+    and where one side does not vary.
+    """
+    if len(points) < 3 or not all(math.isfinite(value) for point in points for value in point):
+        raise StatisticsError(f"a correlation needs at least three pairs of finite numbers, not {list(points)}")
+    correlation = _correlation(*(dict(enumerate(side)) for side in zip(*points, strict=True)))
+    if correlation is None:
+        raise StatisticsError("a correlation needs numbers that vary; one side is the same everywhere")
+    if len(points) == 3:
+        return correlation, (-1.0, 1.0)
+    z = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, correlation)))
+    reach = float(special.ndtri((1 + confidence) / 2)) / math.sqrt(len(points) - 3)
+    return correlation, (math.tanh(z - reach), math.tanh(z + reach))
+
+
 def select(candidates: Sequence[Overall]) -> int:
     """The index of the candidate with the best shrunk score; of equals the first.
 
@@ -253,18 +293,28 @@ def select(candidates: Sequence[Overall]) -> int:
 
 
 def smallest_visible_effect(
-    prior: NoisePrior, n_baseline: int, n_candidate: int, *, n_candidates: int = 1, confidence: float = 0.95
+    prior: NoisePrior | Sequence[NoisePrior],
+    n_baseline: int,
+    n_candidate: int,
+    *,
+    n_candidates: int = 1,
+    confidence: float = 0.95,
 ) -> float:
     """For planning: the true gain (points) that would be resolved with 80 % probability, if the prior's SD is right.
 
-    Raises MissingSeedsError when a side has no seed.
+    With one prior for each of several tasks, the true mean gain over them, as `combine` will judge it.
+    Raises MissingSeedsError when a side has no seed, StatisticsError when there is no task.
     """
+    priors = [prior] if isinstance(prior, NoisePrior) else prior
+    if not priors:
+        raise StatisticsError("no task to plan for: give at least one prior")
     _check_family(n_candidates, confidence)
     if min(n_baseline, n_candidate) < 1:
         raise MissingSeedsError(f"seeds a side must be at least 1, not {n_baseline} and {n_candidate}")
-    df = prior.df + n_baseline + n_candidate - 2
+    variances = [one.sd**2 * (1 / n_baseline + 1 / n_candidate) for one in priors]
+    standard_error, df = _of_mean(variances, [one.df + n_baseline + n_candidate - 2 for one in priors])
     critical = critical_value(n_candidates, df, n_candidate / (n_baseline + n_candidate), confidence)
-    return prior.sd * math.sqrt(1 / n_baseline + 1 / n_candidate) * visible_effect(critical, df)
+    return standard_error * visible_effect(critical, df)
 
 
 def in_words(result: Comparison | Overall) -> str:
@@ -290,6 +340,13 @@ def in_words(result: Comparison | Overall) -> str:
     }[result.resolved]
     interval = f"{result.confidence * 100:g} % interval {low} … {high}"
     return f"{_signed(result.gain, places)} points ({interval}, {evidence}{picked}): {verdict}"
+
+
+def _of_mean(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
+    """Standard error of the mean of independent gains, and its degrees of freedom (Welch–Satterthwaite)."""
+    total = sum(variances)
+    df = total**2 / sum(variance**2 / df for variance, df in zip(variances, dfs, strict=True))
+    return math.sqrt(total) / len(variances), df
 
 
 def _values(side: Mapping[int, float], name: str) -> FloatArray:
@@ -324,8 +381,8 @@ def _pairing_pays(correlation: float | None, n: int, level: float) -> bool:
     """Is the correlation of n pairs significantly positive? (t test of r with n − 2 degrees of freedom)"""
     if correlation is None or n < _PAIRED_FROM:
         return False
-    if correlation >= 1:
-        return True
+    if abs(correlation) > 1 - 1e-12:  # accuracies on a small test set can mirror each other exactly
+        return correlation > 0
     statistic = correlation * math.sqrt((n - 2) / (1 - correlation**2))
     return bool(special.stdtr(n - 2, -statistic) < level)
 

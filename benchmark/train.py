@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.augment import Normalizer, crop, pad_images
+from benchmark.augment import Normalizer, crop, pad_images, send
 from benchmark.fast_ops import fast_ops, keep_freed_memory
 from benchmark.precision import autocast, resolve_precision
 from benchmark.results import EpochMetrics, StepZero
@@ -79,6 +79,7 @@ def train(
     device: torch.device | str = "cpu",
     precision: str = "auto",
     on_epoch: Callable[[EpochMetrics], None] | None = None,
+    backend: str | None = None,
 ) -> TrainingOutcome:
     """Train `model` in place on `dataset` by `recipe`, and evaluate on the test set.
 
@@ -90,6 +91,8 @@ def train(
     model: images float32 (N, 3, 32, 32) → logits (N, num_classes); it is moved to `device` and stays there.
     The result depends on weights, data, recipe, seed, device, thread count and precision, and on nothing else;
     the caller's global random state is as before. `on_epoch` hears of each evaluated epoch as it ends.
+    `backend` names a backend of torch.compile for the training steps, such as "cudagraphs" or "inductor". No search
+    uses one yet: `python -m benchmark.speed --device cuda --backend cudagraphs` measures whether it helps.
     Raises ValueError for an unknown precision or fewer than two images in a batch.
     """
     started = time.perf_counter()
@@ -121,6 +124,7 @@ def train(
         fused=cuda or None,  # None: torch's choice
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
+    step = model if backend is None else torch.compile(model, backend=backend, dynamic=False)
     data_stream = torch.Generator().manual_seed(stream_seed("data", seed))
 
     forked = torch.random.fork_rng(devices=[device] if cuda else [])
@@ -138,13 +142,13 @@ def train(
             loss_sum = torch.zeros((), device=device)
             correct = torch.zeros((), device=device)
             for picks in _batches(len(train_labels), recipe.batch_size, data_stream):
-                picks = picks.to(device)
+                picks = send(picks, device)
                 images = normalize(
                     crop(train_images, picks, recipe.crop_padding, flip=recipe.flip, generator=data_stream)
                 )
                 labels = train_labels[picks]
                 with autocast(precision, device):
-                    logits = model(images)
+                    logits = step(images)
                 loss = F.cross_entropy(logits.float(), labels)
                 optimizer.zero_grad(set_to_none=True)
                 torch.autograd.backward(loss)

@@ -19,10 +19,16 @@ def search(
             help="optuna, random, llm, hybrid, scripted:demo, scripted:FILE or transcript:FILE (default optuna)."
         ),
     ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", help="A/A: search among copies of the baseline; what would be claimed?")
+    ] = False,
     profile: Annotated[
         str | None, typer.Option(help="paper, pocket, smoke, or auto: paper with a GPU and data, else pocket.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")] = None,
+    baseline_seeds: Annotated[
+        int | None, typer.Option(help="Training runs per visible task of the baseline (default: as --seeds).")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed (default 0).")] = None,
     workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one a core).")] = None,
     start: Annotated[str | None, typer.Option(help="Recipe or file that the search starts from.")] = None,
@@ -68,16 +74,18 @@ def search(
       agent search --budget 5 --seeds 3 --profile paper --data-root ~/data
       agent search --proposer scripted:my_init.py --json
       agent search --proposer scripted:demo --profile smoke
+      agent search --null --budget 5
       agent search --proposer llm --model NAME --base-url http://localhost:8080/v1
       agent search --resume latest
     """
-    from agent.commands.search import run_search
+    from agent.commands.search import null_proposer, run_search
 
     flags = {
         "budget": budget,
-        "proposer": proposer,
+        "proposer": null_proposer(proposer) if null else proposer,
         "profile": profile,
         "seeds": seeds,
+        "baseline_seeds": baseline_seeds,
         "seed": seed,
         "workers": workers,
         "start": start,
@@ -155,6 +163,13 @@ def plan(
     budget: Annotated[int, typer.Option(min=1, max=1000, help="Tests.")] = 3,
     profile: Annotated[str, typer.Option(help="paper, pocket, smoke or auto.")] = "auto",
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Training runs per task and candidate.")] = 1,
+    baseline_seeds: Annotated[
+        int | None, typer.Option(help="Training runs per visible task of the baseline (default: as --seeds).")
+    ] = None,
+    workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto).")] = None,
+    effect: Annotated[
+        float | None, typer.Option(help="Which designs see a mean gain of so many points over the visible tasks?")
+    ] = None,
     data_root: Annotated[Path | None, typer.Option(help="Where the full data sets are.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -163,11 +178,21 @@ def plan(
     \b
     Examples:
       agent plan --budget 3
+      agent plan --budget 3 --effect 2
       agent plan --profile paper --seeds 3 --json
     """
     from agent.commands.plan import run_plan
 
-    run_plan(budget, profile, seeds, data_root, as_json=as_json)
+    run_plan(
+        budget,
+        profile,
+        seeds,
+        data_root,
+        baseline_seeds=baseline_seeds,
+        workers=workers,
+        effect=effect,
+        as_json=as_json,
+    )
 
 
 @app.command()

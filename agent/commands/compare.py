@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent import generalisation
 from agent.cli import print_json
 from agent.errors import UsageError
 from agent.report.comparing import MAX_RUNS, Member, Pair, comparability, comparison_page, members, pairs
@@ -31,6 +32,7 @@ def run_compare(names: Sequence[str], runs: Path, output: Path | None, *, as_jso
                 "runs": {run.letter: str(run.record.directory.path) for run in found},
                 "notes": comparability(found),
                 "pairs": [_as_json(pair) for pair in pairs(found)],
+                "generalisation": generalisation.runs_as_json(_gains(found)),
             }
         )
         return 0
@@ -47,8 +49,22 @@ def _print(found: Sequence[Member]) -> None:
     for pair in pairs(found):
         seeds = f"seeds {', '.join(map(str, pair.seeds))}" if pair.seeds else "no shared seed"
         print(spelt(f"{pair.second} − {pair.first}, {pair.kind} {pair.task} ({seeds}): {pair.words}"))
+    for line in generalisation.over_runs(_gains(found)):
+        print(spelt(line))
     for note in comparability(found):
         print(f"note: {note}")
+
+
+def _gains(found: Sequence[Member]) -> list[generalisation.RunGains]:
+    return [
+        generalisation.RunGains(
+            run.letter,
+            run.record.profile,
+            generalisation.carry_over(run.findings.visible, run.findings.hidden),
+            null=run.record.summary.get("null") is True,
+        )
+        for run in found
+    ]
 
 
 def _as_json(pair: Pair) -> dict[str, object]:

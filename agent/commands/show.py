@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from agent.cli import print_json
 from agent.errors import AgentError, UsageError
+from agent.null import NOTICE
 from agent.review import standing
 from agent.run import RunDirectory, list_runs
 
@@ -78,6 +79,8 @@ def run_show(run: str, runs: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"path": str(directory.path), **summary})
         return
+    if summary.get("null"):
+        print(NOTICE)
     print(f"run        {directory.path}")
     print(f"status     {summary.get('status')}")
     print(f"profile    {summary.get('profile')} ({summary.get('reason')})")

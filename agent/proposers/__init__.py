@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agent.llm.client import Model
     from agent.proposers.llm import Brief, LLMProposer
 
-NAMES = ("optuna", "random", "llm", "hybrid", "scripted:demo", "scripted:FILE", "transcript:FILE")
+NAMES = ("optuna", "random", "null", "llm", "hybrid", "scripted:demo", "scripted:FILE", "transcript:FILE")
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,10 @@ def make_proposer(config: SearchConfig, around: Surroundings) -> Proposer:
 
         architectures = [task.arch for task in around.profile.visible]
         return OptunaProposer(name, seed=config.seed, architectures=architectures, log=around.log, journal=around.study)
+    if name == "null":
+        from agent.proposers.null import NullProposer
+
+        return NullProposer()
     if name == "llm":
         return _language_model(config, around)
     if name == "hybrid":
@@ -131,6 +135,9 @@ def _check_words(config: SearchConfig, name: str, argument: str) -> None:
         from agent.proposers.transcript import calls_of
 
         calls_of(argument)
+    elif config.null:
+        if config.start is not None:
+            raise UsageError(f"--null searches among copies of the baseline, so --start {config.start} contradicts it")
     elif config.proposer not in ("optuna", "random"):
         raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(NAMES))}")
 

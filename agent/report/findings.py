@@ -7,11 +7,12 @@ the search wrote into run.json.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from agent import summary
+from agent.protocol import Accuracies
 from agent.report.reading import Fields, RunRecord, mapping, number, text, whole
 from benchmark.statistics import Comparison, Overall, StatisticsError, combine
 
@@ -62,11 +63,12 @@ def find(record: RunRecord) -> Findings:
     problems: list[str] = []
     baseline = record.accuracies("baseline")
     numbers = [whole(event.get("number")) or 0 for event in record.of_kind("test_started")]
-    ok = sum(1 for event in record.of_kind("test_finished") if event.get("status") == "ok")
-    tests = tuple(_test_row(record, n, baseline, max(1, ok)) for n in dict.fromkeys(numbers))
+    ok = [whole(event.get("number")) or 0 for event in record.of_kind("test_finished") if event.get("status") == "ok"]
+    ran = {number: record.accuracies(f"test/{number}") for number in dict.fromkeys(ok)}
+    tests = tuple(_test_row(record, n, baseline, ran) for n in dict.fromkeys(numbers))
     subject = record.submitted or _best(tests)
-    visible = _compare(record.profile, baseline, record.accuracies(f"test/{subject}"), max(1, ok)) if subject else {}
-    hidden = _compare(record.profile, record.accuracies("hidden/baseline"), record.accuracies("hidden/submission"), 1)
+    visible = _compare_test(record, subject, baseline, ran) if subject else {}
+    hidden = _compare(record.profile, record.accuracies("hidden/baseline"), record.accuracies("hidden/submission"))
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
         problems += _contradictions(record, kind, comparisons)
     tone, headline, verdict = _verdict(record, visible, hidden, tests)
@@ -97,7 +99,7 @@ def overall_of(comparisons: Comparisons) -> Overall | None:
     return combine(comparisons) if comparisons else None
 
 
-def _test_row(record: RunRecord, test: int, baseline: Mapping[str, Mapping[int, float | None]], tried: int) -> TestRow:
+def _test_row(record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies]) -> TestRow:
     accuracies = record.accuracies(f"test/{test}")
     content = _proposal_before(record, test)
     failures = tuple(
@@ -112,7 +114,7 @@ def _test_row(record: RunRecord, test: int, baseline: Mapping[str, Mapping[int, 
         label=text(content.get("strategy")),
         parameters=mapping(content.get("parameters")),
         accuracies=accuracies,
-        overall=overall_of(_compare(record.profile, baseline, accuracies, tried)),
+        overall=overall_of(_compare_test(record, test, baseline, ran)),
         failures=failures,
         submitted=record.submitted == test,
         finished=any(event.get("number") == test for event in record.of_kind("test_finished")),
@@ -129,13 +131,24 @@ def _proposal_before(record: RunRecord, test: int) -> Fields:
     return {}
 
 
-def _compare(profile: str, baseline: Mapping[str, Any], candidate: Mapping[str, Any], tried: int) -> Comparisons:
+def _compare_test(record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies]) -> Comparisons:
+    """As the search compares: best of all tests that ran, with the noise that the others show."""
+    others = [accuracies for number, accuracies in ran.items() if number != test]
+    return _compare(record.profile, baseline, record.accuracies(f"test/{test}"), max(1, len(ran)), others)
+
+
+def _compare(
+    profile: str, baseline: Accuracies, candidate: Accuracies, tried: int = 1, others: Sequence[Accuracies] = ()
+) -> Comparisons:
     """As `summary.compare_tasks`, but a task without a baseline, or with numbers that make no sense, is a failure."""
     known = {task: seeds for task, seeds in candidate.items() if task in baseline}
     comparisons: dict[str, Comparison | None] = dict.fromkeys(candidate)
     for task, seeds in known.items():
         try:
-            comparisons |= summary.compare_tasks(profile, {task: baseline[task]}, {task: seeds}, n_candidates=tried)
+            known_others = [other for other in others if task in other]
+            comparisons |= summary.compare_tasks(
+                profile, {task: baseline[task]}, {task: seeds}, n_candidates=tried, others=known_others
+            )
         except StatisticsError:
             comparisons[task] = None
     return comparisons

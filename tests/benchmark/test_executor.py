@@ -97,6 +97,21 @@ def test_slots_run_side_by_side_with_their_own_threads_and_gpus(tmp_path: Path) 
         assert one["CUDA_VISIBLE_DEVICES"] in ("0", "1")
 
 
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [("", ["0", "1", "0", "1"]), ("3,7", ["3", "7", "3", "7"]), ("GPU-a, GPU-b,GPU-c", ["GPU-a", "GPU-b"] * 2)],
+)
+def test_slots_share_the_gpus_that_the_user_chose(
+    chosen: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More slots than GPUs go round in turn; CUDA_VISIBLE_DEVICES=3,7 once became GPUs 0 and 1."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    with LocalExecutor(4, threads=1, gpus=2) as executor:
+        assert [slot._environment["CUDA_VISIBLE_DEVICES"] for slot in executor._slots] == expected
+    with LocalExecutor(1, threads=1) as executor:
+        assert executor._slots[0]._environment["CUDA_VISIBLE_DEVICES"] == ""
+
+
 def test_crashed_process_is_replaced_and_the_call_tried_again(executor: LocalExecutor, tmp_path: Path) -> None:
     """One kill -9 by the kernel costs time, not the evaluation."""
     assert executor.submit(DieOnce(tmp_path / "marker")).result(timeout=30) == "second try"

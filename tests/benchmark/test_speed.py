@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from benchmark.speed import Agreement, main, measure_speed, plain_loop
 from benchmark.tasks import Recipe
@@ -29,13 +30,31 @@ def test_json_has_one_object_per_network(capsys: pytest.CaptureFixture[str]) -> 
     assert answer["ratio"] is None
 
 
-@pytest.mark.parametrize("arguments", [["--arch", "alexnet"], ["--rounds", "0"], ["--accuracy", "-1"]])
+@pytest.mark.parametrize(
+    "arguments", [["--arch", "alexnet"], ["--rounds", "0"], ["--accuracy", "-1"], ["--precision", "fp8"]]
+)
 def test_bad_arguments_are_usage_errors(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """An unknown network or a count below one ends with exit code 2 and says what was wrong."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
     assert arguments[0] in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--device cuda` without a GPU says so instead of raising from the depths of torch."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--device", "cuda"])
+    assert caught.value.code == 2
+    assert "torch sees no GPU here" in capsys.readouterr().err
+
+
+def test_float32_is_measured_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--precision fp32` shows what a processor without bfloat16 gets."""
+    main(["--arch", "resnet20", "--only-ours", "--json", "--rounds", "1", "--batch-size", "4", "--precision", "fp32"])
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["precision"], answer["device"], answer["backend"]) == ("fp32", "cpu", None)
 
 
 def test_the_plain_loop_learns_what_ours_learns() -> None:

@@ -93,6 +93,25 @@ def test_constant_accuracies_have_no_correlation() -> None:
     assert compare(flat, flat, PRIOR).correlation is None
 
 
+def test_mirrored_accuracies_compare() -> None:
+    """Two accuracies that swap places seed by seed (r = −1 exactly) once ended in a division by zero."""
+    baseline = {seed: 70.0 + seed % 2 for seed in range(5)}
+    mirrored = compare(baseline, {seed: 141.0 - value for seed, value in baseline.items()}, PRIOR)
+    assert mirrored.correlation == pytest.approx(-1)
+    assert not mirrored.paired
+    assert compare(baseline, {seed: value + 0.3 for seed, value in baseline.items()}, PRIOR).paired
+
+
+@pytest.mark.parametrize("counts", [(1, 5), (5, 1), (2, 10)])
+def test_duplicated_accuracies_do_not_make_certainty(counts: tuple[int, int]) -> None:
+    """Runs that all end at the same accuracy (an untrained network, say) leave the interval wider than zero."""
+    m, n = counts
+    flat = compare(dict.fromkeys(range(m), 10.0), dict.fromkeys(range(n), 10.0), PRIOR, n_candidates=50)
+    assert (flat.gain, flat.resolved, flat.p_better) == (0, "not resolved", 0.5)
+    assert flat.ci[1] > PRIOR.sd / 2
+    assert math.isfinite(flat.smallest_visible_effect)
+
+
 def test_the_prior_carries_a_single_seed() -> None:
     """One seed a side gives the prior's own t interval: 2.145 (t with 14 degrees of freedom) × 0.5 × √2 points."""
     comparison = compare({1: 70.0}, {1: 71.0}, PRIOR)

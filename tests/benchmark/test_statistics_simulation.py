@@ -1,20 +1,30 @@
 """Simulations of what `benchmark.statistics` promises: coverage, false alarms, and gains that survive fresh seeds.
 
-`python -m tests.benchmark.test_statistics_simulation` prints the tables of docs/statistics.md (about a minute).
+`python -m tests.benchmark.test_statistics_simulation` prints the tables of docs/statistics.md (a few minutes).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from benchmark.statistics import Comparison, NoisePrior, combine, compare, learn_noise, select
+from benchmark.statistics import Comparison, FloatArray, NoisePrior, combine, compare, learn_noise, select
 
 UNEQUAL = ((3, 3), (5, 5), (10, 3), (6, 1))  # seeds of baseline and candidate
 PRIOR = NoisePrior(sd=0.5, df=14, effect_sd=0.25)
+Noise = Callable[[np.random.Generator, int], FloatArray]
+ODD: dict[str, Noise] = {
+    "heavy tails (t, 3 df)": lambda rng, n: rng.standard_t(3, size=n) / math.sqrt(3),
+    "skewed (exponential)": lambda rng, n: rng.exponential(size=n) - 1,
+    "two kinds of runs": lambda rng, n: np.where(rng.random(n) < 0.2, -2.0, 0.5),  # one in five does not start up
+    "coarse (one SD a step)": lambda rng, n: np.round(rng.normal(size=n)) / math.sqrt(1 + 1 / 12),
+}
+"""Noise as accuracies can have it, with mean 0 and SD 1."""
 
 
 def _side(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[int, float]:
@@ -51,6 +61,64 @@ def coverage_of_unequal(m: int, n: int, *, candidate_wrong_by: float, repeats: i
         low, high = compare(baseline, _side(70 + noisy * rng.normal(size=n)), PRIOR).ci
         covered.append(2 * ndtr((high - low) / 2 / true_error) - 1)
     return float(np.mean(covered))
+
+
+def coverage_when_unsure(n: int, df: float, *, repeats: int = 1500) -> float:
+    """Coverage when the true SD is as uncertain as a prior worth `df` degrees of freedom says, search by search."""
+    rng = np.random.default_rng(0)
+    prior = NoisePrior(PRIOR.sd, df)
+    covered = []
+    for true_sd in prior.sd * np.sqrt(df / rng.chisquare(df, repeats)):
+        baseline, candidate = (_side(70 + true_sd * rng.normal(size=n)) for _ in range(2))
+        low, high = compare(baseline, candidate, prior).ci
+        covered.append(2 * ndtr((high - low) / 2 / (true_sd * math.sqrt(2 / n))) - 1)
+    return float(np.mean(covered))
+
+
+def coverage_of_odd_noise(n: int, noise: Noise, *, repeats: int = 1000) -> float:
+    """Coverage when the noise is not normal: `noise(rng, n)` draws from a distribution with mean 0 and SD 1."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(repeats):
+        baseline, candidate = (_side(70 + PRIOR.sd * noise(rng, n)) for _ in range(2))
+        low, high = compare(baseline, candidate, PRIOR).ci
+        covered += low <= 0 <= high
+    return covered / repeats
+
+
+def coverage_of_the_mean(n: int, *, repeats: int = 600) -> float:
+    """Coverage of `combine` over two tasks, one four times as loud as the other, when the priors are right."""
+    rng = np.random.default_rng(0)
+    priors = (PRIOR, dataclasses.replace(PRIOR, sd=4 * PRIOR.sd))
+    true_error = math.hypot(*(prior.sd for prior in priors)) * math.sqrt(2 / n) / 2
+    covered = []
+    for _ in range(repeats):
+        tasks: dict[str, Comparison | None] = {}
+        for prior in priors:
+            baseline, candidate = (_side(70 + prior.sd * rng.normal(size=n)) for _ in range(2))
+            tasks[str(prior.sd)] = compare(baseline, candidate, prior)
+        low, high = combine(tasks).ci
+        covered.append(2 * ndtr((high - low) / 2 / true_error) - 1)
+    return float(np.mean(covered))
+
+
+def claims_of_a_search(k: int, n: int, *, searches: int = 300) -> tuple[float, float, float]:
+    """Shares of searches among k equals on two visible tasks whose summary claims an improvement, which is false:
+    in the verdict over the visible tasks, in any line about them, in any line at all (the hidden task's too)."""
+    rng = np.random.default_rng(0)
+    found = np.zeros(3)
+    for _ in range(searches):
+        baselines, candidates = rng.normal(size=(2, n)), rng.normal(size=(k, 2, n))
+        winner = candidates[candidates.mean(axis=(1, 2)).argmax()]  # with equal noise and seeds, the choice of `select`
+        baseline_sides, winner_sides = ([_side(70 + PRIOR.sd * task) for task in side] for side in (baselines, winner))
+        tasks = [compare(*both, PRIOR, n_candidates=k) for both in zip(baseline_sides, winner_sides, strict=True)]
+        before, after = (_side(70 + PRIOR.sd * rng.normal(size=n)) for _ in range(2))
+        hidden = compare(before, after, PRIOR)
+        overall = combine({str(index): one for index, one in enumerate(tasks)}).resolved == "improvement"
+        visible = overall or any(one.resolved == "improvement" for one in tasks)
+        found += (overall, visible, visible or hidden.resolved == "improvement")
+    overall_share, visible_share, any_share = found / searches
+    return float(overall_share), float(visible_share), float(any_share)
 
 
 def calibration(repeats: int = 4000) -> list[tuple[float, float, int]]:
@@ -143,6 +211,32 @@ def test_choosing_the_pairing_from_the_data_does_not_break_the_interval(n: int, 
     assert coverage(n, rho=rho) >= 0.935
 
 
+@pytest.mark.parametrize("df", [3, 8])
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 10])
+def test_intervals_cover_as_far_as_the_prior_is_sure(n: int, df: float) -> None:
+    """A weak prior is a statement too: over true SDs that scatter as it says, the interval holds in 93–97 %."""
+    assert 0.93 <= coverage_when_unsure(n, df) <= 0.97
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 5), (5, 1), (9, 3)])
+def test_unequal_seed_counts_cover(m: int, n: int) -> None:
+    """More seeds on one side than on the other: 93–97 % still."""
+    assert 0.93 <= coverage_of_unequal(m, n, candidate_wrong_by=1.0) <= 0.97
+
+
+@pytest.mark.parametrize("n", [1, 3, 10])
+def test_the_mean_over_tasks_covers(n: int) -> None:
+    """The interval of the verdict over a loud and a quiet task holds in 93–97 % of searches."""
+    assert 0.93 <= coverage_of_the_mean(n) <= 0.97
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("n", [3, 10])
+def test_intervals_survive_noise_that_is_not_normal(name: str, n: int) -> None:
+    """Outliers, skew, runs that do not start up, and accuracies that repeat because the test set is small."""
+    assert coverage_of_odd_noise(n, ODD[name]) >= 0.92
+
+
 def test_equal_seed_counts_forgive_a_noisier_candidate() -> None:
     """With as many seeds on both sides, a candidate that is half as noisy again hardly hurts the interval."""
     assert coverage_of_unequal(3, 3, candidate_wrong_by=1.5) >= 0.91
@@ -172,6 +266,14 @@ def test_learning_the_noise_from_other_candidates_repairs_a_wrong_prior() -> Non
 def test_a_search_over_two_tasks_among_equals_rarely_claims_an_improvement() -> None:
     """The same holds for the verdict over all visible tasks."""
     assert false_alarms(20, 3, tasks=2, searches=600) <= 0.05
+
+
+@pytest.mark.parametrize("k", [1, 20])
+def test_the_verdict_of_a_search_among_equals_is_rarely_false(k: int) -> None:
+    """One search in twenty at most has a false verdict; counting every line of its summary, one in ten."""
+    verdict, _, anything = claims_of_a_search(k, 3)
+    assert verdict <= 0.05
+    assert anything <= 0.1
 
 
 def test_uncorrected_picks_would_claim_improvements() -> None:
@@ -208,12 +310,24 @@ if __name__ == "__main__":
             *(f"{m}/{n}: {100 * v:.1f}" for (m, n), v in zip(UNEQUAL, values, strict=True)),
             sep="\t",
         )
+    for df in (3, 8, 14):
+        values = [coverage_when_unsure(n, df, repeats=10_000) for n in range(1, 11)]
+        print(f"true SD as unsure as df={df}", *(f"{100 * value:.1f}" for value in values), sep="\t")
+    for name, noise in ODD.items():
+        values = [coverage_of_odd_noise(n, noise, repeats=10_000) for n in (1, 3, 5, 10)]
+        print(name, *(f"n={n}: {100 * v:.1f}" for n, v in zip((1, 3, 5, 10), values, strict=True)), sep="\t")
+    values = [coverage_of_the_mean(n, repeats=4000) for n in range(1, 11)]
+    print("mean of two tasks", *(f"{100 * value:.1f}" for value in values), sep="\t")
     print("\nP(better) stated and true", *(f"{a:.2f}: {b:.2f}" for a, b, _ in calibration(20_000)), sep="\t")
     for wrong_by, learn in ((1.0, False), (1.5, False), (1.5, True)):
         print(f"\nfalse improvements, %, true SD = prior × {wrong_by}, learn={learn}", "n=1", "n=3", "n=5", sep="\t")
         for k in (1, 5, 20, 50):
             shares = [false_alarms(k, n, wrong_by=wrong_by, learn=learn, searches=4000) for n in (1, 3, 5)]
             print(f"best of {k}", *(f"{100 * share:.1f}" for share in shares), sep="\t")
+    print("\nfalse improvements in a summary, %: verdict, any visible line, any line", "n=1", "n=3", "n=5", sep="\t")
+    for k in (1, 3, 20, 50):
+        claims = [claims_of_a_search(k, n, searches=4000) for n in (1, 3, 5)]
+        print(f"best of {k}", *(" ".join(f"{100 * one:.1f}" for one in share) for share in claims), sep="\t")
     print("\ngain of the winner, points", "observed", "shrunk", "true", sep="\t")
     for k, n in ((3, 1), (20, 1), (20, 3)):
         print(f"best of {k}, n={n}", *(f"{value:.2f}" for value in winners_gain(k, n, searches=2000)), sep="\t")

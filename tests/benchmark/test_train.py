@@ -56,6 +56,33 @@ def curve_without_clock(curve: tuple[EpochMetrics, ...]) -> list[EpochMetrics]:
     return [metrics.model_copy(update={"seconds": 0.0}) for metrics in curve]
 
 
+def test_compiled_steps_give_the_same_training() -> None:
+    """What a GPU will run as recorded graphs: traced on the CPU, the same losses, accuracies and weights come out."""
+    plain, traced = small_net(), small_net()
+    first = train(plain, coloured_noise(40, 10), RECIPE, seed=0, precision="fp32")
+    second = train(traced, coloured_noise(40, 10), RECIPE, seed=0, precision="fp32", backend="aot_eager")
+    for one, other in zip(first.curve, second.curve, strict=True):
+        assert other.train_loss == pytest.approx(one.train_loss, rel=1e-4)
+        assert other.test_acc == one.test_acc
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(traced.state_dict()[name], weight, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["resnet20", "mobilenetv2"])
+def test_both_precisions_train_alike(arch: str) -> None:
+    """Without native bfloat16 the loop computes in float32: from the same weights the first losses agree."""
+    losses = []
+    for precision in ("fp32", "bf16"):
+        torch.manual_seed(0)
+        model = build_model(arch, 10)
+        recipe = dataclasses.replace(RECIPE, epochs=1, lr=0.01, batch_size=8)
+        outcome = train(model, coloured_noise(24, 8), recipe, seed=0, precision=precision)
+        assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+        losses.append(outcome.curve[0].train_loss)
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    assert losses[0] != losses[1]  # they did compute differently
+
+
 def test_learns_and_reports_every_epoch() -> None:
     """A network learns an easy task far above chance; `on_epoch` hears what the curve holds."""
     heard: list[EpochMetrics] = []

@@ -1,0 +1,58 @@
+"""What a long search should know before it starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from agent.config import SearchConfig
+from agent.planning import Design, in_words, make_plan
+from benchmark.cost import KnownCosts, pictures
+from benchmark.executor import Executor, InfrastructureError
+from benchmark.store import user_store
+from benchmark.tasks import Profile
+
+LONG_SECONDS = 600.0
+
+_SURELY_SHORT = 20_000
+"""Training pictures: fewer cannot take so long, unless a machine does only 33 a second."""
+
+
+def say_if_long(
+    config: SearchConfig,
+    profile: Profile,
+    executor: Executor,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+) -> None:
+    """Before a search of over ten minutes, say what it costs, which effect it can see, and what would see more.
+
+    Needs two training steps of each task, once: what was measured is kept beside the store of results.
+    """
+    design = Design(config.budget, config.seeds, len(config.baseline_evaluation_seeds))
+    if _training_pictures(profile, design) < _SURELY_SHORT or (config.max_seconds or math.inf) <= LONG_SECONDS:
+        return
+    known = KnownCosts(user_store().folder.with_name("costs") if config.cache else None)
+    try:
+        machine = {**environment, "slots": str(executor.slots)}
+        cost = known.measure((*profile.visible, *profile.hidden), executor, machine)
+    except InfrastructureError as error:
+        say(f"what this search will cost could not be measured ({error})")
+        return
+    plan = make_plan(
+        profile,
+        cost,
+        budget=design.budget,
+        seeds=design.seeds,
+        slots=executor.slots,
+        baseline_seeds=design.baseline_seeds,
+    )
+    if plan["seconds"] > LONG_SECONDS:
+        for line in in_words(plan):
+            say(line)
+
+
+def _training_pictures(profile: Profile, design: Design) -> int:
+    visible = sum(pictures(task)[0] for task in profile.visible)
+    hidden = sum(pictures(task)[0] for task in profile.hidden)
+    return (design.budget * design.seeds + design.baseline_seeds) * visible + 2 * design.seeds * hidden

@@ -1,0 +1,124 @@
+"""Do visible gains carry over? Visible against hidden gain, in units of seed noise, for one run and over several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.statistics import Comparison, Overall, StatisticsError, correlate, in_noise_units
+
+_Comparisons = Mapping[str, Comparison | None]
+_FEWEST = 3
+
+
+@dataclass(frozen=True)
+class CarryOver:
+    """A submission's gain on the visible and on the hidden tasks, in units of seed noise, and what was lost between.
+
+    `loss_ci` is put together from the two intervals (the method of variance estimates recovery, Zou & Donner 2008), so
+    it allows, as the visible one does, for having picked the best.
+    """
+
+    visible: Overall
+    hidden: Overall
+
+    @property
+    def loss(self) -> float:
+        """Visible minus hidden gain."""
+        return self.visible.gain - self.hidden.gain
+
+    @property
+    def loss_ci(self) -> tuple[float, float]:
+        """The 95 % interval of `loss`."""
+        half = math.hypot(*((one.ci[1] - one.ci[0]) / 2 for one in (self.visible, self.hidden)))
+        return (self.loss - half, self.loss + half)
+
+
+@dataclass(frozen=True)
+class RunGains:
+    """One run among several; `carry_over` is None when it has no result to show on one side."""
+
+    name: str
+    profile: str
+    carry_over: CarryOver | None
+    null: bool = False
+    """An A/A run, whose gains are luck."""
+
+
+def carry_over(visible: _Comparisons, hidden: _Comparisons) -> CarryOver | None:
+    """Both gains; None when a side was not run or failed."""
+    if not visible or not hidden or None in (*visible.values(), *hidden.values()):
+        return None
+    return CarryOver(in_noise_units(visible), in_noise_units(hidden))
+
+
+def of_run(visible: _Comparisons, hidden: _Comparisons) -> list[str]:
+    """One line for a run's summary; none when there is nothing to compare."""
+    found = carry_over(visible, hidden)
+    return [] if found is None else [f"in units of seed noise: {_in_words(found)}"]
+
+
+def over_runs(runs: Sequence[RunGains]) -> list[str]:
+    """One line for each run with both gains, and from three runs on whether the two go together."""
+    lines = [f"{run.name}, in units of seed noise: {_in_words(run.carry_over)}" for run in runs if run.carry_over]
+    if lines:
+        lines.append(f"visible against hidden gain over runs: {_relation(runs)['words']}")
+    return lines
+
+
+def as_json(found: CarryOver | None) -> dict[str, Any] | None:
+    """A run's gains in units of seed noise."""
+    if found is None:
+        return None
+    sides = {name: {"gain": one.gain, "ci": list(one.ci)} for name, one in vars(found).items()}
+    return {"unit": "seed SD", **sides, "loss": {"gain": found.loss, "ci": list(found.loss_ci)}}
+
+
+def runs_as_json(runs: Sequence[RunGains]) -> dict[str, Any]:
+    """Each run's gains by name, and the correlation over them."""
+    return {"runs": {run.name: as_json(run.carry_over) for run in runs}, "correlation": _relation(runs)}
+
+
+def _relation(runs: Sequence[RunGains]) -> dict[str, Any]:
+    """Pearson's r over distinct results of one profile; A/A runs and repeated results say nothing new."""
+    counted = [(run.profile, run.carry_over) for run in runs if run.carry_over is not None and not run.null]
+    points = list(dict.fromkeys((one.visible.gain, one.hidden.gain) for _, one in counted))
+    found: dict[str, Any] = {"r": None, "ci": None, "runs": len(points), "resolved": False}
+    if len({profile for profile, _ in counted}) > 1:
+        return {**found, "words": "not computed, since the runs are of different profiles"}
+    if len(points) < _FEWEST:
+        return {**found, "words": f"{len(points)} distinct result(s); a correlation needs at least {_FEWEST}"}
+    try:
+        r, ci = correlate(points)
+    except StatisticsError as error:
+        return {**found, "words": f"not computed: {error}"}
+    resolved = ci[0] > 0 or ci[1] < 0
+    low, high = (_signed(bound, 2) for bound in ci)
+    words = f"r = {_signed(r, 2)} (95 % interval {low} … {high}, {len(points)} runs)"
+    return {
+        **found,
+        "r": r,
+        "ci": list(ci),
+        "resolved": resolved,
+        "words": f"{words}: {'resolved' if resolved else 'not resolved'}; noise in the gains pulls it towards 0",
+    }
+
+
+def _in_words(found: CarryOver) -> str:
+    picked = f", best of {found.visible.n_candidates}" if found.visible.n_candidates > 1 else ""
+    lost = "not resolved" if found.loss_ci[0] <= 0 <= found.loss_ci[1] else "resolved"
+    return (
+        f"visible {_with_interval(found.visible.gain, found.visible.ci)}{picked}, "
+        f"hidden {_with_interval(found.hidden.gain, found.hidden.ci)}; "
+        f"visible minus hidden {_with_interval(found.loss, found.loss_ci)}: {lost}"
+    )
+
+
+def _with_interval(gain: float, ci: tuple[float, float]) -> str:
+    return f"{_signed(gain)} ({_signed(ci[0])} … {_signed(ci[1])})"
+
+
+def _signed(value: float, places: int = 1) -> str:
+    return f"{value:+.{places}f}".replace("-", "−")
