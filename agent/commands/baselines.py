@@ -72,7 +72,10 @@ def print_config(path: Path, *, as_json: bool) -> None:
 def _measure(
     flags: Mapping[str, Any], recipes: str | None, *, hidden: bool, target: float | None, as_json: bool
 ) -> None:
-    names = list(recipe_names()) if recipes is None else [name.strip() for name in recipes.split(",") if name.strip()]
+    asked = recipe_names() if recipes is None else (name.strip() for name in recipes.split(","))
+    names = [name for name in dict.fromkeys(asked) if name]
+    if not names:
+        raise UsageError(f"--recipes: no name given; known: {', '.join(recipe_names())}")
     for name in names:
         get_recipe(name)
     config = load_config(flags)
@@ -90,8 +93,8 @@ def _measure(
         print_json({"profile": profile.name, "caveat": profile.caveat, "conditions": conditions, "rows": found})
         return
     print(table(rows))
-    print(f"\n{_TARGET_NOTE}\n\nTrained on {'; '.join(conditions)}.\n\n{profile.caveat}")
-    best = names[0] if names[0] != BASELINE or len(names) == 1 else names[1]
+    print(f"\n{_TARGET_NOTE}\n\nTrained on {'; '.join(conditions) or 'nothing'}.\n\n{profile.caveat}")
+    best = max(rows, key=lambda row: row.comparison.gain if row.comparison else 0.0).recipe
     print(f"next: agent baselines --explain {best}, or agent search --start {best}", file=sys.stderr)
 
 

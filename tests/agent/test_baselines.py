@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.baselines import Results, make_rows
-from agent.commands.baselines import table
+from agent.commands.baselines import print_config, table
+from agent.errors import UsageError
 from agent.evaluation import CandidateFailure
 from benchmark.recipes import get_recipe
 from benchmark.tasks import PROFILES
@@ -33,6 +34,13 @@ def test_unknown_recipe_gets_a_suggestion(agent: Agent, words: tuple[str, str]) 
     assert result.returncode == 2
     assert "did you mean 'fixup'" in result.stderr
     assert "epoch" not in result.stderr
+
+
+def test_a_list_of_no_recipes_is_refused(agent: Agent) -> None:
+    """The baseline was trained, and then the command broke off with an IndexError."""
+    result = agent("baselines", "--profile", "smoke", "--recipes", " , ")
+    assert result.returncode == 2
+    assert "error: --recipes: no name given; known: kaiming_normal, " in result.stderr
 
 
 def test_explain_says_which_rule_set_what_and_how_the_signal_travels(agent: Agent) -> None:
@@ -97,27 +105,45 @@ def test_epochs_are_counted_to_the_accuracy_that_was_asked_for() -> None:
     assert (row.target, row.epochs_to_target, row.seconds_to_target) == (40.0, [2], [20.0])
 
 
-def test_a_config_found_elsewhere_becomes_a_region(agent: Agent, tmp_path: Path) -> None:
-    """MMEngine's Python and JSON give the same text, which the check accepts; a wrong file is exit 2 and says why."""
-    (tmp_path / "cfg.py").write_text(
-        "init_cfg=[dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm']),\n"
-        "          dict(type='Normal', layer='Linear', std=.01, override=dict(name='fc', type='Xavier'))],\n"
-    )
+CONFIG = """
+init_cfg=[dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer=['_BatchNorm']),
+          dict(type='Normal', layer='Linear', std=.01, override=dict(name='fc', type='Xavier'))],
+"""
+
+
+def test_a_config_found_elsewhere_becomes_a_region(
+    agent: Agent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MMEngine's Python and JSON give the same text, which the check accepts."""
+    (tmp_path / "cfg.py").write_text(CONFIG)
     result = agent("baselines", "--from-config", "cfg.py")
     assert result.returncode == 0, result.stderr
     (tmp_path / "mine.py").write_text(result.stdout)
     checked = agent("check", "mine.py", "--arch", "resnet20")
     assert checked.returncode == 0, checked.stdout
-    (found,) = json_lines(agent("baselines", "--from-config", "cfg.py", "--json").stdout)
+    print_config(tmp_path / "cfg.py", as_json=True)
+    (found,) = json_lines(capsys.readouterr().out)
     assert found["region"] == result.stdout
     (tmp_path / "cfg.json").write_text(json.dumps(found["init_cfg"]))
-    assert agent("baselines", "--from-config", "cfg.json").stdout == result.stdout
-    for text, message in (
-        ("[{'type': 'Kaimng'}]", "init_cfg[0]: unknown initialiser 'Kaimng'; did you mean 'Kaiming'"),
-        ("dict(type=open('x'))", "line 1: \"open('x')\" would have to be run"),
-        ("x = (", "neither JSON nor Python"),
-    ):
-        (tmp_path / "bad.py").write_text(text)
-        bad = agent("baselines", "--from-config", "bad.py")
-        assert (bad.returncode, bad.stdout) == (2, "")
-        assert f"error: --from-config bad.py: {message}" in bad.stderr
+    print_config(tmp_path / "cfg.json", as_json=False)
+    assert capsys.readouterr().out == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[{'type': 'Kaimng'}]", r"init_cfg\[0\]: unknown initialiser 'Kaimng'; did you mean 'Kaiming'"),
+        (b"dict(type=open('x'))", r"line 1: \"open\('x'\)\" would have to be run"),
+        (b"x = (", "neither JSON nor Python"),
+        (b"\xff\xfe\xfa", "cannot be read"),
+        (None, "no such file"),
+    ],
+)
+def test_a_file_that_is_no_config_is_a_usage_error(tmp_path: Path, text: bytes | None, message: str) -> None:
+    """Exit 2, with the file and what is wrong in it."""
+    path = tmp_path / "cfg.py"
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(UsageError, match=rf"--from-config .*cfg\.py: {message}") as error:
+        print_config(path, as_json=False)
+    assert error.value.exit_code == 2

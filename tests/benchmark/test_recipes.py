@@ -239,6 +239,28 @@ def test_zeroing_blocks_without_a_skip_kills_mobilenet(name: str, learns: bool) 
     assert "features.0.weight" in reached if learns else reached == ["classifier.bias"]
 
 
+@pytest.mark.parametrize("name", ["kaiming_normal", "lecun", "orthogonal"])
+def test_the_plain_recipes_are_their_formulas(name: str) -> None:
+    """Scale of each layer, orthonormal filters times √2, norms (1, 0), biases zero."""
+    model = by_recipe(name, "vgg16bn")
+    for module in layers(model, nn.Conv2d, nn.Linear):
+        matrix = module.weight.detach().flatten(1)
+        outputs, inputs = matrix.shape
+        kernel = module.weight[0, 0].numel()
+        if name == "orthogonal":
+            product = matrix @ matrix.T if outputs <= inputs else matrix.T @ matrix
+            torch.testing.assert_close(product, 2 * torch.eye(len(product)), atol=1e-4, rtol=0)
+        else:
+            gradients = name == "kaiming_normal" and isinstance(module, nn.Conv2d)
+            variance = (1 if name == "lecun" else 2) / (outputs * kernel if gradients else inputs)
+            sampling = 4 / math.sqrt(2 * matrix.numel())
+            assert matrix.std().item() == pytest.approx(math.sqrt(variance), rel=sampling)
+        assert module.bias is None or not module.bias.any()
+    for norm in layers(model, nn.BatchNorm2d):
+        assert (norm.weight == 1).all()
+        assert not norm.bias.any()
+
+
 def test_head_small_shrinks_the_logits_alone() -> None:
     """A tenth of kaiming_normal's last layer, also where there are several Linear layers."""
     plain, model = by_recipe("kaiming_normal", "vgg16bn"), by_recipe("head_small", "vgg16bn")
