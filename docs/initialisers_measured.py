@@ -1,8 +1,8 @@
-"""The three small measurements of docs/initialisers.md: python docs/initialisers_measured.py (a minute on one core)."""
+"""The three small tables of docs/initialisers.md: python docs/initialisers_measured.py (a minute on one core)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -12,10 +12,9 @@ from benchmark.initializers import kaiming_init
 from benchmark.models import BasicBlock
 
 
-def depthwise_fan() -> None:
+def depthwise_fan() -> Iterator[str]:
     """By which factor a gradient grows on its way back through a 512-channel 3×3 convolution, by number of groups."""
     torch.manual_seed(0)
-    print("groups | std, factor of the gradient as torch counts | the same with groups_correct")
     for groups in (1, 8, 64, 512):
         conv = nn.Conv2d(512, 512, 3, padding=1, groups=groups, bias=False, padding_mode="circular")
         cells = []
@@ -24,11 +23,11 @@ def depthwise_fan() -> None:
             images = torch.randn(8, 512, 8, 8, requires_grad=True)
             (gradient,) = torch.autograd.grad(conv(images), images, torch.randn(8, 512, 8, 8))
             cells.append(f"{conv.weight.std():.4f}, × {gradient.std():.3f}")
-        print(f"{groups:6} | {' | '.join(cells)}")
+        yield f"{groups} | {' | '.join(cells)}"
 
 
-def forgotten_scale(weight_decay: float) -> None:
-    """Norm of a convolution before a batch norm, started at He's scale and at four times that, every 1000 steps."""
+def forgotten_scale(weight_decay: float, steps: int = 6000) -> str:
+    """Ratio of a convolution's norms before a batch norm, started at four times He's scale and at it, by 1000 steps."""
     norms: list[list[float]] = []
     for scale in (1.0, 4.0):
         torch.manual_seed(0)
@@ -40,7 +39,7 @@ def forgotten_scale(weight_decay: float) -> None:
             conv.weight.mul_(scale)
         sgd = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=weight_decay)
         norms.append([])
-        for step in range(6001):
+        for step in range(steps + 1):
             if step % 1000 == 0:
                 norms[-1].append(conv.weight.norm().item())
             labels = torch.randint(10, (32,))
@@ -48,8 +47,7 @@ def forgotten_scale(weight_decay: float) -> None:
             sgd.zero_grad()
             torch.autograd.backward(F.cross_entropy(network(images), labels))
             sgd.step()
-    ratios = " ".join(f"{large / small:.2f}" for small, large in zip(*norms, strict=True))
-    print(f"weight decay {weight_decay}: ratio of the norms after 0, 1000, … 6000 steps: {ratios}")
+    return " | ".join(f"{large / small:.2f}" for small, large in zip(*norms, strict=True))
 
 
 def movement(setup: Callable[[BasicBlock], object]) -> str:
@@ -68,8 +66,7 @@ def movement(setup: Callable[[BasicBlock], object]) -> str:
     cells = []
     for weight, old in zip(weights, start, strict=True):
         move = weight.detach() - old
-        differing = (move - move.mean(0)).norm() / move.norm() if move.any() else torch.zeros(())
-        cells.append(f"{move.norm():.0e}, {differing:.2f}")
+        cells.append(f"{move.norm():.0e} | {(move - move.mean(0)).norm() / move.norm():.2f}" if move.any() else "0 | –")
     return " | ".join(cells)
 
 
@@ -84,14 +81,21 @@ def equal(block: BasicBlock) -> None:
     nn.init.constant_(block.conv2.weight, 0.05)
 
 
+STARTS: dict[str, Callable[[BasicBlock], object]] = {
+    "random": zeroed(),
+    "last norm's weight zero": zeroed("bn2.weight"),
+    "last convolution zero": zeroed("conv2.weight"),
+    "last convolution and last norm zero": zeroed("conv2.weight", "bn2.weight"),
+    "both convolutions zero": zeroed("conv1.weight", "conv2.weight"),
+    "all weights one number": equal,
+}
+
 if __name__ == "__main__":
-    depthwise_fan()
-    forgotten_scale(5e-4)
-    forgotten_scale(0.0)
-    print("start | first convolution: moved, share that differs by filter | second convolution")
-    print("random |", movement(zeroed()))
-    print("last norm zero |", movement(zeroed("bn2.weight")))
-    print("last convolution zero |", movement(zeroed("conv2.weight")))
-    print("last convolution and last norm zero |", movement(zeroed("conv2.weight", "bn2.weight")))
-    print("both convolutions zero |", movement(zeroed("conv1.weight", "conv2.weight")))
-    print("all weights equal |", movement(equal))
+    print("| start | first convolution: moved | differs | second: moved | differs |\n|---|---|---|---|---|")
+    for start, setup in STARTS.items():
+        print(f"| {start} | {movement(setup)} |")
+    print("\n| weight decay | 0 | 1000 | 2000 | 3000 | 4000 | 5000 | 6000 |\n|---|---|---|---|---|---|---|---|")
+    print(f"| 5e-4 | {forgotten_scale(5e-4)} |\n| 0 | {forgotten_scale(0.0)} |")
+    print("\n| groups | std, gradient: as torch counts | std, gradient: `groups_correct=True` |\n|---|---|---|")
+    for row in depthwise_fan():
+        print(f"| {row} |")

@@ -204,8 +204,15 @@ def baselines(
     workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto).")] = None,
     data_root: Annotated[Path | None, typer.Option(help="Where the full data sets are.")] = None,
     hidden: Annotated[bool, typer.Option("--hidden", help="Also the hidden task, for calibration.")] = False,
+    target: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Accuracy in percent to count epochs to (default: the baseline's mean)."),
+    ] = None,
     show: Annotated[str | None, typer.Option(help="Print a recipe's region text instead.")] = None,
     explain: Annotated[str | None, typer.Option(help="Say what a recipe does to a network instead.")] = None,
+    from_config: Annotated[
+        Path | None, typer.Option(help="Print an init_cfg of MMEngine (JSON or Python) as a region text instead.")
+    ] = None,
     arch: Annotated[str, typer.Option(help="The network for --explain.")] = "resnet56",
     as_json: JsonFlag = False,
 ) -> None:
@@ -216,8 +223,9 @@ def baselines(
       agent baselines --recipes kaiming_normal,fixup --seeds 3
       agent baselines --show fixup > my_init.py
       agent baselines --explain zero_last_gamma --arch resnet20
+      agent baselines --from-config init_cfg.json > my_init.py
     """
-    from agent.commands.baselines import run_baselines
+    from agent.commands.baselines import print_config, run_baselines
 
     flags = {
         "profile": profile,
@@ -226,7 +234,19 @@ def baselines(
         "workers": workers,
         "data_root": data_root,
     }
-    run_baselines(flags, recipes=recipes, show=show, explain=explain, arch=arch, hidden=hidden, as_json=as_json)
+    if from_config is not None:
+        print_config(from_config, as_json=as_json)
+        return
+    run_baselines(
+        flags,
+        recipes=recipes,
+        show=show,
+        explain=explain,
+        arch=arch,
+        hidden=hidden,
+        target=target,
+        as_json=as_json,
+    )
 
 
 @app.command()

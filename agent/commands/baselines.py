@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from agent.baselines import BASELINE, Row, measure
@@ -23,6 +24,7 @@ def run_baselines(
     explain: str | None,
     arch: str,
     hidden: bool,
+    target: float | None,
     as_json: bool,
 ) -> None:
     """Print a recipe's text, explain what it does to a network, or train recipes and print the table."""
@@ -32,7 +34,7 @@ def run_baselines(
         elif explain is not None:
             _explain(explain, arch, as_json=as_json)
         else:
-            _measure(flags, recipes, hidden=hidden, as_json=as_json)
+            _measure(flags, recipes, hidden=hidden, target=target, as_json=as_json)
     except UnknownRecipeError as error:
         raise UsageError(str(error)) from None
 
@@ -47,36 +49,72 @@ def _show(name: str, *, as_json: bool) -> None:
     print(f"next: agent search --start {name}", file=sys.stderr)
 
 
-def _measure(flags: Mapping[str, Any], recipes: str | None, *, hidden: bool, as_json: bool) -> None:
-    names = list(recipe_names()) if recipes is None else [name.strip() for name in recipes.split(",") if name.strip()]
+def print_config(path: Path, *, as_json: bool) -> None:
+    """Print the region text that an init_cfg stands for. Raises UsageError for a file that is no such config."""
+    from benchmark.initializers import InitConfigError, parse_init_cfg, region_from_init_cfg
+
+    try:
+        init_cfg = parse_init_cfg(path.read_text(encoding="utf-8"))
+        region = region_from_init_cfg(init_cfg)
+    except FileNotFoundError:
+        raise UsageError(f"--from-config {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--from-config {path}: cannot be read: {error}") from None
+    except InitConfigError as error:
+        raise UsageError(f"--from-config {path}: {error}") from None
+    if as_json:
+        print_json({"init_cfg": init_cfg, "region": region})
+        return
+    print(region, end="")
+    print("next: keep it in a file; agent check FILE, agent search --start FILE", file=sys.stderr)
+
+
+def _measure(
+    flags: Mapping[str, Any], recipes: str | None, *, hidden: bool, target: float | None, as_json: bool
+) -> None:
+    asked = recipe_names() if recipes is None else (name.strip() for name in recipes.split(","))
+    names = [name for name in dict.fromkeys(asked) if name]
+    if not names:
+        raise UsageError(f"--recipes: no name given; known: {', '.join(recipe_names())}")
     for name in names:
         get_recipe(name)
     config = load_config(flags)
     profile, reason = resolve_profile(config.profile, data_root=config.data_root)
     progress = make_progress()
     try:
-        progress.message(f"{len(names)} recipes on {profile.name} ({reason}); what the store has is not trained again")
-        rows = measure(names, profile, config, progress, hidden=hidden)
+        count = len({BASELINE, *names})
+        progress.message(f"{count} recipes on {profile.name} ({reason}); what the store has is not trained again")
+        rows = measure(names, profile, config, progress, hidden=hidden, target=target)
     finally:
         progress.close()
+    conditions = sorted(frozenset().union(*(row.conditions for row in rows)))
     if as_json:
-        print_json({"profile": profile.name, "caveat": profile.caveat, "rows": [row.as_json() for row in rows]})
+        found = [row.as_json() for row in rows]
+        print_json({"profile": profile.name, "caveat": profile.caveat, "conditions": conditions, "rows": found})
         return
     print(table(rows))
-    print(f"\n{profile.caveat}")
-    best = names[0] if names[0] != BASELINE or len(names) == 1 else names[1]
+    print(f"\n{_TARGET_NOTE}\n\nTrained on {'; '.join(conditions) or 'nothing'}.\n\n{profile.caveat}")
+    best = max(rows, key=lambda row: row.comparison.gain if row.comparison else 0.0).recipe
     print(f"next: agent baselines --explain {best}, or agent search --start {best}", file=sys.stderr)
+
+
+_TARGET_NOTE = (
+    "The last columns: how many runs reached that accuracy, and after how many epochs, on average over those. An epoch "
+    "costs the same whatever the recipe; the seconds, as measured then, are in --json."
+)
 
 
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table per task: readable on a terminal and in the docs."""
     parts = []
     for task in dict.fromkeys(row.task for row in rows):
+        target = next(row.target for row in rows if row.task == task)
+        reached = "–" if target is None else f"≥ {target:.2f} %"
         lines = [
             f"### {task}",
             "",
-            f"| recipe | mean % | SD | n | against {BASELINE} | 95 % interval | verdict | reaches its mean after |",
-            "|---|---|---|---|---|---|---|---|",
+            f"| recipe | mean % | SD | n | against {BASELINE} | 95 % interval | verdict | {reached} | epochs |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
         lines += [_line(row) for row in rows if row.task == task]
         parts.append("\n".join(lines))
@@ -86,7 +124,7 @@ def table(rows: Sequence[Row]) -> str:
 def _line(row: Row) -> str:
     shown = row.as_json()
     if not row.accuracies:
-        return f"| {row.recipe} | failed | | 0 | | | {'; '.join(row.failed.values())[:80]} | |"
+        return f"| {row.recipe} | failed | | 0 | | | {'; '.join(row.failed.values())[:80]} | | |"
     sd = "" if shown["sd"] is None else f"{shown['sd']:.2f}"
     if (comparison := row.comparison) is None:
         difference = interval = verdict = ""
@@ -94,11 +132,10 @@ def _line(row: Row) -> str:
         difference = f"{comparison.gain:+.2f}"
         interval = f"{comparison.ci[0]:+.2f} … {comparison.ci[1]:+.2f}"
         verdict = comparison.resolved
-    reached = f"{shown['reached_target']}/{shown['n']} runs"
-    if shown["epochs_to_target"] is not None:
-        reached += f", {shown['epochs_to_target']:.1f} epochs, {shown['seconds_to_target']:.0f} s"
-    mean = f"{shown['mean']:.2f}"
-    return f"| {row.recipe} | {mean} | {sd} | {shown['n']} | {difference} | {interval} | {verdict} | {reached} |"
+    reached = f"{shown['reached_target']} of {shown['n']}"
+    epochs = f"{shown['epochs_to_target']:.1f}" if row.epochs_to_target else ""
+    cells = [row.recipe, f"{shown['mean']:.2f}", sd, str(shown["n"]), difference, interval, verdict]
+    return f"| {' | '.join([*cells, reached, epochs])} |"
 
 
 def _explain(name: str, arch: str, *, as_json: bool) -> None:
@@ -125,7 +162,10 @@ def _explain(name: str, arch: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"recipe": name, "arch": arch, "init_log": log.as_json(), "signal": signal.as_json()})
         return
-    print(log)
+    print(f"{name}: {recipe.description}\n\n{'parameter':32} {'shape':20} {'mean':>10} {'std':>10}")
+    for parameter in log:
+        values = f"{parameter.mean:10.3g} {parameter.std:10.3g}" if parameter.is_set else parameter.rule
+        print(f"{parameter.name:32} {parameter.shape!s:20} {values}")
     print(f"\n{'layer':32} {'activation':>10} {'gradient':>10} {'gradient/weight':>15}")
     for layer in signal.layers:
         scales = (layer.activation_scale, layer.gradient_scale, layer.relative_gradient)

@@ -97,10 +97,10 @@ def curves(
     """Lines over a common axis; with `log`, zeros are drawn as points on the floor."""
     with _style():
         figure, axes = _canvas(x, y)
-        if log:
-            _log_scale(axes)
         for line in lines:
             _draw(axes, line, log=log)
+        if log:
+            _log_scale(axes)
         _whole_numbers(axes)
         if any(len(line.x) for line in lines) and len(lines) > 1:
             _legend(axes)
@@ -170,7 +170,9 @@ def _log_scale(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator
 
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=7))
+    low, high = axes.get_ylim()
+    # Over many decades the locator drops some, and with them, where it has two numbers a decade, every label.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 1e6 * low else (1.0,), numticks=7))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
 

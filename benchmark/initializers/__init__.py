@@ -34,6 +34,7 @@ from benchmark.initializers.modules import (
     zero_ones_init,
 )
 from benchmark.initializers.pretrained import load_pretrained
+from benchmark.initializers.reading import parse_init_cfg
 from benchmark.initializers.rules import INITIALIZERS, LayerRule, Rule, register
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "log_function",
     "normal_init",
     "orthogonal_init",
+    "parse_init_cfg",
     "region_from_init_cfg",
     "register",
     "trunc_normal_init",

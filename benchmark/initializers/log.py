@@ -95,13 +95,14 @@ class Recorder:
                 self._rules[name] = rule
 
     def changed(self, prefix: str, action: Callable[[], object], rule: str) -> None:
-        """Run the action and note every parameter below `prefix` that it changed."""
+        """Run the action and note every parameter below `prefix` that it wrote to, zeros over zeros included."""
         submodule = self._module.get_submodule(prefix)
-        before = self._checksums(submodule)
+        before, writes = self._checksums(submodule), self._writes(submodule)
         action()
+        after = self._writes(submodule)
         dot = f"{prefix}." if prefix else ""
         for name, value in self._checksums(submodule).items():
-            if before.get(name) != value:
+            if before.get(name) != value or writes.get(name) != after[name]:
                 self._rules[dot + name] = rule
 
     def finish(self, warnings: list[str], untouched: str) -> InitLog:
@@ -131,6 +132,12 @@ class Recorder:
     @staticmethod
     def _checksums(module: nn.Module) -> dict[str, str]:
         return {name: checksum(value) for name, value in module.named_parameters(remove_duplicate=False)}
+
+    @staticmethod
+    def _writes(module: nn.Module) -> dict[str, int]:
+        """torch's count of operations in place; writing through `.data` does not count, which the checksum sees."""
+        named = module.named_parameters(remove_duplicate=False)
+        return {name: 0 if value.is_inference() else value._version for name, value in named}
 
 
 def log_function(module: nn.Module, function: Callable[[nn.Module], object], rule: str) -> InitLog:

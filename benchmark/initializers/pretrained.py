@@ -66,6 +66,16 @@ def _read(checkpoint: str, map_location: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; give the path of a file, or an http(s) URL")
     try:
+        return _parse(path, checkpoint, map_location)
+    except CheckpointError:
+        if is_url:
+            path.unlink()  # an error page, say: the next attempt fetches it again
+        raise
+
+
+def _parse(path: Path, checkpoint: str, map_location: str) -> dict[str, torch.Tensor]:
+    """The state dict in a file; `checkpoint` is its name for messages. Raises CheckpointError."""
+    try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -90,6 +100,8 @@ def _read(checkpoint: str, map_location: str) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{checkpoint} holds no state dict (name → tensor) but a {kind}; save module.state_dict()"
         )
+    if any(value.is_meta for value in content.values()):
+        raise CheckpointError(f"cannot read {checkpoint}: with map_location {map_location!r} it has no values")
     return dict(content)
 
 

@@ -21,6 +21,7 @@ from benchmark.initializers.errors import InitArgumentError, InitConfigError
 
 Distribution = Literal["normal", "uniform"]
 FanMode = Literal["fan_in", "fan_out"]
+_LARGEST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,11 @@ class XavierInit(LayerRule):
     function = modules.xavier_init
     min_dims = 2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gain < 0:
+            raise InitConfigError(f"gain must not be negative, it is {self.gain}")
+
 
 @register("Normal")
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +154,7 @@ class NormalInit(LayerRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.std >= 0:
+        if self.std < 0:
             raise InitConfigError(f"std must not be negative, it is {self.std}")
 
 
@@ -165,7 +171,7 @@ class TruncNormalInit(LayerRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.std > 0:
+        if self.std <= 0:
             raise InitConfigError(f"std must be positive, it is {self.std}")
         _check_bounds(self.a, self.b)
 
@@ -300,7 +306,7 @@ class VarianceScalingInit(LayerRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.scale > 0:
+        if self.scale <= 0:
             raise InitConfigError(f"scale must be positive, it is {self.scale}")
 
 
@@ -331,12 +337,15 @@ def names_of(module_class: type) -> set[str]:
 
 
 def _check_bounds(a: float, b: float) -> None:
-    if not a <= b:
+    if a > b:
         raise InitConfigError(f"the lower bound a={a} lies above the upper bound b={b}")
 
 
 def _check(name: str, value: object, hint: Any) -> None:
-    """Raise InitArgumentError unless the value has the annotated type. A whole number is a float; a bool is not."""
+    """Raise InitArgumentError unless the value has the annotated type.
+
+    A whole number is a float; a bool is not, nor is NaN or what float32 cannot hold.
+    """
     options = (
         typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is Union else (hint,)
     )
@@ -351,7 +360,7 @@ def _is_a(value: object, kind: Any) -> bool:
     if typing.get_origin(kind) is list:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
     return isinstance(value, kind)
 
 
@@ -360,4 +369,4 @@ def _spell(kind: Any) -> str:
         return " or ".join(repr(choice) for choice in typing.get_args(kind))
     if typing.get_origin(kind) is list:
         return "a list of strings"
-    return {float: "a number", str: "a string", bool: "True or False", type(None): "None"}.get(kind, str(kind))
+    return {float: "a finite number", str: "a string", bool: "True or False", type(None): "None"}.get(kind, str(kind))

@@ -103,6 +103,29 @@ def test_a_childs_own_init_weights_runs_last_and_is_named() -> None:
     )
 
 
+class Zeros(nn.Module):
+    """The manual's ToyConv, whose fresh memory may hold what it is filled with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.custom_weight = nn.Parameter(torch.ones(1, 1, 1, 1))
+        self.custom_bias = nn.Parameter(torch.zeros(1))
+        self.other = nn.Parameter(torch.zeros(1))
+
+    def init_weights(self) -> None:
+        with torch.no_grad():
+            self.custom_weight = self.custom_weight.fill_(1)  # type: ignore[assignment]
+            self.custom_bias = self.custom_bias.fill_(0)  # type: ignore[assignment]
+
+
+def test_a_child_may_write_what_was_there() -> None:
+    """Zeros over zeros were put down as not set; what it does not write to stays unset."""
+    log = initialize(nn.Sequential(Zeros()), [])
+    assert log["0.custom_weight"].rule == "Initialized by user-defined `init_weights` in Zeros"
+    assert log["0.custom_bias"].rule == "Initialized by user-defined `init_weights` in Zeros"
+    assert log.unset == ("0.other",)
+
+
 def test_a_child_that_says_it_is_initialised_is_left_alone() -> None:
     """`is_init`, as MMEngine's modules have it."""
     child = Own()
@@ -159,8 +182,12 @@ def test_nothing_to_do_is_said() -> None:
         ({"type": "Constant"}, InitArgumentError, "ConstantInit needs the argument 'val'"),
         ({"type": "Pretrained"}, InitArgumentError, "PretrainedInit needs the argument 'checkpoint'"),
         ({"type": "Pretrained", "checkpoint": "x", "layer": "Conv2d"}, InitArgumentError, "no argument 'layer'"),
-        ({"type": "Kaiming", "a": "0"}, InitArgumentError, r"a must be a number, not '0' \(str\)"),
-        ({"type": "Kaiming", "bias": True}, InitArgumentError, r"bias must be a number, not True \(bool\)"),
+        ({"type": "Kaiming", "a": "0"}, InitArgumentError, r"a must be a finite number, not '0' \(str\)"),
+        ({"type": "Kaiming", "bias": True}, InitArgumentError, r"bias must be a finite number, not True \(bool\)"),
+        ({"type": "Constant", "val": math.nan}, InitArgumentError, r"val must be a finite number, not nan \(float\)"),
+        ({"type": "Normal", "std": math.inf}, InitArgumentError, "std must be a finite number"),
+        ({"type": "Uniform", "b": 10**400}, InitArgumentError, "b must be a finite number"),
+        ({"type": "Xavier", "gain": -1}, InitConfigError, "gain must not be negative, it is -1"),
         ({"type": "Kaiming", "bias_prob": 1}, InitConfigError, "bias_prob must lie between 0 and 1, not 1"),
         (
             {"type": "Kaiming", "mode": "fan_avg"},

@@ -9,7 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmark.initializers import INITIALIZERS, InitCfg, InitConfigError, initialize, region_from_init_cfg
+from benchmark.initializers import (
+    INITIALIZERS,
+    InitCfg,
+    InitConfigError,
+    initialize,
+    parse_init_cfg,
+    region_from_init_cfg,
+)
 from benchmark.models import ARCHITECTURES, build_model, init_config
 from benchmark.recipes import load_region
 
@@ -105,3 +112,40 @@ def test_every_architecture_runs_an_exported_config() -> None:
     """A config without overrides suits all networks."""
     for arch in ARCHITECTURES:
         assert all(value.isfinite().all() for value in by_region(DETECTOR, arch).values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"type": "Kaiming", "layer": ["Conv2d"], "bias": -1, "override": null}]',
+        "[{'type': 'Kaiming', 'layer': ['Conv2d'], 'bias': -1, 'override': None}]",
+        "[dict(type='Kaiming', layer=['Conv2d'], bias=-1, override=None)]",
+        "init_cfg = [\n    dict(type='Kaiming', layer=('Conv2d',), bias=-1, override=None),  # as in a config\n],\n",
+    ],
+)
+def test_a_config_is_read_in_every_form(text: str) -> None:
+    """JSON, a Python literal, calls of dict, and the line as it stands in a list of arguments."""
+    assert parse_init_cfg(text) == [{"type": "Kaiming", "layer": ["Conv2d"], "bias": -1, "override": None}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "one expression is expected"),
+        ("import os", "one expression is expected"),
+        ("a = {}\nb = {}", "one expression is expected"),
+        ("[dict(type='Kaiming',\n      a=f())]", r"line 2: 'f\(\)' would have to be run"),
+        ("dict([('type', 'Kaiming')])", "would have to be run"),
+        ("dict(**base)", "would have to be run"),
+        ("{**base, 'type': 'Kaiming'}", "would have to be run"),
+        ("{['a']: 1}", "would have to be run"),
+        ("[1, 2", "neither JSON nor Python"),
+        ("\0", "neither JSON nor Python"),
+        ("(" * 5000, "neither JSON nor Python"),
+        ("[" * 100_000, "neither JSON nor Python"),
+    ],
+)
+def test_what_is_no_config_is_refused_with_the_line(text: str, message: str) -> None:
+    """Nothing in the file is ever run."""
+    with pytest.raises(InitConfigError, match=message):
+        parse_init_cfg(text)

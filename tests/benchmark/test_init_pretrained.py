@@ -122,6 +122,7 @@ def test_unreadable_checkpoints_are_one_kind_of_error(tmp_path: Path) -> None:
         ("list.pth", "cpu", "holds no state dict .* but a list"),
         ("empty.pth", "cpu", "holds no state dict"),
         ("good.pth", "abacus", "map_location 'abacus'"),
+        ("good.pth", "meta", "with map_location 'meta' it has no values"),
     ):
         cfg = {"type": "Pretrained", "checkpoint": str(tmp_path / checkpoint), "map_location": device}
         with pytest.raises(CheckpointError, match=message):
@@ -165,3 +166,31 @@ def test_a_url_is_fetched_once(tmp_path: Path, donor: dict[str, Tensor], server:
     with pytest.raises(CheckpointError, match=r"cannot fetch http.*404"):
         initialize(network(), {"type": "Pretrained", "checkpoint": f"{url}/no.pth"})
     assert len(list((tmp_path / "cache/initsearch/checkpoints").iterdir())) == 1
+
+
+def test_a_url_with_prefix_and_map_location(
+    tmp_path: Path, donor: dict[str, Tensor], server: tuple[str, list[str]]
+) -> None:
+    """A part of a checkpoint behind a URL, as safetensors; the query is no part of the file's name."""
+    url, _ = server
+    save_file({f"backbone.{key}": value for key, value in donor.items()}, tmp_path / "it.safetensors")
+    model = network()
+    checkpoint = f"{url}/it.safetensors?download=true"
+    log = initialize(
+        model, {"type": "Pretrained", "checkpoint": checkpoint, "prefix": "backbone", "map_location": "cpu"}
+    )
+    assert_loaded(model, donor)
+    assert log["0.weight"].rule == f"PretrainedInit: load from {checkpoint}"
+
+
+def test_an_error_page_is_not_kept(tmp_path: Path, donor: dict[str, Tensor], server: tuple[str, list[str]]) -> None:
+    """A page that came with status 200 in the place of the file was read from the cache ever after."""
+    url, _ = server
+    cfg = {"type": "Pretrained", "checkpoint": f"{url}/it.pth"}
+    (tmp_path / "it.pth").write_text("<html>please log in</html>")
+    with pytest.raises(CheckpointError, match=r"it\.pth is not a plain torch checkpoint"):
+        initialize(network(), cfg)
+    torch.save(donor, tmp_path / "it.pth")
+    model = network()
+    initialize(model, cfg)
+    assert_loaded(model, donor)
