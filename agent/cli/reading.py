@@ -190,6 +190,12 @@ def export(
 def replay(
     source: Annotated[str, typer.Argument(help="A recorded conversation (JSON), a run directory, or latest.")],
     runs: RunsOption = Path("runs"),
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Train again: a run's tests, or a conversation's strategies.")
+    ] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="Where --execute trains a conversation's strategies: pocket, smoke … (auto).")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Apply every recorded call again and compare our replies with the recorded ones.
@@ -198,10 +204,12 @@ def replay(
     Examples:
       agent replay latest
       agent replay conversation.json --json
+      agent replay latest --execute
+      agent replay conversation.json --execute --profile pocket
     """
     from agent.commands.transcripts import run_replay
 
-    raise typer.Exit(run_replay(source, runs, as_json=as_json))
+    raise typer.Exit(run_replay(source, runs, as_json=as_json, execute=execute, profile=profile))
 
 
 @app.command()
