@@ -196,9 +196,13 @@ def replay(
     profile: Annotated[
         str | None, typer.Option(help="Where --execute trains a conversation's strategies: pocket, smoke … (auto).")
     ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="On a terminal too: print it, do not step through.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Apply every recorded call again and compare our replies with the recorded ones.
+
+    On a terminal, and with the extra `viewer` installed, step through it: n next, p previous, g jump, r reasoning,
+    d diff, q quit.
 
     \b
     Examples:
@@ -209,7 +213,7 @@ def replay(
     """
     from agent.commands.transcripts import run_replay
 
-    raise typer.Exit(run_replay(source, runs, as_json=as_json, execute=execute, profile=profile))
+    raise typer.Exit(run_replay(source, runs, as_json=as_json, execute=execute, profile=profile, plain=plain))
 
 
 @app.command()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,19 +18,44 @@ from agent.run import RunDirectory
 from agent.transcripts import printing
 
 
-def run_replay(source: str, runs: Path, *, as_json: bool, execute: bool = False, profile: str | None = None) -> int:
-    """Replay; 0, or 3 when anything differs. With `execute`, tests are trained again. Raises UsageError."""
+def run_replay(
+    source: str, runs: Path, *, as_json: bool, execute: bool = False, profile: str | None = None, plain: bool = True
+) -> int:
+    """Replay; 0, or 3 when anything differs. With `execute`, tests are trained again. Raises UsageError.
+
+    Not `plain`: step through it, if this is a terminal and Textual is installed.
+    """
     path = _find(source, runs)
     if execute:
         return _execute(path, profile, as_json=as_json)
     if profile is not None:
         raise UsageError("--profile says what --execute trains on; without it nothing is trained")
+    if not (plain or as_json) and _on_terminal():
+        if importlib.util.find_spec("textual") is not None:
+            return _step_through(path)
+        print("to step through it: pip install 'initsearch[viewer]'", file=sys.stderr)
     return printing.run_replay(path, as_json=as_json, out=sys.stdout)
 
 
 def run_audit(source: str, runs: Path, *, as_json: bool) -> int:
     """Audit; 0, or 3 when something hidden showed. Raises UsageError."""
     return transcripts.run_audit(_find(source, runs), as_json=as_json, out=sys.stdout)
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _step_through(path: Path) -> int:
+    from agent.transcripts.viewer import ReplayViewer, pages
+
+    replay = transcripts.replay(path)
+    verdicts = list(replay)
+    if verdicts:
+        ReplayViewer(str(path), pages(replay.transcript, verdicts)).run()
+    reasons = Counter(one.reason or "" for one in verdicts if one.verdict == "unverifiable")
+    printing.print_summary(replay, reasons, path, sys.stdout)
+    return printing.EXIT_FOUND if replay.counts["differs"] else printing.EXIT_OK
 
 
 def _execute(path: Path, profile: str | None, *, as_json: bool) -> int:

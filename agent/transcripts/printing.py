@@ -56,7 +56,7 @@ def print_replay(run: Replay, path: Path, *, as_json: bool, out: TextIO, execute
     else:
         if executed is not None:
             out.write("\n" + safe("\n".join(executed.in_words())) + "\n")
-        _print_summary(run, reasons, path, out)
+        print_summary(run, reasons, path, out)
     return EXIT_FOUND if run.counts["differs"] else EXIT_OK
 
 
@@ -112,7 +112,8 @@ def _accuracy(value: Any) -> str:
     return "failed" if value is None else f"{value:.2f} %"
 
 
-def _print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -> None:
+def print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -> None:
+    """How many calls agree, and why others cannot be verified."""
     counts = run.counts
     agree = counts["exact"] + counts["prefix"]
     verifiable = agree + counts["differs"]
