@@ -123,8 +123,11 @@ class Search:
             "reason": self.reason,
         }
 
-    def execute(self, progress: Progress) -> SearchOutcome:
-        """Run to the end. On a signal or a failure the run directory says so and can be resumed."""
+    def execute(self, progress: Progress, *, page: bool = True) -> SearchOutcome:
+        """Run to the end. On a signal or a failure the run directory says so and can be resumed.
+
+        `page`: write report.html at the end, which measures the networks and takes its time.
+        """
         with self.run.held():
             self._save(status="running", created=time.time())
             try:
@@ -138,7 +141,8 @@ class Search:
                     )
                     outcome = self._execute(stack, log, laboratory, progress)
                     laboratory.stop_evaluating()
-                    self._report(progress, laboratory.isolation)
+                    if page:
+                        self._report(progress, laboratory.isolation)
                     return outcome
             except (Interrupted, KeyboardInterrupt):
                 self._save(status="interrupted")

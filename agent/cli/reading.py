@@ -105,24 +105,64 @@ def review(
 @app.command()
 def compare(
     names: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN...", help="Two to six runs; the first is the measure.")
-    ],
+        list[str] | None, typer.Argument(metavar="RUN RUN...", help="Two to six runs; the first is the measure.")
+    ] = None,
     runs: RunsOption = Path("runs"),
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page (default RUNS/comparison.html).")
     ] = None,
+    proposers: Annotated[
+        str | None, typer.Option(help="Instead of runs: proposers, separated by commas, that search on equal terms.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Searches of each proposer, each from other seeds.")] = 3,
+    fresh: Annotated[
+        int, typer.Option(help="Measure winners and baseline again on so many seeds that no search used.")
+    ] = 0,
+    budget: Annotated[int | None, typer.Option(help="Tests of each search (default 3).")] = None,
+    profile: Annotated[str | None, typer.Option(help="paper, pocket, smoke or auto (default auto).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")] = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed of the first repeat (default 0).")] = None,
+    workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto).")] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Where the full data sets are.")] = None,
+    model: Annotated[str | None, typer.Option(help="Language model, for llm and hybrid.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Its server.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any other setting of a search.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare runs: differences over shared seeds with intervals, and a page with overlaid learning curves.
+
+    With --proposers: run the same search by each of them, several times, and compare what they gain.
 
     \b
     Examples:
       agent compare latest 20260101-120000
       agent compare A B C -o comparison.html
-    """
-    from agent.commands.compare import run_compare
+      agent compare --proposers random,optuna --repeats 12 --fresh 10 --runs contest
 
-    raise typer.Exit(run_compare(names, runs, output, as_json=as_json))
+    A contest that was stopped goes on when the same command is given again.
+    """
+    if proposers is None:
+        from agent.commands.compare import run_compare
+
+        raise typer.Exit(run_compare(names or [], runs, output, as_json=as_json))
+    from agent.commands.contest import run_contest
+    from agent.errors import UsageError
+
+    if names or output:
+        raise UsageError("--proposers runs searches of its own: give neither runs nor --output with it")
+    flags = {
+        "runs": runs,
+        "budget": budget,
+        "profile": profile,
+        "seeds": seeds,
+        "seed": seed,
+        "workers": workers,
+        "data_root": data_root,
+        "model": model,
+        "base_url": base_url,
+    }
+    code = run_contest(flags, proposers=proposers, repeats=repeats, fresh=fresh, toml=config, as_json=as_json)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -150,18 +190,30 @@ def export(
 def replay(
     source: Annotated[str, typer.Argument(help="A recorded conversation (JSON), a run directory, or latest.")],
     runs: RunsOption = Path("runs"),
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Train again: a run's tests, or a conversation's strategies.")
+    ] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="Where --execute trains a conversation's strategies: pocket, smoke … (auto).")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="On a terminal too: print it, do not step through.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Apply every recorded call again and compare our replies with the recorded ones.
+
+    On a terminal, and with the extra `viewer` installed, step through it: n next, p previous, g jump, r reasoning,
+    d diff, q quit.
 
     \b
     Examples:
       agent replay latest
       agent replay conversation.json --json
+      agent replay latest --execute
+      agent replay conversation.json --execute --profile pocket
     """
     from agent.commands.transcripts import run_replay
 
-    raise typer.Exit(run_replay(source, runs, as_json=as_json))
+    raise typer.Exit(run_replay(source, runs, as_json=as_json, execute=execute, profile=profile, plain=plain))
 
 
 @app.command()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from agent.errors import UsageError
 from agent.protocol import ToolCall
-from agent.transcripts import CallVerdict, TranscriptError, load_transcript, replay
+from agent.transcripts import TranscriptError, load_transcript, replay
 from agent.transcripts.budget import submission
 
 _FUNCTION = "def initialize_weights("
@@ -37,7 +38,7 @@ def calls_of(path: str) -> list[ToolCall]:
         elif verdict.call.tool == "test":
             calls.append(ToolCall("test"))
         else:
-            region = _region(verdict)
+            region = function_region(verdict.regions)
             if region is not None and region != current:
                 calls.append(ToolCall("rewrite", {"content": region}))
                 current = region
@@ -46,6 +47,6 @@ def calls_of(path: str) -> list[ToolCall]:
     return calls
 
 
-def _region(verdict: CallVerdict) -> str | None:
-    """The editable text after the call that holds the function, if there is one."""
-    return next((region for region in verdict.regions if _FUNCTION in region), None)
+def function_region(regions: Iterable[str]) -> str | None:
+    """The editable text that holds the function, if there is one."""
+    return next((region for region in regions if _FUNCTION in region), None)

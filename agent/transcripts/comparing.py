@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from agent.transcripts.evidence import STAND_IN, Unseen, was_listed
 from agent.transcripts.model import Call
@@ -22,6 +23,8 @@ class Comparison:
     verdict: Verdict
     reason: str | None
     replayed: str
+    executed: Mapping[str, Any] | None = None
+    """What training again gave, where it was asked for."""
 
 
 def compare(call: Call, ours: str, unseen: Unseen) -> Comparison:
@@ -35,7 +38,7 @@ def compare(call: Call, ours: str, unseen: Unseen) -> Comparison:
     filled, found = _fill(ours, call)
     agrees = filled.startswith(call.recorded) if call.recorded_cut else filled == call.recorded
     if not agrees:
-        return Comparison("differs", _difference(call.recorded, filled, call.recorded_cut), readable(filled))
+        return Comparison("differs", difference(call.recorded, filled, cut=call.recorded_cut), readable(filled))
     unseen.learnt.update(found)
     if not all(map(was_listed, found)):
         return Comparison("unverifiable", UNSEEN_LINES, readable(filled))
@@ -61,7 +64,8 @@ def _fill(ours: str, call: Call) -> tuple[str, dict[str, str]]:
     return "\n".join(filled), found
 
 
-def _difference(recorded: str, ours: str, cut: bool) -> str:
+def difference(recorded: str, ours: str, *, cut: bool = False) -> str:
+    """Where two unequal replies part, in words."""
     theirs, mine = recorded.split("\n"), ours.split("\n")
     for number, (one, other) in enumerate(zip(theirs, mine, strict=False), start=1):
         last = cut and number == len(theirs)

@@ -5,14 +5,29 @@ from __future__ import annotations
 import difflib
 import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, Protocol, TextIO
 
 from agent.transcripts.audit import Audit, audit
 from agent.transcripts.loading import load_transcript
 from agent.transcripts.replay import CallVerdict, Replay, replay
 
 EXIT_OK, EXIT_FOUND = 0, 3
+
+
+class Executed(Protocol):
+    """What training a conversation's strategies again came to."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For the last object."""
+        ...
+
+    def in_words(self) -> list[str]:
+        """For people."""
+        ...
+
+
 _DIFF_LINES = 24
 _EXCERPT = 240
 
@@ -22,19 +37,26 @@ def run_replay(path: Path, *, as_json: bool, out: TextIO) -> int:
 
     Raises TranscriptError (a usage error, exit code 2) before anything is printed when it can't be read.
     """
-    run = replay(load_transcript(path))
+    return print_replay(replay(load_transcript(path)), path, as_json=as_json, out=out)
+
+
+def print_replay(run: Replay, path: Path, *, as_json: bool, out: TextIO, executed: Executed | None = None) -> int:
+    """Print a replay while it is made. `executed` is asked at the end for what training again came to."""
     reasons: Counter[str] = Counter()
     for verdict in run:
         if as_json:
             _json_line(verdict.as_event(), out)
         else:
             _print_call(verdict, out)
+        out.flush()
         if verdict.verdict == "unverifiable":
             reasons[verdict.reason or ""] += 1
     if as_json:
-        _json_line(run.as_event(), out)
+        _json_line({**run.as_event(), **({} if executed is None else {"executed": executed.as_json()})}, out)
     else:
-        _print_summary(run, reasons, path, out)
+        if executed is not None:
+            out.write("\n" + safe("\n".join(executed.in_words())) + "\n")
+        print_summary(run, reasons, path, out)
     return EXIT_FOUND if run.counts["differs"] else EXIT_OK
 
 
@@ -60,6 +82,8 @@ def _print_call(verdict: CallVerdict, out: TextIO) -> None:
     reason = f"  ({verdict.reason})" if verdict.reason else ""
     where = f"segment {verdict.segment}, step {verdict.call.step}"
     out.write(safe(f"{where:<22} {verdict.call.tool:<8} {verdict.verdict}{reason}\n"))
+    if verdict.executed is not None:
+        out.write(safe(_trained(verdict.executed)))
     if verdict.verdict != "differs":
         return
     recorded, replayed = (verdict.call.recorded or "").split("\n"), verdict.replayed.split("\n")
@@ -72,7 +96,24 @@ def _print_call(verdict: CallVerdict, out: TextIO) -> None:
         out.write(f"    … {len(lines) - _DIFF_LINES} more lines; --json has all\n")
 
 
-def _print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -> None:
+def _trained(executed: Mapping[str, Any]) -> str:
+    """What training again gave for one call, a line for each task."""
+    lines = [f"    {executed['strategy']}"] if "strategy" in executed else []
+    if executed.get("refused"):
+        lines.append(f"    not trained: {executed['refused']}")
+    for task, seeds in (executed.get("accuracies") or {}).items():
+        lines.append(f"    {task}: {', '.join(f'seed {seed} {_accuracy(value)}' for seed, value in seeds.items())}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _accuracy(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"recorded {_accuracy(value['recorded'])}, now {_accuracy(value['executed'])}"
+    return "failed" if value is None else f"{value:.2f} %"
+
+
+def print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -> None:
+    """How many calls agree, and why others cannot be verified."""
     counts = run.counts
     agree = counts["exact"] + counts["prefix"]
     verifiable = agree + counts["differs"]

@@ -7,9 +7,10 @@ the record kept only a part, the workspace is taken from the next snapshot or vi
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from agent.transcripts.budget import first_line, is_budget_line, open_book
 from agent.transcripts.comparing import VERDICTS, Comparison, Verdict, compare
@@ -39,6 +40,8 @@ class CallVerdict:
     replayed: str
     regions: tuple[str, ...] = ()
     """The text of every editable range after the call, as far as it is known."""
+    executed: Mapping[str, Any] | None = None
+    """What training again gave, where it was asked for."""
 
     def as_event(self) -> dict[str, object]:
         """The JSON object of the contract; segments count from 0, a reply that was not kept is ""."""
@@ -51,7 +54,20 @@ class CallVerdict:
             "reason": self.reason,
             "recorded": self.call.recorded or "",
             "replayed": self.replayed,
+            **({} if self.executed is None else {"executed": self.executed}),
         }
+
+
+class Machine(Protocol):
+    """Applies the calls of one segment."""
+
+    def judge(self, call: Call) -> Comparison:
+        """Apply one call and compare the replies."""
+        ...
+
+    def regions(self) -> tuple[str, ...]:
+        """The text of every editable range as it is now."""
+        ...
 
 
 @dataclass
@@ -60,15 +76,19 @@ class Replay:
 
     transcript: Transcript
     counts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
+    open_machine: Callable[[Segment, Transcript], Machine] | None = None
+    """Who applies the calls of a segment; by default the editing machine alone, which trains nothing."""
 
     def __iter__(self) -> Iterator[CallVerdict]:
         self.counts = dict.fromkeys(VERDICTS, 0)
         for index, segment in enumerate(self.transcript.segments):
-            machine = _SegmentReplay(segment, self.transcript)
+            machine = (self.open_machine or SegmentReplay)(segment, self.transcript)
             for call in segment.calls:
                 result = machine.judge(call)
                 self.counts[result.verdict] += 1
-                yield CallVerdict(index, call, result.verdict, result.reason, result.replayed, machine.regions())
+                yield CallVerdict(
+                    index, call, result.verdict, result.reason, result.replayed, machine.regions(), result.executed
+                )
 
     def as_event(self) -> dict[str, object]:
         """The last JSON object of the contract."""
@@ -80,8 +100,8 @@ def replay(source: Path | str | Transcript) -> Replay:
     return Replay(source if isinstance(source, Transcript) else load_transcript(source))
 
 
-class _SegmentReplay:
-    """One segment's workspace and counters."""
+class SegmentReplay:
+    """One segment's workspace and counters. Trains nothing."""
 
     def __init__(self, segment: Segment, transcript: Transcript) -> None:
         self._snapshots = transcript.snapshots
