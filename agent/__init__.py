@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.progress import Progress
-    from agent.search import SearchOutcome
+    from agent.search_run import SearchOutcome
 
 __all__ = ["load_run", "search"]
 
@@ -29,7 +29,7 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
     """
     from agent.config import load_config
     from agent.progress import Progress
-    from agent.search import Search
+    from agent.search_run import Search
 
     return Search.create(load_config(settings)).execute(progress or Progress())
 

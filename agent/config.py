@@ -30,6 +30,8 @@ class SearchConfig(BaseModel):
     """Training runs per task and candidate; the seeds are seed, seed + 1, …"""
     baseline_seeds: int | None = Field(default=None, ge=1, le=50)
     """Training runs per visible task of the baseline, on which every candidate leans; None: as many as `seeds`."""
+    screen: float = Field(default=0.0, ge=0, le=10)
+    """What may be spent before each test on looking at further candidates, as a share of a test's cost; 0: nothing."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: Literal["auto"] | int = "auto"
     """Evaluations that run side by side."""

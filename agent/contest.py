@@ -27,7 +27,7 @@ from agent.progress import Progress
 from agent.proposers import check_proposer
 from agent.protocol import Accuracies
 from agent.run import RunDirectory, list_runs
-from agent.search import Search
+from agent.search_run import Search
 from agent.tools import accuracies_of
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile

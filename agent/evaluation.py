@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.results import EpochMetrics, EvaluationResult, region_sha256, result_key
 from benchmark.tasks import Task
-from sandbox.isolate import Isolation
+from sandbox.isolate import Initialised, Isolation
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -46,23 +49,14 @@ class EvaluationCall:
 
         from benchmark.data import hold_out, load_dataset
         from benchmark.hardware import threads
-        from benchmark.models import build_model
         from benchmark.train import train
-        from benchmark.weights import load_initial_weights
 
         torch.set_num_threads(threads())
         dataset = load_dataset(self.task.dataset, data_root=self.data_root)
         dataset = hold_out(dataset, self.task.recipe.held_out)
-        model = build_model(self.task.arch, dataset.num_classes)
-        with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
-            weights = Path(folder) / "weights.safetensors"
-            initialised = _isolation(self.isolation).initialise(
-                self.region, self.task.arch, dataset.num_classes, self.seed, weights
-            )
-            if not initialised.ok:
-                return CandidateFailure(initialised.kind or "isolation", initialised.message)
-            # What isolation accepted and wrote itself must load: anything else is our own fault and raises.
-            load_initial_weights(weights, model)
+        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, self.isolation)
+        if not initialised.ok:
+            return CandidateFailure(initialised.kind or "isolation", initialised.message)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         outcome = train(
             model,
@@ -101,6 +95,51 @@ class EvaluationCall:
             threads=threads(),
             versions={"torch": torch.__version__},
         )
+
+
+@dataclass(frozen=True)
+class SignalCall:
+    """What will keep `region` from learning `task`, seen at step 0 on training pictures: sentences, none if nothing."""
+
+    region: str
+    task: Task
+    seed: int
+    isolation: str
+    data_root: Path | None = None
+
+    def __call__(self, report: Callable[[Any], None]) -> tuple[str, ...]:
+        """Initialise in isolation, send one batch forwards and backwards."""
+        import torch
+
+        from benchmark.augment import Normalizer
+        from benchmark.data import load_dataset
+        from benchmark.hardware import threads
+        from benchmark.signal_stats import signal_statistics
+
+        torch.set_num_threads(threads())
+        dataset = load_dataset(self.task.dataset, data_root=self.data_root)
+        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, self.isolation)
+        if not initialised.ok:
+            return (f"{initialised.kind}: {initialised.message}",)
+        count = self.task.recipe.batch_size
+        normalize = Normalizer(dataset.mean, dataset.std, torch.device("cpu"))
+        images = normalize(dataset.train_images[:count].contiguous())
+        return signal_statistics(model, images, dataset.train_labels[:count]).faults
+
+
+def _initialised(region: str, arch: str, classes: int, seed: int, isolation: str) -> tuple[nn.Module, Initialised]:
+    """A network of ours with the weights that the region made in isolation, and how that went."""
+    from benchmark.models import build_model
+    from benchmark.weights import load_initial_weights
+
+    model = build_model(arch, classes)
+    with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
+        weights = Path(folder) / "weights.safetensors"
+        initialised = _isolation(isolation).initialise(region, arch, classes, seed, weights)
+        if initialised.ok:
+            # What isolation accepted and wrote itself must load: anything else is our own fault and raises.
+            load_initial_weights(weights, model)
+    return model, initialised
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.evaluation import CandidateFailure, EvaluationCall
+from agent.evaluation import CandidateFailure, EvaluationCall, SignalCall
 from agent.events import Evaluated
 from agent.progress import Progress
 from benchmark.executor import Executor, InfrastructureError
@@ -120,6 +120,15 @@ class Evaluator:
             raise
         self._book(time.monotonic() - started, [known[i] for i in known if i not in from_store])
         return outcomes
+
+    def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
+        """(task, sentence) for all that will keep `region` from learning, seen at step 0; see `SignalCall`."""
+        settings = self.settings
+        futures = [
+            (task.name, self._executor.submit(SignalCall(region, task, seed, settings.isolation, settings.data_root)))
+            for task in tasks
+        ]
+        return [(name, fault) for name, future in futures for fault in future.result()]
 
     def _call(self, region: str, task: Task, seed: int) -> EvaluationCall:
         settings = self.settings

@@ -102,6 +102,22 @@ class TestFinished(_Event):
     accuracies: dict[str, dict[int, float | None]]
 
 
+class Screened(_Event):
+    """A candidate was looked at between tests. `loss` (held out, nats) is None when it was rejected."""
+
+    kind: Literal["screened"] = "screened"
+    round: int
+    region_sha256: str
+    kept: bool
+    """The best of its round."""
+    rejected: str | None
+    rung: int
+    """How long its longest look was: an index into the profile's fidelities."""
+    loss: float | None
+    cost: float
+    """In tests: what the round spent, on the line of its first candidate."""
+
+
 class Submitted(_Event):
     """Test `number` is final. Nothing hidden has been computed before this event."""
 
@@ -127,7 +143,17 @@ class Ended(_Event):
 
 
 Event = Annotated[
-    Launch | Evaluated | Proposal | ToolCalled | ToolReplied | TestStarted | TestFinished | Submitted | Halted | Ended,
+    Launch
+    | Evaluated
+    | Proposal
+    | ToolCalled
+    | ToolReplied
+    | TestStarted
+    | TestFinished
+    | Screened
+    | Submitted
+    | Halted
+    | Ended,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)

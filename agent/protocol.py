@@ -13,7 +13,7 @@ Accuracies = Mapping[str, Mapping[int, float | None]]
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One call of a tool: edit, undo, view, rewrite, test or submit."""
+    """One call of a tool: edit, undo, view, rewrite, screen, test or submit."""
 
     tool: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -45,6 +45,24 @@ class TestOutcome:
 
 
 @dataclass(frozen=True)
+class Look:
+    """What screening found out about one candidate."""
+
+    region: str
+    rejected: str | None = None
+    """Why it is not worth a training; None when it is."""
+    loss: float | None = None
+    """Cross-entropy on held-out training pictures after its longest look, nats, mean over the visible tasks."""
+    rung: int = 0
+    """How long that look was: an index into the profile's fidelities."""
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Smaller is better: who got further, then who has the lower loss."""
+        return -self.rung, float("inf") if self.loss is None else self.loss
+
+
+@dataclass(frozen=True)
 class Observation:
     """A tool's answer: text for whoever reads, and the same as data for whoever computes."""
 
@@ -54,6 +72,10 @@ class Observation:
     """What kind of refusal it was, such as `syntax` or `budget`; None when `ok`."""
     test: TestOutcome | None = None
     submitted: int | None = None
+    looks: tuple[Look, ...] = ()
+    """What `screen` saw, in the order of the candidates."""
+    best_look: int | None = None
+    """The index of the best of them; None when all were rejected."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +91,8 @@ class Situation:
     baseline: Accuracies
     best: int | None
     """The test with the best shrunk gain so far, which is the one to submit; None when none succeeded."""
+    looks_left: int = 0
+    """New candidates that `screen` may now be given; 0 when screening is off or its share is spent."""
 
 
 class Proposer(Protocol):

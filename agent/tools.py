@@ -1,4 +1,4 @@
-"""The tools a proposer has: edit, undo, view, rewrite, test, submit. Each call is written down before and after."""
+"""The tools a proposer has: edit, undo, view, rewrite, screen, test, submit; each call is written down twice."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from agent.check import check
 from agent.evaluator import Candidate, Evaluator, Outcomes
 from agent.events import EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
+from agent.screening import Round, Screen
 from agent.summary import choose
 from benchmark.data import NUM_CLASSES
 from benchmark.report_lines import task_report
@@ -35,6 +36,7 @@ class Toolbox:
         baseline: Accuracies,
         keep: ResultStore,
         shared: ResultStore | None,
+        screen: Screen | None = None,
     ) -> None:
         self.workspace = workspace
         self._evaluator = evaluator
@@ -44,6 +46,7 @@ class Toolbox:
         self._seeds = seeds
         self._keep = keep
         self._shared = shared
+        self._screen = screen
         self.budget = budget
         self.baseline = baseline
         self.tests: list[TestOutcome] = []
@@ -61,6 +64,7 @@ class Toolbox:
             tests=tuple(self.tests),
             baseline=self.baseline,
             best=self.best(),
+            looks_left=self._looks_left,
         )
 
     def best(self) -> int | None:
@@ -116,6 +120,8 @@ class Toolbox:
                 reply = self.workspace.view()
             case "rewrite":
                 reply = self.workspace.rewrite(call.arguments.get("content"))
+            case "screen":
+                return self._look(call.arguments.get("candidates"))
             case "test":
                 return self._test()
             case "submit":
@@ -123,6 +129,30 @@ class Toolbox:
             case unknown:
                 return _refused("unknown_tool", f"ERROR: Unknown tool '{unknown}'")
         return Observation(reply.text, reply.ok, reply.kind)
+
+    @property
+    def _looks_left(self) -> int:
+        """None are left when no test is: there would be nothing to choose a candidate for."""
+        if self._screen is None or len(self.tests) >= self.budget:
+            return 0
+        return self._screen.affordable(len(self.tests))
+
+    def _look(self, candidates: Any) -> Observation:
+        """Screen the candidates, or the present region when none are given."""
+        if self._screen is None:
+            return _refused("screening_off", "ERROR: Screening is off in this search; call test().")
+        regions = [self.workspace.region] if candidates is None else candidates
+        if not isinstance(regions, list) or not regions or not all(isinstance(region, str) for region in regions):
+            return _refused("arguments", "ERROR: Invalid arguments for 'screen': candidates must be a list of texts")
+        new, left = self._screen.unseen(regions), self._looks_left
+        if new > left:
+            return _refused(
+                "screening_budget",
+                f"ERROR: {new} new candidates cost more than screening may spend now; {left} can be looked at. Test, "
+                "and it may spend more.",
+            )
+        seen = self._screen.run(regions, len(self.tests))
+        return Observation(_looks_report(seen), looks=seen.looks, best_look=seen.best)
 
     def _submit(self, arguments: Mapping[str, Any]) -> Observation:
         number = arguments.get("n")
@@ -197,6 +227,14 @@ class Toolbox:
             ]
             parts.append(task_report(task.name, results, failures))
         return "\n\n".join(parts)
+
+
+def _looks_report(seen: Round) -> str:
+    lines = [f"[Screen] {len(seen.looks)} candidates for {seen.cost:.2f} of a test; loss on held-out pictures, nats:"]
+    for number, look in enumerate(seen.looks, start=1):
+        found = f"rejected: {look.rejected}" if look.loss is None else f"{look.loss:.3f}, look {look.rung + 1}"
+        lines.append(f"candidate {number}: {found}{' (the best)' if number - 1 == seen.best else ''}")
+    return "\n".join(lines)
 
 
 def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | None]]:

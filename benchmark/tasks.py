@@ -49,6 +49,8 @@ class Profile:
     visible: tuple[Task, ...]
     hidden: tuple[Task, ...]
     caveat: str
+    fidelities: tuple[float, ...]
+    """How long looks between tests are, shortest first, in tests: not so short that they rank at random."""
 
     def task(self, name: str) -> Task:
         """The task called `name`; raises KeyError when the profile has none."""
@@ -67,6 +69,7 @@ PROFILES: dict[str, Profile] = {
         visible=(Task("resnet56", "cifar100", _PAPER), Task("vgg16bn", "cifar100", _PAPER)),
         hidden=(Task("mobilenetv2", "fmnist", _PAPER),),
         caveat="The full protocol: 200 epochs, best test accuracy.",
+        fidelities=(1 / 16, 1 / 8),
     ),
     "pocket": Profile(
         name="pocket",
@@ -77,12 +80,14 @@ PROFILES: dict[str, Profile] = {
         hidden=(Task("mobilenetv2", "fmnist_pocket", Recipe(epochs=2, lr=0.02, batch_size=32, train_limit=3000)),),
         caveat="Early learning on small data (clip art, not CIFAR-100; a few epochs, not 200): a gain here is faster "
         "start-up and says nothing about the accuracy after a full training.",
+        fidelities=(1 / 4, 1 / 2),
     ),
     "smoke": Profile(
         name="smoke",
         visible=(Task("resnet20", "tiny", _SMOKE),),
         hidden=(Task("mobilenetv2", "tiny", dataclasses.replace(_SMOKE, epochs=1)),),
         caveat="Seconds of training on a handful of pictures: for tests only, the accuracies mean nothing.",
+        fidelities=(1 / 4, 1 / 2),
     ),
 }
 

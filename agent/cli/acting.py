@@ -29,6 +29,10 @@ def search(
     baseline_seeds: Annotated[
         int | None, typer.Option(help="Training runs per visible task of the baseline (default: as --seeds).")
     ] = None,
+    screen: Annotated[
+        float | None,
+        typer.Option(help="Look at further candidates before each test, for this share of its cost (default 0)."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed (default 0).")] = None,
     workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one a core).")] = None,
     start: Annotated[str | None, typer.Option(help="Recipe or file that the search starts from.")] = None,
@@ -86,6 +90,7 @@ def search(
         "profile": profile,
         "seeds": seeds,
         "baseline_seeds": baseline_seeds,
+        "screen": screen,
         "seed": seed,
         "workers": workers,
         "start": start,

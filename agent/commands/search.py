@@ -16,7 +16,7 @@ from benchmark.data import DataError
 from benchmark.executor import InfrastructureError
 
 if TYPE_CHECKING:
-    from agent.search import Search
+    from agent.search_run import Search
 
 
 _FOR_MODELS = (
@@ -27,7 +27,7 @@ _FOR_MODELS = (
 
 def run_search(flags: Mapping[str, Any], *, toml: Path | None, resume: str | None, as_json: bool) -> int:
     """Search, print what was found, return the exit code."""
-    from agent.search import Search
+    from agent.search_run import Search
 
     given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None and name != "runs"]
     if resume and given:

@@ -15,7 +15,7 @@ from sandbox.workspace import Workspace
 
 def run_submit(run: str, runs: Path, *, require_approval: bool, as_json: bool) -> int:
     """Run the hidden task and end the run. Raises UsageError when it does not wait, Rejected without an approval."""
-    from agent.search import Search
+    from agent.search_run import Search
 
     directory = RunDirectory.find(run, runs)
     recorded = directory.read_summary()

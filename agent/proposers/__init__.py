@@ -70,9 +70,16 @@ def make_proposer(config: SearchConfig, around: Surroundings) -> Proposer:
     _check_words(config, name, argument)
     if name in ("optuna", "random"):
         from agent.proposers.optuna_search import OptunaProposer
+        from agent.proposers.spaces import BuiltIn, space_for
 
         architectures = [task.arch for task in around.profile.visible]
-        return OptunaProposer(name, seed=config.seed, architectures=architectures, log=around.log, journal=around.study)
+        space = space_for(config.start, starting_region(config.start), architectures)
+        as_it_is = config.start is not None and isinstance(space, BuiltIn)
+        if as_it_is:
+            around.say(f"--start {config.start} has no number to scale: it is tested as it is, then known ideas are")
+        return OptunaProposer(
+            name, seed=config.seed, space=space, log=around.log, journal=around.study, test_start=as_it_is
+        )
     if name == "null":
         from agent.proposers.null import NullProposer
 
@@ -138,7 +145,11 @@ def _check_words(config: SearchConfig, name: str, argument: str) -> None:
     elif config.null:
         if config.start is not None:
             raise UsageError(f"--null searches among copies of the baseline, so --start {config.start} contradicts it")
-    elif config.proposer not in ("optuna", "random"):
+    elif config.proposer in ("optuna", "random"):
+        from agent.proposers.spaces import space_for
+
+        space_for(config.start, starting_region(config.start), ())
+    else:
         raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(NAMES))}")
 
 

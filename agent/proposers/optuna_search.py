@@ -1,82 +1,133 @@
-"""Optuna, or chance, as proposer: scales the numbers of the built-in strategy and writes them as readable code."""
+"""Optuna, or chance, as proposer: chooses numbers, writes them as readable code, screens, tests, submits the best."""
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from agent.events import EventLog, Proposal
+from agent.proposers.spaces import Space
 from agent.protocol import Observation, Situation, ToolCall, replace_region
-from agent.strategy import ENQUEUED, describe, distributions, render, suggest
 
 _REFUSALS_IN_A_ROW = 20
+_CARRIED = 2
+"""Candidates that were looked at and not tested stay in the running: the best of them are looked at for nothing."""
+
+
+@dataclass
+class _Point:
+    """A trial and its region. Once `told`, Optuna learns a test's score from a further trial."""
+
+    trial: optuna.Trial
+    region: str
+    told: bool = False
 
 
 class OptunaProposer:
     """Edit, test, tell Optuna, and so on while tests are left; then submit the best.
 
-    The objective is the mean accuracy over the visible tasks, in percent. `random` samples the same space by chance
-    alone and starts without the enqueued points. A candidate that is refused or fails costs its trial, not a test.
+    The objective is the mean accuracy over the visible tasks, in percent. With screening, several points are looked at
+    before each test and the best is tested; Optuna hears of the others as pruned trials with their held-out loss.
+    `random` samples the same space by chance alone and starts without the enqueued points. A candidate that is refused
+    or fails costs its trial, not a test. With `test_start` the region that stands in the workspace is tested first.
     """
 
-    def __init__(self, name: str, *, seed: int, architectures: Sequence[str], log: EventLog, journal: Path) -> None:
+    def __init__(
+        self, name: str, *, seed: int, space: Space, log: EventLog, journal: Path, test_start: bool = False
+    ) -> None:
         self.name = name
         self._log = log
-        self._architectures = architectures
-        self._study = _new_study(name, seed, architectures, journal)
-        self._trial: optuna.Trial | None = None
-        self._edited = False
+        self._space = space
+        self._study = _new_study(name, seed, space, journal)
+        self._point: _Point | None = None
+        self._pool: list[_Point] = []
+        self._chosen = False
+        self._edited = test_start  # the region that the search starts from stands in the workspace already
         self._refused = 0
 
     def ask(self, situation: Situation) -> ToolCall | None:
-        """Edit a new point in, test what was edited, or submit when no test is left."""
+        """Screen new points, edit the best one in, test what was edited, or submit when no test is left."""
         if self._edited:
             return ToolCall("test")
-        if situation.tests_left <= 0 or self._refused >= _REFUSALS_IN_A_ROW:
-            return ToolCall("submit", {"n": situation.best}) if situation.best else None
-        self._trial = self._study.ask()
-        parameters = suggest(self._trial, self._architectures)
-        region = render(parameters)
-        self._log.append(
-            Proposal(
-                proposer=self.name,
-                content={
-                    "trial": self._trial.number,
-                    "strategy": describe(parameters),
-                    "parameters": dataclasses.asdict(parameters),
-                },
-            )
-        )
-        if region == situation.region:
+        if not self._chosen:
+            if situation.tests_left <= 0 or self._refused >= _REFUSALS_IN_A_ROW:
+                return ToolCall("submit", {"n": situation.best}) if situation.best else None
+            if situation.looks_left and situation.looks_left + len(self._pool) > 1:
+                self._pool += [self._new_point() for _ in range(situation.looks_left)]
+                return ToolCall("screen", {"candidates": [point.region for point in self._pool]})
+            self._point = self._new_point()
+        assert self._point is not None
+        self._chosen = False
+        if self._point.region == situation.region:
             self._edited = True
             return ToolCall("test")
-        return replace_region(situation, region)
+        return replace_region(situation, self._point.region)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """Pass a test's score to the study."""
-        if call.tool == "edit" and observation.ok:
+        """Pass what was seen to the study."""
+        if call.tool == "screen":
+            self._looked(observation)
+        elif call.tool == "edit" and observation.ok:
             self._edited = True
+        elif call.tool in ("edit", "test"):
+            self._edited = False
+            if self._point is not None:
+                self._tested(self._point, observation)
+
+    def _new_point(self) -> _Point:
+        trial = self._study.ask(dict(self._space.distributions()))
+        region, described = self._space.point(trial)
+        self._log.append(Proposal(proposer=self.name, content={"trial": trial.number, **described}))
+        return _Point(trial, region)
+
+    def _looked(self, observation: Observation) -> None:
+        """Choose the best look; the others are told as pruned, rejected ones as failed."""
+        if not observation.looks:  # refused: the points are tried one by one
+            self._point, self._chosen = self._pool[0], True
+            self._pool = self._pool[1 : 1 + _CARRIED]
             return
-        if self._trial is None or call.tool not in ("edit", "test"):
+        for index, (point, look) in enumerate(zip(self._pool, observation.looks, strict=True)):
+            if point.told or index == observation.best_look:
+                continue
+            point.told = True
+            if look.loss is None:
+                self._study.tell(point.trial, state=TrialState.FAIL)
+            else:
+                point.trial.report(-look.loss, step=look.rung)
+                self._study.tell(point.trial, state=TrialState.PRUNED)
+        if observation.best_look is None:
+            self._pool, self._refused = [], self._refused + len(observation.looks)
             return
-        self._edited = False
+        self._point, self._chosen = self._pool[observation.best_look], True
+        ranked = sorted(zip(observation.looks, self._pool, strict=True), key=lambda pair: pair[0].rank)
+        others = [point for look, point in ranked if look.rejected is None and point is not self._point]
+        self._pool = others[:_CARRIED]
+
+    def _tested(self, point: _Point, observation: Observation) -> None:
         test = observation.test
         if test is None or test.failed:
-            self._study.tell(self._trial, state=TrialState.FAIL)
             self._refused += test is None
+            if not point.told:
+                self._study.tell(point.trial, state=TrialState.FAIL)
             return
         self._refused = 0
-        self._study.tell(self._trial, test.score)
+        if point.told:
+            known: Mapping[str, Any] = point.trial.params
+            distributions = dict(point.trial.distributions)
+            self._study.add_trial(create_trial(params=dict(known), distributions=distributions, value=test.score))
+        else:
+            self._study.tell(point.trial, test.score)
 
 
-def _new_study(name: str, seed: int, architectures: Sequence[str], journal: Path) -> optuna.Study:
+def _new_study(name: str, seed: int, space: Space, journal: Path) -> optuna.Study:
     """A fresh study in a journal; a resumed run makes its study again from the log, which is the source of truth."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.unlink(missing_ok=True)
@@ -90,7 +141,6 @@ def _new_study(name: str, seed: int, architectures: Sequence[str], journal: Path
         storage = JournalStorage(JournalFileBackend(str(journal)))
         study = optuna.create_study(storage=storage, sampler=sampler, direction="maximize", study_name="initsearch")
     if name == "optuna":
-        searched = distributions(architectures)
-        for parameters in ENQUEUED:
-            study.enqueue_trial({name: value for name, value in parameters.as_dict().items() if name in searched})
+        for point in space.first():
+            study.enqueue_trial(dict(point))
     return study

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent import search
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 
 ROOT = Path(__file__).resolve().parents[2]
 Agent = Callable[..., "subprocess.CompletedProcess[str]"]

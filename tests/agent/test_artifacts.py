@@ -12,7 +12,7 @@ import pytest
 
 from agent.artifacts import mail, stand_alone, write_artifacts
 from agent.run import RunDirectory
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from benchmark.recipes import get_recipe, recipe_names
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from tests.agent.conftest import Agent, agent_command, json_lines
 
 CALLS = [

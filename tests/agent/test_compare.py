@@ -12,7 +12,7 @@ import pytest
 from agent.report.comparing import comparison_page, index_page, members, pairs
 from agent.review import add_review
 from agent.run import RunDirectory
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from tests.agent.conftest import Agent
 from tests.agent.report_samples import HOSTILE, change_log, change_summary, copy_run
 from tests.agent.test_report import Page

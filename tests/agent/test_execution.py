@@ -13,7 +13,7 @@ from agent.errors import UsageError
 from agent.execution import ELSEWHERE, conversation, name_of, own_run
 from agent.progress import Progress
 from agent.proposers.transcript import function_region
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from agent.transcripts import parse_transcript, replay
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import PROFILES

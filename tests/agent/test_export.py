@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import UsageError
 from agent.proposers.transcript import calls_of
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from tests.agent.conftest import Agent, json_lines
 
 RECORDED = (

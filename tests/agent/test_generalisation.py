@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from agent.generalisation import RunGains, as_json, carry_over, of_run, over_runs, runs_as_json
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from benchmark.statistics import Comparison, NoisePrior, StatisticsError, combine, compare, correlate, in_noise_units
 from tests.agent.conftest import Agent, json_lines
 

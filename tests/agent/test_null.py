@@ -12,7 +12,7 @@ import torch
 from agent import load_run
 from agent.null import NOTICE, claims, in_words
 from agent.proposers.null import relabelled
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from benchmark.models import build_model
 from benchmark.statistics import NoisePrior, compare
 from sandbox.region import scaffold

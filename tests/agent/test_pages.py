@@ -13,7 +13,7 @@ import pytest
 from agent.report import write_report
 from agent.report.comparing import comparison_page, index_page, members
 from agent.run import RunDirectory
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from tests.agent.report_samples import HOSTILE, SCRIPTS, change_log, change_summary, copy_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

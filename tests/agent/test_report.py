@@ -11,7 +11,7 @@ import pytest
 
 from agent.report import write_report
 from agent.run import RunDirectory
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from tests.agent.report_samples import (
     HOSTILE,
     SCRIPTS,

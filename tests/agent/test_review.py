@@ -19,7 +19,7 @@ from agent.errors import RunDamaged, UsageError
 from agent.flags import code_flags, weight_flags
 from agent.review import add_review, standing
 from agent.run import RunDirectory
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from tests.agent.conftest import Agent, agent_command, agent_environment
 from tests.agent.report_samples import HOSTILE, change_log, change_summary, copy_run
 

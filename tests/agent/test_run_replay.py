@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from tests.agent.conftest import Agent, json_lines
 
 

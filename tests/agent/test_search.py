@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent import load_run
 from agent.events import Evaluated, Submitted, read_events
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from benchmark.results import region_sha256
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
@@ -27,6 +27,15 @@ def test_search_ends_with_a_submission_and_a_hidden_result(finished: SearchOutco
         assert numbers["gain"] == numbers["submitted"] - numbers["baseline"]
         assert numbers["ci"][0] < numbers["gain"] < numbers["ci"][1]
     assert any("not resolved" in line or "resolved" in line for line in finished.words)
+
+
+def test_the_function_stays_a_function(finished: SearchOutcome) -> None:
+    """`agent.search(…)` worked once; then `agent.search` was the module of that name, "not callable"."""
+    import agent
+
+    assert finished.run.exists()
+    assert agent.search.__name__ == "search"
+    assert callable(agent.search)
 
 
 def test_seconds_add_up(finished: SearchOutcome) -> None:

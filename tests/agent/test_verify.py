@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.run import RunDirectory
-from agent.search import SearchOutcome
+from agent.search_run import SearchOutcome
 from agent.verify import verify
 from tests.agent.conftest import Agent, json_lines
 

@@ -32,6 +32,7 @@ from agent.proposers import Surroundings, check_proposer, make_proposer, prepare
 from agent.protocol import Accuracies, ToolCall
 from agent.report import write_report
 from agent.run import RunDirectory
+from agent.screening import Screen
 from agent.starting import starting_region
 from agent.tools import Toolbox, accuracies_of
 from benchmark.data import DataError, available
@@ -191,6 +192,7 @@ class Search:
             baseline={},
             keep=keep,
             shared=shared,
+            screen=self._screen(evaluator, laboratory.isolation, log, keep, shared),
         )
         proposer = make_proposer(config, self._surroundings(log, progress))
         try:
@@ -236,6 +238,22 @@ class Search:
             say=progress.message,
             seconds_left=lambda: math.inf if most is None else most - self.clock.elapsed,
             contacted=self._contacted,
+        )
+
+    def _screen(
+        self, evaluator: Evaluator, isolation: Isolation, log: EventLog, keep: ResultStore, shared: ResultStore | None
+    ) -> Screen | None:
+        if not self.config.screen:
+            return None
+        return Screen(
+            evaluator=evaluator,
+            isolation=isolation,
+            record=log.append,
+            profile=self.profile,
+            share=self.config.screen,
+            seed=self.config.seed,
+            keep=keep,
+            shared=shared,
         )
 
     def _report(self, progress: Progress, isolation: Isolation | None = None) -> None:
