@@ -213,6 +213,7 @@ def baselines(
         float | None,
         typer.Option(min=0, max=100, help="Accuracy in percent to count epochs to (default: the baseline's mean)."),
     ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print the recipes with a line on each instead.")] = False,
     show: Annotated[str | None, typer.Option(help="Print a recipe's region text instead.")] = None,
     explain: Annotated[str | None, typer.Option(help="Say what a recipe does to a network instead.")] = None,
     from_config: Annotated[
@@ -226,11 +227,12 @@ def baselines(
     \b
     Examples:
       agent baselines --recipes kaiming_normal,fixup --seeds 3
+      agent baselines --list
       agent baselines --show fixup > my_init.py
       agent baselines --explain zero_last_gamma --arch resnet20
       agent baselines --from-config init_cfg.json > my_init.py
     """
-    from agent.commands.baselines import print_config, run_baselines
+    from agent.commands.baselines import print_config, print_list, run_baselines
 
     flags = {
         "profile": profile,
@@ -239,6 +241,9 @@ def baselines(
         "workers": workers,
         "data_root": data_root,
     }
+    if list_:
+        print_list(as_json=as_json)
+        return
     if from_config is not None:
         print_config(from_config, as_json=as_json)
         return

@@ -13,7 +13,7 @@ from agent.config import load_config
 from agent.errors import UsageError
 from agent.profiles import resolve_profile
 from agent.progress import make_progress
-from benchmark.recipes import UnknownRecipeError, get_recipe, recipe_names
+from benchmark.recipes import RECIPES, UnknownRecipeError, get_recipe, recipe_names
 
 
 def run_baselines(
@@ -49,6 +49,16 @@ def _show(name: str, *, as_json: bool) -> None:
     print(f"next: agent search --start {name}", file=sys.stderr)
 
 
+def print_list(*, as_json: bool) -> None:
+    """Print every recipe with its description; with `as_json`, also its source."""
+    if as_json:
+        print_json({name: {"description": it.description, "source": it.source} for name, it in RECIPES.items()})
+        return
+    for name, recipe in RECIPES.items():
+        print(f"{name:24} {recipe.description}")
+    print("next: agent baselines --show NAME, or --explain NAME", file=sys.stderr)
+
+
 def print_config(path: Path, *, as_json: bool) -> None:
     """Print the region text that an init_cfg stands for. Raises UsageError for a file that is no such config."""
     from benchmark.initializers import InitConfigError, parse_init_cfg, region_from_init_cfg
@@ -66,7 +76,7 @@ def print_config(path: Path, *, as_json: bool) -> None:
         print_json({"init_cfg": init_cfg, "region": region})
         return
     print(region, end="")
-    print("next: keep it in a file; agent check FILE, agent search --start FILE", file=sys.stderr)
+    print("next: keep it in a file; agent check FILE, then agent search --proposer scripted:FILE", file=sys.stderr)
 
 
 def _measure(

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from agent.baselines import Results, make_rows
-from agent.commands.baselines import print_config, table
+from agent.commands.baselines import print_config, print_list, table
 from agent.errors import UsageError
 from agent.evaluation import CandidateFailure
-from benchmark.recipes import get_recipe
+from benchmark.recipes import get_recipe, recipe_names
 from benchmark.tasks import PROFILES
 from tests.agent.conftest import Agent, json_lines
 from tests.benchmark.test_store import make_result
@@ -34,6 +34,16 @@ def test_unknown_recipe_gets_a_suggestion(agent: Agent, words: tuple[str, str]) 
     assert result.returncode == 2
     assert "did you mean 'fixup'" in result.stderr
     assert "epoch" not in result.stderr
+
+
+def test_list_names_every_recipe(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line on each, and the source with --json."""
+    lines = agent("baselines", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(recipe_names())
+    assert f"fixup                    {get_recipe('fixup').description}" in lines
+    print_list(as_json=True)
+    (found,) = json_lines(capsys.readouterr().out)
+    assert found["fixup"]["source"] == get_recipe("fixup").source
 
 
 def test_a_list_of_no_recipes_is_refused(agent: Agent) -> None:

@@ -10,8 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmark.data import load_dataset
 from benchmark.initializers import INITIALIZERS
 from benchmark.recipes import recipe_names
+from benchmark.signal_table import measure
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "initialisers.md").read_text(encoding="utf-8")
@@ -81,3 +83,14 @@ def test_a_picture_shows_what_its_command_measures(name: str) -> None:
         first, last = re.findall(rf"{re.escape(line)} from ({NUMBER}) to ({NUMBER})", label)[0]
         assert values[0] == pytest.approx(float(first), rel=0.06)
         assert values[-1] == pytest.approx(float(last), rel=0.06)
+
+
+def test_the_table_of_step_0_is_what_its_command_measures() -> None:
+    """One recipe on one network: loss, logit scale, branch over skip, largest relative gradient."""
+    cells = next(line for line in PAGE.splitlines() if line.startswith("| `head_small` |")).split("|")[2:-1]
+    loss, logits, branch, gradient = (float(cells[column]) for column in (0, 3, 6, 7))
+    found = measure("head_small", "resnet56", load_dataset("openclipart100"))
+    assert found.loss == pytest.approx(loss, abs=0.02)
+    assert found.logit_scale == pytest.approx(logits, rel=0.02)
+    assert max(each.branch_to_skip for each in found.branches) == pytest.approx(branch, abs=0.02)
+    assert max(layer.relative_gradient for layer in found.layers) == pytest.approx(gradient, rel=0.1)
