@@ -284,12 +284,12 @@ def _gains(run: RunDirectory) -> tuple[Gains, Gains]:
 
 
 def _gain(before: Accuracies, after: Accuracies) -> Gains:
-    """Per task the mean difference over the seeds that both have; a training that failed counts as 0 %."""
-    gains = {}
-    for task in before:
-        seeds = before[task].keys() & after[task].keys()
-        gains[task] = sum((after[task][seed] or 0.0) - (before[task][seed] or 0.0) for seed in seeds) / len(seeds)
-    return gains
+    """Per task the difference of the means; a training that failed counts as 0 %."""
+    return {task: _mean(after[task]) - _mean(seeds) for task, seeds in before.items()}
+
+
+def _mean(seeds: Mapping[int, float | None]) -> float:
+    return sum(accuracy or 0.0 for accuracy in seeds.values()) / len(seeds)
 
 
 def _role(number: int, index: int) -> str:
