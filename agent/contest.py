@@ -21,7 +21,6 @@ from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluator import Candidate
 from agent.events import Evaluated, Submitted, read_events
 from agent.laboratory import open_laboratory
-from agent.loop import WAITING
 from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import check_proposer
@@ -39,7 +38,7 @@ STRIDE = 1000
 FRESH_FROM = 1_000_000_000
 """Winners are measured again with seeds from here on; no search comes near them."""
 
-_UNFINISHED = ("running", "interrupted", "failed", "infra", WAITING)
+_UNFINISHED = ("running", "interrupted", "failed", "infra")
 _ELSEWHERE = frozenset({"runs", "cache", "download"})  # settings that change no accuracy
 
 Gains = dict[str, float]
@@ -123,12 +122,10 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     if not values:
         raise ValueError("no repeat to average")
     n = len(values)
+    if min(values) == max(values):
+        return Estimate(values[0], None, None if n == 1 else 0.0, tuple(values), confidence)
     mean = sum(values) / n
-    if n == 1:
-        return Estimate(mean, None, None, tuple(values), confidence)
     sd = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    if sd == 0:
-        return Estimate(mean, None, 0.0, tuple(values), confidence)
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
     return Estimate(mean, (mean - half, mean + half), sd, tuple(values), confidence)
 
@@ -213,6 +210,7 @@ class Contest:
         gains: dict[str, list[Gains]] = {name: [] for name in self.proposers}
         baseline = scaffold().region
         tasks = self.profile.visible
+        progress.begin(self.repeats * (len(self.proposers) + 1) * len(tasks) * self.fresh)
         with open_laboratory(self.config, Clock(), progress) as laboratory:
             for number in range(1, self.repeats + 1):
                 winners = {one.proposer: winner(one) or baseline for one in repeats if one.number == number}
@@ -286,12 +284,12 @@ def _gains(run: RunDirectory) -> tuple[Gains, Gains]:
 
 
 def _gain(before: Accuracies, after: Accuracies) -> Gains:
-    """Per task the mean difference over the seeds that both have; a training that failed counts as 0 %."""
-    gains = {}
-    for task in before:
-        seeds = before[task].keys() & after[task].keys()
-        gains[task] = sum((after[task][seed] or 0.0) - (before[task][seed] or 0.0) for seed in seeds) / len(seeds)
-    return gains
+    """Per task the difference of the means; a training that failed counts as 0 %."""
+    return {task: _mean(after[task]) - _mean(seeds) for task, seeds in before.items()}
+
+
+def _mean(seeds: Mapping[int, float | None]) -> float:
+    return sum(accuracy or 0.0 for accuracy in seeds.values()) / len(seeds)
 
 
 def _role(number: int, index: int) -> str:

@@ -240,8 +240,9 @@ class EventLog:
             recorded = self.records[self._position].event
             if _stable(recorded) != _stable(event):
                 raise RunDamaged(
-                    f"{self.path}: event {self._position} was {_stable(recorded)}, but running the search again gives "
-                    f"{_stable(event)}; the run cannot be resumed (was it edited, or the harness changed?)"
+                    f"{self.path}: running the search again does not give event {self._position} as recorded: "
+                    f"{_difference(_stable(recorded), _stable(event))}; the run cannot be resumed (was it edited, or "
+                    "did the harness or this machine change?)"
                 )
             self._position += 1
             return
@@ -297,3 +298,10 @@ def _lines(data: bytes) -> Iterator[bytes]:
 
 def _stable(event: Event) -> dict[str, Any]:
     return {name: value for name, value in event.model_dump(mode="json").items() if name not in _VOLATILE}
+
+
+def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:
+    """The fields that differ, each cut to a readable length; of events of two kinds, the kinds."""
+    if was["kind"] != now["kind"]:
+        return f"it was {was['kind']} and is now {now['kind']}"
+    return "; ".join(f"{name} was {was[name]!r:.120}, now {now[name]!r:.120}" for name in was if was[name] != now[name])

@@ -13,6 +13,7 @@ from agent.errors import UsageError
 from agent.evaluation import Warm
 from agent.evaluator import Evaluator, Settings
 from agent.events import Evaluated
+from agent.llm.secret import kept_from_children
 from agent.progress import Progress
 from benchmark.executor import Executor, LocalExecutor
 from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count
@@ -43,9 +44,11 @@ def open_laboratory(
 ) -> Iterator[Laboratory]:
     """Start everything that `config` asks for, warm; stop it when the block is left, however it is left.
 
+    No process that is started meanwhile inherits a key or token, whichever command asked for the laboratory.
     Raises UsageError when no acceptable isolation works here.
     """
     with ExitStack() as stack:
+        stack.enter_context(kept_from_children())
         try:
             isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)
         except IsolationUnavailable as error:

@@ -131,15 +131,14 @@ def compare(
 ) -> None:
     """Compare runs: differences over shared seeds with intervals, and a page with overlaid learning curves.
 
-    With --proposers: run the same search by each of them, several times, and compare what they gain.
-
     \b
     Examples:
       agent compare latest 20260101-120000
       agent compare A B C -o comparison.html
       agent compare --proposers random,optuna --repeats 12 --fresh 10 --runs contest
 
-    A contest that was stopped goes on when the same command is given again.
+    With --proposers the same search is run by each of them, several times, and what they gain is compared. When it was
+    stopped, the same command goes on with it.
     """
     if proposers is None:
         from agent.commands.compare import run_compare
@@ -201,15 +200,15 @@ def replay(
 ) -> None:
     """Apply every recorded call again and compare our replies with the recorded ones.
 
-    On a terminal, and with the extra `viewer` installed, step through it: n next, p previous, g jump, r reasoning,
-    d diff, q quit.
-
     \b
     Examples:
       agent replay latest
       agent replay conversation.json --json
       agent replay latest --execute
       agent replay conversation.json --execute --profile pocket
+
+    On a terminal, and with the extra `viewer` installed, step through it: n next, p previous, g jump, r reasoning,
+    d diff, q quit.
     """
     from agent.commands.transcripts import run_replay
 

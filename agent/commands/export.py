@@ -20,7 +20,7 @@ def run_export(run: str, runs: Path, form: str, output: Path | None) -> None:
     """Print or write the run in one of `FORMATS`. Raises UsageError."""
     if form not in FORMATS:
         raise UsageError(f"--format {form}: unknown{suggestion(form, list(FORMATS))}")
-    text = _render(RunDirectory.find(run, runs), form)
+    text = render(RunDirectory.find(run, runs), form)
     if output is None:
         print(text, end="")
         return
@@ -31,7 +31,8 @@ def run_export(run: str, runs: Path, form: str, output: Path | None) -> None:
     print(f"wrote {output}", file=sys.stderr)
 
 
-def _render(run: RunDirectory, form: str) -> str:
+def render(run: RunDirectory, form: str) -> str:
+    """The run in one of `FORMATS`, as text. Raises UsageError."""
     if form in _FILES:
         path = run.path / _FILES[form]
         if not path.is_file():

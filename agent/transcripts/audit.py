@@ -5,6 +5,7 @@ heading names it before the submission, or when the task's own text (or the reco
 reply to a test, before the submission, that carries a value under a hidden label. The usual place is the line
 `[Leaderboard] Results saved: {…}`, where the public harness prints every task. Elapsed times count: they show that the
 hidden task was run. The result of a submission is not a leak, nor is the last test's where it is submitted by itself.
+Our own records declare their hidden tasks: there the bare name, in anything that the proposer was told, is a leak too.
 """
 
 from __future__ import annotations
@@ -70,7 +71,10 @@ def audit(source: Path | str | Transcript) -> Audit:
     for index, segment in enumerate(transcript.segments):
         before, after = _split(segment)
         results += len(before)
-        leaks += _leaks(index, segment, before, after, transcript.hidden_labels)
+        found = list(_leaks(index, segment, before, after, transcript.hidden_labels))
+        known = {(leak.step, leak.label) for leak in found}
+        named = _named(index, segment, after[0] if after else None, transcript.hidden_labels)
+        leaks += found + [leak for leak in named if (leak.step, leak.label) not in known]
     return Audit(tuple(leaks), sum(1 for _ in transcript.calls), results)
 
 
@@ -113,6 +117,33 @@ def _leaks(
                 found.setdefault(known, []).append(excerpt)
         for label, excerpts in found.items():
             yield Leak(index, call.step, label, ", ".join(dict.fromkeys(excerpts)))
+
+
+def _named(index: int, segment: Segment, final: Call | None, declared: frozenset[str]) -> Iterator[Leak]:
+    """Where a task that the record itself declares hidden is named before the submission, by whomever but the model.
+
+    A model may write any name into its code, and reads it again in each view of the file.
+    """
+    own = ""
+    for label in sorted(label for label in declared if label in segment.prompt):
+        yield Leak(index, 0, label, _line_with(label, segment.prompt))
+    for entry in segment.entries:
+        if entry is final:
+            return
+        if isinstance(entry, Call):
+            own += f"{dict(entry.arguments)}{entry.said}{entry.thinking}"
+            text = entry.recorded or ""
+        elif entry.role == "assistant":
+            own += entry.text + entry.thinking
+            continue
+        else:
+            text = entry.text
+        for label in sorted(label for label in declared if label in text and label not in own):
+            yield Leak(index, entry.step, label, _line_with(label, text))
+
+
+def _line_with(label: str, text: str) -> str:
+    return next(line for line in text.split("\n") if label in line)
 
 
 def _sections(calls: Sequence[Call]) -> set[str]:

@@ -22,13 +22,13 @@ _KNOWN = (
 
 
 def load_transcript(path: Path | str) -> Transcript:
-    """Read the conversation at `path`: an MLS-Bench or ATIF file, a run directory or its events.jsonl.
+    """Read the conversation at `path`: an MLS-Bench or ATIF file, a run directory or its log (.jsonl).
 
     Raises TranscriptError when there is no such file, or it is empty, too large, not JSON or of another schema.
     """
     path = Path(path)
     try:
-        if path.is_dir() or path.name == "events.jsonl":
+        if path.is_dir():
             return read_run(path)
         size = path.stat().st_size
         if not path.is_file():
@@ -37,6 +37,8 @@ def load_transcript(path: Path | str) -> Transcript:
             raise TranscriptError(
                 f"{path}: {size:,} bytes; a transcript has at most {MAX_BYTES:,}. Is it the right file?"
             )
+        if path.suffix == ".jsonl":
+            return read_run(path)
         data = path.read_bytes()
     except FileNotFoundError:
         raise TranscriptError(f"{path}: no such file; `agent runs` lists this machine's runs") from None

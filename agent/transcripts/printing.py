@@ -133,9 +133,10 @@ def _print_audit(found: Audit, path: Path, out: TextIO) -> None:
     for leak in found.leaks:
         text = leak.text if len(leak.text) <= _EXCERPT else leak.text[:_EXCERPT] + " …"
         out.write(safe(f"segment {leak.segment}, step {leak.step}: hidden task {leak.label} shows: {text}\n"))
-    replies = len({(leak.segment, leak.step) for leak in found.leaks})
+    texts = len({(leak.segment, leak.step) for leak in found.leaks})
     out.write(
-        f"{replies} of {found.results} test results before a submission show something hidden ({found.calls} calls).\n"
+        f"Before a submission {texts} text(s) show something hidden; {found.results} test results and "
+        f"{found.calls} calls were looked at.\n"
     )
     out.write(safe(f"Next: agent replay {path}\n"))
 

@@ -30,33 +30,45 @@ def read_run(path: Path) -> Transcript:
     except RegionError as error:
         raise TranscriptError(f"{log}: the recorded scaffold cannot be used: {error}") from None
     profile = PROFILES.get(launch.profile)
+    prompt, entries = _conversation(records)
     return Transcript(
         source="run",
         task=launch.profile,
         model=str(launch.config.get("model") or launch.config.get("proposer") or ""),
-        segments=[Segment(entries=_entries(records), workspace=workspace)],
+        segments=[Segment(prompt, entries=entries, workspace=workspace)],
         dialect=Dialect.OURS,
         budget=int(launch.config["budget"]),
         hidden_labels=frozenset(task.name for task in profile.hidden) if profile else frozenset(),
     )
 
 
-def _entries(records: list[Record]) -> list[Call | Note]:
-    """Each call with its reply and with what the proposer thought before it."""
+def _conversation(records: list[Record]) -> tuple[str, list[Call | Note]]:
+    """What a model was told at first, and each call with its reply and with what the proposer thought before it.
+
+    What a model was told in between and no tool said, and what it said after its last call, are notes.
+    """
     replies = {r.event.step: r.event for r in records if isinstance(r.event, ToolReplied)}
+    prompt = ""
     entries: list[Call | Note] = []
     thoughts: list[Proposal] = []
+    step = 0
     for record in records:
         event = record.event
         if isinstance(event, Proposal):
+            told = [str(text) for text in event.content.get("sent") or ()]
+            if told and not prompt:
+                prompt = "\n\n".join(told)
+            else:
+                entries += [Note("user", text, step) for text in told]
             thoughts.append(event)
         elif isinstance(event, ToolCalled):
-            reply = replies.get(event.step)
+            step = event.step
+            reply = replies.get(step)
             said, thinking, model_called = _thoughts(thoughts)
             thoughts = []
             entries.append(
                 Call(
-                    step=event.step,
+                    step=step,
                     tool=event.tool,
                     arguments=event.arguments,
                     recorded=None if reply is None else reply.reply,
@@ -66,7 +78,10 @@ def _entries(records: list[Record]) -> list[Call | Note]:
                     region_sha256=None if reply is None else reply.region_sha256,
                 )
             )
-    return entries
+    if thoughts:
+        said, thinking, model_called = _thoughts(thoughts)
+        entries.append(Note("assistant", said, step, thinking, model_called))
+    return prompt, entries
 
 
 def _thoughts(proposals: list[Proposal]) -> tuple[str, str, bool]:

@@ -47,7 +47,7 @@ def test_estimate_by_hand() -> None:
     assert estimate([-4.0, -5.0, -6.0]).resolved == "worse"
 
 
-@pytest.mark.parametrize("values", [[3.0], [3.0, 3.0, 3.0]])
+@pytest.mark.parametrize("values", [[3.0], [3.3, 3.3, 3.3]])
 def test_no_interval_where_the_noise_is_unknown(values: list[float]) -> None:
     """One repeat, or equal ones, resolve nothing: an interval without width would claim certainty."""
     assert (estimate(values).ci, estimate(values).resolved) == (None, "not resolved")

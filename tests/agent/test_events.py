@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.errors import RunDamaged
-from agent.events import EventLog, TestStarted, ToolCalled, read_events
+from agent.events import EventLog, Launch, TestStarted, ToolCalled, read_events
 
 
 def _call(step: int) -> ToolCalled:
@@ -79,9 +80,20 @@ def test_tape_compares_what_happens_again(tmp_path: Path) -> None:
     _write(path, 2)
     with EventLog(path) as log:
         log.append(_call(0))
-        with pytest.raises(RunDamaged, match="cannot be resumed"):
+        with pytest.raises(RunDamaged, match="was tool_called and is now test_started; the run cannot be resumed"):
             log.append(TestStarted(number=1, region_sha256="x"))
     assert len(read_events(path)) == 2
+
+
+def test_tape_names_what_differs(tmp_path: Path) -> None:
+    """A run that went from one isolation to another answered with two copies of the whole scaffold, 20 kB of them."""
+    path = tmp_path / "events.jsonl"
+    fields: dict[str, Any] = {"config": {}, "profile": "smoke", "environment": {}, "scaffold": "x" * 10_000}
+    with EventLog(path) as log:
+        log.append(Launch(**fields, isolation_level="bubblewrap"))
+    with EventLog(path) as log, pytest.raises(RunDamaged, match="isolation_level was 'bubblewrap', now 'lan") as told:
+        log.append(Launch(**fields, isolation_level="landlock"))
+    assert len(str(told.value)) < 1000
 
 
 @pytest.mark.parametrize("line", [0, 1, 2])

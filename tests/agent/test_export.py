@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from agent.commands.export import render
 from agent.errors import UsageError
+from agent.events import EventLog, Launch, Proposal, ToolCalled, ToolReplied
 from agent.proposers.transcript import calls_of
+from agent.run import RunDirectory
 from agent.search_run import SearchOutcome
+from agent.transcripts import audit, parse_transcript, replay
+from benchmark.results import region_sha256
+from sandbox.region import scaffold
 from tests.agent.conftest import Agent, json_lines
 
 RECORDED = (
@@ -36,6 +42,65 @@ def test_deterministic_steps_called_no_model(agent: Agent, finished: SearchOutco
     document = json.loads(agent("export", str(finished.run)).stdout)
     counts = {step["llm_call_count"] for step in document["steps"] if step["source"] == "agent"}
     assert counts == {0}
+
+
+def test_exported_atif_is_valid(finished: SearchOutcome) -> None:
+    """The independent package `atif` accepts the trajectory of a real run."""
+    atif = pytest.importorskip("atif", reason="the ATIF validator (pip install atif) is not installed")
+    atif.Trajectory.model_validate_json(render(RunDirectory(finished.run), "atif"))
+
+
+def _models_run(folder: Path) -> Path:
+    """The log of a model that talks without a call, is told so, edits, and at last only talks again."""
+
+    def said(text: str, thought: str, sent: list[str]) -> Proposal:
+        message = {"content": text, "reasoning": thought, "reasoning_field": "reasoning_content", "tool_calls": []}
+        return Proposal(proposer="llm", content={"sent": sent, "message": message})
+
+    launch = Launch(
+        config={"budget": 2, "model": "m"},
+        profile="smoke",
+        environment={},
+        isolation_level="landlock",
+        scaffold=scaffold().text,
+    )
+    with EventLog(folder / "events.jsonl") as log:
+        for event in (
+            launch,
+            said("Hello.", "What is this?", ["You are a researcher.", "# Task"]),
+            said("I look.", "Now a tool.", ["Your answer held no tool call."]),
+            ToolCalled(step=1, tool="dance", arguments={}),
+            ToolReplied(
+                step=1,
+                ok=False,
+                error="unknown_tool",
+                reply="ERROR: Unknown tool 'dance'",
+                region_sha256=region_sha256(scaffold().region),
+            ),
+            said("That is all.", "Enough.", []),
+            Proposal(proposer="llm", content={"end": {"status": "format", "message": "No more."}}),
+        ):
+            log.append(event)
+    return folder
+
+
+@pytest.mark.parametrize("form", ["atif", "mls-bench"])
+def test_model_that_only_talked_is_exported_whole(tmp_path: Path, form: str) -> None:
+    """Prompt, what it was told in between, reasoning, and the last words after the last call: all are there."""
+    text = render(RunDirectory(_models_run(tmp_path)), form)
+    for part in ("You are a researcher.", "# Task", "Your answer held no tool call", "What is this?", "Now a tool."):
+        assert text.count(part) == 1
+    assert text.index("Your answer held") < text.index("dance") < text.index("That is all.")
+    assert "Enough." in text
+    if form == "atif":
+        atif = pytest.importorskip("atif", reason="the ATIF validator (pip install atif) is not installed")
+        atif.Trajectory.model_validate_json(text)
+        counts = [step["llm_call_count"] for step in json.loads(text)["steps"] if step["source"] == "agent"]
+        assert counts == [1, 1]
+    again = parse_transcript(json.loads(text))
+    assert len(again.segments) == 1
+    assert [verdict.verdict for verdict in replay(again)] == ["exact"]
+    assert audit(again).leaks == ()
 
 
 def test_patch_and_module_are_the_files_of_the_run(agent: Agent, finished: SearchOutcome) -> None:

@@ -7,15 +7,20 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import UsageError
+from agent.laboratory import open_laboratory
 from agent.llm.secret import kept_from_children, scrub
 from agent.llm.settings import Limits, Price, address, limits, model_settings
+from agent.progress import Progress
 from agent.proposers import check_proposer
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
 from tests.agent.llm_servers import GOOD, KEY, BadServer, Reply, completion, error
@@ -146,6 +151,25 @@ def test_secrets_are_kept_from_children(monkeypatch: pytest.MonkeyPatch) -> None
     assert "HARMLESS=1" in seen
     assert KEY not in seen
     assert "hf_abc" not in seen
+    assert os.environ["OPENAI_API_KEY"] == KEY
+
+
+@dataclass(frozen=True)
+class _Environment:
+    """A call for a worker: the environment that it was given."""
+
+    def __call__(self, report: Callable[[Any], None]) -> dict[str, str]:
+        return dict(os.environ)
+
+
+def test_no_worker_of_any_command_has_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`replay --execute`, `baselines` and `compare` start workers without a search around them."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("HARMLESS", "1")
+    with open_laboratory(SearchConfig(workers=1), Clock(), Progress()) as laboratory:
+        seen = laboratory.evaluator._executor.submit(_Environment()).result()
+    assert seen["HARMLESS"] == "1"
+    assert KEY not in seen.values()
     assert os.environ["OPENAI_API_KEY"] == KEY
 
 

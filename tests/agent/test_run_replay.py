@@ -23,8 +23,8 @@ def test_every_edit_of_a_run_replays_exactly(agent: Agent, finished: SearchOutco
 
 
 def test_log_alone_is_enough(agent: Agent, finished: SearchOutcome, tmp_path: Path) -> None:
-    """events.jsonl sent by mail replays without the run's other files."""
-    log = tmp_path / "events.jsonl"
+    """A log sent by mail replays without the run's other files, whatever it is called."""
+    log = tmp_path / "a run of mine.jsonl"
     shutil.copy(finished.run / "events.jsonl", log)
     assert agent("replay", str(log)).returncode == 0
     assert agent("audit", str(log)).returncode == 0

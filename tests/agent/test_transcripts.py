@@ -85,9 +85,10 @@ def test_what_is_no_transcript_is_said_in_one_line(tmp_path: Path, content: byte
     assert caught.value.exit_code == 2
 
 
-def test_a_file_of_200_megabytes_is_refused_unread(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+def test_a_file_of_200_megabytes_is_refused_unread(tmp_path: Path, suffix: str) -> None:
     """Its size alone is reason enough; nobody waits for it to be parsed."""
-    path = tmp_path / "large.json"
+    path = tmp_path / f"large{suffix}"
     with path.open("wb") as file:
         file.truncate(200_000_000)
     assert path.stat().st_size > MAX_BYTES
