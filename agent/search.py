@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -37,9 +37,12 @@ from benchmark.data import DataError, available
 from benchmark.executor import InfrastructureError
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
-from sandbox.isolate import Isolation
+from sandbox.isolate import Isolation, IsolationCrashed
 from sandbox.region import scaffold
-from sandbox.workspace import Workspace
+from sandbox.workspace import Workspace, WorkspaceError
+
+OUR_FAILURES = (InfrastructureError, IsolationCrashed, DataError, WorkspaceError, OSError)
+"""What a machine, a disk or a person can do to a search. It stops, and can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -138,10 +141,10 @@ class Search:
                     self._report(progress, laboratory.isolation)
                     return outcome
             except (Interrupted, KeyboardInterrupt):
-                self._save(status="interrupted")
+                self._save_if_possible(status="interrupted")
                 raise
-            except (AgentError, InfrastructureError, DataError, OSError) as error:
-                self._save(status="failed", message=str(error))
+            except (AgentError, *OUR_FAILURES) as error:
+                self._save_if_possible(status="failed", message=str(error))
                 self._report(progress)
                 raise
 
@@ -288,6 +291,11 @@ class Search:
         ]
         self._save(**{name: value for name, value in done.items() if name != "event"}, words=words, tests=tests)
         return SearchOutcome(self.run.path, end.status, done, words)
+
+    def _save_if_possible(self, **changes: Any) -> None:
+        """On a full disk, say, the run stays `running`, which can be resumed; the first fault is the one reported."""
+        with suppress(OSError):
+            self._save(**changes)
 
     def _save(self, **changes: Any) -> None:
         if not self._summary:

@@ -238,7 +238,7 @@ def _fingerprint(payload: memoryview, layout: list[tuple[str, tuple[int, ...]]])
 def _write(out: Path, payload: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> None:
     """Write a safetensors file beside `out` and put it in place in one step; a link at `out` is not followed."""
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     values, start, tensors = np.frombuffer(payload, dtype="<f4"), 0, {}
     for name, shape in layout:
@@ -246,9 +246,9 @@ def _write(out: Path, payload: memoryview, layout: list[tuple[str, tuple[int, ..
         tensors[name] = values[start : start + size].reshape(shape)
         start += size
     handle, temporary = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-    os.close(handle)
     try:
-        save_file(tensors, temporary)
+        with os.fdopen(handle, "wb") as file:  # safetensors' own writing raises no OSError on a full disk
+            file.write(save(tensors))
         Path(temporary).replace(out)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
