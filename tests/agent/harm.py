@@ -113,8 +113,11 @@ class Server:
         self._process.communicate()
 
     def start(self, folder: Path, *words: str, **harm: Any) -> Child:
-        """`harm`: kill_at (n-th operation), delay (s after it), file_size (bytes a file may grow to),
-        clock (s by which the clock jumps after the first event was written), path (put before PATH), cache (folder).
+        """Fork `agent` with these words. It writes to the files stdout and stderr in `folder`.
+
+        `harm`: kill_at (n-th operation), delay (s after it), kill_after (events in the log), file_size (bytes that a
+        file may have), clock (s by which it jumps after the first event), path (a folder put before PATH).
+        `cache`: the folder of the result store. `report`: whether the page is written, which takes a second.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -173,7 +176,6 @@ def serve() -> None:
         yield Laboratory(isolation, evaluator, surroundings, 1, lambda: None)
 
     agent.search.open_laboratory = agent.verify.open_laboratory = laboratory  # type: ignore[attr-defined]
-    agent.search.write_report = lambda *arguments, **named: None  # type: ignore[attr-defined, assignment]
     agent.evaluation._isolation = lambda level: isolation  # type: ignore[assignment]
 
     for line in sys.stdin:
@@ -208,7 +210,7 @@ def _say(message: dict[str, Any]) -> None:
 
 def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
     """The child: harm as ordered, then what `agent` does; never returns."""
-    from agent import cli, events
+    from agent import cli, events, search
 
     code = 1
     try:
@@ -220,14 +222,18 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
         os.environ["PATH"] = os.pathsep.join([*([order["path"]] if "path" in order else []), os.environ["PATH"]])
         if "file_size" in order:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
-        if "clock" in order:
-            real, first = time.time, events.EventLog._write
+        real, write = time.time, events.EventLog._write
 
-            def jump(log: events.EventLog, event: Any) -> None:
-                first(log, event)
+        def and_then(log: events.EventLog, event: Any) -> None:
+            write(log, event)
+            if "clock" in order:
                 time.time = lambda: real() + order["clock"]
+            if len(log.records) == order.get("kill_after"):
+                os.kill(os.getpid(), signal.SIGKILL)
 
-            events.EventLog._write = jump  # type: ignore[method-assign, assignment]
+        events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
+        if not order.get("report"):
+            search.write_report = lambda *arguments, **named: None  # type: ignore[attr-defined, assignment]
         _count(order, shared)
         sys.argv = ["agent", *order["words"]]
         cli.main()

@@ -27,6 +27,7 @@ from agent.run import RunDirectory
 from agent.verify import verify
 from tests.agent.conftest import Agent
 from tests.agent.harm import Child, Server, family, left_running, outcome
+from tests.agent.llm_servers import GOOD, BadServer, Reply, completion
 
 COMMAND = ("search", "--profile", "smoke", "--budget", "2", "--json", "--seed", "3")
 HELD = (*COMMAND, "--no-submit")  # without the hidden task, whose trainings are what takes time here
@@ -301,6 +302,29 @@ def test_signal_in_isolation(bench: Bench, agent: Agent, tmp_path: Path, number:
     assert bench.run(tmp_path, "search", "--resume", str(run), "--json") == 0, (tmp_path / "stderr").read_text()
     found = outcome(run)
     assert (found["tests"], found["submitted"], len(found["results"])) == ([1], [1], 1)
+    assert [check for check in verify(RunDirectory(run)) if check.fault] == []
+
+
+@SIGNALS
+def test_signal_while_a_model_is_asked(bench: Bench, tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """Stopped in an HTTP call that does not come back: --resume asks again, and asks nothing else twice."""
+    turns = [completion("", ("rewrite", {"content": GOOD.format(gain=1.0)}), ("test", {}))]
+    turns.append(completion("", ("submit", {"n": 1})))
+
+    def reply(request: dict[str, Any]) -> Reply:
+        if len(server.requests) == 2:
+            time.sleep(60)
+        return turns[min(sum(message["role"] == "assistant" for message in request["messages"]), 1)]
+
+    with BadServer(reply) as server:
+        words = ("--proposer", "llm", "--model", "m", "--base-url", server.url)
+        child = bench.start(tmp_path, *HELD, *words)
+        wait_for(lambda: len(server.requests) == 2, "no second question")
+        assert_stopped(child, tmp_path, number, code)
+        run = find_run(tmp_path)
+        assert bench.run(tmp_path, "search", "--resume", str(run)) == 0, (tmp_path / "stderr").read_text()
+        assert len(server.requests) == 3
+    assert (outcome(run)["tests"], outcome(run)["submitted"]) == ([1], [1])
     assert [check for check in verify(RunDirectory(run)) if check.fault] == []
 
 
