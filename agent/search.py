@@ -131,6 +131,7 @@ class Search:
                 with ExitStack() as stack:
                     self._environ = stack.enter_context(kept_from_children())
                     log = stack.enter_context(EventLog(self.run.events))
+                    self.clock.watch("bookkeeping", lambda: log.seconds)
                     laboratory = stack.enter_context(
                         open_laboratory(
                             self.config, self.clock, progress, log.append, log=self.run.path / "workers.log"
@@ -167,12 +168,15 @@ class Search:
         )
         keep = ResultStore(run.results)
         shared = user_store() if config.cache else None
+        for store in (keep, shared) if shared else (keep,):
+            self.clock.watch("bookkeeping", lambda store=store: store.seconds)  # type: ignore[misc]
         seeds = config.evaluation_seeds
         progress.begin(
             ((config.budget + 1) * len(profile.visible) + 2 * len(profile.hidden)) * len(seeds), config.budget
         )
 
         workspace = stack.enter_context(_fresh_workspace(run))
+        self.clock.watch("bookkeeping", lambda: workspace.seconds)
         tools = Toolbox(
             workspace=workspace,
             evaluator=evaluator,
@@ -274,7 +278,8 @@ class Search:
         words = [end.message, *found, self.profile.caveat]
         if tools.submitted is not None:
             region = tools.regions[tools.submitted]
-            write_artifacts(self.run, tools.workspace, region, tools.submitted, words[1:])
+            with self.clock.phase("bookkeeping"):
+                write_artifacts(self.run, tools.workspace, region, tools.submitted, words[1:])
         done = {
             "event": "done",
             "status": end.status,
@@ -289,7 +294,12 @@ class Search:
             {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
             for test in tools.tests
         ]
-        self._save(**{name: value for name, value in done.items() if name != "event"}, words=words, tests=tests)
+        self._save(
+            **{name: value for name, value in done.items() if name != "event"},
+            overhead=self.clock.overhead(),
+            words=words,
+            tests=tests,
+        )
         return SearchOutcome(self.run.path, end.status, done, words)
 
     def _save_if_possible(self, **changes: Any) -> None:
@@ -322,7 +332,8 @@ class Search:
         if "created" in changes and "created" in self._summary:
             del changes["created"]
         self._summary.update(changes)
-        self.run.write_summary(self._summary)
+        with self.clock.phase("bookkeeping"):
+            self.run.write_summary(self._summary)
 
 
 @contextmanager

@@ -84,6 +84,7 @@ class Isolation:
     """
 
     def __init__(self, *, level: Level = "auto", limits: Limits = Limits()) -> None:
+        started = time.monotonic()
         self.limits = limits
         self._lock = threading.Lock()
         self._closed = False
@@ -98,6 +99,8 @@ class Isolation:
             **features(),
         }
         """Level, why none of the stronger ones, kernel features and what the canary found; for run.json."""
+        self.seconds = time.monotonic() - started
+        """How long starting it, the canary, and candidates have taken so far."""
 
     def __enter__(self) -> Self:
         return self
@@ -134,6 +137,8 @@ class Isolation:
                 self._zygote.close()
                 self._zygote = None
                 raise
+            finally:
+                self.seconds += time.monotonic() - started
 
     def _initialise(
         self, zygote: Zygote, region: str, arch: str, num_classes: int, seed: int, out: Path, started: float

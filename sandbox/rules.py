@@ -19,7 +19,7 @@ MAX_REGION_BYTES = 16 * 1024
 """Room for any initialiser that computes; none for one that carries trained weights."""
 
 _MAX_COMPILED_SIZE = 100_000
-"""In nodes of the syntax tree. A region of 16 kB has no quarter of that, unless the compiler has to copy parts of it."""
+"""In nodes of the syntax tree. A region of 16 kB has a quarter of that, unless the compiler has to copy parts."""
 
 _MODULES = frozenset(
     {

@@ -6,6 +6,8 @@ Each is a real process with its own files, git and log; see tests/agent/harm.py.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import json
 import os
 import random
@@ -22,9 +24,10 @@ from typing import Any
 import optuna
 import pytest
 
-from agent.events import read_events
+from agent.events import GENESIS, Evaluated, Event, TestFinished, read_events
 from agent.run import RunDirectory
 from agent.verify import verify
+from benchmark.store import ResultStore
 from tests.agent.conftest import Agent
 from tests.agent.harm import Child, Server, family, left_running, outcome
 from tests.agent.llm_servers import GOOD, BadServer, Reply, completion
@@ -52,9 +55,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     folder = tmp_path_factory.mktemp("undisturbed")
-    server = Server()
     code, _ = server.run(folder, *COMMAND)
     assert code == 0, (folder / "stderr").read_text()
     counted = []
@@ -62,8 +64,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         code, operations = server.run(tmp_path_factory.mktemp("counted"), *words, cache=str(folder / "cache"))
         assert code == 0
         counted.append(operations)
-    yield Bench(server, folder / "cache", find_run(folder), *counted)
-    server.close()
+    return Bench(server, folder / "cache", find_run(folder), *counted)
 
 
 def only_run(folder: Path) -> Path | None:
@@ -331,6 +332,46 @@ def test_signal_while_a_model_is_asked(bench: Bench, tmp_path: Path, number: sig
 def log_of(folder: Path) -> str:
     log = find_run(folder) / "events.jsonl"
     return log.read_text(errors="replace") if log.exists() else ""
+
+
+def test_a_run_forged_throughout_is_found_by_training_again(bench: Bench, tmp_path: Path) -> None:
+    """Accuracies raised in results, log and summary, with checksums and chain made anew: all fits, and is not true."""
+    run = RunDirectory(tmp_path / "run")
+    shutil.copytree(bench.undisturbed, run.path, symlinks=True)
+    for store in (ResultStore(run.results), ResultStore(run.hidden)):
+        for path in store.folder.glob("*.json"):
+            result = store.get(path.stem)
+            assert result is not None
+            curve = tuple(epoch.model_copy(update={"test_acc": epoch.test_acc + 5}) for epoch in result.curve)
+            store.put(result.model_copy(update={"best_test_acc": result.best_test_acc + 5, "curve": curve}))
+    records, previous = read_events(run.events), GENESIS
+    run.events.unlink()
+    with run.events.open("wb") as log:
+        for record in records:
+            line = dataclasses.replace(record, previous=previous, event=raised(record.event)).line()
+            previous = hashlib.sha256(line).hexdigest()
+            log.write(line + b"\n")
+    summary = run.read_summary()
+    for test in summary["tests"]:
+        test["accuracies"] = {t: {s: v + 5 for s, v in by.items()} for t, by in test["accuracies"].items()}
+    for task in [*summary["visible"].values(), *summary["hidden"].values()]:
+        task.update(baseline=task["baseline"] + 5, submitted=task["submitted"] + 5)
+    run.write_summary(summary)
+
+    assert [check for check in verify(run) if check.fault] == []
+    assert bench.run(tmp_path, "verify", str(bench.undisturbed), "--execute") == 0, (tmp_path / "stdout").read_text()
+    assert bench.run(tmp_path, "verify", str(run.path), "--execute") == 3
+    assert "FAULT training again gives the same" in (tmp_path / "stdout").read_text()
+
+
+def raised(event: Event) -> Event:
+    if isinstance(event, Evaluated) and event.accuracy is not None:
+        return event.model_copy(update={"accuracy": event.accuracy + 5})
+    if isinstance(event, TestFinished):
+        by_task = event.accuracies.items()
+        raised = {task: {seed: value and value + 5 for seed, value in by.items()} for task, by in by_task}
+        return event.model_copy(update={"accuracies": raised})
+    return event
 
 
 def test_what_a_kill_left_behind_is_swept(tmp_path: Path) -> None:

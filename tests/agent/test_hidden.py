@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from agent.run import RunDirectory
 from benchmark.results import EvaluationResult
 from benchmark.store import ResultStore
@@ -22,13 +20,6 @@ CANARY = 73.51927
 SIGNS = (b"73.51927", b"73.519", b"73.52 ", b"73.5 %")
 """The canary, and as people round it."""
 SMOKE = ("--profile", "smoke", "--budget", "1", "--seed", "3")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
 
 
 def texts_of(folder: Path) -> Iterator[tuple[str, bytes]]:
