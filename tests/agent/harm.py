@@ -233,7 +233,7 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
 
         events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
         if not order.get("report"):
-            search.write_report = lambda *arguments, **named: None  # type: ignore[attr-defined, assignment]
+            search.write_report = lambda *arguments, **named: None
         _count(order, shared)
         sys.argv = ["agent", *order["words"]]
         cli.main()

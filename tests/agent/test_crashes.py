@@ -239,6 +239,7 @@ def assert_stopped(child: Child, folder: Path, number: signal.Signals, code: int
     child.signal(number, group=number == signal.SIGINT)
     assert child.wait()[0] == code, (folder / "stderr").read_text()
     assert left_running(started) == set()
+    assert [check for check in verify(RunDirectory(find_run(folder))) if check.fault] == []
     errors = (folder / "stderr").read_text()
     assert "Traceback" not in errors
     assert f"agent search --resume {find_run(folder)}" in errors
@@ -315,7 +316,8 @@ def test_signal_while_a_model_is_asked(bench: Bench, tmp_path: Path, number: sig
     def reply(request: dict[str, Any]) -> Reply:
         if len(server.requests) == 2:
             time.sleep(60)
-        return turns[min(sum(message["role"] == "assistant" for message in request["messages"]), 1)]
+        turn: int = sum(message["role"] == "assistant" for message in request["messages"])
+        return turns[min(turn, 1)]
 
     with BadServer(reply) as server:
         words = ("--proposer", "llm", "--model", "m", "--base-url", server.url)

@@ -54,7 +54,8 @@ def test_hidden_result_shows_up_nowhere_before_submit(server: Server, tmp_path: 
     turns = [completion("", ("rewrite", {"content": region}), ("test", {})), completion("", ("submit", {"n": 1}))]
 
     def reply(request: dict[str, Any]) -> Reply:
-        return turns[min(sum(message["role"] == "assistant" for message in request["messages"]), 1)]
+        turn: int = sum(message["role"] == "assistant" for message in request["messages"])
+        return turns[min(turn, 1)]
 
     with BadServer(reply) as model:
         words = ("--proposer", "llm", "--model", "m", "--base-url", model.url, "--no-submit")
