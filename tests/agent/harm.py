@@ -210,7 +210,7 @@ def _say(message: dict[str, Any]) -> None:
 
 def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
     """The child: harm as ordered, then what `agent` does; never returns."""
-    from agent import cli, events, search
+    from agent import cli, events
 
     code = 1
     try:
@@ -233,7 +233,8 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
 
         events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
         if not order.get("report"):
-            search.write_report = lambda *arguments, **named: None
+            searching: Any = sys.modules["agent.search"]
+            searching.write_report = lambda *arguments, **named: None
         _count(order, shared)
         sys.argv = ["agent", *order["words"]]
         cli.main()
