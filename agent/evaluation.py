@@ -154,7 +154,8 @@ class Warm:
 
     isolation: str
 
-    def __call__(self, report: Callable[[Any], None]) -> str:
+    def __call__(self, report: Callable[[Any], None]) -> float:
+        """Seconds that the isolation took to start."""
         import torch  # noqa: F401
 
-        return _isolation(self.isolation).level
+        return _isolation(self.isolation).seconds

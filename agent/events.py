@@ -198,6 +198,8 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: list[Record] = []
+        self.seconds = 0.0
+        """How long writing has taken so far."""
         intact, self._previous = 0, GENESIS
         if path.exists():
             self.records, intact, self._previous = _read(path)
@@ -254,6 +256,7 @@ class EventLog:
         self._write(Halted(reason=reason))
 
     def _write(self, event: Event) -> None:
+        started = time.monotonic()
         record = Record(len(self.records), time.time(), self._previous, event)
         line = record.line()
         data = line + b"\n"
@@ -264,6 +267,7 @@ class EventLog:
         os.fdatasync(self._descriptor)
         self.records.append(record)
         self._previous = hashlib.sha256(line).hexdigest()
+        self.seconds += time.monotonic() - started
 
 
 def read_events(path: Path) -> list[Record]:

@@ -49,17 +49,19 @@ def open_laboratory(
     """
     with ExitStack() as stack:
         stack.enter_context(kept_from_children())
+        slots, threads, gpus = plan_slots(config)
+        executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log))
+        # While the isolation starts and its canary flies, the processes import torch.
+        describe = [executor.submit(DescribeEnvironment(config.precision)) for _ in range(slots)]
         try:
             isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)
         except IsolationUnavailable as error:
             raise UsageError(str(error)) from None
         stack.enter_context(isolation)
-        slots, threads, gpus = plan_slots(config)
-        executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log))
+        clock.watch("isolation", lambda: isolation.seconds)
         warm = [executor.submit(Warm(isolation.level)) for _ in range(slots)]
-        environment = executor.submit(DescribeEnvironment(config.precision)).result()
-        for future in warm:
-            future.result()
+        environment = describe[0].result()
+        clock.add("isolation", max(future.result() for future in warm))  # they start side by side
         settings = Settings(environment, isolation.level, config.precision, config.data_root)
         evaluator = Evaluator(settings, executor, clock, progress, record)
         yield Laboratory(isolation, evaluator, environment, slots, executor, executor.close)

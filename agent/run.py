@@ -103,16 +103,27 @@ class RunDirectory:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run for this process; the kernel frees it even on kill -9. Raises RunBusy."""
+        """Hold the run for this process, and sweep up after one that was killed; the kernel frees it even on kill -9.
+
+        Raises RunBusy when another process holds it, OSError where nothing can be written.
+        """
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise RunBusy(f"{self.path}: another process is working on this run; wait for it or stop it") from None
         try:
+            self._sweep()
             yield
         finally:
             lock.release()
+
+    def _sweep(self) -> None:
+        """Remove half-written files, and the link by which Optuna locks its journal: its dead holder is waited for."""
+        for folder in (self.path, self.results, self.hidden):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()
+        self.study.with_name(f"{self.study.name}.lock").unlink(missing_ok=True)
 
 
 def list_runs(runs: Path) -> list[Path]:

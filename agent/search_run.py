@@ -9,7 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -39,9 +39,12 @@ from benchmark.data import DataError, available
 from benchmark.executor import InfrastructureError
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
-from sandbox.isolate import Isolation
+from sandbox.isolate import Isolation, IsolationCrashed
 from sandbox.region import scaffold
-from sandbox.workspace import Workspace
+from sandbox.workspace import Workspace, WorkspaceError
+
+OUR_FAILURES = (InfrastructureError, IsolationCrashed, DataError, WorkspaceError, OSError)
+"""What a machine, a disk or a person can do to a search. It stops, and can be resumed."""
 
 _RESUMED = "resumed"
 
@@ -135,6 +138,7 @@ class Search:
                 with ExitStack() as stack:
                     self._environ = stack.enter_context(kept_from_children())
                     log = stack.enter_context(EventLog(self.run.events))
+                    self.clock.watch("bookkeeping", lambda: log.seconds)
                     laboratory = stack.enter_context(
                         open_laboratory(
                             self.config, self.clock, progress, log.append, log=self.run.path / "workers.log"
@@ -146,10 +150,10 @@ class Search:
                         self._report(progress, laboratory.isolation)
                     return outcome
             except (Interrupted, KeyboardInterrupt):
-                self._save(status="interrupted")
+                self._save_if_possible(status="interrupted")
                 raise
-            except (AgentError, InfrastructureError, DataError, OSError) as error:
-                self._save(status="failed", message=str(error))
+            except (AgentError, *OUR_FAILURES) as error:
+                self._save_if_possible(status="failed", message=str(error))
                 self._report(progress)
                 raise
 
@@ -172,6 +176,8 @@ class Search:
         )
         keep = ResultStore(run.results)
         shared = user_store() if config.cache else None
+        for store in (keep, shared) if shared else (keep,):
+            self.clock.watch("bookkeeping", lambda store=store: store.seconds)  # type: ignore[misc]
         seeds = config.evaluation_seeds
         baseline_seeds = config.baseline_evaluation_seeds
         progress.begin(
@@ -181,6 +187,7 @@ class Search:
         )
 
         workspace = stack.enter_context(_fresh_workspace(run))
+        self.clock.watch("bookkeeping", lambda: workspace.seconds)
         tools = Toolbox(
             workspace=workspace,
             evaluator=evaluator,
@@ -304,7 +311,8 @@ class Search:
         words = [end.message, *([null.NOTICE] if self.config.null else []), *found, self.profile.caveat]
         if tools.submitted is not None:
             region = tools.regions[tools.submitted]
-            write_artifacts(self.run, tools.workspace, region, tools.submitted, words[1:])
+            with self.clock.phase("bookkeeping"):
+                write_artifacts(self.run, tools.workspace, region, tools.submitted, words[1:])
         done: dict[str, Any] = {
             "event": "done",
             "status": end.status,
@@ -322,8 +330,18 @@ class Search:
             {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
             for test in tools.tests
         ]
-        self._save(**{name: value for name, value in done.items() if name != "event"}, words=words, tests=tests)
+        self._save(
+            **{name: value for name, value in done.items() if name != "event"},
+            overhead=self.clock.overhead(),
+            words=words,
+            tests=tests,
+        )
         return SearchOutcome(self.run.path, end.status, done, words)
+
+    def _save_if_possible(self, **changes: Any) -> None:
+        """On a full disk, say, the run stays `running`, which can be resumed; the first fault is the one reported."""
+        with suppress(OSError):
+            self._save(**changes)
 
     def _save(self, **changes: Any) -> None:
         if not self._summary:
@@ -351,7 +369,8 @@ class Search:
         if "created" in changes and "created" in self._summary:
             del changes["created"]
         self._summary.update(changes)
-        self.run.write_summary(self._summary)
+        with self.clock.phase("bookkeeping"):
+            self.run.write_summary(self._summary)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -18,6 +19,8 @@ class ResultStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.seconds = 0.0
+        """How long storing has taken so far."""
 
     def path(self, key: str) -> Path:
         """Where the result of this key is or would be."""
@@ -37,10 +40,12 @@ class ResultStore:
 
     def put(self, result: EvaluationResult) -> None:
         """Store a result durably. Raises OSError when the disk refuses."""
+        started = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         payload = result.model_dump(mode="json")
         envelope = {"sha256": _checksum(payload), "result": payload}
         write_atomically(self.path(result.key), (json.dumps(envelope, indent=1) + "\n").encode())
+        self.seconds += time.monotonic() - started
 
 
 def user_store() -> ResultStore:

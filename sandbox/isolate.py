@@ -84,6 +84,7 @@ class Isolation:
     """
 
     def __init__(self, *, level: Level = "auto", limits: Limits = Limits()) -> None:
+        started = time.monotonic()
         self.limits = limits
         self._lock = threading.Lock()
         self._closed = False
@@ -98,6 +99,8 @@ class Isolation:
             **features(),
         }
         """Level, why none of the stronger ones, kernel features and what the canary found; for run.json."""
+        self.seconds = time.monotonic() - started
+        """How long starting it, the canary, and candidates have taken so far."""
 
     def __enter__(self) -> Self:
         return self
@@ -134,6 +137,8 @@ class Isolation:
                 self._zygote.close()
                 self._zygote = None
                 raise
+            finally:
+                self.seconds += time.monotonic() - started
 
     def _initialise(
         self, zygote: Zygote, region: str, arch: str, num_classes: int, seed: int, out: Path, started: float
@@ -238,7 +243,7 @@ def _fingerprint(payload: memoryview, layout: list[tuple[str, tuple[int, ...]]])
 def _write(out: Path, payload: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> None:
     """Write a safetensors file beside `out` and put it in place in one step; a link at `out` is not followed."""
     import numpy as np
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     values, start, tensors = np.frombuffer(payload, dtype="<f4"), 0, {}
     for name, shape in layout:
@@ -246,9 +251,9 @@ def _write(out: Path, payload: memoryview, layout: list[tuple[str, tuple[int, ..
         tensors[name] = values[start : start + size].reshape(shape)
         start += size
     handle, temporary = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-    os.close(handle)
     try:
-        save_file(tensors, temporary)
+        with os.fdopen(handle, "wb") as file:  # safetensors' own writing raises no OSError on a full disk
+            file.write(save(tensors))
         Path(temporary).replace(out)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -59,6 +59,8 @@ class Repository:
         self.path = path
         self.file = path / name
         self._name = name
+        self.seconds = 0.0
+        """How long git and the disk have taken so far."""
         self._git = _git(path)
 
     def close(self) -> None:
@@ -140,6 +142,7 @@ class Repository:
         """Run git and return its output as it is, decoded."""
         import git
 
+        started = time.monotonic()
         try:
             output = self._git.execute(
                 [self._git.GIT_PYTHON_GIT_EXECUTABLE, *command], strip_newline_in_stdout=False, stdout_as_string=False
@@ -148,6 +151,8 @@ class Repository:
             raise _missing() from error
         except git.GitCommandError as error:
             raise WorkspaceError(f"git {command[0]} failed: {_reason(error)}") from error
+        finally:
+            self.seconds += time.monotonic() - started
         assert isinstance(output, bytes)
         return output.decode()
 
@@ -155,6 +160,7 @@ class Repository:
     def _write_errors(self) -> Iterator[None]:
         import git
 
+        started = time.monotonic()
         try:
             yield
         except git.GitCommandNotFound as error:
@@ -163,6 +169,8 @@ class Repository:
             raise WorkspaceWriteFailed(f"git could not write in {self.path}: {_reason(error)}") from error
         except OSError as error:
             raise WorkspaceWriteFailed(f"could not write in {self.path}: {error.strerror or error}") from error
+        finally:
+            self.seconds += time.monotonic() - started
 
 
 def _missing() -> GitMissing:

@@ -115,6 +115,11 @@ class Workspace:
         return self._head
 
     @property
+    def seconds(self) -> float:
+        """How long git and the disk have taken so far."""
+        return self._repository.seconds
+
+    @property
     def undo_depth(self) -> int:
         """How many accepted edits can be taken back."""
         return self._editor.undo_depth

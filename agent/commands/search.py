@@ -12,8 +12,6 @@ from agent.config import load_config
 from agent.errors import AgentError, Interrupted, UsageError
 from agent.progress import make_progress
 from agent.run import RunDirectory
-from benchmark.data import DataError
-from benchmark.executor import InfrastructureError
 
 if TYPE_CHECKING:
     from agent.search_run import Search
@@ -49,6 +47,8 @@ def null_proposer(proposer: str | None) -> str:
 
 def execute(search: Search, *, as_json: bool) -> int:
     """Run a search with its progress on stderr, print what was found, return the exit code."""
+    from agent.search_run import OUR_FAILURES
+
     if as_json:
         print_json(search.launch)
     else:
@@ -60,7 +60,7 @@ def execute(search: Search, *, as_json: bool) -> int:
         progress.close()
         print(f"stopped; go on with: agent search --resume {search.run.path}", file=sys.stderr)
         raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
-    except (InfrastructureError, DataError) as error:
+    except OUR_FAILURES as error:
         raise AgentError(
             f"{error}\nwhat was done is kept; go on with: agent search --resume {search.run.path}"
         ) from None

@@ -92,6 +92,9 @@ def run_show(run: str, runs: Path, *, as_json: bool) -> None:
         print(f"  test {test['number']}   {means}{chosen}")
     if seconds := summary.get("seconds"):
         print(f"seconds    {', '.join(f'{name} {value:.1f}' for name, value in seconds.items())}")
+    if overhead := summary.get("overhead"):
+        parts = ", ".join(f"{name} {overhead[name]:.1f} s" for name in ("isolation", "bookkeeping"))
+        print(f"overhead   {parts}: {100 * overhead['share']:.1f} % of the total")
     print()
     print("\n".join(summary.get("words", ["This run has not ended."])))
     patch = directory.path / "submission.patch"

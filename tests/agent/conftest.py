@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from agent import search
 from agent.search_run import SearchOutcome
+from tests.agent.harm import Server
 
 ROOT = Path(__file__).resolve().parents[2]
 Agent = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -53,6 +54,14 @@ def agent(cache: Path, tmp_path: Path) -> Agent:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Forks `agent` commands that are to be harmed; see tests/agent/harm.py."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""A search that is killed at any moment goes on to the same end, with nothing lost, paid twice or left running."""
+"""A search with all its processes, killed or stopped: it goes on to the same end, and nothing is left running.
+
+Thirty kills at moments all over a search are in test_crashes.py, where a start costs less.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +16,10 @@ from typing import Any
 
 import pytest
 
-from agent.events import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied, read_events
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
+from tests.agent.harm import Process, family, left_running, outcome
 
 COMMAND = ("search", "--profile", "smoke", "--budget", "1", "--json", "--no-cache", "--seed", "3")
-
-
-def _outcome(run: Path) -> dict[str, Any]:
-    """What must be equal whether or not a search was interrupted."""
-    events = [record.event for record in read_events(run / "events.jsonl")]
-    return {
-        "regions": [event.region_sha256 for event in events if isinstance(event, ToolReplied)],
-        "accuracies": [(e.role, e.task, e.seed, e.accuracy) for e in events if isinstance(e, Evaluated)],
-        "tests": [event.number for event in events if isinstance(event, TestStarted)],
-        "results": [event.accuracies for event in events if isinstance(event, TestFinished)],
-        "submitted": [event.number for event in events if isinstance(event, Submitted)],
-    }
 
 
 @pytest.fixture(scope="module")
@@ -45,33 +36,20 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, A
         text=True,
         check=True,
     )
-    return _outcome(Path(json_lines(result.stdout)[0]["run"])), time.monotonic() - start
+    return outcome(Path(json_lines(result.stdout)[0]["run"])), time.monotonic() - start
 
 
-def _start(folder: Path, *words: str) -> subprocess.Popen[str]:
+def _start(folder: Path, *words: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
     return subprocess.Popen(
         agent_command(*words),
         cwd=folder,
         env=agent_environment(folder / "cache"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
         text=True,
         start_new_session=True,
     )
-
-
-def _descendants_in(folder: Path) -> list[int]:
-    """Processes whose working directory or environment names this test's folder."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                if str(folder).encode() in (entry / "environ").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
-    return found
 
 
 @pytest.mark.parametrize("round_number", range(int(os.environ.get("INITSEARCH_TEST_KILLS", "1"))))
@@ -84,6 +62,7 @@ def test_killed_search_resumes_to_the_same_outcome(
     """
     expected, seconds = uninterrupted
     moments = random.Random(round_number)
+    started: set[Process] = set()
     process = _start(tmp_path, *COMMAND)
     assert process.stdout is not None
     run = Path(json.loads(process.stdout.readline())["run"])
@@ -91,6 +70,7 @@ def test_killed_search_resumes_to_the_same_outcome(
         try:
             process.wait(timeout=moments.uniform(0, seconds))
         except subprocess.TimeoutExpired:
+            started |= family(process.pid)
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
         if json.loads((run / "run.json").read_text())["status"] == "submitted":
@@ -105,11 +85,8 @@ def test_killed_search_resumes_to_the_same_outcome(
             capture_output=True,
             check=True,
         )
-    assert _outcome(run) == expected
-    deadline = time.monotonic() + 10
-    while (left := _descendants_in(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left == []
+    assert outcome(run) == expected
+    assert left_running(started) == set()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -118,16 +95,7 @@ def test_signal_stops_with_its_code_and_says_how_to_go_on(
 ) -> None:
     """Ctrl-C during training: exit 130 (SIGTERM: 143), the run says `interrupted`, resuming gives the same end."""
     expected, _ = uninterrupted
-    process = subprocess.Popen(
-        agent_command(*COMMAND),
-        cwd=tmp_path,
-        env=agent_environment(tmp_path / "cache"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = _start(tmp_path, *COMMAND, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
     run = Path(json.loads(process.stdout.readline())["run"])
@@ -141,7 +109,7 @@ def test_signal_stops_with_its_code_and_says_how_to_go_on(
     assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
     result = agent("search", "--resume", str(run), "--json")
     assert result.returncode == 0, result.stderr
-    assert _outcome(run) == expected
+    assert outcome(run) == expected
     again = agent("search", "--resume", str(run))
     assert again.returncode == 2
     assert "complete" in again.stderr

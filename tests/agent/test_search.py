@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from agent import load_run
+from agent.commands.show import run_show
 from agent.events import Evaluated, Submitted, read_events
 from agent.search_run import SearchOutcome
 from benchmark.results import region_sha256
@@ -44,6 +47,18 @@ def test_seconds_add_up(finished: SearchOutcome) -> None:
     assert seconds["training"] > 0
     parts = [seconds[name] for name in ("training", "proposer", "isolation", "other")]
     assert abs(sum(parts) - seconds["total"]) < 0.01
+
+
+def test_what_distrust_costs_is_in_the_summary(finished: SearchOutcome, capsys: pytest.CaptureFixture[str]) -> None:
+    """run.json has the seconds of isolation and bookkeeping and their share of the whole, and `agent show` says it."""
+    summary = load_run(finished.run)
+    overhead, seconds = summary["overhead"], summary["seconds"]
+    assert overhead["isolation"] >= seconds["isolation"] > 0.1  # with the start and the free checks: never nothing
+    assert 0 < overhead["bookkeeping"] < seconds["other"] + seconds["training"] + seconds["proposer"]
+    both = overhead["isolation"] + overhead["bookkeeping"]
+    assert overhead["share"] == pytest.approx(both / seconds["total"], rel=0.05)
+    run_show(str(finished.run), finished.run.parent, as_json=False)
+    assert f"{100 * overhead['share']:.1f} % of the total" in capsys.readouterr().out
 
 
 def test_submitted_test_is_the_best_of_the_visible_ones(finished: SearchOutcome) -> None:

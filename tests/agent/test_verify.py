@@ -12,6 +12,7 @@ import pytest
 from agent.run import RunDirectory
 from agent.search_run import SearchOutcome
 from agent.verify import verify
+from benchmark.store import ResultStore
 from tests.agent.conftest import Agent, json_lines
 
 
@@ -54,9 +55,56 @@ def _change_workspace(run: Path) -> None:
     file.write_text(file.read_text(encoding="utf-8") + "# more\n", encoding="utf-8")
 
 
+def _cut_log(run: Path) -> None:
+    """The hidden results and the end are cut off; the chain of what is left is unbroken."""
+    log = run / "events.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-3]))
+
+
+def _cut_last_line(run: Path) -> None:
+    log = run / "events.jsonl"
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-1]))
+
+
+def _delete_result(run: Path) -> None:
+    next((run / "results").glob("*.json")).unlink()
+
+
+def _raise_hidden_result_with_its_checksum(run: Path) -> None:
+    store = ResultStore(run / "hidden")
+    result = store.get(next(store.folder.glob("*.json")).stem)
+    assert result is not None
+    curve = tuple(epoch.model_copy(update={"test_acc": 99.0}) for epoch in result.curve)
+    store.put(result.model_copy(update={"best_test_acc": 99.0, "curve": curve}))
+
+
+def _move_tag(run: Path) -> None:
+    """Tag test/2 is made to name the baseline's commit."""
+    tags = run / "workspace" / ".git" / "refs" / "tags"
+    shutil.copy(tags / "baseline", tags / "test" / "2")
+
+
+def _change_module(run: Path) -> None:
+    with (run / "initialize_weights.py").open("a", encoding="utf-8") as module:
+        module.write("    model.apply(print)\n")
+
+
+def _claim_another_submission(run: Path) -> None:
+    summary = json.loads((run / "run.json").read_text())
+    summary["submitted_test"] = 3 - summary["submitted_test"]
+    (run / "run.json").write_text(json.dumps(summary))
+
+
 @pytest.mark.parametrize(
     ("harm", "check"),
     [
+        (_cut_log, "run.json agrees with the log"),
+        (_cut_last_line, "run.json agrees with the log"),
+        (_delete_result, "each recorded accuracy has its result file"),
+        (_raise_hidden_result_with_its_checksum, "each recorded accuracy has its result file"),
+        (_move_tag, "git holds the regions that the log names"),
+        (_change_module, "the patch and the module are the submission"),
+        (_claim_another_submission, "run.json agrees with the log"),
         (_raise_accuracy_in_result, "each recorded accuracy has its result file"),
         (_raise_gain_in_summary, "run.json agrees with the log"),
         (_edit_log, "the event log is unbroken"),

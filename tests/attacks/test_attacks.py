@@ -140,7 +140,7 @@ def attack(arena: Arena, name: str) -> None:
     assert kind in attack.expected, (result.message, result.log)
     assert "ESCAPED" not in result.log
     assert arena.host.token not in result.log + result.message
-    assert "\x1b" not in result.log + result.message
+    assert all(char.isprintable() or char in "\n\t" for char in result.log + result.message)
     if attack.seed:
         assert str(attack.seed) not in result.log
     assert arena.host.fingerprint() == before

@@ -148,3 +148,23 @@ def test_a_good_edit_gets_no_warning_and_an_emptied_region_does() -> None:
         "a test would be refused now (signature): the region must define initialize_weights(model, config) at its top "
         "level.",
     )
+
+
+def test_text_that_makes_the_compiler_explode_is_refused_before_it_is_compiled() -> None:
+    """Nested finally clauses doubled with each level: 700 bytes filled the memory of the trusted process."""
+    levels = "".join(f"{' ' * depth}try: pass\n{' ' * depth}finally:\n" for depth in range(1, 40))
+    bomb = f"def initialize_weights(model, config):\n{levels}{' ' * 40}pass\n"
+    rejection = check_region(bomb)
+    assert rejection is not None
+    assert rejection.kind == "too_large"
+    ways_out = (
+        "def initialize_weights(model, config):\n try:\n" + "  return\n" * 800 + " finally:\n" + "  x;x;x;x\n" * 800
+    )
+    rejection = check_region(ways_out)
+    assert rejection is not None
+    assert rejection.kind == "too_large"
+    honest = (
+        "def initialize_weights(model, config):\n    state = torch.get_rng_state()\n    try:\n"
+        "        return\n    finally:\n        torch.set_rng_state(state)\n"
+    )
+    assert check_region(honest) is None

@@ -1,0 +1,274 @@
+"""A process that has imported everything and forks an `agent` command in milliseconds, to be harmed on the way.
+
+Starting `agent search` takes seconds of imports and of starting processes; harming thirty of them would take minutes.
+Here each command is a forked child with its own session, signals, exit code, files, git and event log. Two things are
+not a user's: evaluations run in the child itself instead of in processes of their own, and one unconfined zygote, which
+the server keeps, serves all children. Kills of the whole, with those processes, are in test_resume.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import resource
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from agent.events import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied, read_events
+
+ROOT = Path(__file__).resolve().parents[2]
+OPERATIONS = frozenset(
+    {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate", "subprocess.Popen"}
+)
+"""What is counted, so that "kill it at the n-th" means a moment of the search and not of the machine's load."""
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """What must be equal whether or not a search was harmed."""
+    recorded = [record.event for record in read_events(run / "events.jsonl")]
+    return {
+        "regions": [event.region_sha256 for event in recorded if isinstance(event, ToolReplied)],
+        "accuracies": [(e.role, e.task, e.seed, e.accuracy) for e in recorded if isinstance(e, Evaluated)],
+        "tests": [event.number for event in recorded if isinstance(event, TestStarted)],
+        "results": [event.accuracies for event in recorded if isinstance(event, TestFinished)],
+        "submitted": [event.number for event in recorded if isinstance(event, Submitted)],
+    }
+
+
+Process = tuple[int, int]
+"""Its number, and when it started: numbers are used again."""
+
+
+def family(ancestor: int) -> set[Process]:
+    """A process and everything below it, now."""
+    parents = _processes()
+    found = {process for process in parents if process[0] == ancestor}
+    while more := {p for p, parent in parents.items() if parent in {number for number, _ in found}} - found:
+        found |= more
+    return found
+
+
+def left_running(processes: set[Process], seconds: float = 10.0) -> set[Process]:
+    """Those that do not end within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while (found := processes & _processes().keys()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return found
+
+
+def _processes() -> dict[Process, int]:
+    """Every process that is not a zombie, with its parent's number."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if fields[0] != "Z":
+                found[int(stat.parent.name), int(fields[19])] = int(fields[1])
+    return found
+
+
+@dataclass
+class Child:
+    """A command that runs. `wait` gives its exit code (negative: the signal) and how many operations it did."""
+
+    pid: int
+    _answers: Any
+
+    def wait(self) -> tuple[int, int]:
+        done = json.loads(self._answers.readline())
+        return done["exit"], done["operations"]
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """Send a signal to the command, or as a terminal does to all processes of its group."""
+        (os.killpg if group else os.kill)(self.pid, number)
+
+
+class Server:
+    """The test's side: `start` forks a command in `folder`; one at a time."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "INITSEARCH_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENAI_API_KEY": "sk-none-1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.agent.harm"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            cwd=ROOT,
+            env=environment,
+        )
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def start(self, folder: Path, *words: str, **harm: Any) -> Child:
+        """Fork `agent` with these words. It writes to the files stdout and stderr in `folder`.
+
+        `harm`: kill_at (n-th operation), delay (s after it), kill_after (events in the log), file_size (bytes that a
+        file may have), clock (s by which it jumps after the first event), path (a folder put before PATH).
+        `cache`: the folder of the result store. `report`: whether the page is written, which takes a second.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"words": words, "folder": str(folder), **harm}) + "\n")
+        return Child(json.loads(self._process.stdout.readline())["pid"], self._process.stdout)
+
+    def run(self, folder: Path, *words: str, **harm: Any) -> tuple[int, int]:
+        """Start and wait."""
+        return self.start(folder, *words, **harm).wait()
+
+
+# -- the server's side ------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Read orders from stdin, fork, answer on stdout, until stdin ends."""
+    import torch
+
+    import agent.commands.show
+    import agent.commands.submit
+    import agent.commands.verify
+    import agent.evaluation
+    import agent.proposers.llm
+    import agent.proposers.optuna_search
+    import agent.report
+    import agent.search_run
+    import agent.verify
+    from agent.clock import Clock
+    from agent.evaluator import Evaluator, Settings
+    from agent.laboratory import Laboratory
+    from benchmark.data import load_dataset
+    from benchmark.hardware import environment
+    from sandbox.isolate import Initialised, Isolation
+
+    torch.set_num_threads(1)
+    load_dataset("tiny")
+    shared = mmap.mmap(-1, 16)  # operations (8 bytes), whether the zygote is at work (1 byte)
+
+    class Watched(Isolation):
+        """Says when a request is under way: whoever is killed then leaves a zygote with an answer nobody wants."""
+
+        def initialise(self, *arguments: Any, **named: Any) -> Initialised:
+            shared[8] = 1
+            initialised = super().initialise(*arguments, **named)
+            shared[8] = 0
+            return initialised
+
+    isolation = Watched(level="none")
+    surroundings = environment("auto")
+
+    @contextlib.contextmanager
+    def laboratory(
+        config: Any, clock: Clock, progress: Any, record: Callable[..., None] = print, *, log: Path | None = None
+    ) -> Iterator[Laboratory]:
+        executor = cast(Any, _Here())
+        evaluator = Evaluator(Settings(surroundings, "none"), executor, clock, progress, record)
+        yield Laboratory(isolation, evaluator, surroundings, 1, executor, lambda: None)
+
+    agent.search_run.open_laboratory = agent.verify.open_laboratory = laboratory  # type: ignore[attr-defined]
+    agent.evaluation._isolation = lambda level: isolation  # type: ignore[assignment]
+
+    for line in sys.stdin:
+        order = json.loads(line)
+        shared[:] = bytes(16)
+        child = os.fork()
+        if child == 0:
+            _run(order, shared)
+        _say({"pid": child})
+        _, status = os.waitpid(child, 0)
+        if shared[8]:
+            isolation.close()
+            isolation = Watched(level="none")
+        _say({"exit": os.waitstatus_to_exitcode(status), "operations": struct.unpack("Q", shared[:8])[0]})
+    isolation.close()
+
+
+class _Here:
+    """An executor that runs each call at once, where it is."""
+
+    slots = 1
+
+    def submit(self, call: Any, *, timeout: float | None = None, on_report: Any = None) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(call(on_report or (lambda report: None)))
+        return future
+
+
+def _say(message: dict[str, Any]) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
+    """The child: harm as ordered, then what `agent` does; never returns."""
+    from agent import cli, events
+
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(order["folder"])
+        for number, name in ((0, os.devnull), (1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
+        os.environ["INITSEARCH_CACHE_DIR"] = order.get("cache") or str(Path(order["folder"]) / "cache")
+        os.environ["PATH"] = os.pathsep.join([*([order["path"]] if "path" in order else []), os.environ["PATH"]])
+        if "file_size" in order:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
+        real, write = time.time, events.EventLog._write
+
+        def and_then(log: events.EventLog, event: Any) -> None:
+            write(log, event)
+            if "clock" in order:
+                time.time = lambda: real() + order["clock"]
+            if len(log.records) == order.get("kill_after"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
+        if not order.get("report"):
+            searching: Any = sys.modules["agent.search"]
+            searching.write_report = lambda *arguments, **named: None
+        _count(order, shared)
+        sys.argv = ["agent", *order["words"]]
+        cli.main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - a traceback for the test, and never back into the server's loop
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _count(order: dict[str, Any], shared: mmap.mmap) -> None:
+    kill_at, delay, done = order.get("kill_at"), order.get("delay", 0.0), 0
+
+    def hook(event: str, arguments: Any) -> None:
+        nonlocal done
+        if event not in OPERATIONS:
+            return
+        done += 1
+        shared[:8] = struct.pack("Q", done)
+        if done == kill_at:
+            if not delay:
+                os.kill(os.getpid(), signal.SIGKILL)
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    sys.addaudithook(hook)
+
+
+if __name__ == "__main__":
+    serve()
