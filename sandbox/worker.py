@@ -17,7 +17,6 @@ import platform
 import random
 import signal
 import sys
-import traceback
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -244,7 +243,11 @@ _DENIED_SIGNS = (
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == REGION]
+    line, step = None, error.__traceback__
+    while step is not None:  # not by traceback.extract_tb: after an endless recursion there are millions of frames
+        if step.tb_frame.f_code.co_filename == REGION:
+            line = step.tb_lineno
+        step = step.tb_next
     text = str(error)[:MAX_MESSAGE]
     lowered = text.lower()
     kind = "exception"
@@ -252,4 +255,4 @@ def _describe(error: BaseException) -> dict[str, Any]:
         kind = "memory"
     elif isinstance(error, OSError) or any(sign in lowered for sign in _DENIED_SIGNS):
         kind = "isolation"
-    return {"kind": kind, "message": f"{type(error).__name__}: {text}", "line": lines[-1] if lines else None}
+    return {"kind": kind, "message": f"{type(error).__name__}: {text}", "line": line}
