@@ -79,6 +79,7 @@ class Search:
         self.clock = Clock()
         self._contacted = contacted
         self._released = config.submit
+        self._pinned = config
         self._environ: dict[str, str] = {}
         self._summary: dict[str, Any] = {}
 
@@ -113,6 +114,10 @@ class Search:
             raise RunDamaged(f"{run.summary}: {error}") from None
         search = cls(config, run, profile[0], reason)
         search._released = config.submit or release
+        # `auto` can find another level on another day, and a result belongs to one. An unsandboxed run says so itself.
+        level = recorded.get("isolation_level")
+        if level in ("bubblewrap", "landlock"):
+            search._pinned = config.model_copy(update={"isolation": level})
         return search
 
     @property
@@ -141,7 +146,11 @@ class Search:
                     self.clock.watch("bookkeeping", lambda: log.seconds)
                     laboratory = stack.enter_context(
                         open_laboratory(
-                            self.config, self.clock, progress, log.append, log=self.run.path / "workers.log"
+                            self._pinned,
+                            self.clock,
+                            progress,
+                            log.append,
+                            log=self.run.path / "workers.log",
                         )
                     )
                     outcome = self._execute(stack, log, laboratory, progress)

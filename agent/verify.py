@@ -182,7 +182,7 @@ def _rerun_faults(run: RunDirectory, launch: Launch, events: list[Event], progre
     recorded = next(e for e in events if isinstance(e, Evaluated) and e.role == f"test/{last}")
     with Workspace.open(run.workspace) as workspace:
         region = workspace.region_at(f"test/{last}")
-    config = SearchConfig.model_validate(launch.config)
+    config = SearchConfig.model_validate({**launch.config, "isolation": "auto", "allow_unsandboxed": False})
     task = get_profile(launch.profile).task(recorded.task)
     with (
         tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder,

@@ -11,8 +11,9 @@ import pytest
 
 from agent import load_run
 from agent.commands.show import run_show
+from agent.config import SearchConfig
 from agent.events import Evaluated, Submitted, read_events
-from agent.search_run import SearchOutcome
+from agent.search_run import Search, SearchOutcome
 from benchmark.results import region_sha256
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
@@ -135,3 +136,15 @@ def test_run_json_says_what_ran(finished: SearchOutcome) -> None:
     assert summary["versions"]["torch"]
     assert summary["environment"]["threads"] == "1"
     assert (finished.run.parent / "latest").resolve() == finished.run
+
+
+def test_resuming_keeps_the_isolation_that_was_found_first(tmp_path: Path) -> None:
+    """A search began with landlock on a busy machine, `auto` then found bubblewrap, and it could not be resumed."""
+    search = Search.create(SearchConfig(profile="smoke", runs=tmp_path))
+    config = search.config.model_dump(mode="json")
+    for level, expected in (("landlock", "landlock"), ("bubblewrap", "bubblewrap"), ("none", "auto"), (None, "auto")):
+        summary = {"status": "interrupted", "profile": "smoke", "config": config, "isolation_level": level}
+        search.run.write_summary(summary)
+        resumed = Search.resume(search.run)
+        assert resumed.config.isolation == "auto"
+        assert resumed._pinned.isolation == expected
