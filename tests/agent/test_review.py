@@ -185,6 +185,16 @@ def converse(command: list[str], environment: dict[str, str], script: list[tuple
         os.close(ours)
 
 
+def test_a_refused_candidate_is_flagged(run: RunDirectory) -> None:
+    """A test that was trained beforehand has no score; the reviewer is told that it was tried."""
+    failure = "suspicious: before any training the network was right on 90.0 %"
+    change_log(
+        run, lambda event: event | {"accuracy": None, "failure": failure} if event.get("role") == "test/1" else event
+    )
+    (flag,) = [flag for flag in look_at(run).flags if flag.kind == "step zero"]
+    assert flag.message.startswith("test/1 was refused on resnet20-tiny (seed 0): before any training")
+
+
 def region(*lines: str) -> str:
     return "\n".join(["def initialize_weights(model, config):", *(f"    {line}" for line in lines), ""])
 
