@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from agent.flags import Flag
 from agent.report import drawings
-from agent.report.diff import Diff, coloured, side_by_side
+from agent.report.ablation import read_ablation
+from agent.report.diff import coloured, side_by_side
 from agent.report.findings import Comparisons, Findings, TestRow, overall_of, signed
 from agent.report.network_view import NetworkView
 from agent.report.reading import RunRecord, mapping, number, text
@@ -68,6 +67,7 @@ def _context(
     record: RunRecord, findings: Findings, flags: Sequence[Flag], network: Sequence[NetworkView], network_note: str
 ) -> dict[str, Any]:
     summary = record.summary
+    region = record.regions.get(findings.subject or 0)
     return {
         "record": record,
         "findings": findings,
@@ -76,8 +76,9 @@ def _context(
         "curves": drawings.learning_curves(record, findings),
         "progress": drawings.search_progress(findings),
         "numbers": _numbers(findings.tests),
-        "diff": _diff(record, findings),
-        "whole": _whole(record, findings),
+        "diff": None if region is None else side_by_side(record.baseline_region, region),
+        "whole": None if region is None else coloured(region),
+        "ablation": None if region is None else read_ablation(record.directory, region),
         "network": network,
         "network_note": network_note,
         "time_bar": _time_bar(mapping(summary.get("seconds"))),
@@ -155,16 +156,6 @@ def _numbers(tests: Sequence[TestRow]) -> dict[str, list[str]]:
 
 def _value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)[:40]
-
-
-def _diff(record: RunRecord, findings: Findings) -> Diff | None:
-    region = record.regions.get(findings.subject or 0)
-    return None if region is None else side_by_side(record.baseline_region, region)
-
-
-def _whole(record: RunRecord, findings: Findings) -> Markup | None:
-    region = record.regions.get(findings.subject or 0)
-    return None if region is None else coloured(region)
 
 
 def _time_bar(seconds: Mapping[str, Any]) -> list[tuple[str, float, float]]:
