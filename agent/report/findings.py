@@ -42,12 +42,27 @@ class TestRow:
 
 
 @dataclass(frozen=True)
+class Look:
+    """A short training by which the search decided whether to test a candidate. It costs no test.
+
+    `place` lies between the numbers of the tests before and after it; `gain` is in points of a proxy accuracy that
+    cannot be compared with the tests'.
+    """
+
+    place: float
+    kept: bool
+    gain: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Findings:
     """The numbers of a run. `subject` is the submitted test, or the best one so far of a run without a submission."""
 
     visible: Comparisons
     hidden: Comparisons
     tests: tuple[TestRow, ...]
+    looks: tuple[Look, ...]
     subject: int | None
     baseline: float | None
     """Mean visible accuracy of the baseline, percent."""
@@ -70,7 +85,18 @@ def find(record: RunRecord) -> Findings:
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
         problems += _contradictions(record, kind, comparisons)
     tone, headline, verdict = _verdict(record, visible, hidden, tests)
-    return Findings(visible, hidden, tests, subject, mean_accuracy(baseline), verdict, tone, headline, tuple(problems))
+    return Findings(
+        visible=visible,
+        hidden=hidden,
+        tests=tests,
+        looks=tuple(_looks(record)),
+        subject=subject,
+        baseline=mean_accuracy(baseline),
+        verdict=verdict,
+        tone=tone,
+        headline=headline,
+        problems=tuple(problems),
+    )
 
 
 def mean_accuracy(accuracies: Mapping[str, Mapping[int, float | None]]) -> float | None:
@@ -127,6 +153,27 @@ def _proposal_before(record: RunRecord, test: int) -> Fields:
         if event.get("kind") == "test_started" and event.get("number") == test:
             return latest
     return {}
+
+
+def _looks(record: RunRecord) -> list[Look]:
+    """The screenings in order; those between the same two tests are spread evenly."""
+    between: dict[int, list[Fields]] = {}
+    before = 0
+    for event in record.events:
+        if event.get("kind") == "test_started":
+            before = whole(event.get("number")) or before
+        elif event.get("kind") == "screened":
+            between.setdefault(before, []).append(event)
+    return [
+        Look(
+            place=test + (index + 1) / (len(events) + 1),
+            kept=event.get("kept") is True,
+            gain=number(event.get("gain")),
+            seconds=number(event.get("seconds")) or 0.0,
+        )
+        for test, events in between.items()
+        for index, event in enumerate(events)
+    ]
 
 
 def _compare(profile: str, baseline: Mapping[str, Any], candidate: Mapping[str, Any], tried: int) -> Comparisons:
