@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import print_json
+from agent.cli import make_console, print_json
 from agent.errors import UsageError
 from agent.flags import Flag, raise_flags
 from agent.report import measured_network
@@ -73,7 +73,7 @@ def run_review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: 
     if as_json:
         print_json(_as_json(directory, subject))
         return standing(directory).exit_code
-    console = _console()
+    console = make_console()
     _show(console, subject, standing(directory))
     if sys.stdin.isatty() and sys.stdout.isatty() and subject.record.submitted is not None:
         _ask(directory, subject)
@@ -142,12 +142,6 @@ def _place(value: str, subject: Subject) -> tuple[str, int]:
 
 
 # -- what is shown ------------------------------------------------------------------------------------------------
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def _show(console: Console, subject: Subject, now: Standing) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1_000_000
 _TRANSCRIPT_BYTES = 320_000
+_MOST_ROWS = 60
+"""Of tables whose names a proposer or a foreign file gives."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _strip(task: str, one: Comparison | Overall, dots: Sequence[float], reach: f
 
 def _numbers(tests: Sequence[TestRow]) -> dict[str, list[str]]:
     """The proposer's numbers that differ between tests: name → value for each test."""
-    names = list(dict.fromkeys(name for test in tests for name in test.parameters))
+    names = list(dict.fromkeys(name for test in tests for name in test.parameters))[:_MOST_ROWS]
     table = {name: [_value(test.parameters.get(name)) for test in tests] for name in names}
     return {name: values for name, values in table.items() if len(set(values)) > 1}
 
@@ -185,7 +187,7 @@ def _machine(record: RunRecord) -> list[tuple[str, str]]:
         ("slots", text(summary.get("slots"))),
     ]
     unique = {name: value for name, value in rows if value}
-    return [(name, value[:300]) for name, value in unique.items()]
+    return list(unique.items())[:_MOST_ROWS]
 
 
 def _when(timestamp: float | None) -> str:
@@ -207,5 +209,11 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["spelt"] = lambda value: spelt(str(value))
+    environment.filters["spelt"] = _spelt
     return environment.get_template(name)
+
+
+def _spelt(value: object, limit: int | None = 600) -> str:
+    """Untrusted text for the page; no more than `limit` characters of it, so that no name can fill the page."""
+    whole = str(value)
+    return spelt(whole) if limit is None or len(whole) <= limit else spelt(whole[:limit]) + "…"

@@ -19,6 +19,7 @@ from tests.agent.report_samples import (
     change_log,
     change_summary,
     copy_run,
+    every_script,
     read_log,
     write_log,
 )
@@ -156,11 +157,33 @@ def test_hostile_task_names(run: RunDirectory) -> None:
 
 def test_every_script_is_shown(run: RunDirectory) -> None:
     """Text in every script arrives unchanged, right-to-left ones included."""
+    said = SCRIPTS + every_script()
+    assert len(said) > 500
     change_log(
         run,
-        lambda event: {**event, "content": {"message": {"content": SCRIPTS}}} if event["kind"] == "proposal" else event,
+        lambda event: {**event, "content": {"message": {"content": said}}} if event["kind"] == "proposal" else event,
     )
-    assert SCRIPTS in page_of(run).text
+    assert said in page_of(run).text
+
+
+def test_a_megabyte_wherever_text_can_stand(run: RunDirectory) -> None:
+    """Names, labels, errors, settings: each is cut, so that none of them can fill the page."""
+    flood = '<"&>é\u202e' * 170_000
+
+    def swell(event: Fields) -> Fields:
+        event |= {name: flood for name in ("reply", "error", "message", "failure") if isinstance(event.get(name), str)}
+        if event["kind"] == "proposal":
+            numbers = {f"{index}{flood}" if index < 3 else f"p{index}": index for index in range(300)}
+            event["content"] = {"strategy": flood, "parameters": numbers, "message": {"content": flood}}
+        if event["kind"] == "tool_called":
+            event |= {"tool": flood, "arguments": {"content": flood, "op": flood}}
+        if event["kind"] == "evaluated":
+            event["task"] = flood + event["task"]
+        return event
+
+    change_log(run, swell)
+    change_summary(run, caveat=flood, message=flood, profile=flood, status=flood, environment={flood: flood})
+    assert "…" in page_of(run).text
 
 
 def test_megabytes_of_output_are_cut_and_counted(run: RunDirectory) -> None:
