@@ -89,7 +89,7 @@ def search_progress(findings: Findings) -> Drawing | None:
     alt = f"Mean visible accuracy by test; baseline {before}; {described}"
     if findings.looks:
         kept = sum(look.kept for look in findings.looks)
-        alt += f"; screened between tests: {kept} kept, {len(findings.looks) - kept} rejected"
+        alt += f"; screened between tests: {kept} kept, {len(findings.looks) - kept} dropped"
     looks = [(look.place, look.kept) for look in findings.looks]
     return best_so_far("Best so far", scores, findings.baseline, alt=alt, looks=looks)
 

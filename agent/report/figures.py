@@ -148,7 +148,7 @@ def best_so_far(
         if failed:
             floor = axes.get_ylim()[0]
             axes.plot(failed, [floor] * len(failed), "x", color=_BAD, markersize=7, label="failed", clip_on=False)
-        for kept, marker, label in ((True, "^", "screened, kept"), (False, "|", "screened, rejected")):
+        for kept, marker, label in ((True, "^", "screened, kept"), (False, "|", "screened, dropped")):
             places = [place for place, verdict in looks if verdict == kept]
             if places:
                 at_axis = axes.get_xaxis_transform()

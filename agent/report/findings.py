@@ -43,16 +43,17 @@ class TestRow:
 
 @dataclass(frozen=True)
 class Look:
-    """A short training by which the search decided whether to test a candidate. It costs no test.
+    """A short training by which the search chose what to test. It is no test.
 
-    `place` lies between the numbers of the tests before and after it; `gain` is in points of a proxy accuracy that
-    cannot be compared with the tests'.
+    `place` lies between the numbers of the tests before and after it. `gain` is in nats of held-out loss, None for a
+    candidate that was rejected, `rejected` says why. `cost` is in tests.
     """
 
     place: float
     kept: bool
     gain: float | None
-    seconds: float
+    rejected: str
+    cost: float
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,8 @@ def _looks(record: RunRecord) -> list[Look]:
             place=test + (index + 1) / (len(events) + 1),
             kept=event.get("kept") is True,
             gain=number(event.get("gain")),
-            seconds=number(event.get("seconds")) or 0.0,
+            rejected=text(event.get("rejected")),
+            cost=number(event.get("cost")) or 0.0,
         )
         for test, events in between.items()
         for index, event in enumerate(events)

@@ -214,15 +214,16 @@ def test_screening_is_marked(run: RunDirectory) -> None:
     """Looks between tests are in the figure, in its words and in the history; events of unknown kinds are passed by."""
     events = read_log(run)
     first = next(index for index, event in enumerate(events) if event["kind"] == "test_started")
-    look = {**events[first], "kind": "screened", "number": None, "seconds": 3.0}
-    looks = [{**look, "kept": True, "gain": 1.25}, {**look, "kept": False, "gain": None}, {**look, "kind": "dreamt"}]
-    write_log(run, [*events[: first + 1], *looks, *events[first + 1 :]])
+    look = {**events[first], "kind": "screened", "number": None, "cost": 0.25, "rejected": None}
+    looks = [{**look, "kept": True, "gain": 1.25}, {**look, "kept": False, "gain": None, "rejected": "shape: conv1"}]
+    write_log(run, [*events[: first + 1], *looks, {**look, "kind": "dreamt"}, *events[first + 1 :]])
     page = page_of(run)
-    assert "2 candidates looked at in short trainings between the tests, 1 kept, 6 s in all" in page.text
-    assert "+1.25" in page.text
+    assert "2 candidates looked at in short trainings between the tests, 1 kept, at the cost of 0.50 tests" in page.text
+    assert "+1.250" in page.text
+    assert "dropped: shape: conv1" in page.text
     alts = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"]
-    assert sum("screened between tests: 1 kept, 1 rejected" in alt for alt in alts) == 1
-    assert "screened, rejected" in page.text
+    assert sum("screened between tests: 1 kept, 1 dropped" in alt for alt in alts) == 1
+    assert "screened, dropped" in page.text
 
 
 def test_curves_with_nan(run: RunDirectory) -> None:
