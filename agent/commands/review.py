@@ -118,9 +118,7 @@ def _record(directory: RunDirectory, subject: Subject, kind: Kind, value: str, m
     if subject.record.status == WAITING:
         approved = f"agent submit {name} --require-approval"
     follow = {
-        "approve": f"agent submit {name} --require-approval"
-        if waits
-        else f"git am {directory.path / 'submission.patch'}",
+        "approve": approved,
         "reject": "agent search --budget 3",
         "request_changes": "agent search --budget 3",
         "comment": f"agent review {name}",
