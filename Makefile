@@ -4,14 +4,17 @@ BIN := .venv/bin
 BUDGET ?= 3
 # Most tests wait for a process: two at a time. By file, so that those of one file share what they set up.
 JOBS ?= 2
+# The finished run that `make sample` keeps under tests/data.
+RUN ?= latest
 
-.PHONY: search test lint clean
+.PHONY: search test lint sample clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make search   search for a better initialisation (three tests; BUDGET=n for more)"
 	@echo "make test     run the tests"
 	@echo "make lint     ruff and mypy"
+	@echo "make sample   keep a finished run as the sample, with its picture (RUN=name)"
 	@echo "make clean    remove .venv (runs/ stays)"
 
 # One stamp per set of dependencies: pip runs again only when pyproject.toml changed.
@@ -37,6 +40,9 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+sample: .venv/dev.stamp
+	$(BIN)/python -m tests.sample keep $(RUN)
 
 clean:
 	rm -rf .venv

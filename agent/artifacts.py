@@ -15,6 +15,7 @@ from sandbox.workspace import Workspace
 
 _HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {number}).
 
+    import torchvision
     from initialize_weights import {helper}initialize_weights
     model = torchvision.models.resnet18()
     initialize_weights(model, {example})

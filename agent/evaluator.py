@@ -164,7 +164,6 @@ class Evaluator:
             known[index] = outcome
 
     def _record(self, role: str, call: EvaluationCall, outcome: Outcome, *, cached: bool) -> None:
-        failed = isinstance(outcome, CandidateFailure)
         self._note(
             Evaluated(
                 role=role,
@@ -177,7 +176,7 @@ class Evaluator:
                 seconds=0.0 if isinstance(outcome, CandidateFailure) or cached else outcome.training_seconds,
             )
         )
-        self._progress.evaluated(role, call.task.name, call.seed, outcome, cached=cached, failed=failed)
+        self._progress.evaluated(role, call.task.name, call.seed, outcome, cached=cached)
 
     def _book(self, wall: float, fresh: Sequence[Outcome]) -> None:
         """Split the wall time of a batch between isolation and training as the slots spent it."""

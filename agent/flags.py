@@ -100,13 +100,11 @@ def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
         yield Flag(
             "stop", "isolation", "Candidates ran without isolation: the code could have reached data and results."
         )
+    for one in record.evaluations:
+        kind, _, reason = text(one.failure).partition(": ")
+        if kind == "suspicious":
+            yield Flag("look", "step zero", f"{one.role} was refused on {one.task} (seed {one.seed}): {reason}.")
     for result in record.results.values():
-        if result.step_zero.suspicious:
-            message = (
-                f"Before training, test accuracy on {result.task} (seed {result.seed}) was already "
-                f"{result.step_zero.accuracy:.1f} %: an untrained network should be at chance."
-            )
-            yield Flag("stop", "step zero", message)
         if result.status == "diverged":
             yield Flag("look", "divergence", f"A training on {result.task} (seed {result.seed}) diverged.")
     if any(event.get("by") == "harness" for event in record.of_kind("submitted")):

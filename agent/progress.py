@@ -12,7 +12,7 @@ from benchmark.results import EpochMetrics, EvaluationResult
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from agent.evaluation import CandidateFailure
+    from agent.evaluator import Outcome
 
 
 class Progress:
@@ -30,16 +30,7 @@ class Progress:
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         """An epoch of an evaluation ended."""
 
-    def evaluated(
-        self,
-        role: str,
-        task: str,
-        seed: int,
-        outcome: EvaluationResult | CandidateFailure,
-        *,
-        cached: bool,
-        failed: bool,
-    ) -> None:
+    def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         """An evaluation ended, failed, or came from the store."""
 
     def close(self) -> None:
@@ -69,16 +60,7 @@ class PlainProgress(Progress):
                 f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %"
             )
 
-    def evaluated(
-        self,
-        role: str,
-        task: str,
-        seed: int,
-        outcome: EvaluationResult | CandidateFailure,
-        *,
-        cached: bool,
-        failed: bool,
-    ) -> None:
+    def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         self._done += 1
         self._print(f"  [{self._done}/{max(self._done, self._expected)}] {describe(role, task, seed, outcome, cached)}")
 
@@ -119,22 +101,14 @@ class LiveProgress(Progress):
         with self._lock:
             self._rows[role, task, seed] = (metrics, epochs)
 
-    def evaluated(
-        self,
-        role: str,
-        task: str,
-        seed: int,
-        outcome: EvaluationResult | CandidateFailure,
-        *,
-        cached: bool,
-        failed: bool,
-    ) -> None:
+    def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
             self._rows.pop((role, task, seed), None)
             self._done += 1
             if isinstance(outcome, EvaluationResult) and not role.startswith("hidden/"):
                 self._best[task] = max(self._best.get(task, 0.0), outcome.best_test_acc)
-        self._console.print(describe(role, task, seed, outcome, cached), style="red" if failed else None, markup=False)
+        style = None if isinstance(outcome, EvaluationResult) else "red"
+        self._console.print(describe(role, task, seed, outcome, cached), style=style, markup=False)
 
     def close(self) -> None:
         self._live.stop()
@@ -176,7 +150,7 @@ def make_progress(*, quiet: bool = False) -> Progress:
     return PlainProgress()
 
 
-def describe(role: str, task: str, seed: int, outcome: EvaluationResult | CandidateFailure, cached: bool) -> str:
+def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) -> str:
     """One line for a finished evaluation."""
     if not isinstance(outcome, EvaluationResult):
         return f"{role} {task} seed {seed}: failed ({outcome.kind}): {outcome.message.splitlines()[0]}"

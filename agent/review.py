@@ -20,7 +20,12 @@ from agent.run import RunDirectory
 
 SCHEMA = 1
 Kind = Literal["approve", "reject", "request_changes", "comment"]
-_KINDS = ("approve", "reject", "request_changes", "comment")
+WORDS: dict[Kind, str] = {
+    "approve": "approved",
+    "reject": "rejected",
+    "request_changes": "changes requested",
+    "comment": "comment",
+}
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def _git_config(key: str) -> str:
 def _parse(line: str, where: str) -> Review:
     try:
         fields = json.loads(line)
-        if fields.pop("schema") != SCHEMA or fields["kind"] not in _KINDS:
+        if fields.pop("schema") != SCHEMA or fields["kind"] not in WORDS:
             raise ValueError("a review of another version")
         return Review(**fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

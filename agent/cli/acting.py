@@ -142,6 +142,35 @@ def submit(
 
 
 @app.command()
+def ablate(
+    run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
+    runs: RunsOption = Path("runs"),
+    share: Annotated[
+        float,
+        typer.Option(min=0.0, help="Trainings it may cost, in shares of those that the search spent on visible tasks."),
+    ] = 1.0,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=50, help="Fresh seeds per task and part (default: as many as the search).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Which part of a submission carries its gain? Takes back one hunk or number at a time and trains again.
+
+    \b
+    Examples:
+      agent ablate
+      agent ablate latest --share 2 --seeds 3
+      agent ablate 20260101-120000 --json
+
+    Trains on the visible tasks only, with seeds that the search did not use. The largest hunks come first; what the
+    share does not pay for is left out and named. The result stays in RUN/ablation.json and on the run's page.
+    """
+    from agent.commands.ablate import run_ablate
+
+    run_ablate(run, runs, share=share, seeds=seeds, as_json=as_json)
+
+
+@app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="A region text (the function, with helpers) or a whole scaffold.")],
     arch: Annotated[

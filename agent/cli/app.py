@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     name="agent",
@@ -35,3 +39,11 @@ RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the runs.", 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on one line of stdout, at once."""
     print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+
+
+def make_console() -> Console:
+    """stdout for people: as wide as the terminal; in a pipe without colour and so wide that no table is cut."""
+    from rich.console import Console
+
+    plain = not sys.stdout.isatty()
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=plain, width=500 if plain else None)

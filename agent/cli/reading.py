@@ -168,9 +168,16 @@ def compare(
 def export(
     run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
     form: Annotated[
-        str, typer.Option("--format", help="atif, mls-bench (conversations), patch, module (what was submitted).")
+        str,
+        typer.Option(
+            "--format",
+            help="atif, mls-bench (conversations), patch, module (what was submitted), tensorboard, mlflow (curves).",
+        ),
     ] = "atif",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of stdout.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "--out", "-o", help="A file instead of stdout; for tensorboard a folder."),
+    ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
     """Write a run in a form that other programs read.
@@ -179,6 +186,8 @@ def export(
     Examples:
       agent export latest --format atif -o trajectory.json
       agent export latest --format patch | git am
+      agent export latest --format tensorboard --out tb
+      agent export latest --format mlflow --out mlflow.db
     """
     from agent.commands.export import run_export
 

@@ -13,14 +13,19 @@ from agent.run import RunDirectory
 from agent.transcripts import load_transcript, write_atif, write_mls_bench
 
 _FILES = {"patch": "submission.patch", "module": "initialize_weights.py"}
-FORMATS = ("atif", "mls-bench", *_FILES)
+_TRACKERS = ("tensorboard", "mlflow")
+FORMATS = ("atif", "mls-bench", *_FILES, *_TRACKERS)
 
 
 def run_export(run: str, runs: Path, form: str, output: Path | None) -> None:
     """Print or write the run in one of `FORMATS`. Raises UsageError."""
     if form not in FORMATS:
         raise UsageError(f"--format {form}: unknown{suggestion(form, list(FORMATS))}")
-    text = render(RunDirectory.find(run, runs), form)
+    directory = RunDirectory.find(run, runs)
+    if form in _TRACKERS:
+        _track(directory, form, output)
+        return
+    text = render(directory, form)
     if output is None:
         print(text, end="")
         return
@@ -29,6 +34,20 @@ def run_export(run: str, runs: Path, form: str, output: Path | None) -> None:
     except OSError as error:
         raise UsageError(f"--output {output}: {error.strerror}") from None
     print(f"wrote {output}", file=sys.stderr)
+
+
+def _track(run: RunDirectory, form: str, output: Path | None) -> None:
+    from agent.trackers import write_mlflow, write_tensorboard
+
+    if output is None:
+        raise UsageError(f"--format {form} writes files: --out {'FILE.db' if form == 'mlflow' else 'FOLDER'}")
+    try:
+        count = write_mlflow(run, output) if form == "mlflow" else write_tensorboard(run, output)
+    except OSError as error:
+        raise UsageError(f"--out {output}: {error.strerror}") from None
+    print(f"wrote {count} learning curves to {output}", file=sys.stderr)
+    look = f"mlflow ui --backend-store-uri sqlite:///{output}" if form == "mlflow" else f"tensorboard --logdir {output}"
+    print(f"next: {look}", file=sys.stderr)
 
 
 def render(run: RunDirectory, form: str) -> str:

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.cli import print_json
+from agent.cli import make_console, print_json
 from agent.errors import UsageError
 from agent.flags import Flag, raise_flags
+from agent.loop import WAITING
 from agent.report import measured_network
 from agent.report.findings import Comparisons, Findings, find, overall_of, signed
 from agent.report.reading import RunRecord, read_run
 from agent.report.safe import spelt
-from agent.review import Kind, Review, Standing, add_review, standing
+from agent.review import WORDS, Kind, Review, Standing, add_review, standing
 from agent.run import RunDirectory
 from agent.summary import as_json as tasks_json
 from benchmark.statistics import Comparison, Overall
@@ -27,12 +28,6 @@ from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split
 if TYPE_CHECKING:
     from rich.console import Console
 
-_WORDS: dict[Kind, str] = {
-    "approve": "approved",
-    "reject": "rejected",
-    "request_changes": "changes requested",
-    "comment": "comment",
-}
 _MARKS = {"stop": "EXPLAIN FIRST", "look": "look", "note": "note"}
 
 
@@ -73,7 +68,7 @@ def run_review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: 
     if as_json:
         print_json(_as_json(directory, subject))
         return standing(directory).exit_code
-    console = _console()
+    console = make_console()
     _show(console, subject, standing(directory))
     if sys.stdin.isatty() and sys.stdout.isatty() and subject.record.submitted is not None:
         _ask(directory, subject)
@@ -114,15 +109,19 @@ def _record(directory: RunDirectory, subject: Subject, kind: Kind, value: str, m
     if as_json:
         print_json({"run": str(directory.path), "recorded": review.as_json(), "in_force": _in_force(now)})
         return now.exit_code
-    print(f"{_WORDS[kind]}: {directory.path.name}, patch {review.patch_sha256[:12]}, by {spelt(review.author)}")
+    print(f"{WORDS[kind]}: {directory.path.name}, patch {review.patch_sha256[:12]}, by {spelt(review.author)}")
     grave = [flag for flag in subject.flags if flag.weight == "stop"]
     if kind == "approve" and grave:
         print(f"note: approved with {len(grave)} flag(s) that ask to be explained first", file=sys.stderr)
+    name = directory.path.name
+    approved = f"git am {directory.path / 'submission.patch'}"
+    if subject.record.status == WAITING:
+        approved = f"agent submit {name} --require-approval"
     follow = {
-        "approve": f"git am {directory.path / 'submission.patch'}",
+        "approve": approved,
         "reject": "agent search --budget 3",
         "request_changes": "agent search --budget 3",
-        "comment": f"agent review {directory.path.name}",
+        "comment": f"agent review {name}",
     }
     print(f"next: {follow[kind]}", file=sys.stderr)
     return now.exit_code
@@ -142,12 +141,6 @@ def _place(value: str, subject: Subject) -> tuple[str, int]:
 
 
 # -- what is shown ------------------------------------------------------------------------------------------------
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=not sys.stdout.isatty())
 
 
 def _show(console: Console, subject: Subject, now: Standing) -> None:
@@ -219,7 +212,7 @@ def _print_reviews(console: Console, now: Standing) -> None:
         old = "" if review.patch_sha256 == now.patch_sha256 else " (of an earlier patch: no longer in force)"
         place = f" {review.file}:{review.line}" if review.file else ""
         when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(review.time))
-        words = f"  {when} {spelt(review.author)}: {_WORDS[review.kind]}{place}{old}"
+        words = f"  {when} {spelt(review.author)}: {WORDS[review.kind]}{place}{old}"
         console.print(f"{words}{f': {spelt(review.message)}' if review.message else ''}")
     if now.dropped is not None:
         console.print("The patch has changed since the last verdict: review it again.", style="bold yellow")

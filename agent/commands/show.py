@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.cli import print_json
+from agent.cli import make_console, print_json
 from agent.errors import AgentError, UsageError
 from agent.null import NOTICE
+from agent.report.safe import spelt
 from agent.review import standing
 from agent.run import RunDirectory, list_runs
 
@@ -37,25 +39,23 @@ def run_list(runs: Path, *, style: Literal["table", "json", "csv", "html"]) -> N
         print(f"no runs in {runs.absolute()}")
         print("next: agent search --budget 3", file=sys.stderr)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     table.add_column("run", no_wrap=True)
-    for heading in ("status", "proposer", "tests", "submitted", "visible", "hidden"):
-        table.add_column(heading, justify="right" if heading in ("visible", "hidden") else "left")
+    for heading in ("status", "tests", "picked", "visible", "hidden"):
+        table.add_column(heading, justify="right" if heading in ("visible", "hidden") else "left", overflow="fold")
     for row in rows:
         table.add_row(
             row["name"],
-            row["status"],
-            (row["proposer"] or "").partition(":")[0],
+            spelt(str(row["status"]))[:200],
             f"{row['tests_used']}/{row['budget']}",
             "" if row["submitted_test"] is None else f"#{row['submitted_test']}",
             _points(row["visible_gain"]),
             _points(row["hidden_gain"]),
         )
-    Console(highlight=False).print(table)
-    print("visible and hidden: mean gain over the baseline in points of accuracy; agent show has the intervals")
+    make_console().print(table)
+    print("visible, hidden: mean gain in points; agent show RUN has the intervals")
     print(f"next: agent show {rows[-1]['name']}", file=sys.stderr)
 
 
@@ -79,29 +79,34 @@ def run_show(run: str, runs: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"path": str(directory.path), **summary})
         return
+    print("\n".join(spelt(line) for line in _lines(directory.path, summary)))
+    patch = directory.path / "submission.patch"
+    if patch.exists():
+        print(f"\n{spelt(patch.read_text(encoding='utf-8'))}")
+        print(f"next: agent review {directory.path.name}", file=sys.stderr)
+    elif summary.get("status") in ("interrupted", "failed", "running"):
+        print(f"next: agent search --resume {directory.path}", file=sys.stderr)
+
+
+def _lines(path: Path, summary: dict[str, Any]) -> Iterator[str]:
     if summary.get("null"):
-        print(NOTICE)
-    print(f"run        {directory.path}")
-    print(f"status     {summary.get('status')}")
-    print(f"profile    {summary.get('profile')} ({summary.get('reason')})")
-    print(f"isolation  {summary.get('isolation_level')}")
-    print(f"tests      {summary.get('tests_used', 0)} of {summary.get('budget')}")
+        yield NOTICE
+    yield f"run        {path}"
+    yield f"status     {summary.get('status')}"
+    yield f"profile    {summary.get('profile')} ({summary.get('reason')})"
+    yield f"isolation  {summary.get('isolation_level')}"
+    yield f"tests      {summary.get('tests_used', 0)} of {summary.get('budget')}"
     for test in summary.get("tests", []):
         means = ", ".join(f"{task} {_mean(seeds)}" for task, seeds in test["accuracies"].items())
         chosen = "  <- submitted" if test["number"] == summary.get("submitted_test") else ""
-        print(f"  test {test['number']}   {means}{chosen}")
+        yield f"  test {test['number']}   {means}{chosen}"
     if seconds := summary.get("seconds"):
-        print(f"seconds    {', '.join(f'{name} {value:.1f}' for name, value in seconds.items())}")
+        yield f"seconds    {', '.join(f'{name} {value:.1f}' for name, value in seconds.items())}"
     if overhead := summary.get("overhead"):
         parts = ", ".join(f"{name} {overhead[name]:.1f} s" for name in ("isolation", "bookkeeping"))
-        print(f"overhead   {parts}: {100 * overhead['share']:.1f} % of the total")
-    print()
-    print("\n".join(summary.get("words", ["This run has not ended."])))
-    patch = directory.path / "submission.patch"
-    if patch.exists():
-        print(f"\n{patch.read_text(encoding='utf-8')}")
-    elif summary.get("status") in ("interrupted", "failed", "running"):
-        print(f"next: agent search --resume {directory.path}", file=sys.stderr)
+        yield f"overhead   {parts}: {100 * overhead['share']:.1f} % of the total"
+    yield ""
+    yield from summary.get("words", ["This run has not ended."])
 
 
 def _row(path: Path) -> dict[str, Any]:

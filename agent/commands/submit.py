@@ -8,7 +8,7 @@ from agent.artifacts import patch_text
 from agent.commands.search import execute
 from agent.errors import Rejected, UsageError
 from agent.loop import WAITING
-from agent.review import standing
+from agent.review import WORDS, standing
 from agent.run import RunDirectory
 from sandbox.workspace import Workspace
 
@@ -40,5 +40,5 @@ def require_approved(directory: RunDirectory, test: object) -> None:
     if (directory.path / "submission.patch").read_bytes() != own.encode():
         raise Rejected(f"{directory.path}: submission.patch is not the patch of test {test}; it was changed by hand")
     if not now.approved:
-        state = "the last verdict is " + now.verdict.kind.replace("_", " ") if now.verdict else "nobody approved it"
+        state = f"the verdict in force is “{WORDS[now.verdict.kind]}”" if now.verdict else "nobody approved it"
         raise Rejected(f"{directory.path}: {state}; agent review {name} --approve comes first")

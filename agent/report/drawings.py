@@ -87,7 +87,11 @@ def search_progress(findings: Findings) -> Drawing | None:
     described = ", ".join(_score(test) for test in tests[:12]) + (" …" if len(tests) > 12 else "")
     before = "unknown" if findings.baseline is None else f"{findings.baseline:.1f} %"
     alt = f"Mean visible accuracy by test; baseline {before}; {described}"
-    return best_so_far("Best so far", scores, findings.baseline, alt=alt)
+    if findings.looks:
+        kept = sum(look.kept for look in findings.looks)
+        alt += f"; screened between tests: {kept} kept, {len(findings.looks) - kept} dropped"
+    looks = [(look.place, look.kept) for look in findings.looks]
+    return best_so_far("Best so far", scores, findings.baseline, alt=alt, looks=looks)
 
 
 def _score(test: TestRow) -> str:

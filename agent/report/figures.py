@@ -43,7 +43,9 @@ _SERIES: tuple[tuple[str, Any, str], ...] = (
 """Colour, line style and marker of each series."""
 _VARIABLES |= {colour: f"--series-{index}" for index, (colour, _, _) in enumerate(_SERIES) if index}
 
-_SIZE = (4.4, 2.9)
+_SIZE = (3.9, 2.7)
+_SMALL = (3.3, 2.5)
+"""Inches, near the width that the page shows them at, so that their text keeps its size. Small: three to a row."""
 _RC: Any = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -92,11 +94,19 @@ class Drawing:
 
 
 def curves(
-    title: str, lines: Sequence[Line], *, x: str, y: str, alt: str, note: str = "", log: bool = False
+    title: str,
+    lines: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    alt: str,
+    note: str = "",
+    log: bool = False,
+    small: bool = False,
 ) -> Drawing:
-    """Lines over a common axis; with `log`, zeros are drawn as points on the floor."""
+    """Lines over a common axis; with `log`, zeros are drawn as points on the floor. `small` goes three to a row."""
     with _style():
-        figure, axes = _canvas(x, y)
+        figure, axes = _canvas(x, y, _SMALL if small else _SIZE)
         for line in lines:
             _draw(axes, line, log=log)
         if log:
@@ -113,9 +123,13 @@ def best_so_far(
     baseline: float | None,
     *,
     alt: str,
+    looks: Sequence[tuple[float, bool]] = (),
     note: str = "",
 ) -> Drawing:
-    """(test, mean accuracy or None for a failure, submitted) over the tests, with the best so far as a staircase."""
+    """(test, mean accuracy or None for a failure, submitted) over the tests, with the best so far as a staircase.
+
+    `looks` are screenings, (place between the tests, kept): marks on the axis, because their accuracy is another.
+    """
     with _style():
         figure, axes = _canvas("test", "mean visible accuracy, %")
         if baseline is not None:
@@ -134,6 +148,17 @@ def best_so_far(
         if failed:
             floor = axes.get_ylim()[0]
             axes.plot(failed, [floor] * len(failed), "x", color=_BAD, markersize=7, label="failed", clip_on=False)
+        for kept, marker, label in ((True, "^", "screened, kept"), (False, "|", "screened, dropped")):
+            places = [place for place, verdict in looks if verdict == kept]
+            if places:
+                at_axis = axes.get_xaxis_transform()
+                axes.plot(
+                    *(places, [0.03] * len(places), marker),
+                    color=_MUTED,
+                    markersize=5,
+                    label=label,
+                    transform=at_axis,
+                )
         _whole_numbers(axes)
         _legend(axes)
         return Drawing(title, _svg(figure, alt), note)
@@ -164,6 +189,8 @@ def _draw(axes: Axes, line: Line, *, log: bool) -> None:
     )
     if len(line.low) == len(line.x):
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+        if len(points) == 1:  # a band has no width there
+            axes.vlines(line.x, line.low, line.high, color=colour, linestyle=style, linewidth=1.2)
 
 
 def _log_scale(axes: Axes) -> None:
@@ -183,10 +210,10 @@ def _style() -> Any:
     return matplotlib.rc_context(_RC)
 
 
-def _canvas(x: str, y: str) -> tuple[Figure, Axes]:
+def _canvas(x: str, y: str, size: tuple[float, float] = _SIZE) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_SIZE, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -195,9 +222,20 @@ def _canvas(x: str, y: str) -> tuple[Figure, Axes]:
 
 
 def _legend(axes: Axes) -> None:
+    """Above the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        axes.legend(handles, labels, frameon=False, fontsize=8, loc="best", handlelength=2.4)
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        figure.legend(
+            *(handles, labels),
+            loc="outside upper left",
+            ncols=min(len(handles), 4),
+            frameon=False,
+            fontsize=8,
+            handlelength=1.8,
+            columnspacing=1.1,
+        )
 
 
 def _whole_numbers(axes: Axes) -> None:

@@ -43,12 +43,28 @@ class TestRow:
 
 
 @dataclass(frozen=True)
+class Look:
+    """A short training by which the search chose what to test. It is no test.
+
+    `place` lies between the numbers of the tests before and after it. `loss` is that on held-out pictures, nats, None for a
+    candidate that was rejected, `rejected` says why. `cost` is in tests.
+    """
+
+    place: float
+    kept: bool
+    loss: float | None
+    rejected: str
+    cost: float
+
+
+@dataclass(frozen=True)
 class Findings:
     """The numbers of a run. `subject` is the submitted test, or the best one so far of a run without a submission."""
 
     visible: Comparisons
     hidden: Comparisons
     tests: tuple[TestRow, ...]
+    looks: tuple[Look, ...]
     subject: int | None
     baseline: float | None
     """Mean visible accuracy of the baseline, percent."""
@@ -72,7 +88,18 @@ def find(record: RunRecord) -> Findings:
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
         problems += _contradictions(record, kind, comparisons)
     tone, headline, verdict = _verdict(record, visible, hidden, tests)
-    return Findings(visible, hidden, tests, subject, mean_accuracy(baseline), verdict, tone, headline, tuple(problems))
+    return Findings(
+        visible=visible,
+        hidden=hidden,
+        tests=tests,
+        looks=tuple(_looks(record)),
+        subject=subject,
+        baseline=mean_accuracy(baseline),
+        verdict=verdict,
+        tone=tone,
+        headline=headline,
+        problems=tuple(problems),
+    )
 
 
 def mean_accuracy(accuracies: Mapping[str, Mapping[int, float | None]]) -> float | None:
@@ -129,6 +156,28 @@ def _proposal_before(record: RunRecord, test: int) -> Fields:
         if event.get("kind") == "test_started" and event.get("number") == test:
             return latest
     return {}
+
+
+def _looks(record: RunRecord) -> list[Look]:
+    """The screenings in order; those between the same two tests are spread evenly."""
+    between: dict[int, list[Fields]] = {}
+    before = 0
+    for event in record.events:
+        if event.get("kind") == "test_started":
+            before = whole(event.get("number")) or before
+        elif event.get("kind") == "screened":
+            between.setdefault(before, []).append(event)
+    return [
+        Look(
+            place=test + (index + 1) / (len(events) + 1),
+            kept=event.get("kept") is True,
+            loss=number(event.get("loss")),
+            rejected=text(event.get("rejected")),
+            cost=number(event.get("cost")) or 0.0,
+        )
+        for test, events in between.items()
+        for index, event in enumerate(events)
+    ]
 
 
 def _compare_test(record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies]) -> Comparisons:

@@ -65,8 +65,8 @@ def _drawings(task: str, sides: dict[str, Fields], label: str) -> list[Drawing]:
     backward = {role: _layers(side, "gradient_scale") for role, side in sides.items()}
     plots = (
         ("Weights", "std of the weights", weights),
-        ("Forward", "RMS of the layer's output", forward),
-        ("Backward", "RMS of the gradient at its output", backward),
+        ("Forward", "RMS of the output", forward),
+        ("Backward", "RMS of the gradient", backward),
     )
     return [_figure(f"{title}: {task}", y, values, label) for title, y, values in plots if any(values.values())]
 
@@ -85,9 +85,8 @@ def _figure(title: str, y: str, values: dict[str, list[float | None]], label: st
     zeros = any(value == 0 for series in values.values() for value in series)
     lost = any(value is None for series in values.values() for value in series)
     note = " ".join([*(["▾ at the bottom: exactly zero."] if zeros else []), *(["Gaps: not finite."] if lost else [])])
-    return curves(
-        title, lines, x="layer, input to output", y=y, alt=f"{title}, {y} by layer: {described}", note=note, log=True
-    )
+    alt = f"{title}, {y} by layer: {described}"
+    return curves(title, lines, x="layer, input to output", y=y, alt=alt, note=note, log=True, small=True)
 
 
 def _span(series: Sequence[float | None]) -> str:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from agent.flags import Flag
 from agent.report import drawings
-from agent.report.diff import Diff, coloured, side_by_side
+from agent.report.ablation import read_ablation
+from agent.report.diff import coloured, side_by_side
 from agent.report.findings import Comparisons, Findings, TestRow, overall_of, signed
 from agent.report.network_view import NetworkView
 from agent.report.reading import RunRecord, mapping, number, text
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1_000_000
 _TRANSCRIPT_BYTES = 320_000
+_MOST_ROWS = 60
+"""Of tables whose names a proposer or a foreign file gives."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def _context(
     record: RunRecord, findings: Findings, flags: Sequence[Flag], network: Sequence[NetworkView], network_note: str
 ) -> dict[str, Any]:
     summary = record.summary
+    region = record.regions.get(findings.subject or 0)
     return {
         "record": record,
         "findings": findings,
@@ -76,8 +78,9 @@ def _context(
         "curves": drawings.learning_curves(record, findings),
         "progress": drawings.search_progress(findings),
         "numbers": _numbers(findings.tests),
-        "diff": _diff(record, findings),
-        "whole": _whole(record, findings),
+        "diff": None if region is None else side_by_side(record.baseline_region, region),
+        "whole": None if region is None else coloured(region),
+        "ablation": None if region is None else read_ablation(record.directory, region),
         "network": network,
         "network_note": network_note,
         "time_bar": _time_bar(mapping(summary.get("seconds"))),
@@ -148,23 +151,13 @@ def _strip(task: str, one: Comparison | Overall, dots: Sequence[float], reach: f
 
 def _numbers(tests: Sequence[TestRow]) -> dict[str, list[str]]:
     """The proposer's numbers that differ between tests: name → value for each test."""
-    names = list(dict.fromkeys(name for test in tests for name in test.parameters))
+    names = list(dict.fromkeys(name for test in tests for name in test.parameters))[:_MOST_ROWS]
     table = {name: [_value(test.parameters.get(name)) for test in tests] for name in names}
     return {name: values for name, values in table.items() if len(set(values)) > 1}
 
 
 def _value(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else "–" if value is None else str(value)[:40]
-
-
-def _diff(record: RunRecord, findings: Findings) -> Diff | None:
-    region = record.regions.get(findings.subject or 0)
-    return None if region is None else side_by_side(record.baseline_region, region)
-
-
-def _whole(record: RunRecord, findings: Findings) -> Markup | None:
-    region = record.regions.get(findings.subject or 0)
-    return None if region is None else coloured(region)
 
 
 def _time_bar(seconds: Mapping[str, Any]) -> list[tuple[str, float, float]]:
@@ -194,7 +187,7 @@ def _machine(record: RunRecord) -> list[tuple[str, str]]:
         ("slots", text(summary.get("slots"))),
     ]
     unique = {name: value for name, value in rows if value}
-    return [(name, value[:300]) for name, value in unique.items()]
+    return list(unique.items())[:_MOST_ROWS]
 
 
 def _when(timestamp: float | None) -> str:
@@ -216,5 +209,11 @@ def template(name: str) -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["spelt"] = lambda value: spelt(str(value))
+    environment.filters["spelt"] = _spelt
     return environment.get_template(name)
+
+
+def _spelt(value: object, limit: int | None = 600) -> str:
+    """Untrusted text for the page; no more than `limit` characters of it, so that no name can fill the page."""
+    whole = str(value)
+    return spelt(whole) if limit is None or len(whole) <= limit else spelt(whole[:limit]) + "…"

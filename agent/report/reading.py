@@ -20,6 +20,8 @@ from sandbox.repository import Repository, WorkspaceError
 
 SUMMARY_SCHEMA = 1
 Fields = dict[str, Any]
+_LONGEST_NAME = 200
+"""Characters of a task's name: it stands in every table, figure and description."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class RunRecord:
         """The `visible` or `hidden` tasks of run.json: name, arch, dataset, recipe."""
         tasks = mapping(self.summary.get("tasks")).get(kind)
         found = [task for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
-        return [task for task in found if task.get("name")]
+        return [{**task, "name": text(task["name"])[:_LONGEST_NAME]} for task in found if task.get("name")]
 
     def accuracies(self, role: str) -> dict[str, dict[int, float | None]]:
         """Task → seed → accuracy of one role."""
@@ -194,7 +196,7 @@ def _read_events(path: Path, problems: list[str]) -> tuple[Fields, ...]:
 def _evaluation(event: Fields) -> Evaluation:
     return Evaluation(
         role=text(event.get("role")),
-        task=text(event.get("task")),
+        task=text(event.get("task"))[:_LONGEST_NAME],
         seed=whole(event.get("seed")) or 0,
         key=text(event.get("key")),
         accuracy=number(event.get("accuracy")),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,18 @@ HOSTILE = (
     "<style>body{display:none}</style>{{ 7*7 }}{% raw %} &amp; \" ' ` ]]> <!-- --> \x00\x1b[31m \u202eevil"
 )
 SCRIPTS = "العربية עברית हिन्दी ไทย 中文 日本語 한국어 Ελληνικά кириллица አማርኛ 👩‍💻 ∑√∞"
+
+
+def every_script() -> str:
+    """Two characters of each writing system that Unicode names: the first words of their names tell them apart."""
+    found: dict[str, str] = {}
+    for point in range(0x80, sys.maxunicode + 1):
+        char = chr(point)
+        if unicodedata.category(char)[0] in "LN":
+            script = unicodedata.name(char, "").partition(" ")[0]
+            if len(found.get(script, "")) < 2:
+                found[script] = found.get(script, "") + char
+    return " ".join(found.values())
 
 
 def copy_run(run: Path, folder: Path) -> RunDirectory:

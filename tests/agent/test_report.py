@@ -19,6 +19,7 @@ from tests.agent.report_samples import (
     change_log,
     change_summary,
     copy_run,
+    every_script,
     read_log,
     write_log,
 )
@@ -156,11 +157,33 @@ def test_hostile_task_names(run: RunDirectory) -> None:
 
 def test_every_script_is_shown(run: RunDirectory) -> None:
     """Text in every script arrives unchanged, right-to-left ones included."""
+    said = SCRIPTS + every_script()
+    assert len(said) > 500
     change_log(
         run,
-        lambda event: {**event, "content": {"message": {"content": SCRIPTS}}} if event["kind"] == "proposal" else event,
+        lambda event: {**event, "content": {"message": {"content": said}}} if event["kind"] == "proposal" else event,
     )
-    assert SCRIPTS in page_of(run).text
+    assert said in page_of(run).text
+
+
+def test_a_megabyte_wherever_text_can_stand(run: RunDirectory) -> None:
+    """Names, labels, errors, settings: each is cut, so that none of them can fill the page."""
+    flood = '<"&>é\u202e' * 170_000
+
+    def swell(event: Fields) -> Fields:
+        event |= {name: flood for name in ("reply", "error", "message", "failure") if isinstance(event.get(name), str)}
+        if event["kind"] == "proposal":
+            numbers = {f"{index}{flood}" if index < 3 else f"p{index}": index for index in range(300)}
+            event["content"] = {"strategy": flood, "parameters": numbers, "message": {"content": flood}}
+        if event["kind"] == "tool_called":
+            event |= {"tool": flood, "arguments": {"content": flood, "op": flood}}
+        if event["kind"] == "evaluated":
+            event["task"] = flood + event["task"]
+        return event
+
+    change_log(run, swell)
+    change_summary(run, caveat=flood, message=flood, profile=flood, status=flood, environment={flood: flood})
+    assert "…" in page_of(run).text
 
 
 def test_megabytes_of_output_are_cut_and_counted(run: RunDirectory) -> None:
@@ -185,6 +208,22 @@ def test_thousand_events(run: RunDirectory) -> None:
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {"step-100", "step-1"} <= ids
     assert re.search(r"\d+ calls in the middle are left out", page.text)
+
+
+def test_screening_is_marked(run: RunDirectory) -> None:
+    """Looks between tests are in the figure, in its words and in the history; events of unknown kinds are passed by."""
+    events = read_log(run)
+    first = next(index for index, event in enumerate(events) if event["kind"] == "test_started")
+    look = {**events[first], "kind": "screened", "number": None, "cost": 0.25, "rejected": None}
+    looks = [{**look, "kept": True, "loss": 1.25}, {**look, "kept": False, "loss": None, "rejected": "shape: conv1"}]
+    write_log(run, [*events[: first + 1], *looks, {**look, "kind": "dreamt"}, *events[first + 1 :]])
+    page = page_of(run)
+    assert "2 candidates looked at in short trainings between the tests, 1 kept, at the cost of 0.50 tests" in page.text
+    assert "+1.250" in page.text
+    assert "dropped: shape: conv1" in page.text
+    alts = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"]
+    assert sum("screened between tests: 1 kept, 1 dropped" in alt for alt in alts) == 1
+    assert "screened, dropped" in page.text
 
 
 def test_curves_with_nan(run: RunDirectory) -> None:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +17,7 @@ from agent.run import RunDirectory
 from agent.search_run import SearchOutcome
 from tests.agent.conftest import Agent, agent_command, agent_environment
 from tests.agent.report_samples import HOSTILE, change_log, change_summary, copy_run
+from tests.agent.terminals import converse
 
 
 @pytest.fixture
@@ -158,31 +154,14 @@ def test_on_a_terminal(run: RunDirectory, cache: Path, columns: int, colour: boo
     assert all(len(line) <= columns for line in numbers)
 
 
-def converse(command: list[str], environment: dict[str, str], script: list[tuple[str, str]]) -> tuple[str, int]:
-    """Run a command on a pseudo-terminal and answer its prompts in order. Returns what was shown and the exit code."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
-    os.close(theirs)
-    shown, seen, deadline = "", 0, time.monotonic() + 120
-    read: Callable[[], bytes] = lambda: os.read(ours, 65536)  # noqa: E731
-    try:
-        while time.monotonic() < deadline:
-            if not select.select([ours], [], [], 1)[0]:
-                continue
-            try:
-                data = read()
-            except OSError:  # the other end is closed
-                break
-            if not data:
-                break
-            shown += data.decode(errors="replace")
-            if script and script[0][0] in shown[seen:]:
-                seen = len(shown)
-                os.write(ours, script.pop(0)[1].encode())
-        return shown, process.wait(timeout=30)
-    finally:
-        process.kill()
-        os.close(ours)
+def test_a_refused_candidate_is_flagged(run: RunDirectory) -> None:
+    """A test that was trained beforehand has no score; the reviewer is told that it was tried."""
+    failure = "suspicious: before any training the network was right on 90.0 %"
+    change_log(
+        run, lambda event: event | {"accuracy": None, "failure": failure} if event.get("role") == "test/1" else event
+    )
+    (flag,) = [flag for flag in look_at(run).flags if flag.kind == "step zero"]
+    assert flag.message.startswith("test/1 was refused on resnet20-tiny (seed 0): before any training")
 
 
 def region(*lines: str) -> str:
