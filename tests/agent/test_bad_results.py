@@ -19,6 +19,7 @@ from benchmark.executor import InfrastructureError
 from benchmark.recipes import get_recipe
 from benchmark.results import EpochMetrics, EvaluationResult, StepZero
 from benchmark.store import ResultStore
+from sandbox.isolate import derived_seed
 from tests.agent.conftest import Agent, json_lines
 
 BASELINE: Accuracies = {"a": {0: 50.0, 1: 51.0}, "b": {0: 70.0, 1: 70.5}}
@@ -110,7 +111,7 @@ def test_when_all_candidates_fail_nothing_is_submitted_and_nothing_lost(agent: A
     The run ends with exit code 4, its log and summary whole."""
     region = get_recipe("kaiming_normal").region
     first, rest = region.split("\n", 1)
-    trap = '    if torch.initial_seed() == 1:\n        raise RuntimeError("only with seed 1")\n'
+    trap = f'    if torch.initial_seed() == {derived_seed(1)}:\n        raise RuntimeError("only with seed 1")\n'
     (tmp_path / "fails.py").write_text(f"{first}\n{trap}{rest}")
     words = ("--profile", "smoke", "--budget", "1", "--seeds", "2", "--proposer", "scripted:fails.py", "--json")
     result = agent("search", *words)
