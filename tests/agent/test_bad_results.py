@@ -19,6 +19,7 @@ from benchmark.executor import InfrastructureError
 from benchmark.recipes import get_recipe
 from benchmark.results import EpochMetrics, EvaluationResult, StepZero
 from benchmark.store import ResultStore
+from sandbox.isolate import derived_seed
 from tests.agent.conftest import Agent, json_lines
 
 BASELINE: Accuracies = {"a": {0: 50.0, 1: 51.0}, "b": {0: 70.0, 1: 70.5}}
@@ -106,20 +107,20 @@ def test_settings_of_a_model_without_a_model_are_refused(agent: Agent, tmp_path:
 
 
 def test_when_all_candidates_fail_nothing_is_submitted_and_nothing_lost(agent: Agent, tmp_path: Path) -> None:
-    """A region that fails with the second seed only passes the free check, fails its test, and cannot be submitted.
+    """A region that fails with the third seed only passes the free check, fails its test, and cannot be submitted.
     The run ends with exit code 4, its log and summary whole."""
     region = get_recipe("kaiming_normal").region
     first, rest = region.split("\n", 1)
-    trap = '    if torch.initial_seed() == 1:\n        raise RuntimeError("only with seed 1")\n'
+    trap = f'    if torch.initial_seed() == {derived_seed(2)}:\n        raise RuntimeError("only with seed 2")\n'
     (tmp_path / "fails.py").write_text(f"{first}\n{trap}{rest}")
-    words = ("--profile", "smoke", "--budget", "1", "--seeds", "2", "--proposer", "scripted:fails.py", "--json")
+    words = ("--profile", "smoke", "--budget", "1", "--seeds", "3", "--proposer", "scripted:fails.py", "--json")
     result = agent("search", *words)
     assert result.returncode == 4, result.stderr
     done = json_lines(result.stdout)[-1]
     assert (done["submitted_test"], done["visible"], done["hidden"]) == (None, {}, {})
     (test,) = load_run(done["run"])["tests"]
     assert isinstance(test["accuracies"]["resnet20-tiny"]["0"], float)
-    assert test["accuracies"]["resnet20-tiny"]["1"] is None
+    assert test["accuracies"]["resnet20-tiny"]["2"] is None
     assert "No test succeeded" in load_run(done["run"])["words"][0]
     assert read_events(Path(done["run"]) / "events.jsonl")[-1].event.kind == "ended"
 
