@@ -219,7 +219,7 @@ def test_screening_is_marked(run: RunDirectory) -> None:
     write_log(run, [*events[: first + 1], *looks, {**look, "kind": "dreamt"}, *events[first + 1 :]])
     page = page_of(run)
     assert "2 candidates looked at in short trainings between the tests, 1 kept, at the cost of 0.50 tests" in page.text
-    assert "+1.250" in page.text
+    assert "1.250" in page.text
     assert "dropped: shape: conv1" in page.text
     alts = [attributes.get("aria-label") or "" for tag, attributes in page.tags if tag == "svg"]
     assert sum("screened between tests: 1 kept, 1 dropped" in alt for alt in alts) == 1
