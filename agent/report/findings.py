@@ -46,8 +46,8 @@ class TestRow:
 class Look:
     """A short training by which the search chose what to test. It is no test.
 
-    `place` lies between the numbers of the tests before and after it. `loss` is that on held-out pictures, nats, None for a
-    candidate that was rejected, `rejected` says why. `cost` is in tests.
+    `place` lies between the numbers of the tests before and after it. `loss` is that on held-out pictures, nats, None
+    for a candidate that was rejected, `rejected` says why. `cost` is in tests.
     """
 
     place: float
