@@ -33,7 +33,7 @@ _EPOCHS = 2  # the fewest that make a cosine
 _TEST_COST = 0.3  # of an image that is tested, in images that are trained on: docs/trainer.md
 _MOST = 64  # candidates in a round
 _ROUNDING = 1e-9
-_SEED_STEP = 10_000  # a search has at most 50 seeds, so looks never use a test's
+_SEED_STEP = 100  # a search has at most 50 seeds, so looks never use a test's
 
 
 @dataclass(frozen=True)
