@@ -231,20 +231,25 @@ from sandbox.isolate import Isolation, Limits
 isolation = Isolation(level={level!r}, limits=Limits(wall_seconds=600, cpu_seconds=600))
 assert isolation.initialise({HONEST!r}, "resnet20", 10, 0, Path({str(tmp_path / "w")!r})).ok
 print("ready", flush=True)
+sys.stdin.readline()
 isolation.initialise({LOOP!r}, "resnet20", 10, 0, Path({str(tmp_path / "w")!r}))
 """
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    zygotes = below(process.pid)
-    deadline = time.monotonic() + 30
-    while len(below(process.pid)) == len(zygotes) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    started = below(process.pid)
-    assert len(started) == len(zygotes) + 1, "the candidate does not run"
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=pipe, stdout=pipe) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            zygotes = below(process.pid)
+            process.stdin.write(b"go on\n")
+            process.stdin.flush()
+            deadline = time.monotonic() + 30
+            while len(below(process.pid)) == len(zygotes) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            started = below(process.pid)
+            assert len(started) == len(zygotes) + 1, "the candidate does not run"
+        finally:
+            process.kill()
     assert wait_until_gone(started) == set()
 
 
