@@ -234,7 +234,7 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
 
         events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
         if not order.get("report"):
-            searching: Any = sys.modules["agent.search"]
+            searching: Any = sys.modules["agent.search_run"]
             searching.write_report = lambda *arguments, **named: None
         _count(order, shared)
         sys.argv = ["agent", *order["words"]]
