@@ -19,6 +19,7 @@ from benchmark.results import region_sha256
 from benchmark.tasks import PROFILES, Profile
 from sandbox.workspace import Workspace
 from tests.agent.conftest import Agent
+from tests.agent.harm import Server
 
 SMOKE = PROFILES["smoke"].visible[0]
 TEXT = """def initialize_weights(model, config):
@@ -27,6 +28,13 @@ TEXT = """def initialize_weights(model, config):
 """
 SHARE = 2.5
 """Smoke trainings are so short that a look is not cheap beside them."""
+
+
+def smoke(server: Server, folder: Path, cache: Path, *words: str) -> Path:
+    """Run a smoke search to its end without a new process for every part of it; its run directory."""
+    code, _ = server.run(folder, "search", "--profile", "smoke", *words, "--json", cache=str(cache))
+    assert code == 0, (folder / "stderr").read_text()
+    return Path(json.loads((folder / "stdout").read_text().splitlines()[-1])["run"])
 
 
 @pytest.fixture(scope="module")
@@ -123,15 +131,14 @@ def test_optuna_hears_of_every_look(screened: SearchOutcome) -> None:
     assert all(trial.intermediate_values for trial in pruned)
 
 
-def test_share_of_zero_is_no_screening(agent: Agent, tmp_path: Path) -> None:
+def test_share_of_zero_is_no_screening(server: Server, cache: Path, tmp_path: Path) -> None:
     """The tool refuses, says so, and nothing is spent."""
     calls = [{"tool": "screen", "arguments": {}}, {"tool": "test"}, {"tool": "submit", "arguments": {"n": 1}}]
     (tmp_path / "calls.json").write_text(json.dumps(calls))
-    done = agent(
-        "search", "--proposer", "scripted:calls.json", "--screen", "0", "--profile", "smoke", "--budget", "1", "--json"
+    script = str(tmp_path / "calls.json")
+    run = tmp_path / smoke(
+        server, tmp_path, cache, "--proposer", f"scripted:{script}", "--screen", "0", "--budget", "1"
     )
-    assert done.returncode == 0, done.stderr
-    run = Path(json.loads(done.stdout.splitlines()[-1])["run"])
     events = [record.event for record in read_events(run / "events.jsonl")]
     assert not any(isinstance(event, Screened) for event in events)
     assert "Screening is off" in (run / "events.jsonl").read_text()
@@ -145,7 +152,7 @@ def test_absurd_share_is_a_usage_error(agent: Agent, share: str) -> None:
     assert "screen" in failed.stderr
 
 
-def test_bad_candidates_are_rejected_or_refused(agent: Agent, tmp_path: Path) -> None:
+def test_bad_candidates_are_rejected_or_refused(server: Server, cache: Path, tmp_path: Path) -> None:
     """A region that fails the free checks costs no look; arguments of another kind, or too many, are refused."""
     good, dead = TEXT, TEXT.replace("normal_(parameter, std=0.05)", "zeros_(parameter)")
     broken = "def initialize_weights(model):\n    pass\n"
@@ -160,11 +167,10 @@ def test_bad_candidates_are_rejected_or_refused(agent: Agent, tmp_path: Path) ->
         {"tool": "submit", "arguments": {"n": 1}},
     ]
     (tmp_path / "calls.json").write_text(json.dumps(calls))
-    done = agent(
-        "search", "--proposer", "scripted:calls.json", "--screen", "4", "--profile", "smoke", "--budget", "1", "--json"
+    script = str(tmp_path / "calls.json")
+    run = tmp_path / smoke(
+        server, tmp_path, cache, "--proposer", f"scripted:{script}", "--screen", "4", "--budget", "1"
     )
-    assert done.returncode == 0, done.stderr
-    run = Path(json.loads(done.stdout.splitlines()[-1])["run"])
     events = [record.event for record in read_events(run / "events.jsonl")]
     replies = [e.reply for e in events if e.kind == "tool_replied"]
     assert "must be a list" in replies[0]
@@ -181,11 +187,9 @@ def test_bad_candidates_are_rejected_or_refused(agent: Agent, tmp_path: Path) ->
     assert "1 new candidates cost more" in replies[6] or "for 0.00 of a test" in replies[6]
 
 
-def test_start_with_numbers_is_scaled(agent: Agent) -> None:
+def test_start_with_numbers_is_scaled(server: Server, cache: Path, tmp_path: Path) -> None:
     """`--start fixup` searches Fixup's own numbers: the recipe unscaled first, then variants of the same code."""
-    done = agent("search", "--start", "gradinit_like", "--profile", "smoke", "--budget", "2", "--json")
-    assert done.returncode == 0, done.stderr
-    run = Path(json.loads(done.stdout.splitlines()[-1])["run"])
+    run = tmp_path / smoke(server, tmp_path, cache, "--start", "gradinit_like", "--budget", "2")
     with Workspace.open(run / "workspace") as workspace:
         first, second = workspace.region_at("test/1"), workspace.region_at("test/2")
     assert first == get_recipe("gradinit_like").region
@@ -196,12 +200,10 @@ def test_start_with_numbers_is_scaled(agent: Agent) -> None:
     assert [event.tool for event in called][:1] == ["rewrite"]
 
 
-def test_start_without_numbers_is_tested_as_it_is(agent: Agent, tmp_path: Path) -> None:
+def test_start_without_numbers_is_tested_as_it_is(server: Server, cache: Path, tmp_path: Path) -> None:
     """Any recipe can start a search: one without a number is tested first, then the known ideas are, and it says so."""
-    done = agent("search", "--start", "lecun", "--profile", "smoke", "--budget", "2", "--json")
-    assert done.returncode == 0, done.stderr
-    assert "no number to scale" in done.stderr
-    run = Path(json.loads(done.stdout.splitlines()[-1])["run"])
+    run = tmp_path / smoke(server, tmp_path, cache, "--start", "lecun", "--budget", "2")
+    assert "no number to scale" in (tmp_path / "stderr").read_text()
     with Workspace.open(run / "workspace") as workspace:
         first, second = workspace.region_at("test/1"), workspace.region_at("test/2")
     assert first == get_recipe("lecun").region
