@@ -59,6 +59,8 @@ _PRIORS: dict[tuple[str, str], NoisePrior] = {
     ("paper", "resnet56-cifar100"): NoisePrior(0.45, 14, 0.225, _SISTER),
     ("paper", "vgg16bn-cifar100"): NoisePrior(0.50, 14, 0.25, _SISTER),
     ("paper", "mobilenetv2-fmnist"): NoisePrior(0.20, 14, 0.10, _SISTER),
+    ("mini", "resnet20-openclipart100"): NoisePrior(1.4, 5, 3.0, "a guess"),
+    ("mini", "mobilenetv2-fmnist_pocket"): NoisePrior(3.0, 5, 3.0, "a guess"),
     ("smoke", "resnet20-tiny"): NoisePrior(6.0, 5, 3.0, _BINOMIAL),
     ("smoke", "mobilenetv2-tiny"): NoisePrior(6.0, 5, 3.0, _BINOMIAL),
     ("pocket", "resnet56-openclipart100"): NoisePrior(1.35, 12, 4.0, _CALIBRATED),

@@ -82,6 +82,20 @@ PROFILES: dict[str, Profile] = {
         "start-up and says nothing about the accuracy after a full training.",
         fidelities=(1 / 4, 1 / 2),
     ),
+    "mini": Profile(
+        name="mini",
+        visible=(Task("resnet20", "openclipart100", Recipe(epochs=3, lr=0.1, batch_size=32)),),
+        hidden=(
+            Task(
+                "mobilenetv2",
+                "fmnist_pocket",
+                Recipe(epochs=2, lr=0.02, batch_size=32, train_limit=1000, test_limit=1000),
+            ),
+        ),
+        caveat="One small network on clip art for a few epochs: made for comparing how searches search, again and "
+        "again. It says nothing about initialisation elsewhere.",
+        fidelities=(1 / 4, 1 / 2),
+    ),
     "smoke": Profile(
         name="smoke",
         visible=(Task("resnet20", "tiny", _SMOKE),),

@@ -119,7 +119,7 @@ def compare(
         int, typer.Option(help="Measure winners and baseline again on so many seeds that no search used.")
     ] = 0,
     budget: Annotated[int | None, typer.Option(help="Tests of each search (default 3).")] = None,
-    profile: Annotated[str | None, typer.Option(help="paper, pocket, smoke or auto (default auto).")] = None,
+    profile: Annotated[str | None, typer.Option(help="paper, pocket, mini, smoke or auto (default auto).")] = None,
     seeds: Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed of the first repeat (default 0).")] = None,
     workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto).")] = None,
