@@ -14,7 +14,7 @@ from agent.check import check
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import RunDamaged, UsageError
-from agent.evaluator import Candidate
+from agent.evaluator import Candidate, accuracies_of
 from agent.laboratory import open_laboratory
 from agent.parts import Part, find_parts
 from agent.progress import Progress
@@ -23,7 +23,6 @@ from agent.report.findings import find
 from agent.report.reading import RunRecord, read_run, text
 from agent.run import RunDirectory
 from agent.summary import compare_tasks
-from agent.tools import accuracies_of
 from benchmark.data import NUM_CLASSES
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256

@@ -18,7 +18,7 @@ from scipy import special
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, RunDamaged, UsageError
-from agent.evaluator import Candidate
+from agent.evaluator import Candidate, accuracies_of
 from agent.events import Evaluated, Submitted, read_events
 from agent.laboratory import open_laboratory
 from agent.profiles import resolve_profile
@@ -27,7 +27,6 @@ from agent.proposers import check_proposer
 from agent.protocol import Accuracies
 from agent.run import RunDirectory, list_runs
 from agent.search_run import Search
-from agent.tools import accuracies_of
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.region import scaffold

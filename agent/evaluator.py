@@ -58,6 +58,16 @@ def require_baseline(outcomes: Outcomes, role: str) -> None:
         )
 
 
+def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | None]]:
+    """The best test accuracies of one role: task → seed → percent, None for a failure."""
+    accuracies: dict[str, dict[int, float | None]] = {}
+    for (of_role, task, seed), outcome in outcomes.items():
+        if of_role == role:
+            value = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
+            accuracies.setdefault(task, {})[seed] = value
+    return accuracies
+
+
 class Evaluator:
     """Turns candidates into accuracies, in the same order whatever finishes first."""
 

@@ -118,6 +118,15 @@ class Screened(_Event):
     """In tests: what the round spent, on the line of its first candidate."""
 
 
+class Confirmed(_Event):
+    """The finalists and the baseline were evaluated on fresh seeds; `chosen` is the best by all evidence, if any."""
+
+    kind: Literal["confirmed"] = "confirmed"
+    seeds: list[int]
+    tests: list[int]
+    chosen: int | None
+
+
 class Submitted(_Event):
     """Test `number` is final. Nothing hidden has been computed before this event."""
 
@@ -151,6 +160,7 @@ Event = Annotated[
     | TestStarted
     | TestFinished
     | Screened
+    | Confirmed
     | Submitted
     | Halted
     | Ended,

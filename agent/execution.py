@@ -23,14 +23,15 @@ from agent import summary
 from agent.check import check
 from agent.clock import Clock
 from agent.config import SearchConfig
+from agent.equipment import equip
 from agent.errors import UsageError
-from agent.evaluator import Candidate
+from agent.evaluator import Candidate, accuracies_of
 from agent.events import Evaluated, EventLog, Launch, read_events
 from agent.laboratory import Laboratory, open_laboratory
 from agent.progress import Progress
 from agent.proposers.transcript import function_region
 from agent.protocol import Accuracies, ToolCall
-from agent.tools import Toolbox, accuracies_of
+from agent.tools import Toolbox
 from agent.transcripts import Call, Replay, Segment, Transcript, load_transcript
 from agent.transcripts.comparing import NO_RESULT, Comparison, difference
 from agent.transcripts.evidence import STAND_IN
@@ -70,18 +71,23 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         laboratory = stack.enter_context(open_laboratory(config, Clock(), progress, trained.append))
         tests = {event.role for event in recorded if event.role.startswith("test/")}
         progress.begin(len(tests) * len(profile.visible) * len(config.evaluation_seeds), len(tests))
-        tools = Toolbox(
+        tools = equip(
+            config,
+            profile,
+            laboratory,
             workspace=stack.enter_context(Workspace.create(folder / "workspace")),
-            evaluator=laboratory.evaluator,
-            isolation=laboratory.isolation,
             log=stack.enter_context(EventLog(folder / "events.jsonl")),
-            profile=profile,
-            seeds=config.evaluation_seeds,
-            budget=config.budget,
-            baseline={},
             keep=ResultStore(folder / "results"),
             shared=None,
         )
+        if config.confirm:  # the finalists are chosen by their gains
+            measured = laboratory.evaluator.evaluate(
+                [Candidate("baseline", scaffold().region)],
+                profile.visible,
+                config.baseline_evaluation_seeds,
+                keep=ResultStore(folder / "results"),
+            )
+            tools.baseline = accuracies_of(measured, "baseline")
         level = laboratory.isolation.level
         yield Replay(transcript, open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level))
 

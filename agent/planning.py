@@ -1,7 +1,8 @@
 """What a search would cost and which effect it could see, and the designs that see as much for less. Pure.
 
-A design is how many tests, how many seeds for each and how many for the baseline. The effect that counts is the mean
-gain over the visible tasks, best of all tests, resolved with a probability of 80 %.
+A design is how many tests, how many seeds for each, for the baseline and for confirmation, and what screening may
+cost. The effect that counts is the mean gain over the visible tasks, best of all tests, resolved with a probability of
+80 %; with confirmation, of a test that is among the finalists.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from agent.confirmation import finalist_count
 from benchmark.statistics import noise_prior, smallest_visible_effect
 from benchmark.tasks import Profile, Task
 
 MAX_SEEDS = 50
 """As many seeds as a search takes."""
 
+_FEW_SEEDS = 3
+_CONFIRM = (0, 1, 2, 3, 5, 8, 12, 20, 30, 50)
 _SAME_TIME = 1.02
 _CLEARLY = 0.95  # a suggestion that saves less than 5 % is none
 
@@ -27,17 +31,24 @@ Costs = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Design:
-    """`budget` tests with `seeds` each, against a baseline with `baseline_seeds`."""
+    """`budget` tests with `seeds` each, against a baseline with `baseline_seeds`.
+
+    `confirm` more seeds go to the finalists and the baseline; looks may cost `screen` tests before each test.
+    """
 
     budget: int
     seeds: int
     baseline_seeds: int
+    confirm: int = 0
+    screen: float = 0.0
 
     @property
     def flags(self) -> str:
         """As `agent search` takes them."""
         unequal = f" --baseline-seeds {self.baseline_seeds}" if self.baseline_seeds != self.seeds else ""
-        return f"--budget {self.budget} --seeds {self.seeds}{unequal}"
+        confirm = f" --confirm {self.confirm}" if self.confirm else ""
+        screen = f" --screen {self.screen:g}" if self.screen else ""
+        return f"--budget {self.budget} --seeds {self.seeds}{unequal}{confirm}{screen}"
 
 
 @dataclass(frozen=True)
@@ -60,8 +71,8 @@ def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int) -> Fo
     return Forecast(
         design,
         _seconds(profile, cost, design, slots),
-        _effect(profile, profile.visible, design.baseline_seeds, design.seeds, design.budget),
-        _effect(profile, profile.hidden, design.seeds, design.seeds, 1),
+        _effect(profile, profile.visible, design, design.budget),
+        _effect(profile, profile.hidden, Design(1, design.seeds, design.seeds), 1),
     )
 
 
@@ -73,6 +84,8 @@ def make_plan(
     seeds: int,
     slots: int,
     baseline_seeds: int | None = None,
+    confirm: int = 0,
+    screen: float = 0.0,
     effect: float | None = None,
 ) -> dict[str, Any]:
     """Evaluations, seconds and the smallest visible effect per task and in all; and what would serve better.
@@ -80,18 +93,21 @@ def make_plan(
     `instead` lists other designs with the reason for each; with `effect` (points), `for_effect` has the cheapest ones
     that see so large a mean gain over the visible tasks, with as many tests and with fewer.
     """
-    asked = forecast(profile, cost, Design(budget, seeds, baseline_seeds or seeds), slots=slots)
+    design = Design(budget, seeds, baseline_seeds or seeds, confirm, screen)
+    asked = forecast(profile, cost, design, slots=slots)
+    finalists = finalist_count(budget) * confirm
     tasks = []
     for kind, members in (("visible", profile.visible), ("hidden", profile.hidden)):
         for task in members:
-            m, k = (asked.design.baseline_seeds, budget) if kind == "visible" else (seeds, 1)
+            one = design if kind == "visible" else Design(1, seeds, seeds)
+            more = finalists + confirm if kind == "visible" else 0
             tasks.append(
                 {
                     "name": task.name,
                     "kind": kind,
-                    "evaluations": k * seeds + m,
+                    "evaluations": one.budget * seeds + one.baseline_seeds + more,
                     "seconds": round(cost[task.name], 1),
-                    "smallest_visible_effect": round(_effect(profile, [task], m, seeds, k), 3),
+                    "smallest_visible_effect": round(_effect(profile, [task], one, one.budget), 3),
                 }
             )
     plan = {"profile": profile.name, "slots": slots, "tasks": tasks, **asked.as_json()}
@@ -109,7 +125,7 @@ def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) 
     """
     found: dict[Design, tuple[Forecast, str]] = {}
     for budget in _budgets(asked.design.budget):
-        designs = _designs(profile, cost, budget, slots, most=_SAME_TIME * asked.seconds)
+        designs = _designs(profile, cost, budget, slots, asked.design.screen, most=_SAME_TIME * asked.seconds)
         cheapest = _first(profile, cost, designs, asked.visible_effect, slots)
         best = cheapest
         for design in sorted(designs, key=lambda design: _at_least(profile, design)):
@@ -141,40 +157,51 @@ def _first(profile: Profile, cost: Costs, designs: Sequence[Design], effect: flo
 
 def _at_least(profile: Profile, design: Design) -> float:
     """A bound below the visible effect that is quick to compute: without the correction for having picked the best."""
-    return _effect(profile, profile.visible, design.baseline_seeds, design.seeds, 1)
+    return _effect(profile, profile.visible, design, 1)
 
 
 def _budgets(most: int) -> list[int]:
     return sorted({most, math.ceil(most / 2), math.ceil(most / 4)}, reverse=True)
 
 
-def _designs(profile: Profile, cost: Costs, budget: int, slots: int, most: float = math.inf) -> list[Design]:
+def _designs(
+    profile: Profile, cost: Costs, budget: int, slots: int, screen: float = 0.0, most: float = math.inf
+) -> list[Design]:
     """The designs with so many tests that take at most so many seconds, the cheapest first.
 
     With k candidates about √k times as many baseline seeds are best (Dunnett 1955); half the way there is tried too.
+    Confirmation is tried where tests have few seeds: it is there to save them.
     """
     root = math.sqrt(budget)
     designs = {
-        Design(budget, seeds, min(MAX_SEEDS, math.ceil(seeds * factor)))
+        Design(budget, seeds, min(MAX_SEEDS, math.ceil(seeds * factor)), confirm, screen)
         for seeds in range(1, MAX_SEEDS + 1)
         for factor in (1, (1 + root) / 2, root)
+        for confirm in (_CONFIRM if seeds <= _FEW_SEEDS and budget > 1 else (0,))
     }
     timed = [(_seconds(profile, cost, design, slots), design) for design in designs]
     return [design for seconds, design in sorted(timed, key=lambda one: (one[0], one[1].seeds)) if seconds <= most]
 
 
 def _seconds(profile: Profile, cost: Costs, design: Design, slots: int) -> float:
-    """Visible tasks train for the baseline and each test, the hidden one for baseline and submission."""
+    """Visible tasks train for the baseline, each test and the finalists, the hidden one for baseline and submission.
+
+    Looks are many and short, so they fill every slot.
+    """
 
     def batch(tasks: Sequence[Task], rounds: int) -> float:
         return _makespan([cost[task.name] for task in tasks for _ in range(rounds)], slots)
 
     tests = design.budget * batch(profile.visible, design.seeds)
-    return batch(profile.visible, design.baseline_seeds) + tests + batch(profile.hidden, 2 * design.seeds)
+    looks = design.screen * design.budget * design.seeds * sum(cost[task.name] for task in profile.visible) / slots
+    again = batch(profile.visible, (finalist_count(design.budget) + 1) * design.confirm)
+    baseline, hidden = batch(profile.visible, design.baseline_seeds), batch(profile.hidden, 2 * design.seeds)
+    return baseline + tests + looks + again + hidden
 
 
-def _effect(profile: Profile, tasks: Sequence[Task], baseline_seeds: int, seeds: int, n_candidates: int) -> float:
+def _effect(profile: Profile, tasks: Sequence[Task], design: Design, n_candidates: int) -> float:
     priors = [noise_prior(profile.name, task.name) for task in tasks]
+    seeds, baseline_seeds = design.seeds + design.confirm, design.baseline_seeds + design.confirm
     return smallest_visible_effect(priors, baseline_seeds, seeds, n_candidates=n_candidates)
 
 

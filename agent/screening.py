@@ -4,8 +4,8 @@ A look is a short training with a full cosine of its own on the front part of th
 loss on the rest of the training set, never on test data, and with seeds that no test uses. Successive halving (Jamieson
 and Talwalkar 2016, *AISTATS*): all candidates get the shortest look, the better half one twice as long.
 
-Costs are counted in tests: a look of fidelity f trains on f times as many pictures as a test. They do not depend on
-the clock or on what a store already has, so that the same search decides in the same way on every machine.
+Costs are counted in tests: a look of fidelity f trains on f times as many pictures as a test of one seed. They do not
+depend on the clock or on what a store already has, so that the same search decides in the same way on every machine.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ class Screen:
     profile: Profile
     share: float
     seed: int
+    seeds: int
+    """Of a test: a look has one."""
     keep: ResultStore
     shared: ResultStore | None
     spent: float = 0.0
@@ -179,7 +181,7 @@ class Screen:
 
     def _cost(self, rung: int) -> float:
         costs = [look_cost(task, self.profile.fidelities[rung]) for task in self.profile.visible]
-        return sum(costs) / len(costs)
+        return sum(costs) / len(costs) / self.seeds
 
     def _seed(self, rung: int) -> int:
         return self.seed + _SEED_STEP * (rung + 1)

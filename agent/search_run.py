@@ -15,13 +15,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agent import generalisation, null, summary
+from agent import null
 from agent.advice import say_if_long
 from agent.artifacts import write_artifacts
 from agent.clock import Clock
+from agent.conclusion import compare_hidden, compare_visible, conclude
 from agent.config import SearchConfig
+from agent.equipment import equip
 from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
-from agent.evaluator import Candidate, Evaluator, require_baseline
+from agent.evaluator import Candidate, Evaluator, accuracies_of, require_baseline
 from agent.events import Ended, EventLog, Launch
 from agent.laboratory import Laboratory, open_laboratory
 from agent.llm.secret import kept_from_children
@@ -32,9 +34,8 @@ from agent.proposers import Surroundings, check_proposer, make_proposer, prepare
 from agent.protocol import Accuracies, ToolCall
 from agent.report import write_report
 from agent.run import RunDirectory
-from agent.screening import Screen
 from agent.starting import starting_region
-from agent.tools import Toolbox, accuracies_of
+from agent.tools import Toolbox
 from benchmark.data import DataError, available
 from benchmark.executor import InfrastructureError
 from benchmark.store import ResultStore, user_store
@@ -197,25 +198,13 @@ class Search:
 
         workspace = stack.enter_context(_fresh_workspace(run))
         self.clock.watch("bookkeeping", lambda: workspace.seconds)
-        tools = Toolbox(
-            workspace=workspace,
-            evaluator=evaluator,
-            isolation=laboratory.isolation,
-            log=log,
-            profile=profile,
-            seeds=seeds,
-            budget=config.budget,
-            baseline={},
-            keep=keep,
-            shared=shared,
-            screen=self._screen(evaluator, laboratory.isolation, log, keep, shared),
-        )
+        tools = equip(config, profile, laboratory, workspace=workspace, log=log, keep=keep, shared=shared)
         proposer = make_proposer(config, self._surroundings(log, progress))
         try:
             prepare(proposer, config)
         except ProposerEnd as stop:  # nobody will propose anything: do not train the baseline for that
             log.append(Ended(status=stop.status, message=str(stop)))
-            return self._finish(End(stop.status, str(stop)), tools, {}, {})
+            return self._finish(End(stop.status, str(stop)), tools, {})
 
         if self.reason != _RESUMED:
             say_if_long(config, profile, laboratory.executor, laboratory.environment, progress.message)
@@ -231,18 +220,17 @@ class Search:
         end = run_loop(proposer, tools, self.clock, max_steps=config.max_steps, max_seconds=config.max_seconds)
         if end.status == "infra":
             log.halt(end.message)
-            return self._finish(end, tools, {}, {})
+            return self._finish(end, tools, {})
 
         hidden: dict[str, Accuracies] = {}
         if tools.submitted is not None and not self._released:
             message = f"{end.message} The hidden task waits for: agent submit {run.path.name}"
-            return self._finish(End(WAITING, message), tools, self._visible(tools), {})
+            return self._finish(End(WAITING, message), tools, {})
         if tools.submitted is not None:
             progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
             hidden = self._hidden(evaluator, baseline_region, tools.regions[tools.submitted], seeds)
-        visible_comparison, hidden_comparison = self._compare(tools, hidden)
         log.append(Ended(status=end.status, message=end.message))
-        return self._finish(end, tools, visible_comparison, hidden_comparison)
+        return self._finish(end, tools, hidden)
 
     def _surroundings(self, log: EventLog, progress: Progress) -> Surroundings:
         most = self.config.max_seconds
@@ -254,22 +242,6 @@ class Search:
             say=progress.message,
             seconds_left=lambda: math.inf if most is None else most - self.clock.elapsed,
             contacted=self._contacted,
-        )
-
-    def _screen(
-        self, evaluator: Evaluator, isolation: Isolation, log: EventLog, keep: ResultStore, shared: ResultStore | None
-    ) -> Screen | None:
-        if not self.config.screen:
-            return None
-        return Screen(
-            evaluator=evaluator,
-            isolation=isolation,
-            record=log.append,
-            profile=self.profile,
-            share=self.config.screen,
-            seed=self.config.seed,
-            keep=keep,
-            shared=shared,
         )
 
     def _report(self, progress: Progress, isolation: Isolation | None = None) -> None:
@@ -295,46 +267,14 @@ class Search:
         require_baseline(outcomes, roles[0])
         return {role: accuracies_of(outcomes, role) for role in roles}
 
-    def _compare(self, tools: Toolbox, hidden: dict[str, Accuracies]) -> tuple[Any, Any]:
-        if tools.submitted is None:
-            return {}, {}
-        seen = summary.compare_tasks(self.profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
-        return self._visible(tools), seen
-
-    def _visible(self, tools: Toolbox) -> Any:
-        """The submitted test against the baseline on the visible tasks."""
-        submitted = next(test for test in tools.tests if test.number == tools.submitted)
-        ran = [test for test in tools.tests if not test.failed]
-        others = [test.accuracies for test in ran if test is not submitted]
-        return summary.compare_tasks(
-            self.profile.name, tools.baseline, submitted.accuracies, n_candidates=len(ran), others=others
+    def _finish(self, end: End, tools: Toolbox, hidden: dict[str, Accuracies]) -> SearchOutcome:
+        visible, unseen = compare_visible(self.profile, tools), compare_hidden(self.profile, hidden)
+        done, words = conclude(
+            self.config, self.profile, self.run.path, end, tools, visible, unseen, self.clock.seconds()
         )
-
-    def _finish(self, end: End, tools: Toolbox, visible: Any, hidden: Any) -> SearchOutcome:
-        found = []
         if tools.submitted is not None:
-            found = summary.describe_tasks("visible", visible) + summary.describe_tasks("hidden", hidden)
-            found += [*generalisation.of_run(visible, hidden), summary.verdict(visible, hidden)]
-            if self.config.null:
-                found.append(null.in_words(null.claims(visible, hidden)))
-        words = [end.message, *([null.NOTICE] if self.config.null else []), *found, self.profile.caveat]
-        if tools.submitted is not None:
-            region = tools.regions[tools.submitted]
             with self.clock.phase("bookkeeping"):
-                write_artifacts(self.run, tools.workspace, region, tools.submitted, words[1:])
-        done: dict[str, Any] = {
-            "event": "done",
-            "status": end.status,
-            "run": str(self.run.path),
-            "tests_used": len(tools.tests),
-            "submitted_test": tools.submitted,
-            "visible": summary.as_json(visible),
-            "hidden": summary.as_json(hidden),
-            "generalisation": generalisation.as_json(generalisation.carry_over(visible, hidden)),
-            "seconds": self.clock.seconds(),
-        }
-        if self.config.null:
-            done |= {"null": True, "would_have_claimed": null.claims(visible, hidden)}
+                write_artifacts(self.run, tools.workspace, tools.regions[tools.submitted], tools.submitted, words[1:])
         tests = [
             {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
             for test in tools.tests

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.protocol import Accuracies, TestOutcome
-from benchmark.statistics import Comparison, combine, compare, in_words, learn_noise, noise_prior, select
+from benchmark.statistics import Comparison, combine, compare, in_words, learn_noise, noise_prior
 
 
 def compare_tasks(
@@ -34,10 +34,22 @@ def compare_tasks(
 
 
 def choose(profile: str, baseline: Accuracies, tests: Sequence[TestOutcome]) -> TestOutcome | None:
-    """The test to submit: the best shrunk gain over all visible tasks, the earlier on a tie; None if all failed."""
-    if all(test.failed for test in tests):
-        return None
-    return tests[select([combine(compare_tasks(profile, baseline, test.accuracies)) for test in tests])]
+    """The test to submit, the first of `ranked`; None if all failed."""
+    return next(iter(ranked(profile, baseline, tests)), None)
+
+
+def ranked(profile: str, baseline: Accuracies, tests: Sequence[TestOutcome]) -> list[TestOutcome]:
+    """The tests that succeeded, the best shrunk gain over all visible tasks first, the earlier one on a tie.
+
+    Each is judged by all its seeds, and by the noise that the other tests show.
+    """
+    ran = [test for test in tests if not test.failed]
+
+    def score(test: TestOutcome) -> float:
+        others = [other.accuracies for other in ran if other is not test]
+        return combine(compare_tasks(profile, baseline, test.accuracies, others=others)).score
+
+    return sorted(ran, key=score, reverse=True)
 
 
 def as_json(comparisons: Mapping[str, Comparison | None]) -> dict[str, Any]:

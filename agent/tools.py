@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from agent.check import check
-from agent.evaluator import Candidate, Evaluator, Outcomes
-from agent.events import EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
+from agent.confirmation import Confirmation, finalist_count, pooled
+from agent.evaluator import Candidate, Evaluator, Outcomes, accuracies_of
+from agent.events import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
 from agent.screening import Round, Screen
-from agent.summary import choose
+from agent.summary import choose, ranked
 from benchmark.data import NUM_CLASSES
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
@@ -37,6 +39,7 @@ class Toolbox:
         keep: ResultStore,
         shared: ResultStore | None,
         screen: Screen | None = None,
+        confirmation: Confirmation | None = None,
     ) -> None:
         self.workspace = workspace
         self._evaluator = evaluator
@@ -47,11 +50,14 @@ class Toolbox:
         self._keep = keep
         self._shared = shared
         self._screen = screen
+        self._confirmation = confirmation
         self.budget = budget
         self.baseline = baseline
         self.tests: list[TestOutcome] = []
         self.regions: dict[int, str] = {}
         self.submitted: int | None = None
+        self.confirmed: tuple[int, ...] = ()
+        """The finalists that were trained again; their tests, and the baseline, then have the fresh seeds too."""
         self._reports: dict[int, str] = {}
 
     def situation(self) -> Situation:
@@ -88,7 +94,10 @@ class Toolbox:
         return observation
 
     def submit(self, number: int, *, by: str) -> Observation:
-        """Make test `number` final, if it is one that succeeded."""
+        """Make test `number` final, if it is one that succeeded.
+
+        With confirmation it is one of the finalists instead, and the best of them by all evidence becomes final.
+        """
         if not self.tests:
             return _refused("no_tests", "ERROR: No test results yet. Run test() at least once first.")
         outcome = next((test for test in self.tests if test.number == number), None)
@@ -98,6 +107,12 @@ class Toolbox:
         if outcome.failed:
             return _refused("failed_test", f"ERROR: Test #{number} failed and cannot be submitted; choose another.")
         self.workspace.verify()
+        confirmed = ""
+        if self._confirmation is not None:
+            chosen, confirmed = self._confirm(self._confirmation, outcome)
+            if chosen is None:
+                return _refused("failed_test", f"ERROR: {confirmed} None of them can be submitted.")
+            number, outcome = chosen.number, chosen
         self._log.append(
             Submitted(
                 number=number,
@@ -107,8 +122,31 @@ class Toolbox:
         )
         self.workspace.tag(f"submit/{number}", at=f"test/{number}")
         self.submitted = number
-        text = f"[submit] Submitting result from test #{number} as final.\n\n{self._reports[number]}"
-        return Observation(text, submitted=number)
+        parts = [f"[submit] Submitting result from test #{number} as final.", confirmed, self._reports[number]]
+        return Observation("\n\n".join(filter(None, parts)), submitted=number)
+
+    def _confirm(self, confirmation: Confirmation, nominee: TestOutcome) -> tuple[TestOutcome | None, str]:
+        """Train the finalists again, once in a search; the best by all evidence, and a sentence for whoever reads."""
+        seeds = confirmation.seeds
+        if not self.confirmed:
+            best = ranked(self._profile.name, self.baseline, self.tests)
+            finalists = [test.number for test in best[: finalist_count(len(best))]]
+            self.confirmed = tuple(sorted({*finalists, nominee.number}))
+            fresh = confirmation.measure({number: self.regions[number] for number in self.confirmed})
+            self.baseline = pooled(self.baseline, fresh["baseline"])
+            self.tests = [
+                dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
+                if test.number in self.confirmed
+                else test
+                for test in self.tests
+            ]
+        chosen = choose(self._profile.name, self.baseline, self.tests)
+        self._log.append(
+            Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)
+        )
+        listed = ", ".join(f"#{number}" for number in self.confirmed)
+        span = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        return chosen, f"[confirm] Tests {listed} and the baseline were trained again with {span}."
 
     def _carry_out(self, call: ToolCall) -> Observation:
         match call.tool:
@@ -235,16 +273,6 @@ def _looks_report(seen: Round) -> str:
         found = f"rejected: {look.rejected}" if look.loss is None else f"{look.loss:.3f}, look {look.rung + 1}"
         lines.append(f"candidate {number}: {found}{' (the best)' if number - 1 == seen.best else ''}")
     return "\n".join(lines)
-
-
-def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | None]]:
-    """The best test accuracies of one role: task → seed → percent, None for a failure."""
-    accuracies: dict[str, dict[int, float | None]] = {}
-    for (of_role, task, seed), outcome in outcomes.items():
-        if of_role == role:
-            value = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
-            accuracies.setdefault(task, {})[seed] = value
-    return accuracies
 
 
 def _refused(kind: str, text: str) -> Observation:

@@ -121,9 +121,9 @@ def _summary_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
     submitted = summary.get("submitted_test")
     if submitted != (submission.number if submission else None) and not (ongoing and submitted is None):
         yield f"it says that test {submitted} was submitted"
-    tests = {event.number: event.accuracies for event in events if isinstance(event, TestFinished)}
     stated = {test["number"]: test["accuracies"] for test in summary.get("tests", [])}
-    expected = {n: {t: {str(s): v for s, v in by.items()} for t, by in a.items()} for n, a in tests.items()}
+    finished = [event.number for event in events if isinstance(event, TestFinished)]
+    expected = {number: _accuracies(events, f"test/{number}") for number in finished}
     if stated != ({n: expected.get(n) for n in stated} if ongoing else expected):
         yield "its accuracies are not those of the log"
     if submission is not None:
@@ -144,6 +144,15 @@ def _gain_faults(kind: str, stated: dict[str, Any], events: list[Event], roles: 
         elif abs(numbers["baseline"] - before) > 1e-9 or abs(numbers["submitted"] - after) > 1e-9:
             stated_pair = (numbers["baseline"], numbers["submitted"])
             yield f"{kind} {task}: it says {stated_pair}, the log {(before, after)}"
+
+
+def _accuracies(events: list[Event], role: str) -> dict[str, dict[str, float | None]]:
+    """Task → seed → accuracy of a role, those of a confirmation included, as JSON has them."""
+    found: dict[str, dict[str, float | None]] = {}
+    for event in events:
+        if isinstance(event, Evaluated) and event.role == role:
+            found.setdefault(event.task, {})[str(event.seed)] = event.accuracy
+    return found
 
 
 def _mean_accuracy(events: list[Event], role: str, task: str) -> float | None:

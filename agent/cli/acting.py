@@ -23,7 +23,7 @@ def search(
         bool, typer.Option("--null", help="A/A: search among copies of the baseline; what would be claimed?")
     ] = False,
     profile: Annotated[
-        str | None, typer.Option(help="paper, pocket, smoke, or auto: paper with a GPU and data, else pocket.")
+        str | None, typer.Option(help="paper, pocket, mini, smoke, or auto: paper with a GPU and data, else pocket.")
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")] = None,
     baseline_seeds: Annotated[
@@ -32,6 +32,10 @@ def search(
     screen: Annotated[
         float | None,
         typer.Option(help="Look at further candidates before each test, for this share of its cost (default 0)."),
+    ] = None,
+    confirm: Annotated[
+        int | None,
+        typer.Option(help="Before submitting, train the best tests and the baseline again on so many fresh seeds."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed (default 0).")] = None,
     workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one a core).")] = None,
@@ -78,6 +82,7 @@ def search(
       agent search --budget 5 --seeds 3 --profile paper --data-root ~/data
       agent search --proposer scripted:my_init.py --json
       agent search --proposer scripted:demo --profile smoke
+      agent search --budget 6 --screen 0.5 --confirm 5
       agent search --null --budget 5
       agent search --proposer llm --model NAME --base-url http://localhost:8080/v1
       agent search --resume latest
@@ -91,6 +96,7 @@ def search(
         "seeds": seeds,
         "baseline_seeds": baseline_seeds,
         "screen": screen,
+        "confirm": confirm,
         "seed": seed,
         "workers": workers,
         "start": start,
@@ -195,11 +201,13 @@ def check(
 @app.command()
 def plan(
     budget: Annotated[int, typer.Option(min=1, max=1000, help="Tests.")] = 3,
-    profile: Annotated[str, typer.Option(help="paper, pocket, smoke or auto.")] = "auto",
+    profile: Annotated[str, typer.Option(help="paper, pocket, mini, smoke or auto.")] = "auto",
     seeds: Annotated[int, typer.Option(min=1, max=50, help="Training runs per task and candidate.")] = 1,
     baseline_seeds: Annotated[
         int | None, typer.Option(help="Training runs per visible task of the baseline (default: as --seeds).")
     ] = None,
+    confirm: Annotated[int | None, typer.Option(help="As for search: fresh seeds for the finalists.")] = None,
+    screen: Annotated[float | None, typer.Option(help="As for search: what looks may cost, in tests.")] = None,
     workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto).")] = None,
     effect: Annotated[
         float | None, typer.Option(help="Which designs see a mean gain of so many points over the visible tasks?")
@@ -213,6 +221,7 @@ def plan(
     Examples:
       agent plan --budget 3
       agent plan --budget 3 --effect 2
+      agent plan --budget 10 --confirm 5
       agent plan --profile paper --seeds 3 --json
     """
     from agent.commands.plan import run_plan
@@ -223,6 +232,8 @@ def plan(
         seeds,
         data_root,
         baseline_seeds=baseline_seeds,
+        confirm=confirm,
+        screen=screen,
         workers=workers,
         effect=effect,
         as_json=as_json,
@@ -232,7 +243,7 @@ def plan(
 @app.command()
 def baselines(
     recipes: Annotated[str | None, typer.Option(help="Recipes to measure, separated by commas (default: all).")] = None,
-    profile: Annotated[str | None, typer.Option(help="paper, pocket, smoke or auto (default auto).")] = None,
+    profile: Annotated[str | None, typer.Option(help="paper, pocket, mini, smoke or auto (default auto).")] = None,
     seeds: Annotated[int | None, typer.Option(help="Training runs per task and recipe (default 1).")] = None,
     seed: Annotated[int | None, typer.Option(help="The first seed (default 0).")] = None,
     workers: Annotated[str | None, typer.Option(help="Evaluations side by side (default auto).")] = None,

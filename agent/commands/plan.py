@@ -21,13 +21,17 @@ def run_plan(
     data_root: Path | None,
     *,
     baseline_seeds: int | None = None,
+    confirm: int | None = None,
+    screen: float | None = None,
     workers: str | None = None,
     effect: float | None = None,
     as_json: bool,
 ) -> None:
     """Measure, extrapolate, print."""
     flags = {"budget": budget, "seeds": seeds, "baseline_seeds": baseline_seeds, "workers": workers}
-    config = load_config({**flags, "profile": profile_name, "data_root": data_root})
+    config = load_config(
+        {**flags, "confirm": confirm, "screen": screen, "profile": profile_name, "data_root": data_root}
+    )
     profile, reason = resolve_profile(config.profile, data_root=data_root)
     slots, threads, gpus = plan_slots(config)
     with LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
@@ -35,7 +39,15 @@ def run_plan(
         futures = {task.name: executor.submit(MeasureCost(task), timeout=600) for task in tasks}
         cost = {name: future.result() for name, future in futures.items()}
     plan = make_plan(
-        profile, cost, budget=budget, seeds=seeds, slots=slots, baseline_seeds=baseline_seeds, effect=effect
+        profile,
+        cost,
+        budget=budget,
+        seeds=seeds,
+        slots=slots,
+        baseline_seeds=baseline_seeds,
+        confirm=config.confirm,
+        screen=config.screen,
+        effect=effect,
     )
     if as_json:
         print_json({**plan, "reason": reason})

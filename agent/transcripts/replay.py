@@ -26,6 +26,7 @@ CUT_CALL = "the call's own text was cut and no snapshot gives it"
 NO_WORKSPACE = "the workspace can't be known: the prompt was cut before it lists this file"
 TRAINING = "only a training run could give its numbers; the budget line agrees"
 TRAINING_NO_LINE = "only a training run could give its numbers; this dialect prints no budget line"
+LOOKS = "only training runs could tell what was seen in them"
 CHECKED = "only a run of the candidate could tell whether the test was refused or known already"
 
 
@@ -162,6 +163,8 @@ class SegmentReplay:
             return self._edit(call)
         if call.tool in ("test", "submit"):
             return self._test_or_submit(call)
+        if call.tool == "screen" and self._dialect is Dialect.OURS:
+            return Comparison("unverifiable", LOOKS, "")
         reply: Reply
         if call.tool == "undo":
             reply = self._editor.undo(call.arguments.get("n", 1))
@@ -233,4 +236,5 @@ def _refused(call: Call) -> bool:
 
 
 def _needs_the_candidate(recorded: str) -> bool:
-    return recorded.startswith(("ERROR: Test refused", "ERROR: Test #", "This region is the one of test #"))
+    known = ("ERROR: Test refused", "ERROR: Test #", "This region is the one of test #", "ERROR: [confirm]")
+    return recorded.startswith(known) or "\n[confirm] " in recorded

@@ -71,12 +71,26 @@ def test_suggestions_cost_no_more_and_see_no_less(budget: int, seeds: int, slots
         assert "nan" not in why
 
 
-def test_many_tests_want_more_seeds_of_the_baseline() -> None:
-    """Dunnett's rule comes out by itself: with 20 candidates a design with more baseline seeds is the cheaper one."""
+def test_many_tests_want_more_seeds_of_the_baseline_or_confirmation() -> None:
+    """Dunnett's rule comes out by itself: with 20 candidates it is cheaper to give seeds to the baseline or the best."""
     equal = forecast(POCKET, COST, Design(20, 3, 3), slots=1)
-    unequal = [one for one, _ in alternatives(POCKET, COST, equal, slots=1) if one.design.budget == 20]
+    unequal = [one.design for one, _ in alternatives(POCKET, COST, equal, slots=1) if one.design.budget == 20]
     assert unequal
-    assert all(one.design.baseline_seeds > one.design.seeds for one in unequal)
+    assert all(design.baseline_seeds > design.seeds or design.confirm for design in unequal)
+
+
+def test_confirmation_and_looks_are_paid_for() -> None:
+    """Two of three tests and the baseline with two fresh seeds each; looks for half a test before each test."""
+    plain, slots = Design(3, 1, 1), 1
+    confirmed, screened = Design(3, 1, 1, confirm=2), Design(3, 1, 1, screen=0.5)
+    seconds = forecast(POCKET, COST, plain, slots=slots).seconds
+    assert forecast(POCKET, COST, confirmed, slots=slots).seconds == seconds + 3 * 2 * 70
+    assert forecast(POCKET, COST, screened, slots=slots).seconds == seconds + 3 * 0.5 * 70
+    assert confirmed.flags == "--budget 3 --seeds 1 --confirm 2"
+    plan = make_plan(POCKET, COST, budget=3, seeds=1, slots=1, confirm=2)
+    assert [task["evaluations"] for task in plan["tasks"]] == [3 + 1 + 3 * 2, 3 + 1 + 3 * 2, 2]
+    three = smallest_visible_effect(noise_prior("pocket", RESNET), 3, 3, n_candidates=3)
+    assert plan["tasks"][0]["smallest_visible_effect"] == round(three, 3)
 
 
 def test_designs_for_an_effect_are_the_cheapest() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
+from agent.confirmation import finalist_count
 from benchmark.statistics import Comparison, FloatArray, NoisePrior, combine, compare, learn_noise, select
 
 UNEQUAL = ((3, 3), (5, 5), (10, 3), (6, 1))  # seeds of baseline and candidate
@@ -174,6 +175,23 @@ def false_alarms(
     return alarms / searches
 
 
+def false_alarms_when_confirmed(k: int, n: int, fresh: int, *, searches: int = 1000) -> float:
+    """As `false_alarms`, of what a search with confirmation submits: the better half gets `fresh` more seeds, the best
+    by all seeds is submitted, and its interval still allows for k."""
+    rng = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(searches):
+        baseline = 70 + PRIOR.sd * rng.normal(size=n + fresh)
+        candidates = 70 + PRIOR.sd * rng.normal(size=(k, n + fresh))
+        finalists = finalist_count(k)
+        order = np.argsort(-candidates[:, :n].mean(axis=1))[: finalists + 2]  # those behind have no chance
+        sides = [candidates[index, : n + fresh * (place < finalists)] for place, index in enumerate(order)]
+        found = [compare(_side(baseline), _side(side), PRIOR, n_candidates=k) for side in sides]
+        best = found[select([combine({"": one}) for one in found])]
+        alarms += best.resolved == "improvement"
+    return alarms / searches
+
+
 def winners_gain(k: int, n: int, *, searches: int = 1000, seed: int = 0) -> tuple[float, float, float]:
     """Mean over searches of the winner's observed, shrunk and true gain, when true gains follow the prior."""
     rng = np.random.default_rng(seed)
@@ -254,6 +272,12 @@ def test_stated_probabilities_come_true() -> None:
 def test_a_search_among_equals_rarely_claims_an_improvement(k: int, n: int) -> None:
     """Among k copies of the baseline, at most one search in twenty reports a resolved improvement."""
     assert false_alarms(k, n, searches=600) <= 0.05
+
+
+@pytest.mark.parametrize(("k", "n", "fresh"), [(3, 1, 5), (20, 1, 5), (50, 1, 2), (10, 3, 10)])
+def test_a_confirmed_search_among_equals_rarely_claims_an_improvement(k: int, n: int, fresh: int) -> None:
+    """Pooling the seeds that made a finalist with fresh ones is honest as long as all k candidates are allowed for."""
+    assert false_alarms_when_confirmed(k, n, fresh) <= 0.05
 
 
 def test_learning_the_noise_from_other_candidates_repairs_a_wrong_prior() -> None:

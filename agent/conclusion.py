@@ -1,0 +1,87 @@
+"""What a search came to: the comparisons, the last line of `agent search --json`, and the same in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agent import generalisation, null, summary
+from agent.config import SearchConfig
+from agent.loop import End
+from agent.protocol import Accuracies
+from agent.tools import Toolbox
+from benchmark.statistics import Comparison
+from benchmark.tasks import Profile
+
+Comparisons = Mapping[str, Comparison | None]
+
+
+def compare_visible(profile: Profile, tools: Toolbox) -> Comparisons:
+    """The submitted test against the baseline on the visible tasks, by all their seeds; nothing without a submission.
+
+    The intervals allow for its having been picked. They hold after a confirmation too: its pooled gain is one of those
+    that all tests would have had with as many seeds, and that many are allowed for.
+    """
+    if tools.submitted is None:
+        return {}
+    submitted = next(test for test in tools.tests if test.number == tools.submitted)
+    ran = [test for test in tools.tests if not test.failed]
+    others = [test.accuracies for test in ran if test is not submitted]
+    return summary.compare_tasks(
+        profile.name, tools.baseline, submitted.accuracies, n_candidates=len(ran), others=others
+    )
+
+
+def compare_hidden(profile: Profile, hidden: Mapping[str, Accuracies]) -> Comparisons:
+    """Submission against baseline on the hidden task; nothing when it was not run."""
+    if not hidden:
+        return {}
+    return summary.compare_tasks(profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
+
+
+def conclude(
+    config: SearchConfig,
+    profile: Profile,
+    run: Path,
+    end: End,
+    tools: Toolbox,
+    visible: Comparisons,
+    hidden: Comparisons,
+    seconds: Mapping[str, float],
+) -> tuple[dict[str, Any], list[str]]:
+    """The `done` object of the contract, and lines for a person, the first of which says how the search ended."""
+    claims = null.claims(visible, hidden)
+    found = []
+    if tools.submitted is not None:
+        found = _confirmed(config, tools)
+        found += summary.describe_tasks("visible", visible) + summary.describe_tasks("hidden", hidden)
+        found += [*generalisation.of_run(visible, hidden), summary.verdict(visible, hidden)]
+        if config.null:
+            found.append(null.in_words(claims))
+    words = [end.message, *([null.NOTICE] if config.null else []), *found, profile.caveat]
+    done: dict[str, Any] = {
+        "event": "done",
+        "status": end.status,
+        "run": str(run),
+        "tests_used": len(tools.tests),
+        "submitted_test": tools.submitted,
+        "visible": summary.as_json(visible),
+        "hidden": summary.as_json(hidden),
+        "generalisation": generalisation.as_json(generalisation.carry_over(visible, hidden)),
+        "seconds": dict(seconds),
+    }
+    if tools.confirmed:
+        done["confirmed"] = list(tools.confirmed)
+    if config.null:
+        done |= {"null": True, "would_have_claimed": claims}
+    return done, words
+
+
+def _confirmed(config: SearchConfig, tools: Toolbox) -> list[str]:
+    if not tools.confirmed:
+        return []
+    listed = ", ".join(f"#{number}" for number in tools.confirmed)
+    noun = "test" if len(tools.confirmed) == 1 else "tests"
+    more = f"{config.confirm} fresh seed{'s' if config.confirm > 1 else ''}"
+    return [f"{noun} {listed} and the baseline were trained again with {more}; all seeds count below"]

@@ -1,0 +1,56 @@
+"""The toolbox of a search, with what its configuration adds to the tools: screening and confirmation."""
+
+from __future__ import annotations
+
+from agent.config import SearchConfig
+from agent.confirmation import Confirmation
+from agent.events import EventLog
+from agent.laboratory import Laboratory
+from agent.screening import Screen
+from agent.tools import Toolbox
+from benchmark.store import ResultStore
+from benchmark.tasks import Profile
+from sandbox.workspace import Workspace
+
+
+def equip(
+    config: SearchConfig,
+    profile: Profile,
+    laboratory: Laboratory,
+    *,
+    workspace: Workspace,
+    log: EventLog,
+    keep: ResultStore,
+    shared: ResultStore | None,
+) -> Toolbox:
+    """A toolbox with the whole budget and without a baseline yet; results go to `keep`, and from and to `shared`."""
+    evaluator, isolation = laboratory.evaluator, laboratory.isolation
+    screen = confirmation = None
+    if config.screen:
+        screen = Screen(
+            evaluator=evaluator,
+            isolation=isolation,
+            record=log.append,
+            profile=profile,
+            share=config.screen,
+            seed=config.seed,
+            seeds=config.seeds,
+            keep=keep,
+            shared=shared,
+        )
+    if config.confirm:
+        confirmation = Confirmation(evaluator, profile, config.confirmation_seeds, keep, shared)
+    return Toolbox(
+        workspace=workspace,
+        evaluator=evaluator,
+        isolation=isolation,
+        log=log,
+        profile=profile,
+        seeds=config.evaluation_seeds,
+        budget=config.budget,
+        baseline={},
+        keep=keep,
+        shared=shared,
+        screen=screen,
+        confirmation=confirmation,
+    )
