@@ -268,7 +268,8 @@ class Toolbox:
 
 
 def _looks_report(seen: Round) -> str:
-    lines = [f"[Screen] {len(seen.looks)} candidates for {seen.cost:.2f} of a test; loss on held-out pictures, nats:"]
+    noun = "candidate" if len(seen.looks) == 1 else "candidates"
+    lines = [f"[Screen] {len(seen.looks)} {noun} for {seen.cost:.2f} of a test; loss on held-out pictures, nats:"]
     for number, look in enumerate(seen.looks, start=1):
         found = f"rejected: {look.rejected}" if look.loss is None else f"{look.loss:.3f}, look {look.rung + 1}"
         lines.append(f"candidate {number}: {found}{' (the best)' if number - 1 == seen.best else ''}")

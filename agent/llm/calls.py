@@ -18,7 +18,7 @@ MAX_CALLS = 10
 
 _MAX_ARGUMENTS = 64 * 1024
 _INTEGERS = ("n", "start_line", "end_line", "after_line")
-_TOOLS = ("edit", "undo", "view", "rewrite", "test", "submit")
+_TOOLS = ("edit", "undo", "view", "rewrite", "screen", "test", "submit")
 _FENCE = re.compile(
     r"^[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+-]*)[^\n]*\n(?P<body>.*?)(?:^[ \t]*(?P=fence)[ \t]*$|\Z)",
     re.DOTALL | re.MULTILINE,

@@ -33,10 +33,13 @@ def task_prompt(
     budget: int,
     seeds: tuple[int, ...],
     scaled: bool = False,
+    screening: bool = False,
+    confirm: int = 0,
     networks: bool = True,
 ) -> str:
     """The task as the first user message. `scaled`: the hybrid proposer also scales the numbers of each test.
 
+    `screening`: there is a tool for looks between tests; `confirm`: so many fresh seeds decide about what is submitted;
     `networks`: with the networks' source, which is two fifths of it.
     """
     import benchmark.models
@@ -56,6 +59,8 @@ def task_prompt(
         seeds=len(seeds),
         measured=bool(situation.baseline),
         scaled=scaled,
+        screening=screening,
+        confirm=confirm,
     )
 
 
@@ -77,9 +82,9 @@ def trials_table(**values: Any) -> str:
     return _render("llm_trials.j2", **values).strip()
 
 
-def tools() -> list[dict[str, Any]]:
-    """The tools as Chat Completions describes functions."""
-    described = json.loads(_render("llm_tools.j2", filename=scaffold_name()))
+def tools(*, screening: bool = False, confirm: int = 0) -> list[dict[str, Any]]:
+    """The tools as Chat Completions describes functions; see `task_prompt` for the arguments."""
+    described = json.loads(_render("llm_tools.j2", filename=scaffold_name(), screening=screening, confirm=confirm))
     return [{"type": "function", "function": function} for function in described]
 
 

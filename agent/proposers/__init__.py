@@ -177,4 +177,6 @@ def _brief(config: SearchConfig, around: Surroundings, *, model: str, scaled: bo
         answer_tokens=config.answer_tokens,
         context_tokens=config.context_tokens,
         scaled=scaled,
+        screening=config.screen > 0,
+        confirm=config.confirm,
     )

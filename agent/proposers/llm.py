@@ -52,6 +52,8 @@ class Brief:
     context_tokens: int | None = None
     scaled: bool = False
     """The hybrid proposer scales the numbers of what the model tests."""
+    screening: bool = False
+    confirm: int = 0
 
 
 class LLMProposer:
@@ -139,6 +141,8 @@ class LLMProposer:
                 budget=brief.budget,
                 seeds=brief.seeds,
                 scaled=brief.scaled,
+                screening=brief.screening,
+                confirm=brief.confirm,
                 networks=brief.context_tokens is None or brief.context_tokens >= _ROOM_FOR_NETWORKS,
             )
             system, manner = prompting.system_prompt(), prompting.form_prompt(self._form)
@@ -256,8 +260,8 @@ class LLMProposer:
         return {"request_sha256": digest, "form": self._form, "room": self._room, "sent": self._sent, **answer}
 
     def _question(self, conversation: Conversation) -> tuple[list[Message], list[dict[str, Any]] | None]:
-        tools = prompting.tools() if self._form == "tools" else None
-        return conversation.messages(self._form, self._room), tools
+        offered = prompting.tools(screening=self._brief.screening, confirm=self._brief.confirm)
+        return conversation.messages(self._form, self._room), offered if self._form == "tools" else None
 
     def _use_portable_form(self, why: str) -> None:
         """From now on calls are blocks in plain text; what was said so far is told anew in that form."""

@@ -22,8 +22,11 @@ from agent.llm.secret import kept_from_children, scrub
 from agent.llm.settings import Limits, Price, address, limits, model_settings
 from agent.progress import Progress
 from agent.proposers import check_proposer
+from agent.run import RunDirectory
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
+from tests.agent.harm import Server
 from tests.agent.llm_servers import GOOD, KEY, BadServer, Reply, completion, error
+from tests.agent.test_screening import smoke
 
 SMOKE = ("search", "--profile", "smoke", "--budget", "2", "--json")
 FIRST = completion("", ("rewrite", {"content": GOOD.format(gain=1.0)}), ("test", {}))
@@ -200,3 +203,22 @@ def test_where_settings_come_from() -> None:
     for wrong in ("1", "a/b", "-1/2", "1/2/3", "nan/1"):
         with pytest.raises(UsageError, match="IN/OUT"):
             Price.parse(wrong)
+
+
+def test_a_model_looks_before_it_tests(tmp_path: Path, cache: Path, server: Server) -> None:
+    """With --screen the model is told of the tool and its look is answered with a loss, spending no test; with
+    --confirm it is told what submitting means."""
+    look = completion("", ("rewrite", {"content": GOOD.format(gain=1.0)}), ("screen", {}))
+    with BadServer(look, completion("", ("test", {})), completion("", ("submit", {"n": 1}))) as model:
+        words = ("--proposer", "llm", "--model", "m", "--base-url", model.url, "--screen", "2.5", "--confirm", "1")
+        run = smoke(server, tmp_path, cache, *words, "--budget", "1", "--runs", str(tmp_path / "runs"))
+    offered = {tool["function"]["name"]: tool["function"]["description"] for tool in model.requests[0]["tools"]}
+    assert "Costs no test" in offered["screen"]
+    assert "confirmation" in offered["submit"]
+    task = model.requests[0]["messages"][1]["content"]
+    assert "`screen` looks briefly" in task
+    assert "with 1 fresh seed(s)" in task
+    replies = [message["content"] for message in model.requests[1]["messages"] if message["role"] == "tool"]
+    assert replies[-1].startswith("[Screen] 1 candidate for ")
+    summary = RunDirectory(run).read_summary()
+    assert (summary["tests_used"], summary["submitted_test"], summary["confirmed"]) == (1, 1, [1])

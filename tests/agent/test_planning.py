@@ -72,7 +72,7 @@ def test_suggestions_cost_no_more_and_see_no_less(budget: int, seeds: int, slots
 
 
 def test_many_tests_want_more_seeds_of_the_baseline_or_confirmation() -> None:
-    """Dunnett's rule comes out by itself: with 20 candidates it is cheaper to give seeds to the baseline or the best."""
+    """Dunnett's rule comes out by itself: with 20 candidates more seeds for the baseline or the best are cheaper."""
     equal = forecast(POCKET, COST, Design(20, 3, 3), slots=1)
     unequal = [one.design for one, _ in alternatives(POCKET, COST, equal, slots=1) if one.design.budget == 20]
     assert unequal
