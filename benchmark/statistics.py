@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special  # a third of a second; scipy.stats would be one and a half
 
+from benchmark.correlation import correlate, correlation_of, pairing_pays, squares
 from benchmark.dunnett import critical_value, visible_effect
 from benchmark.noise import NoisePrior, StatisticsError, learn_noise, noise_prior
 
@@ -45,7 +46,6 @@ FloatArray = NDArray[np.float64]
 
 Resolved = Literal["improvement", "worse", "not resolved"]
 
-_PAIRED_FROM = 5  # seeds; below this a correlation cannot be told from chance
 _MAX_CORRELATION = 0.95  # a paired variance never falls below a tenth of the unpaired one
 
 
@@ -162,13 +162,13 @@ def compare(
     n, m = ours.size, theirs.size
     gain = float(ours.mean() - theirs.mean())
 
-    variance, df = prior.pooled(_squares(ours) + _squares(theirs), n + m - 2)
+    variance, df = prior.pooled(squares(ours) + squares(theirs), n + m - 2)
     standard_error = math.sqrt(variance * (1 / n + 1 / m))
-    correlation = _correlation(baseline, candidate)
-    paired = set(baseline) == set(candidate) and _pairing_pays(correlation, n, (1 - confidence) / 5 / n_candidates)
+    correlation = correlation_of(baseline, candidate)
+    paired = set(baseline) == set(candidate) and pairing_pays(correlation, n, (1 - confidence) / 5 / n_candidates)
     if paired:
         differences = np.array([candidate[seed] - baseline[seed] for seed in baseline])
-        of_differences = max(_squares(differences) / (n - 1), 2 * variance * (1 - _MAX_CORRELATION))
+        of_differences = max(squares(differences) / (n - 1), 2 * variance * (1 - _MAX_CORRELATION))
         standard_error, df = math.sqrt(of_differences / n), n - 1
 
     critical = critical_value(n_candidates, df, n / (n + m), confidence)
@@ -262,24 +262,6 @@ def in_noise_units(comparisons: Mapping[str, Comparison | None]) -> Overall:
     )
 
 
-def correlate(points: Sequence[tuple[float, float]], confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """Pearson's r of at least three points and its interval by Fisher's transformation (1921): tanh(z ± 1.96/√(n−3)).
-
-    Three points say nothing: the interval is −1 … 1. Raises StatisticsError for fewer, for a number that is not finite,
-    and where one side does not vary.
-    """
-    if len(points) < 3 or not all(math.isfinite(value) for point in points for value in point):
-        raise StatisticsError(f"a correlation needs at least three pairs of finite numbers, not {list(points)}")
-    correlation = _correlation(*(dict(enumerate(side)) for side in zip(*points, strict=True)))
-    if correlation is None:
-        raise StatisticsError("a correlation needs numbers that vary; one side is the same everywhere")
-    if len(points) == 3:
-        return correlation, (-1.0, 1.0)
-    z = math.atanh(max(-1 + 1e-12, min(1 - 1e-12, correlation)))
-    reach = float(special.ndtri((1 + confidence) / 2)) / math.sqrt(len(points) - 3)
-    return correlation, (math.tanh(z - reach), math.tanh(z + reach))
-
-
 def select(candidates: Sequence[Overall]) -> int:
     """The index of the candidate with the best shrunk score; of equals the first.
 
@@ -361,30 +343,6 @@ def _values(side: Mapping[int, float], name: str) -> FloatArray:
             "count the whole task as failed (None in combine), since leaving out bad seeds would flatter it"
         )
     return np.array([side[seed] for seed in side], dtype=np.float64)
-
-
-def _squares(values: FloatArray) -> float:
-    """Sum of squared deviations from the mean."""
-    return float(((values - values.mean()) ** 2).sum())
-
-
-def _correlation(baseline: Mapping[int, float], candidate: Mapping[int, float]) -> float | None:
-    shared = [seed for seed in baseline if seed in candidate]
-    if len(shared) < 3:
-        return None
-    x, y = np.array([baseline[seed] for seed in shared]), np.array([candidate[seed] for seed in shared])
-    spread = math.sqrt(_squares(x) * _squares(y))
-    return float(((x - x.mean()) * (y - y.mean())).sum() / spread) if spread > 0 else None
-
-
-def _pairing_pays(correlation: float | None, n: int, level: float) -> bool:
-    """Is the correlation of n pairs significantly positive? (t test of r with n − 2 degrees of freedom)"""
-    if correlation is None or n < _PAIRED_FROM:
-        return False
-    if abs(correlation) > 1 - 1e-12:  # accuracies on a small test set can mirror each other exactly
-        return correlation > 0
-    statistic = correlation * math.sqrt((n - 2) / (1 - correlation**2))
-    return bool(special.stdtr(n - 2, -statistic) < level)
 
 
 def _verdict(ci: tuple[float, float]) -> Resolved:
