@@ -19,7 +19,7 @@ import sys, time, xllamacpp
 parameters = xllamacpp.CommonParams()
 parameters.model.path = sys.argv[1]
 parameters.n_ctx, parameters.n_parallel, parameters.port, parameters.verbosity = 6144, 1, int(sys.argv[2]), -1
-parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(sys.argv[3])
+parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1  # more wait for each other where cores are busy
 server = xllamacpp.Server(parameters)
 print(server.listening_address, flush=True)
 time.sleep(3600)
@@ -44,7 +44,7 @@ def small_model() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-c", _SERVER, str(weights), str(port), "2"],
+        [sys.executable, "-c", _SERVER, str(weights), str(port)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
