@@ -19,7 +19,8 @@ import sys, time, xllamacpp
 parameters = xllamacpp.CommonParams()
 parameters.model.path = sys.argv[1]
 parameters.n_ctx, parameters.n_parallel, parameters.port, parameters.verbosity = 6144, 1, int(sys.argv[2]), -1
-parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1  # more wait for each other where cores are busy
+# More threads wait for each other where cores are busy.
+parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
 server = xllamacpp.Server(parameters)
 print(server.listening_address, flush=True)
 time.sleep(3600)
