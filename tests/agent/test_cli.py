@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from agent.commands.check import run_check
 from agent.search_run import SearchOutcome
+from sandbox.isolate import Isolation, Limits
 from tests.agent.conftest import Agent, agent_command, json_lines
 
 CALLS = [
@@ -108,7 +111,6 @@ def test_bad_words_say_what_and_where(
         ("def initialize_weights(model):\n    pass\n", "signature"),
         ("def initialize_weights(model, config):\n    if True\n", "syntax"),
         ("def initialize_weights(model, config):\n    pass\n", "unset_parameter"),
-        ("def initialize_weights(model, config):\n    while True:\n        pass\n", "timeout"),
         (
             "def initialize_weights(model, config):\n    for p in model.parameters():\n"
             "        nn.init.constant_(p, float('nan'))\n",
@@ -130,6 +132,19 @@ def test_check_rejects_with_the_right_kind(agent: Agent, tmp_path: Path, text: s
     result = agent("check", "region.py", "--arch", "resnet20", "--json")
     (report,) = json_lines(result.stdout)
     assert (result.returncode, report["accepted"], report["kind"]) == (3, False, kind), report
+    assert report["message"]
+
+
+def test_check_rejects_what_never_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An endless loop: exit 3 and the kind `timeout`, here after a second of processor time instead of fifteen."""
+    monkeypatch.setattr("agent.commands.check.Isolation", partial(Isolation, limits=Limits(cpu_seconds=1)))
+    file = tmp_path / "region.py"
+    file.write_text("def initialize_weights(model, config):\n    while True:\n        pass\n")
+    assert run_check(file, ["resnet20"], "auto", as_json=True) == 3
+    (report,) = json_lines(capsys.readouterr().out)
+    assert (report["accepted"], report["kind"]) == (False, "timeout")
     assert report["message"]
 
 
