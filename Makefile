@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUDGET ?= 3
-# Most tests wait for a process: two at a time. By file, so that those of one file share what they set up.
+# Most tests wait for a process: two at a time. By file, so that those of one file share what they set up, and in the
+# order of the folders, where the long files (agent) come first; else a file of one long test is the last and runs alone.
 JOBS ?= 2
 # The finished run that `make sample` keeps under tests/data.
 RUN ?= latest
@@ -34,7 +35,7 @@ search: .venv/run.stamp
 	$(BIN)/agent search --budget $(BUDGET)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
