@@ -200,7 +200,6 @@ class Search:
         tools = Toolbox(
             workspace=workspace,
             evaluator=evaluator,
-            isolation=laboratory.isolation,
             log=log,
             profile=profile,
             seeds=seeds,
@@ -208,7 +207,7 @@ class Search:
             baseline={},
             keep=keep,
             shared=shared,
-            screen=self._screen(evaluator, laboratory.isolation, log, keep, shared),
+            screen=self._screen(evaluator, log, keep, shared),
         )
         proposer = make_proposer(config, self._surroundings(log, progress))
         try:
@@ -257,13 +256,12 @@ class Search:
         )
 
     def _screen(
-        self, evaluator: Evaluator, isolation: Isolation, log: EventLog, keep: ResultStore, shared: ResultStore | None
+        self, evaluator: Evaluator, log: EventLog, keep: ResultStore, shared: ResultStore | None
     ) -> Screen | None:
         if not self.config.screen:
             return None
         return Screen(
             evaluator=evaluator,
-            isolation=isolation,
             record=log.append,
             profile=self.profile,
             share=self.config.screen,

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agent.check import check
 from agent.evaluator import Candidate, Evaluator, Outcomes
 from agent.events import EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
 from agent.screening import Round, Screen
 from agent.summary import choose
-from benchmark.data import NUM_CLASSES
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
 from benchmark.tasks import Profile
-from sandbox.isolate import Isolation
 from sandbox.workspace import Workspace
 
 
@@ -28,7 +25,6 @@ class Toolbox:
         *,
         workspace: Workspace,
         evaluator: Evaluator,
-        isolation: Isolation,
         log: EventLog,
         profile: Profile,
         seeds: tuple[int, ...],
@@ -40,7 +36,6 @@ class Toolbox:
     ) -> None:
         self.workspace = workspace
         self._evaluator = evaluator
-        self._isolation = isolation
         self._log = log
         self._profile = profile
         self._seeds = seeds
@@ -173,8 +168,7 @@ class Toolbox:
             return _refused(
                 "budget", f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose a test result."
             )
-        archs = {task.arch: NUM_CLASSES[task.dataset] for task in self._profile.visible}
-        report = check(region, archs, self._isolation, seed=self._seeds[0])
+        report = self._evaluator.check(region, self._profile.visible, self._seeds[0])
         if not report.accepted:
             return _refused(
                 report.kind or "rejected",

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from agent.llm.secret import kept_from_children, scrub
 from agent.llm.settings import Limits, Price, address, limits, model_settings
 from agent.progress import Progress
 from agent.proposers import check_proposer
+from benchmark.executor import Parent
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
 from tests.agent.llm_servers import GOOD, KEY, BadServer, Reply, completion, error
 
@@ -158,7 +158,7 @@ def test_secrets_are_kept_from_children(monkeypatch: pytest.MonkeyPatch) -> None
 class _Environment:
     """A call for a worker: the environment that it was given."""
 
-    def __call__(self, report: Callable[[Any], None]) -> dict[str, str]:
+    def __call__(self, parent: Parent) -> dict[str, str]:
         return dict(os.environ)
 
 
