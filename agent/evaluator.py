@@ -130,9 +130,8 @@ class Evaluator:
             for future in pending.values():
                 future.cancel()
             raise
-        wall = time.monotonic() - started
-        isolation = min(wall, self._book_isolation())
-        self._clock.add("training" if len(known) > len(from_store) else "other", wall - isolation)
+        rest = max(0.0, time.monotonic() - started - self._book_isolation())
+        self._clock.add("training" if len(known) > len(from_store) else "other", rest)
         return outcomes
 
     def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
