@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 from torch import Tensor
 
 import benchmark.train
+from agent.clock import Clock
 from agent.evaluation import CandidateFailure, EvaluationCall, Initialise
+from agent.evaluator import Evaluator, Settings
+from agent.progress import Progress
 from benchmark.data import DataError, hold_out, load_dataset
+from benchmark.executor import LocalExecutor
 from benchmark.results import EvaluationResult, StepZero
 from benchmark.tasks import PROFILES, Task
 from sandbox.isolate import Initialised, Isolation
@@ -92,3 +99,21 @@ def test_holding_out_everything_is_refused(count: int) -> None:
     """Nothing to train on is a clear error, not an empty loop."""
     with pytest.raises(DataError, match="cannot hold"):
         hold_out(load_dataset("tiny"), count)
+
+
+def test_slots_that_wait_for_each_other_are_booked_as_they_stood_still(parent: Here, tmp_path: Path) -> None:
+    """Two candidates sleep for half a second, one after the other: 0.5 s and 1 s of two slots are 0.75 s."""
+    region = "import time\ndef initialize_weights(model, config):\n    time.sleep(0.5)\n"
+    region += "    for parameter in model.parameters():\n        nn.init.ones_(parameter)\n"
+    asked = [Initialise(region, "resnet20", 10, 0, tmp_path / name) for name in "ab"]
+    clock = Clock()
+    with LocalExecutor(2, threads=1) as executor, ThreadPoolExecutor(2) as pool:
+        evaluator = Evaluator(Settings({}), executor, parent.isolation, clock, Progress())
+        started = time.monotonic()
+        made = list(pool.map(evaluator._answer, asked))
+        wall = time.monotonic() - started
+        booked = evaluator._book_isolation()
+        assert evaluator._book_isolation() == 0
+    assert [one.ok for one in made] == [True, True]
+    assert 0.7 < booked < wall
+    assert clock.seconds()["isolation"] == pytest.approx(booked, abs=0.001)
