@@ -228,7 +228,7 @@ def _collect(
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype != torch.float32:
             raise _Rejected("shape", f"{name} became {tensor.dtype} on {tensor.device}; it must stay float32 on cpu")
     _check_aliases(tensors)
-    return [tensor.reshape(-1).numpy().data.cast("B") for tensor in tensors.values()]
+    return [tensor.contiguous().numpy().data.cast("B") for tensor in tensors.values()]
 
 
 def _check_aliases(tensors: dict[str, Tensor]) -> None:
