@@ -10,11 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from agent.check import check
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import RunDamaged, UsageError
-from agent.evaluator import Candidate, accuracies_of
+from agent.evaluator import Candidate, Evaluator, accuracies_of
 from agent.laboratory import open_laboratory
 from agent.parts import Part, find_parts
 from agent.progress import Progress
@@ -23,13 +22,11 @@ from agent.report.findings import find
 from agent.report.reading import RunRecord, read_run, text
 from agent.run import RunDirectory
 from agent.summary import compare_tasks
-from benchmark.data import NUM_CLASSES
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256
 from benchmark.statistics import Resolved, combine
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile, get_profile
-from sandbox.isolate import Isolation
 
 DEFAULT_SHARE = 1.0
 """As much training as the search itself spent on the visible tasks."""
@@ -73,7 +70,7 @@ def ablate(
     if parts:
         progress.message(f"test {test} has {len(parts)} parts; --share {share:g} pays for {affordable}")
         with run.held(), open_laboratory(config, Clock(), progress, log=run.path / "workers.log") as laboratory:
-            refused = _refusals(parts, profile, laboratory.isolation, affordable)
+            refused = _refusals(parts, profile, laboratory.evaluator, affordable)
             candidates = [Candidate(part.label, part.region) for part in parts if part.label not in refused]
             if candidates:
                 candidates.insert(0, Candidate(_SUBMISSION, region))
@@ -121,14 +118,13 @@ def _start(record: RunRecord) -> str:
     return record.baseline_region if begun is None else text(begun.arguments.get("content"))
 
 
-def _refusals(parts: Sequence[Part], profile: Profile, isolation: Isolation, affordable: int) -> dict[str, str]:
+def _refusals(parts: Sequence[Part], profile: Profile, evaluator: Evaluator, affordable: int) -> dict[str, str]:
     """Label → why a part is not trained."""
-    archs = {task.arch: NUM_CLASSES[task.dataset] for task in profile.visible}
     refused: dict[str, str] = {}
     for number, part in enumerate(parts):
         if number - len(refused) == affordable:
             return refused | {rest.label: "left out: the share is spent" for rest in parts[number:]}
-        report = check(part.region, archs, isolation)
+        report = evaluator.check(part.region, profile.visible, 0)
         if not report.accepted:
             message = report.message.splitlines()[0]
             refused[part.label] = f"cannot be taken back alone; agent check says {report.kind}: {message}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load
+from numpy.typing import NDArray
 
 from sandbox.isolate import Isolation
+from sandbox.payload import Payload
 from sandbox.rules import check_region
 
 
@@ -36,42 +35,41 @@ class CheckReport:
         }
 
 
-def check(region: str, archs: Mapping[str, int], isolation: Isolation, *, seed: int = 0) -> CheckReport:
+def check(
+    region: str, archs: Mapping[str, int], isolation: Isolation, *, seed: int = 0, describe: bool = False
+) -> CheckReport:
     """Apply the rules, then run the region on every architecture (name → number of classes), twice with one seed.
 
-    The second run must give the same tensors. What another seed gives is reported per architecture as `seeded`.
-    Raises IsolationCrashed when our own machinery fails.
+    The second run must give the same tensors, bit by bit. What another seed gives is reported per architecture as
+    `seeded`. `describe` adds `parameters`, which takes longer than the rest. Raises IsolationCrashed when our own
+    machinery fails.
     """
     rejection = check_region(region)
     if rejection is not None:
         return CheckReport(False, rejection.kind, rejection.message, isolation.level)
     made: dict[str, Any] = {}
-    with TemporaryDirectory(prefix="initsearch-check-") as folder:
-        for arch, num_classes in archs.items():
-            prints = []
-            for attempt, run_seed in enumerate((seed, seed, seed + 1)):
-                out = Path(folder) / f"{arch}-{attempt}.safetensors"
-                result = isolation.initialise(region, arch, num_classes, run_seed, out)
-                if not result.ok:
-                    return CheckReport(
-                        False, result.kind, f"{arch}: {result.message}", isolation.level, {**made, arch: {}}
-                    )
-                prints.append(result.fingerprint)
-                if attempt == 0:
-                    seconds = result.seconds
-                    tensors = load(out.read_bytes())
-                    parameters = [_describe(name, tensors[name]) for name in result.names]
-            made[arch] = {"seconds": round(seconds, 4), "parameters": parameters, "seeded": prints[0] != prints[2]}
-            if prints[0] != prints[1]:
+    for arch, num_classes in archs.items():
+        runs: list[Payload] = []
+        for attempt, run_seed in enumerate((seed, seed, seed + 1)):
+            result = isolation.initialise(region, arch, num_classes, run_seed, None)
+            if result.payload is None:
+                return CheckReport(False, result.kind, f"{arch}: {result.message}", isolation.level, {**made, arch: {}})
+            runs.append(result.payload)
+            if attempt != 1:
+                continue
+            if not runs[0].same_bits(runs.pop()):
                 message = (
                     f"{arch}: the same seed gave different tensors twice; use torch's random functions, "
                     "which are seeded, and neither the clock nor uninitialised memory"
                 )
-                return CheckReport(False, "nondeterministic", message, isolation.level, made)
+                return CheckReport(False, "nondeterministic", message, isolation.level, {**made, arch: {}})
+        made[arch] = {"seconds": round(result.seconds, 4), "seeded": not runs[0].same_bits(runs[1])}
+        if describe:
+            made[arch]["parameters"] = [_describe(name, value) for name, value in runs[0].tensors().items()]
     return CheckReport(True, isolation_level=isolation.level, archs=made)
 
 
-def _describe(name: str, value: np.ndarray[Any, Any]) -> dict[str, Any]:
+def _describe(name: str, value: NDArray[np.float32]) -> dict[str, Any]:
     """Name, shape, mean, standard deviation, Euclidean norm, and in words how the values lie."""
     flat = value.astype(np.float64).ravel()
     constant = flat.size > 0 and bool((flat == flat[0]).all())

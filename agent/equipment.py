@@ -24,12 +24,11 @@ def equip(
     shared: ResultStore | None,
 ) -> Toolbox:
     """A toolbox with the whole budget and without a baseline yet; results go to `keep`, and from and to `shared`."""
-    evaluator, isolation = laboratory.evaluator, laboratory.isolation
+    evaluator = laboratory.evaluator
     screen = confirmation = None
     if config.screen:
         screen = Screen(
             evaluator=evaluator,
-            isolation=isolation,
             record=log.append,
             profile=profile,
             share=config.screen,
@@ -43,7 +42,6 @@ def equip(
     return Toolbox(
         workspace=workspace,
         evaluator=evaluator,
-        isolation=isolation,
         log=log,
         profile=profile,
         seeds=config.evaluation_seeds,

@@ -1,20 +1,38 @@
-"""One evaluation as one picklable call: the candidate makes tensors in isolation, the trusted trainer trains them."""
+"""One evaluation as one picklable call: the candidate makes tensors in isolation, the trusted trainer trains them.
+
+The isolation is the parent's: a call asks for tensors, and its own process starts nothing and runs no candidate.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmark.results import EpochMetrics, EvaluationResult, region_sha256, result_key
+from benchmark.results import EvaluationResult, region_sha256, result_key
 from benchmark.tasks import Task
 from sandbox.isolate import Initialised, Isolation
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from benchmark.executor import Parent
+
+
+@dataclass(frozen=True)
+class Initialise:
+    """What a call asks its parent: the parameters that `region` makes, as a safetensors file at `out`."""
+
+    region: str
+    arch: str
+    num_classes: int
+    seed: int
+    out: Path
+
+    def by(self, isolation: Isolation) -> Initialised:
+        """The answer. Raises what `Isolation.initialise` raises."""
+        return isolation.initialise(self.region, self.arch, self.num_classes, self.seed, self.out)
 
 
 @dataclass(frozen=True)
@@ -34,7 +52,6 @@ class EvaluationCall:
     seed: int
     environment: tuple[tuple[str, str], ...]
     """What `benchmark.hardware.environment` said; part of the key."""
-    isolation: str
     precision: str = "auto"
     data_root: Path | None = None
 
@@ -43,8 +60,8 @@ class EvaluationCall:
         """The content key of the result; see `benchmark.results.result_key`."""
         return result_key(self.region, self.task, self.seed, environment=dict(self.environment))
 
-    def __call__(self, report: Callable[[EpochMetrics], None]) -> EvaluationResult | CandidateFailure:
-        """Initialise in isolation, load, train. `report` receives each epoch's metrics."""
+    def __call__(self, parent: Parent) -> EvaluationResult | CandidateFailure:
+        """Let the parent initialise in isolation, load, train. Each epoch's metrics are reported."""
         import torch
 
         from benchmark.data import hold_out, load_dataset
@@ -54,7 +71,7 @@ class EvaluationCall:
         torch.set_num_threads(threads())
         dataset = load_dataset(self.task.dataset, data_root=self.data_root)
         dataset = hold_out(dataset, self.task.recipe.held_out)
-        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, self.isolation)
+        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, parent)
         if not initialised.ok:
             return CandidateFailure(initialised.kind or "isolation", initialised.message)
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -65,7 +82,7 @@ class EvaluationCall:
             seed=self.seed,
             device=device,
             precision=self.precision,
-            on_epoch=report,
+            on_epoch=parent.report,
         )
         if outcome.step_zero.suspicious:
             zero = outcome.step_zero
@@ -104,11 +121,10 @@ class SignalCall:
     region: str
     task: Task
     seed: int
-    isolation: str
     data_root: Path | None = None
 
-    def __call__(self, report: Callable[[Any], None]) -> tuple[str, ...]:
-        """Initialise in isolation, send one batch forwards and backwards."""
+    def __call__(self, parent: Parent) -> tuple[str, ...]:
+        """Let the parent initialise in isolation, send one batch forwards and backwards."""
         import torch
 
         from benchmark.augment import Normalizer
@@ -118,7 +134,7 @@ class SignalCall:
 
         torch.set_num_threads(threads())
         dataset = load_dataset(self.task.dataset, data_root=self.data_root)
-        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, self.isolation)
+        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, parent)
         if not initialised.ok:
             return (f"{initialised.kind}: {initialised.message}",)
         count = self.task.recipe.batch_size
@@ -127,7 +143,7 @@ class SignalCall:
         return signal_statistics(model, images, dataset.train_labels[:count]).faults
 
 
-def _initialised(region: str, arch: str, classes: int, seed: int, isolation: str) -> tuple[nn.Module, Initialised]:
+def _initialised(region: str, arch: str, classes: int, seed: int, parent: Parent) -> tuple[nn.Module, Initialised]:
     """A network of ours with the weights that the region made in isolation, and how that went."""
     from benchmark.models import build_model
     from benchmark.weights import load_initial_weights
@@ -135,27 +151,8 @@ def _initialised(region: str, arch: str, classes: int, seed: int, isolation: str
     model = build_model(arch, classes)
     with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
         weights = Path(folder) / "weights.safetensors"
-        initialised = _isolation(isolation).initialise(region, arch, classes, seed, weights)
+        initialised: Initialised = parent.ask(Initialise(region, arch, classes, seed, weights))
         if initialised.ok:
             # What isolation accepted and wrote itself must load: anything else is our own fault and raises.
             load_initial_weights(weights, model)
     return model, initialised
-
-
-@cache
-def _isolation(level: str) -> Isolation:
-    """One isolation per process, so that evaluations share its warm start."""
-    return Isolation(level=level)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class Warm:
-    """A call that loads what an evaluation needs before the first one is timed."""
-
-    isolation: str
-
-    def __call__(self, report: Callable[[Any], None]) -> float:
-        """Seconds that the isolation took to start."""
-        import torch  # noqa: F401
-
-        return _isolation(self.isolation).seconds

@@ -1,4 +1,4 @@
-"""Evaluates regions: looks results up by key, trains what is missing side by side, records every outcome."""
+"""Evaluates regions: checks them, looks results up by key, trains what is missing side by side, records outcomes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.check import CheckReport, check
 from agent.clock import Clock
-from agent.evaluation import CandidateFailure, EvaluationCall, SignalCall
+from agent.evaluation import CandidateFailure, EvaluationCall, Initialise, SignalCall
 from agent.events import Evaluated
 from agent.progress import Progress
+from benchmark.data import NUM_CLASSES
 from benchmark.executor import Executor, InfrastructureError
 from benchmark.results import EvaluationResult
 from benchmark.store import ResultStore
 from benchmark.tasks import Task
+from sandbox.isolate import Initialised, Isolation
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,6 @@ class Settings:
     """How evaluations of this search are run."""
 
     environment: dict[str, str]
-    isolation: str
     precision: str = "auto"
     data_root: Path | None = None
 
@@ -75,15 +77,25 @@ class Evaluator:
         self,
         settings: Settings,
         executor: Executor,
+        isolation: Isolation,
         clock: Clock,
         progress: Progress,
         record: Callable[[Evaluated], None] = lambda event: None,
     ) -> None:
         self.settings = settings
         self._executor = executor
+        self._isolation = isolation
+        self._waits: list[float] = []
+        """Seconds for which calls stood still for an initialisation and that are not booked yet."""
         self._note = record
         self._clock = clock
         self._progress = progress
+
+    def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
+        """Is the region acceptable on these tasks? It costs no training. Raises IsolationCrashed."""
+        archs = {task.arch: NUM_CLASSES[task.dataset] for task in tasks}
+        with self._clock.phase("isolation"):
+            return check(region, archs, self._isolation, seed=seed)
 
     def evaluate(
         self,
@@ -128,24 +140,22 @@ class Evaluator:
             for future in pending.values():
                 future.cancel()
             raise
-        self._book(time.monotonic() - started, [known[i] for i in known if i not in from_store])
+        rest = max(0.0, time.monotonic() - started - self._book_isolation())
+        self._clock.add("training" if len(known) > len(from_store) else "other", rest)
         return outcomes
 
     def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
         """(task, sentence) for all that will keep `region` from learning, seen at step 0; see `SignalCall`."""
-        settings = self.settings
-        futures = [
-            (task.name, self._executor.submit(SignalCall(region, task, seed, settings.isolation, settings.data_root)))
-            for task in tasks
-        ]
-        return [(name, fault) for name, future in futures for fault in future.result()]
+        calls = [SignalCall(region, task, seed, self.settings.data_root) for task in tasks]
+        futures = [(call.task.name, self._executor.submit(call, on_ask=self._answer)) for call in calls]
+        faults = [(name, fault) for name, future in futures for fault in future.result()]
+        self._book_isolation()
+        return faults
 
     def _call(self, region: str, task: Task, seed: int) -> EvaluationCall:
         settings = self.settings
         environment = tuple(sorted(settings.environment.items()))
-        return EvaluationCall(
-            region, task, seed, environment, settings.isolation, settings.precision, settings.data_root
-        )
+        return EvaluationCall(region, task, seed, environment, settings.precision, settings.data_root)
 
     def _submit(self, role: str, call: EvaluationCall) -> Future[Outcome]:
         epochs = call.task.recipe.epochs
@@ -154,7 +164,16 @@ class Evaluator:
             call,
             timeout=600 + 300 * epochs,
             on_report=lambda metrics: self._progress.epoch(role, call.task.name, call.seed, metrics, epochs),
+            on_ask=self._answer,
         )
+
+    def _answer(self, question: Initialise) -> Initialised:
+        """Called in the executor's threads, which wait for each other's candidates."""
+        started = time.monotonic()
+        try:
+            return question.by(self._isolation)
+        finally:
+            self._waits.append(time.monotonic() - started)
 
     def _collect(
         self,
@@ -188,9 +207,13 @@ class Evaluator:
         )
         self._progress.evaluated(role, call.task.name, call.seed, outcome, cached=cached)
 
-    def _book(self, wall: float, fresh: Sequence[Outcome]) -> None:
-        """Split the wall time of a batch between isolation and training as the slots spent it."""
-        isolation = sum(outcome.isolation_seconds for outcome in fresh if isinstance(outcome, EvaluationResult))
-        isolation = min(wall, isolation / max(1, min(self._executor.slots, len(fresh))))
+    def _book_isolation(self) -> float:
+        """Book and return the wall time that the slots lost to initialisations since the last time.
+
+        A slot that waits for another's candidate stands still as well, so waiting counts. One of two slots that stands
+        still costs half of the wall time.
+        """
+        waits, self._waits = self._waits, []
+        isolation = sum(waits) / max(1, min(self._executor.slots, len(waits)))
         self._clock.add("isolation", isolation)
-        self._clock.add("training" if fresh else "other", wall - isolation)
+        return isolation

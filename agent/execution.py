@@ -20,7 +20,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent import summary
-from agent.check import check
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.equipment import equip
@@ -36,7 +35,6 @@ from agent.transcripts import Call, Replay, Segment, Transcript, load_transcript
 from agent.transcripts.comparing import NO_RESULT, Comparison, difference
 from agent.transcripts.evidence import STAND_IN
 from agent.transcripts.replay import SegmentReplay
-from benchmark.data import NUM_CLASSES
 from benchmark.results import region_sha256
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile, get_profile
@@ -243,8 +241,7 @@ class _Trainer:
         """Why a region cannot be trained, or None."""
         if STAND_IN.search(region):
             return "the record does not show all of its text"
-        archs = {task.arch: NUM_CLASSES[task.dataset] for task in self.profile.visible}
-        report = check(region, archs, self.laboratory.isolation, seed=self.config.seed)
+        report = self.laboratory.evaluator.check(region, self.profile.visible, self.config.seed)
         return None if report.accepted else f"{report.message} [{report.kind}]"
 
     def train(self, role: str, region: str) -> Accuracies:

@@ -10,7 +10,6 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import UsageError
-from agent.evaluation import Warm
 from agent.evaluator import Evaluator, Settings
 from agent.events import Evaluated
 from agent.llm.secret import kept_from_children
@@ -22,7 +21,7 @@ from sandbox.isolate import Isolation, IsolationUnavailable
 
 @dataclass(frozen=True)
 class Laboratory:
-    """`isolation` is this process's own, for free checks; each of the `slots` processes has another."""
+    """One isolation, in this process, for checks and evaluations; `slots` processes, which train what it made."""
 
     isolation: Isolation
     evaluator: Evaluator
@@ -58,12 +57,10 @@ def open_laboratory(
         except IsolationUnavailable as error:
             raise UsageError(str(error)) from None
         stack.enter_context(isolation)
-        clock.watch("isolation", lambda: isolation.seconds)
-        warm = [executor.submit(Warm(isolation.level)) for _ in range(slots)]
-        environment = describe[0].result()
-        clock.add("isolation", max(future.result() for future in warm))  # they start side by side
-        settings = Settings(environment, isolation.level, config.precision, config.data_root)
-        evaluator = Evaluator(settings, executor, clock, progress, record)
+        clock.add("isolation", isolation.seconds)
+        environment, *_ = [future.result() for future in describe]
+        settings = Settings(environment, config.precision, config.data_root)
+        evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
         yield Laboratory(isolation, evaluator, environment, slots, executor, executor.close)
 
 

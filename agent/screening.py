@@ -15,16 +15,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from agent.check import check
 from agent.evaluator import Candidate, Evaluator
 from agent.events import Screened
 from agent.protocol import Look
 from benchmark.cost import SIZES
-from benchmark.data import NUM_CLASSES
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
 from benchmark.tasks import Profile, Task
-from sandbox.isolate import Isolation
 
 HELD_OUT = 0.2
 """Share of the training pictures that judge a look."""
@@ -73,7 +70,6 @@ class Screen:
     """Spends `share` of a test's cost before each test. Unused allowance is kept for later."""
 
     evaluator: Evaluator
-    isolation: Isolation
     record: Callable[[Screened], None]
     profile: Profile
     share: float
@@ -140,8 +136,7 @@ class Screen:
 
     def _reject(self, region: str) -> str | None:
         """Why the candidate is not worth a training: the free checks, then the signal at step 0."""
-        archs = {task.arch: NUM_CLASSES[task.dataset] for task in self.profile.visible}
-        report = check(region, archs, self.isolation, seed=self._seed(0))
+        report = self.evaluator.check(region, self.profile.visible, self._seed(0))
         if not report.accepted:
             return f"{report.kind}: {report.message}"
         faults = self.evaluator.signal_faults(region, self.profile.visible, self._seed(0))

@@ -6,19 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from agent.check import check
 from agent.confirmation import Confirmation, finalist_count, pooled
 from agent.evaluator import Candidate, Evaluator, Outcomes, accuracies_of
 from agent.events import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
 from agent.screening import Round, Screen
 from agent.summary import choose, ranked
-from benchmark.data import NUM_CLASSES
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
 from benchmark.tasks import Profile
-from sandbox.isolate import Isolation
 from sandbox.workspace import Workspace
 
 
@@ -30,7 +27,6 @@ class Toolbox:
         *,
         workspace: Workspace,
         evaluator: Evaluator,
-        isolation: Isolation,
         log: EventLog,
         profile: Profile,
         seeds: tuple[int, ...],
@@ -43,7 +39,6 @@ class Toolbox:
     ) -> None:
         self.workspace = workspace
         self._evaluator = evaluator
-        self._isolation = isolation
         self._log = log
         self._profile = profile
         self._seeds = seeds
@@ -211,8 +206,7 @@ class Toolbox:
             return _refused(
                 "budget", f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose a test result."
             )
-        archs = {task.arch: NUM_CLASSES[task.dataset] for task in self._profile.visible}
-        report = check(region, archs, self._isolation, seed=self._seeds[0])
+        report = self._evaluator.check(region, self._profile.visible, self._seeds[0])
         if not report.accepted:
             return _refused(
                 report.kind or "rejected",

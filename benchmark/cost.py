@@ -6,13 +6,12 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from benchmark import HARNESS_VERSION
-from benchmark.executor import Executor
+from benchmark.executor import Executor, Parent
 from benchmark.files import write_atomically
 from benchmark.tasks import Task
 
@@ -35,7 +34,7 @@ class MeasureCost:
     precision: str = "auto"
     steps: int = 6
 
-    def __call__(self, report: Callable[[Any], None]) -> float:
+    def __call__(self, parent: Parent) -> float:
         """Train a few steps twice, the first time to warm up; a step's cost does not depend on what is in a picture."""
         import torch
 

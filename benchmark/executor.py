@@ -1,6 +1,7 @@
 """Where evaluations run: one persistent process per slot, behind one seam, `submit(call) -> Future`.
 
-A distributed engine can take the local one's place: calls and their answers are picklable and share nothing.
+A distributed engine can take the local one's place: calls, their questions and their answers are picklable. What they
+share is what they name: a file in which an answer is to be left, say.
 """
 
 from __future__ import annotations
@@ -15,22 +16,37 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 Report = Callable[[Any], None]
+Ask = Callable[[Any], Any]
 Answer = TypeVar("Answer", covariant=True)
 AnswerT = TypeVar("AnswerT")
 
 
-class Call(Protocol[Answer]):
-    """A picklable piece of work. `report` may be called with anything picklable to show progress."""
+class Parent(Protocol):
+    """Whoever submitted a call, as the running call sees it. Everything that is passed is picklable."""
 
-    def __call__(self, report: Report) -> Answer: ...
+    def report(self, content: Any, /) -> None:
+        """Show progress; nothing comes back."""
+        ...
+
+    def ask(self, question: Any, /) -> Any:
+        """Wait for an answer of the parent. Raises RuntimeError with a traceback when it has none."""
+        ...
+
+
+class Call(Protocol[Answer]):
+    """A picklable piece of work."""
+
+    def __call__(self, parent: Parent, /) -> Answer: ...
 
 
 class InfrastructureError(RuntimeError):
@@ -43,9 +59,17 @@ class Executor(Protocol):
     slots: int
 
     def submit(
-        self, call: Call[AnswerT], *, timeout: float | None = None, on_report: Report | None = None
+        self,
+        call: Call[AnswerT],
+        *,
+        timeout: float | None = None,
+        on_report: Report | None = None,
+        on_ask: Ask | None = None,
     ) -> Future[AnswerT]:
-        """Queue a call. The future raises InfrastructureError when its process died twice or ran past `timeout` s."""
+        """Queue a call. The future raises InfrastructureError when its process died twice or ran past `timeout` s.
+
+        `on_report` and `on_ask` are what its parent's `report` and `ask` do. The time of an answer is not the call's.
+        """
         ...
 
     def close(self) -> None:
@@ -58,6 +82,7 @@ class _Job:
     call: Call[Any]
     timeout: float | None
     on_report: Report | None
+    on_ask: Ask | None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -87,12 +112,17 @@ class LocalExecutor:
         self.close()
 
     def submit(
-        self, call: Call[AnswerT], *, timeout: float | None = None, on_report: Report | None = None
+        self,
+        call: Call[AnswerT],
+        *,
+        timeout: float | None = None,
+        on_report: Report | None = None,
+        on_ask: Ask | None = None,
     ) -> Future[AnswerT]:
-        """See `Executor.submit`. `on_report` is called in another thread than the caller's."""
+        """See `Executor.submit`. `on_report` and `on_ask` are called in another thread than the caller's."""
         if self._closing.is_set():
             raise RuntimeError("the executor is closed")
-        job = _Job(call, timeout, on_report)
+        job = _Job(call, timeout, on_report, on_ask)
         self._queue.put(job)
         return job.future
 
@@ -135,6 +165,16 @@ def _gpu_names(count: int) -> list[str]:
     return chosen[:count] if len(chosen) >= count else [str(index) for index in range(count)]
 
 
+def _reply(on_ask: Ask | None, question: Any) -> memoryview:
+    """Pickled: whether there is an answer, and the answer or why there is none."""
+    if on_ask is None:
+        return ForkingPickler.dumps((False, "nobody answers the questions of this call"))
+    try:
+        return ForkingPickler.dumps((True, on_ask(question)))
+    except Exception:  # noqa: BLE001 - the call that waits must hear of it, and fails by it
+        return ForkingPickler.dumps((False, traceback.format_exc()))
+
+
 class _Crashed(Exception):
     """The slot's process is gone."""
 
@@ -156,7 +196,7 @@ class _Slot:
         self._lock = threading.Lock()
 
     def run(self, job: _Job) -> Any:
-        """Send one call, pass its reports on, return its answer. Raises _Crashed, InfrastructureError."""
+        """Send one call, pass on what it reports and asks, return its answer. Raises _Crashed, InfrastructureError."""
         connection = self._connection or self._start()
         deadline = None if job.timeout is None else time.monotonic() + job.timeout
         try:
@@ -170,6 +210,15 @@ class _Slot:
                 if kind == "report":
                     if job.on_report is not None:
                         job.on_report(content)
+                elif kind == "ask":
+                    asked = time.monotonic()
+                    reply = _reply(job.on_ask, content)
+                    if deadline is not None:
+                        deadline += time.monotonic() - asked
+                    try:
+                        connection.send_bytes(reply)
+                    except OSError as error:  # closed meanwhile
+                        raise _Crashed(self._obituary(error)) from None
                 elif kind == "answer":
                     return content
                 else:

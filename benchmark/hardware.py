@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmark.executor import Parent
 
 _GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
@@ -44,7 +46,7 @@ class DescribeEnvironment:
 
     precision: str = "auto"
 
-    def __call__(self, report: Callable[[Any], None]) -> dict[str, str]:
+    def __call__(self, parent: Parent) -> dict[str, str]:
         return environment(self.precision)
 
 

@@ -1,4 +1,4 @@
-"""The process behind one slot of the local executor: receives picklable calls, sends reports and one answer each."""
+"""The process behind one slot of the local executor: calls come in, reports, questions and an answer each go out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,23 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 
 
+class _Parent:
+    """See `benchmark.executor.Parent`."""
+
+    def __init__(self, connection: Connection[Any, Any]) -> None:
+        self._connection = connection
+
+    def report(self, content: Any) -> None:
+        self._connection.send(("report", content))
+
+    def ask(self, question: Any) -> Any:
+        self._connection.send(("ask", question))
+        answered, content = self._connection.recv()
+        if not answered:
+            raise RuntimeError(content)
+        return content
+
+
 def serve(descriptor: int) -> None:
     """Answer calls from the socket `descriptor` until it is closed.
 
@@ -26,11 +43,12 @@ def serve(descriptor: int) -> None:
         if os.getppid() == 1:
             return
     connection: Connection[Any, Any] = Connection(descriptor)
+    parent = _Parent(connection)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             call = connection.recv()
             try:
-                answer = call(lambda content: connection.send(("report", content)))
+                answer = call(parent)
             except Exception:  # noqa: BLE001 - the traceback is the answer
                 connection.send(("error", traceback.format_exc()))
             else:

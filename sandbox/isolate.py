@@ -4,18 +4,16 @@
         result = isolation.initialise(region, "resnet56", 100, seed=0, out=Path("weights.safetensors"))
 
 What leaves the isolated process is a claim and a number of bytes that is known beforehand. Names, shapes and dtypes are
-ours, finiteness is checked here, and the file is written here. Importing this module imports neither torch nor numpy.
+ours; finiteness is checked and the file is written by us. Importing this module imports neither torch nor numpy.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import platform
 import signal
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from typing import Literal, Self
 from sandbox import bubblewrap, canary, landlock, seccomp
 from sandbox.canary import Canary
 from sandbox.launcher import IsolationCrashed, Outcome, Zygote, printable
+from sandbox.payload import Payload, size_of
 
 __all__ = ["Initialised", "Isolation", "IsolationCrashed", "IsolationUnavailable", "Level", "Limits", "probe"]
 
@@ -33,7 +32,6 @@ Level = Literal["auto", "bubblewrap", "landlock", "none"]
 LEVELS = ("bubblewrap", "landlock")
 """Strongest first."""
 MAX_REGION_BYTES = 16_384
-_POISON = 0x7FC0BAD1  # sandbox.worker.POISON; repeated here because importing that module imports torch
 _CLAIMS = frozenset({"syntax", "signature", "isolation", "exception", "memory", "shape"})
 
 
@@ -63,17 +61,15 @@ class Initialised:
     "unset_parameter" or "too_large"."""
     message: str
     weights: Path | None
-    """A safetensors file with exactly the model's parameters (float32), or None."""
+    """A safetensors file with exactly the model's parameters (float32), where one was asked for."""
     seconds: float
     level: str
     log: str
     """What the candidate printed: untrusted, without control characters."""
     line: int | None = None
     """The line of the region (from 1) where it went wrong, as far as the candidate's process can be believed."""
-    fingerprint: str | None = None
-    """SHA-256 over names, shapes and values, hexadecimal: equal weights have equal fingerprints."""
-    names: tuple[str, ...] = ()
-    """The parameters in the model's order; the file has an order of its own."""
+    payload: Payload | None = None
+    """The parameters, where no file was asked for."""
 
 
 class Isolation:
@@ -100,7 +96,7 @@ class Isolation:
         }
         """Level, why none of the stronger ones, kernel features and what the canary found; for run.json."""
         self.seconds = time.monotonic() - started
-        """How long starting it, the canary, and candidates have taken so far."""
+        """How long starting it took, the canary included."""
 
     def __enter__(self) -> Self:
         return self
@@ -109,21 +105,24 @@ class Isolation:
         self.close()
 
     def close(self) -> None:
-        """End the isolated processes. May be called twice."""
+        """End the isolated processes; a call in another thread then raises IsolationCrashed. May be called twice."""
+        self._closed = True
+        if (running := self._zygote) is not None:
+            running.interrupt()
         with self._lock:
-            self._closed = True
             if self._zygote is not None:
                 self._zygote.close()
                 self._zygote = None
 
-    def initialise(self, region: str, arch: str, num_classes: int, seed: int, out: Path) -> Initialised:
+    def initialise(self, region: str, arch: str, num_classes: int, seed: int, out: Path | None) -> Initialised:
         """Run the region's `initialize_weights` on a fresh `arch` and write the parameters to `out` (safetensors).
 
+        Without `out` they stay in memory: reading and writing cost as much as the candidate itself.
         The candidate's failures are a result with `ok` False. Raises IsolationCrashed when our own machinery failed
         (the next call starts it anew), ValueError for an unknown architecture, OSError when `out` cannot be written.
         """
-        started = time.monotonic()
         with self._lock:
+            started = time.monotonic()  # waiting for somebody else's candidate is not this one's time
             if self._closed:
                 raise ValueError("this Isolation is closed")
             if len(region.encode(errors="replace")) > MAX_REGION_BYTES:
@@ -132,19 +131,19 @@ class Isolation:
             if self._zygote is None or self._zygote.pid is None:
                 self._zygote = Zygote(self.level)
             try:
+                if self._closed:  # while the zygote was starting, when there was nothing to interrupt
+                    raise IsolationCrashed("the isolation was closed")
                 return self._initialise(self._zygote, region, arch, num_classes, seed, out, started)
             except IsolationCrashed:
                 self._zygote.close()
                 self._zygote = None
                 raise
-            finally:
-                self.seconds += time.monotonic() - started
 
     def _initialise(
-        self, zygote: Zygote, region: str, arch: str, num_classes: int, seed: int, out: Path, started: float
+        self, zygote: Zygote, region: str, arch: str, num_classes: int, seed: int, out: Path | None, started: float
     ) -> Initialised:
         layout = zygote.layout(arch, num_classes)
-        size = 4 * sum(math.prod(shape) for _, shape in layout)
+        size = size_of(layout)
         outcome = zygote.run(
             region,
             arch=arch,
@@ -156,10 +155,14 @@ class Isolation:
             log_bytes=self.limits.output_bytes,
             payload_bytes=size,
         )
-        failure = _failure(outcome, size, self.limits) or _bad_values(outcome.payload, layout)
+        failure = _failure(outcome, size, self.limits)
         if failure is not None:
             return self._failed(failure[0], failure[1], started, outcome.log, failure[2])
-        _write(out, outcome.payload, layout)
+        payload = Payload(outcome.payload, layout)
+        if (fault := payload.fault()) is not None:
+            return self._failed(*fault, started, outcome.log)
+        if out is not None:
+            payload.write(out)
         return Initialised(
             ok=True,
             kind=None,
@@ -168,8 +171,7 @@ class Isolation:
             seconds=time.monotonic() - started,
             level=self.level,
             log=outcome.log,
-            fingerprint=_fingerprint(outcome.payload, layout),
-            names=tuple(name for name, _ in layout),
+            payload=payload if out is None else None,
         )
 
     def _failed(self, kind: str, message: str, started: float, log: str = "", line: int | None = None) -> Initialised:
@@ -208,56 +210,6 @@ def _failure(outcome: Outcome, size: int, limits: Limits) -> _Failure | None:
     if outcome.exit_code < 0:
         return "exception", f"the process crashed ({signal.Signals(-outcome.exit_code).name})", None
     return "exception", "the process ended before initialize_weights returned", None
-
-
-def _bad_values(payload: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> _Failure | None:
-    import numpy as np
-
-    values = np.frombuffer(payload, dtype="<f4")
-    if np.isfinite(values).all():
-        return None
-    unset, broken, start = [], [], 0
-    for name, shape in layout:
-        part = values[start : start + math.prod(shape)]
-        start += part.size
-        if (part.view("<u4") == _POISON).any():
-            unset.append(name)
-        elif not np.isfinite(part).all():
-            broken.append(name)
-    if unset:
-        hint = "every parameter starts as NaN: set it, do not scale it"
-        return "unset_parameter", f"not or not wholly set: {_listed(unset)} ({hint})", None
-    return "not_finite", f"NaN or infinite values in {_listed(broken)}", None
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def _fingerprint(payload: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> str:
-    digest = hashlib.sha256(repr(layout).encode())
-    digest.update(payload)
-    return digest.hexdigest()
-
-
-def _write(out: Path, payload: memoryview, layout: list[tuple[str, tuple[int, ...]]]) -> None:
-    """Write a safetensors file beside `out` and put it in place in one step; a link at `out` is not followed."""
-    import numpy as np
-    from safetensors.numpy import save
-
-    values, start, tensors = np.frombuffer(payload, dtype="<f4"), 0, {}
-    for name, shape in layout:
-        size = math.prod(shape)
-        tensors[name] = values[start : start + size].reshape(shape)
-        start += size
-    handle, temporary = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:  # safetensors' own writing raises no OSError on a full disk
-            file.write(save(tensors))
-        Path(temporary).replace(out)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _choose(level: Level) -> tuple[Zygote, Canary | None, dict[str, str]]:

@@ -173,7 +173,7 @@ class Zygote:
             os.set_blocking(result_out.fileno(), False)
             os.set_blocking(log_out.fileno(), False)
             answer = self._collect({result_out.fileno(): result, log_out.fileno(): log}, deadline)
-        head, payload = _split(memoryview(result.data))
+        head, payload = _split(result.data)
         return Outcome(
             head=head,
             payload=payload,
@@ -183,6 +183,11 @@ class Zygote:
             cpu_seconds=answer["cpu_seconds"],
             max_rss_bytes=answer["max_rss_bytes"],
         )
+
+    def interrupt(self) -> None:
+        """From another thread: end the zygote, whatever it does; a request under way raises IsolationCrashed."""
+        with contextlib.suppress(OSError):  # already closed
+            self._control.shutdown(socket.SHUT_RDWR)
 
     def _close_on_error(self, kind: type[BaseException] | None, *_: object) -> None:
         """Whatever interrupted a request, its answer would come in the middle of the next one."""
@@ -257,22 +262,28 @@ class _Sink:
     """Keeps the first `limit` bytes of a stream and throws the rest away."""
 
     def __init__(self, limit: int) -> None:
-        self.limit, self.data, self.dropped = limit, bytearray(), 0
+        self._room, self._size, self.dropped = memoryview(bytearray(limit)), 0, 0
+
+    @property
+    def data(self) -> memoryview:
+        return self._room[: self._size]
 
     def read(self, fd: int) -> bool:
         """Read what is there now; False when there is nothing, or nothing will come."""
         try:
-            chunk = os.read(fd, _CHUNK)
+            if room := self._room[self._size :]:
+                count = os.readv(fd, [room])
+                self._size += count
+            else:
+                count = len(os.read(fd, _CHUNK))
+                self.dropped += count
         except BlockingIOError:
             return False
-        keep = chunk[: self.limit - len(self.data)]
-        self.data += keep
-        self.dropped += len(chunk) - len(keep)
-        return bool(chunk)
+        return count > 0
 
     def text(self) -> str:
         """As text without control characters: a log is shown on terminals."""
-        text = printable(self.data.decode(errors="replace"))
+        text = printable(bytes(self.data).decode(errors="replace"))
         return f"{text}\n[{self.dropped} more bytes not kept]" if self.dropped else text
 
 

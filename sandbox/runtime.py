@@ -21,8 +21,9 @@ _OURS = (
     *("sandbox/landlock.py", "sandbox/prelude.py", "sandbox/seccomp.py", "sandbox/wire.py", "sandbox/worker.py"),
     "sandbox/zygote.py",
 )
-# What a standard library's folder holds besides the standard library.
-_OTHERS = ("site-packages", "dist-packages", "__pycache__", "test", "idlelib", "ensurepip", "lib2to3")
+# What a standard library's folder holds besides the standard library. Its __pycache__ belongs to it: without, every
+# start compiles what torch imports, which takes a third of a second.
+_OTHERS = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip", "lib2to3")
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def _check_file(file: Path, archs: dict[str, int], isolation_level: str) -> Chec
         return CheckReport(False, "outside_region", str(error))
     try:
         with Isolation(level=isolation_level) as isolation:  # type: ignore[arg-type]
-            return check(region, archs, isolation)
+            return check(region, archs, isolation, describe=True)
     except IsolationUnavailable as error:
         raise UsageError(str(error)) from None
 

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 from agent.events import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied, read_events
@@ -139,7 +140,6 @@ def serve() -> None:
     import agent.commands.show
     import agent.commands.submit
     import agent.commands.verify
-    import agent.evaluation
     import agent.proposers.llm
     import agent.proposers.optuna_search
     import agent.report
@@ -173,11 +173,10 @@ def serve() -> None:
         config: Any, clock: Clock, progress: Any, record: Callable[..., None] = print, *, log: Path | None = None
     ) -> Iterator[Laboratory]:
         executor = cast(Any, _Here())
-        evaluator = Evaluator(Settings(surroundings, "none"), executor, clock, progress, record)
+        evaluator = Evaluator(Settings(surroundings), executor, isolation, clock, progress, record)
         yield Laboratory(isolation, evaluator, surroundings, 1, executor, lambda: None)
 
     agent.search_run.open_laboratory = agent.verify.open_laboratory = laboratory  # type: ignore[attr-defined]
-    agent.evaluation._isolation = lambda level: isolation  # type: ignore[assignment]
 
     for line in sys.stdin:
         order = json.loads(line)
@@ -199,9 +198,9 @@ class _Here:
 
     slots = 1
 
-    def submit(self, call: Any, *, timeout: float | None = None, on_report: Any = None) -> Future[Any]:
+    def submit(self, call: Any, *, timeout: float | None = None, on_report: Any = None, on_ask: Any = None) -> Any:
         future: Future[Any] = Future()
-        future.set_result(call(on_report or (lambda report: None)))
+        future.set_result(call(SimpleNamespace(report=on_report, ask=on_ask)))
         return future
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from agent.llm.settings import Limits, Price, address, limits, model_settings
 from agent.progress import Progress
 from agent.proposers import check_proposer
 from agent.run import RunDirectory
+from benchmark.executor import Parent
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
 from tests.agent.harm import Server
 from tests.agent.llm_servers import GOOD, KEY, BadServer, Reply, completion, error
@@ -161,7 +161,7 @@ def test_secrets_are_kept_from_children(monkeypatch: pytest.MonkeyPatch) -> None
 class _Environment:
     """A call for a worker: the environment that it was given."""
 
-    def __call__(self, report: Callable[[Any], None]) -> dict[str, str]:
+    def __call__(self, parent: Parent) -> dict[str, str]:
         return dict(os.environ)
 
 

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmark.executor import InfrastructureError, LocalExecutor
-
-Report = Callable[[Any], None]
+from benchmark.executor import InfrastructureError, LocalExecutor, Parent
 
 
 @dataclass(frozen=True)
 class Square:
     number: int
 
-    def __call__(self, report: Report) -> int:
-        report(f"squaring {self.number}")
+    def __call__(self, parent: Parent) -> int:
+        parent.report(f"squaring {self.number}")
         return self.number**2
 
 
@@ -30,7 +27,7 @@ class Square:
 class Environment:
     names: tuple[str, ...]
 
-    def __call__(self, report: Report) -> dict[str, str | None]:
+    def __call__(self, parent: Parent) -> dict[str, str | None]:
         return {name: os.environ.get(name) for name in self.names}
 
 
@@ -40,7 +37,7 @@ class DieOnce:
 
     marker: Path
 
-    def __call__(self, report: Report) -> str:
+    def __call__(self, parent: Parent) -> str:
         if not self.marker.exists():
             self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -49,7 +46,7 @@ class DieOnce:
 
 @dataclass(frozen=True)
 class DieAlways:
-    def __call__(self, report: Report) -> None:
+    def __call__(self, parent: Parent) -> None:
         os._exit(9)
 
 
@@ -58,15 +55,25 @@ class Sleep:
     seconds: float
     pid_file: Path
 
-    def __call__(self, report: Report) -> None:
+    def __call__(self, parent: Parent) -> None:
         self.pid_file.write_text(str(os.getpid()))
         time.sleep(self.seconds)
 
 
 @dataclass(frozen=True)
 class Fail:
-    def __call__(self, report: Report) -> None:
+    def __call__(self, parent: Parent) -> None:
         raise ValueError("a bug of ours")
+
+
+@dataclass(frozen=True)
+class AskTwice:
+    """Asks, and goes on with the answer."""
+
+    question: str
+
+    def __call__(self, parent: Parent) -> str:
+        return f"{parent.ask(self.question)} {parent.ask(self.question)}"
 
 
 @pytest.fixture
@@ -130,6 +137,42 @@ def test_time_limit_kills_the_process(executor: LocalExecutor, tmp_path: Path) -
     with pytest.raises(InfrastructureError, match="did not finish within 2 s"):
         future.result(timeout=30)
     assert not _alive(int((tmp_path / "pid").read_text()))
+    assert executor.submit(Square(3)).result(timeout=30) == 9
+
+
+def test_a_call_asks_its_parent_and_goes_on_with_the_answer(executor: LocalExecutor) -> None:
+    """The answer is computed in the parent's process, and the slot serves on."""
+    answer = executor.submit(AskTwice("who"), on_ask=lambda question: f"{question}:{os.getpid()}")
+    assert answer.result(timeout=30) == f"who:{os.getpid()} who:{os.getpid()}"
+    assert executor.submit(Square(3)).result(timeout=30) == 9
+
+
+def test_an_answer_takes_no_time_from_the_call(executor: LocalExecutor) -> None:
+    """Who waits for another's candidate must not run into its own limit for that."""
+
+    def slowly(question: str) -> str:
+        time.sleep(1.5)
+        return question
+
+    executor.submit(Square(1)).result(timeout=30)  # the process has started
+    assert executor.submit(AskTwice("x"), timeout=2.0, on_ask=slowly).result(timeout=30) == "x x"
+
+
+def test_a_question_without_an_answer_fails_the_call_and_says_why(executor: LocalExecutor) -> None:
+    """What went wrong in the parent is in the message; the call is not tried again, and the slot serves on."""
+    asked: list[str] = []
+
+    def fail(question: str) -> None:
+        asked.append(question)
+        raise ValueError("no such thing here")
+
+    with pytest.raises(InfrastructureError, match="no such thing here"):
+        executor.submit(AskTwice("x"), on_ask=fail).result(timeout=30)
+    assert asked == ["x"]
+    with pytest.raises(InfrastructureError, match="nobody answers"):
+        executor.submit(AskTwice("x")).result(timeout=30)
+    with pytest.raises(InfrastructureError, match="pickle"):  # the next call got what this one should have had
+        executor.submit(AskTwice("x"), on_ask=lambda question: lambda: question).result(timeout=30)
     assert executor.submit(Square(3)).result(timeout=30) == 9
 
 

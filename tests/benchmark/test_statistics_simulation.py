@@ -353,8 +353,10 @@ if __name__ == "__main__":
     for k in (1, 3, 20, 50):
         claims = [claims_of_a_search(k, n, searches=4000) for n in (1, 3, 5)]
         print(f"best of {k}", *(" ".join(f"{100 * one:.1f}" for one in share) for share in claims), sep="\t")
-    shares = {case: false_alarms_when_confirmed(*case, searches=10_000) for case in CONFIRMED}
-    print("\nfalse improvements when confirmed, %", *(f"{case}: {100 * v:.1f}" for case, v in shares.items()), sep="\t")
+    confirmed = {case: false_alarms_when_confirmed(*case, searches=10_000) for case in CONFIRMED}
+    print(
+        "\nfalse improvements when confirmed, %", *(f"{case}: {100 * v:.1f}" for case, v in confirmed.items()), sep="\t"
+    )
     print("\ngain of the winner, points", "observed", "shrunk", "true", sep="\t")
     for k, n in ((3, 1), (20, 1), (20, 3)):
         print(f"best of {k}, n={n}", *(f"{value:.2f}" for value in winners_gain(k, n, searches=2000)), sep="\t")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from benchmark.models import build_model
 from benchmark.weights import load_initial_weights
 from sandbox.isolate import Isolation, IsolationCrashed, IsolationUnavailable, Limits, derived_seed, obstacle_to
+from sandbox.launcher import Zygote
 from sandbox.region import scaffold
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +31,8 @@ def initialize_weights(model, config):
         nn.init.normal_(parameter, std=1 / config["depth"])
 """
 LOOP = "def initialize_weights(model, config):\n    while True:\n        pass\n"
+SLOW = f"import time\n{HONEST}    time.sleep(2)\n"
+ZEROS = "def initialize_weights(model, config):\n    for p in model.parameters():\n        nn.init.constant_(p, {})\n"
 linux = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linux")
 
 
@@ -119,11 +123,29 @@ def test_same_seed_same_weights_in_every_process(isolation: Isolation, tmp_path:
     first = isolation.initialise(region, "resnet20", 10, 1, tmp_path / "a")
     with Isolation(level="none", limits=isolation.limits) as other:
         second = other.initialise(region, "resnet20", 10, 1, tmp_path / "b")
-    assert first.fingerprint == second.fingerprint
-    assert first.fingerprint is not None
+    assert first.ok
     assert first.log == second.log
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert isolation.initialise(region, "resnet20", 10, 2, tmp_path / "c").fingerprint != first.fingerprint
+    assert isolation.initialise(region, "resnet20", 10, 2, tmp_path / "c").ok
+    assert (tmp_path / "c").read_bytes() != (tmp_path / "a").read_bytes()
+
+
+def test_without_a_file_the_weights_are_the_same(isolation: Isolation, tmp_path: Path) -> None:
+    """A check looks at them in memory: by name, in the model's order, and equal only where every bit is."""
+    assert isolation.initialise(HONEST, "resnet20", 10, 1, tmp_path / "w").payload is None
+    first, again, other = (isolation.initialise(HONEST, "resnet20", 10, seed, None).payload for seed in (1, 1, 2))
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    written = load_file(tmp_path / "w")
+    assert list(first.tensors()) == [name for name, _ in build_model("resnet20", 10).named_parameters()]
+    assert all(np.array_equal(values, written[name]) for name, values in first.tensors().items())
+    assert first.same_bits(again)
+    assert not first.same_bits(other)
+    zeros = [isolation.initialise(ZEROS.format(zero), "resnet20", 10, 0, None).payload for zero in ("0.0", "-0.0")]
+    assert zeros[0] is not None
+    assert zeros[1] is not None
+    assert not zeros[0].same_bits(zeros[1])
 
 
 def test_a_failure_names_type_message_and_line(isolation: Isolation, tmp_path: Path) -> None:
@@ -191,7 +213,51 @@ def test_several_threads_share_one_isolation(isolation: Isolation, tmp_path: Pat
         seeds = range(8)
         results = list(pool.map(lambda s: isolation.initialise(HONEST, "resnet20", 10, s, tmp_path / str(s)), seeds))
     assert all(result.ok for result in results)
-    assert len({result.fingerprint for result in results}) == 8
+    assert len({(tmp_path / str(seed)).read_bytes() for seed in seeds}) == 8
+
+
+def test_closing_ends_a_candidate_that_another_thread_waits_for(tmp_path: Path) -> None:
+    """Ctrl-C while an evaluation is being initialised: nobody waits until the candidate's time is up."""
+    isolation = Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(600, 600))
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(isolation.initialise, LOOP, "resnet20", 10, 0, tmp_path / "w")
+        waiting = pool.submit(isolation.initialise, HONEST, "resnet20", 10, 0, tmp_path / "x")
+        time.sleep(1.0)
+        assert not running.done()
+        isolation.close()
+        with pytest.raises((IsolationCrashed, ValueError)):
+            running.result(timeout=10)
+        with pytest.raises((IsolationCrashed, ValueError)):
+            waiting.result(timeout=10)
+
+
+def test_waiting_is_not_a_candidates_time(isolation: Isolation, tmp_path: Path) -> None:
+    """A quick candidate behind a slow one claimed three seconds as its own."""
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(isolation.initialise, SLOW, "resnet20", 10, 0, None)
+        time.sleep(0.5)
+        quick = pool.submit(isolation.initialise, HONEST, "resnet20", 10, 0, None)
+        assert quick.result().seconds < slow.result().seconds - 1.0
+
+
+def test_closing_while_the_isolation_starts_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """After a crash a fresh start can be under way, with nothing to interrupt: the candidate must not run after all."""
+    isolation = Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(600, 600))
+    assert isolation._zygote is not None
+    isolation._zygote.close()
+    started = threading.Event()
+
+    def start(level: str) -> Zygote:
+        started.set()
+        return Zygote(level)
+
+    monkeypatch.setattr("sandbox.isolate.Zygote", start)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(isolation.initialise, LOOP, "resnet20", 10, 0, tmp_path / "w")
+        assert started.wait(timeout=30)
+        isolation.close()
+        with pytest.raises((IsolationCrashed, ValueError)):
+            running.result(timeout=10)
 
 
 @linux

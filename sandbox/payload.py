@@ -1,0 +1,101 @@
+"""What a candidate hands out: a number of bytes that is known beforehand. Here they become named, finite tensors.
+
+Importing this module imports neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Layout = list[tuple[str, tuple[int, ...]]]
+"""Name and shape of every parameter, in the model's order."""
+_POISON = 0x7FC0BAD1  # sandbox.worker.POISON; repeated here because importing that module imports torch
+
+
+def size_of(layout: Layout) -> int:
+    """Bytes of all parameters."""
+    return 4 * sum(math.prod(shape) for _, shape in layout)
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Little-endian float32 values of all parameters, one after the other; `size_of(layout)` bytes."""
+
+    data: memoryview
+    layout: Layout
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """The parameters by name, in the model's order; views, not copies."""
+        ends = list(itertools.accumulate(math.prod(shape) for _, shape in self.layout))
+        starts = [0, *ends[:-1]]
+        values = self._values()
+        return {
+            name: values[start:end].reshape(shape)
+            for (name, shape), start, end in zip(self.layout, starts, ends, strict=True)
+        }
+
+    def fault(self) -> tuple[str, str] | None:
+        """Kind and message when not all values are set and finite."""
+        import numpy as np
+
+        if np.isfinite(self._values()).all():
+            return None
+        unset, broken = [], []
+        for name, part in self.tensors().items():
+            if (part.view("<u4") == _POISON).any():
+                unset.append(name)
+            elif not np.isfinite(part).all():
+                broken.append(name)
+        if unset:
+            hint = "every parameter starts as NaN: set it, do not scale it"
+            return "unset_parameter", f"not or not wholly set: {_listed(unset)} ({hint})"
+        return "not_finite", f"NaN or infinite values in {_listed(broken)}"
+
+    def same_bits(self, other: Payload) -> bool:
+        """Are both the same in every bit?"""
+        import numpy as np
+
+        return self.layout == other.layout and np.array_equal(self._values("<u4"), other._values("<u4"))
+
+    def write(self, out: Path) -> None:
+        """Write a safetensors file beside `out` and put it in place in one step; a link at `out` is not followed.
+
+        By hand, because the library copies everything twice before it writes, and raises no OSError on a full disk.
+        Source: https://github.com/huggingface/safetensors#format.
+        """
+        header: dict[str, Any] = {}
+        end = 0
+        for name, shape in self.layout:
+            start, end = end, end + 4 * math.prod(shape)
+            header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)  # so that the values are aligned
+        handle, temporary = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(len(text).to_bytes(8, "little") + text)
+                file.write(self.data)
+            Path(temporary).replace(out)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def _values(self, dtype: str = "<f4") -> NDArray[Any]:
+        import numpy as np
+
+        return np.frombuffer(self.data, dtype=dtype)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
