@@ -12,7 +12,6 @@ from agent.cli import print_json
 from agent.config import suggestion
 from agent.errors import UsageError
 from benchmark.data import NUM_CLASSES
-from benchmark.models import ARCHITECTURES
 from benchmark.tasks import PROFILES
 from sandbox.isolate import Isolation, IsolationUnavailable
 from sandbox.region import RegionError, region_of
@@ -23,6 +22,8 @@ def run_check(file: Path, archs: Sequence[str], isolation_level: str, *, as_json
     tasks = PROFILES["pocket"].visible
     chosen = {task.arch: NUM_CLASSES[task.dataset] for task in tasks}
     if archs:
+        from benchmark.models import ARCHITECTURES
+
         for arch in archs:
             if arch not in ARCHITECTURES:
                 raise UsageError(f"--arch {arch}: unknown{suggestion(arch, list(ARCHITECTURES))}")

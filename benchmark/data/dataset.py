@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
+
+if TYPE_CHECKING:
+    import torch
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -110,6 +111,10 @@ def make_dataset(
 
     Raises DataError when shapes, lengths or labels do not fit each other or the name.
     """
+    # Only here: who asks for a name or an error, as each command does, need not wait two seconds for torch.
+    import torch
+    import torch.nn.functional as F
+
     num_classes = NUM_CLASSES[name]
     if len(class_names) != num_classes:
         raise DataError(f"{name} from {provenance}: {len(class_names)} class names, expected {num_classes}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from agent.commands.check import run_check
 from agent.search_run import SearchOutcome
 from sandbox.isolate import Isolation, Limits
-from tests.agent.conftest import Agent, agent_command, json_lines
+from tests.agent.conftest import ROOT, Agent, agent_command, json_lines
 
 CALLS = [
     {"tool": "edit", "arguments": {"op": "replace", "filename": "sandbox/custom_init.py"}},
@@ -221,6 +222,13 @@ def test_help_is_quick_and_begins_with_examples(agent: Agent) -> None:
     for name in ("search", "check", "runs", "show", "plan", "doctor"):
         text = agent(name, "--help").stdout
         assert "Examples:" in text.split("Options:")[0], name
+
+
+def test_who_made_a_mistake_does_not_wait_for_torch() -> None:
+    """A wrong budget was answered after two seconds, most of them for importing what a training needs."""
+    modules = "agent.commands.search", "agent.search_run", "agent.commands.review", "agent.commands.check"
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_two_processes_cannot_hold_one_run(agent: Agent, finished: SearchOutcome) -> None:
