@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.report.reading import Fields, RunRecord, mapping, text
 from agent.run import RunDirectory
+from benchmark.data import DataError, ImageDataset, load_dataset
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256
 
@@ -38,13 +40,13 @@ def measure_network(record: RunRecord, test: int, isolation: Isolation) -> Field
     tasks = [*record.tasks("visible"), *(record.tasks("hidden") if record.submitted is not None else [])]
     seed = _first_seed(record)
     root = mapping(record.summary.get("config")).get("data_root")
+    load = lru_cache(1)(partial(load_dataset, data_root=None if root is None else Path(root)))
     found: Fields = {}
     with tempfile.TemporaryDirectory(prefix="initsearch-report-") as folder:
         for task in tasks[:_MAX_NETWORKS]:
             name = text(task["name"])
             found[name] = {
-                role: _measure(region, task, seed, isolation, Path(folder), None if root is None else Path(root))
-                for role, region in regions.items()
+                role: _measure(region, task, seed, isolation, Path(folder), load) for role, region in regions.items()
             }
     return {"schema": SCHEMA, "seed": seed, "images": IMAGES, "regions": _digests(regions), "tasks": found}
 
@@ -78,18 +80,17 @@ def _first_seed(record: RunRecord) -> int:
 
 
 def _measure(
-    region: str, task: Fields, seed: int, isolation: Isolation, folder: Path, data_root: Path | None
+    region: str, task: Fields, seed: int, isolation: Isolation, folder: Path, load: Callable[[str], ImageDataset]
 ) -> dict[str, Any]:
     """One region on one task: parameters and signal, or an error."""
     import torch
 
-    from benchmark.data import DataError, load_dataset
     from benchmark.models import build_model
     from benchmark.signal_stats import signal_statistics
     from benchmark.weights import WeightsRejected, load_initial_weights
 
     try:
-        dataset = load_dataset(text(task.get("dataset")), data_root=data_root)
+        dataset = load(text(task.get("dataset")))
         model = build_model(text(task.get("arch")), dataset.num_classes)
     except (DataError, ValueError, KeyError) as error:
         return {"error": str(error)}
