@@ -57,7 +57,8 @@ def open_laboratory(
         except IsolationUnavailable as error:
             raise UsageError(str(error)) from None
         stack.enter_context(isolation)
-        clock.add("isolation", isolation.seconds)
+        # It started beside the slots, which a search needs anyway: its share of the cores is what it cost.
+        clock.add("isolation", isolation.seconds / min(slots + 1, cpu_count()))
         environment, *_ = [future.result() for future in describe]
         settings = Settings(environment, config.precision, config.data_root)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
