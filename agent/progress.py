@@ -19,7 +19,7 @@ class Progress:
     """Receives what happens and shows nothing: for programs. `epoch` may be called from another thread."""
 
     def begin(self, evaluations: int, tests: int = 0) -> None:
-        """About this many networks will be trained, for at most so many tests."""
+        """About this many networks will be trained, looks aside, for at most so many tests."""
 
     def message(self, text: str) -> None:
         """One line for a person."""
@@ -54,6 +54,8 @@ class PlainProgress(Progress):
         self._print(text)
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
+        if _is_look(role):
+            return
         if epochs <= 20 or metrics.epoch % (epochs // 10) == 0 or metrics.epoch == epochs:
             self._print(
                 f"  {role} {task} seed {seed}: epoch {metrics.epoch}/{epochs}, "
@@ -61,8 +63,11 @@ class PlainProgress(Progress):
             )
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
-        self._done += 1
-        self._print(f"  [{self._done}/{max(self._done, self._expected)}] {describe(role, task, seed, outcome, cached)}")
+        text = describe(role, task, seed, outcome, cached)
+        if not _is_look(role):
+            self._done += 1
+            text = f"[{self._done}/{max(self._done, self._expected)}] {text}"
+        self._print(f"  {text}")
 
     def _print(self, text: str) -> None:
         with self._lock:
@@ -104,8 +109,8 @@ class LiveProgress(Progress):
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
             self._rows.pop((role, task, seed), None)
-            self._done += 1
-            if isinstance(outcome, EvaluationResult) and not role.startswith("hidden/"):
+            self._done += not _is_look(role)
+            if isinstance(outcome, EvaluationResult) and not role.startswith(("hidden/", "screen/")):
                 self._best[task] = max(self._best.get(task, 0.0), outcome.best_test_acc)
         style = None if isinstance(outcome, EvaluationResult) else "red"
         self._console.print(describe(role, task, seed, outcome, cached), style=style, markup=False)
@@ -127,7 +132,9 @@ class LiveProgress(Progress):
             epoch, accuracy = (metrics.epoch, f"{metrics.test_acc:.2f} %") if metrics else (0, "")
             table.add_row(role, task, str(seed), f"{epoch}/{epochs}", accuracy)
         elapsed = time.monotonic() - self._start
-        partial = sum(metrics.epoch / epochs for _, (metrics, epochs) in rows if metrics)
+        partial = sum(
+            metrics.epoch / epochs for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
+        )
         share = (self._done + partial) / self._expected if self._expected else 0.0
         parts = [f"{_clock_time(elapsed)} elapsed"]
         if 0.05 < share < 1:
@@ -154,9 +161,16 @@ def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) ->
     """One line for a finished evaluation."""
     if not isinstance(outcome, EvaluationResult):
         return f"{role} {task} seed {seed}: failed ({outcome.kind}): {outcome.message.splitlines()[0]}"
+    if _is_look(role):
+        return f"{role} {task}: held-out loss {outcome.test_loss:.3f}{' (from the store)' if cached else ''}"
     how = "from the store" if cached else f"{outcome.training_seconds:.0f} s"
     flag = "; DIVERGED" if outcome.status == "diverged" else ""
     return f"{role} {task} seed {seed}: best test accuracy {outcome.best_test_acc:.2f} % ({how}){flag}"
+
+
+def _is_look(role: str) -> bool:
+    """Looks are no tests: they are judged otherwise, and nobody knows how many there will be."""
+    return role.startswith("screen/")
 
 
 def _clock_time(seconds: float) -> str:

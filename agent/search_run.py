@@ -21,6 +21,7 @@ from agent.artifacts import write_artifacts
 from agent.clock import Clock
 from agent.conclusion import compare_hidden, compare_visible, conclude
 from agent.config import SearchConfig
+from agent.confirmation import finalist_count
 from agent.equipment import equip
 from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
 from agent.evaluator import Candidate, Evaluator, accuracies_of, require_baseline
@@ -190,11 +191,10 @@ class Search:
             self.clock.watch("bookkeeping", lambda store=store: store.seconds)  # type: ignore[misc]
         seeds = config.evaluation_seeds
         baseline_seeds = config.baseline_evaluation_seeds
-        progress.begin(
-            (config.budget * len(seeds) + len(baseline_seeds)) * len(profile.visible)
-            + 2 * len(profile.hidden) * len(seeds),
-            config.budget,
-        )
+        again = (finalist_count(config.budget) + 1) * config.confirm
+        visible = (config.budget * len(seeds) + len(baseline_seeds) + again) * len(profile.visible)
+        unseen = 2 * len(profile.hidden) * len(seeds) if self._released else 0
+        progress.begin(visible + unseen, config.budget)
 
         workspace = stack.enter_context(_fresh_workspace(run))
         self.clock.watch("bookkeeping", lambda: workspace.seconds)

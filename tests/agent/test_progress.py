@@ -1,0 +1,84 @@
+"""What a person sees while a search runs: what is counted, and what is not."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from agent.progress import LiveProgress, PlainProgress, Progress
+from benchmark.results import EpochMetrics, EvaluationResult, StepZero
+from tests.agent.harm import Server
+from tests.agent.test_screening import smoke
+
+TASK = "resnet20-tiny"
+
+
+def result(accuracy: float, loss: float) -> EvaluationResult:
+    """A finished evaluation."""
+    epoch = EpochMetrics(
+        epoch=1, train_loss=loss, train_acc=0.0, test_loss=loss, test_acc=accuracy, lr=0.1, seconds=1.0
+    )
+    return EvaluationResult(
+        key="0" * 64,
+        task=TASK,
+        seed=0,
+        region_sha256="0" * 64,
+        status="ok",
+        best_test_acc=accuracy,
+        last_test_acc=accuracy,
+        test_loss=loss,
+        curve=(epoch,),
+        step_zero=StepZero(accuracy=1.0, loss=4.6, p_value=1.0, suspicious=False),
+        isolation_level="none",
+        isolation_seconds=0.0,
+        training_seconds=2.0,
+        device="cpu",
+        precision="fp32",
+        threads=1,
+        versions={},
+    )
+
+
+def show(progress: Progress) -> None:
+    """The baseline, a look that is better on held-out pictures than any test, and a test."""
+    progress.begin(2, tests=1)
+    for role, accuracy in (("baseline", 20.0), ("screen/1/1/1", 90.0), ("test/1", 30.0)):
+        progress.started(role, TASK, 0, epochs=1)
+        progress.evaluated(role, TASK, 0, result(accuracy, 3.5), cached=False)
+
+
+def test_looks_are_not_counted_as_trainings() -> None:
+    """A search with --screen counted its looks, and went on to [14/10]; their accuracies are not test accuracies."""
+    stream = io.StringIO()
+    show(PlainProgress(stream))
+    lines = [line.partition(" ")[2].strip() for line in stream.getvalue().splitlines()]
+    assert lines == [
+        f"[1/2] baseline {TASK} seed 0: best test accuracy 20.00 % (2 s)",
+        f"screen/1/1/1 {TASK}: held-out loss 3.500",
+        f"[2/2] test/1 {TASK} seed 0: best test accuracy 30.00 % (2 s)",
+    ]
+
+
+def test_the_best_so_far_is_a_tests() -> None:
+    """The live view called a look's held-out accuracy the best."""
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    progress = LiveProgress(console)
+    show(progress)
+    with console.capture() as shown:
+        console.print(progress._render())
+    progress.close()
+    assert f"best {TASK} 30.00 %" in shown.get()
+    assert "0 of 1 tests left" in shown.get()
+
+
+@pytest.mark.parametrize(("words", "trainings"), [((), 4), (("--no-submit",), 2), (("--confirm", "1"), 6)])
+def test_the_count_ends_where_it_said(
+    server: Server, cache: Path, tmp_path: Path, words: tuple[str, ...], trainings: int
+) -> None:
+    """Baseline and test, twice again with confirmation, and the hidden task for both, unless it is held back."""
+    smoke(server, tmp_path, cache, "--budget", "1", "--runs", str(tmp_path / "runs"), *words)
+    counted = [line for line in (tmp_path / "stderr").read_text().splitlines() if "]" in line and "[" in line]
+    assert counted[-1].split("]")[0].endswith(f"[{trainings}/{trainings}")
