@@ -12,6 +12,7 @@ from agent.events import Evaluated, Screened, TestStarted, ToolCalled, read_even
 from agent.run import RunDirectory
 from agent.screening import look_cost, look_task
 from agent.search_run import SearchOutcome
+from agent.transcripts import replay
 from agent.verify import verify
 from benchmark.data import load_dataset
 from benchmark.recipes import get_recipe
@@ -114,6 +115,13 @@ def test_looks_use_seeds_of_their_own_and_no_candidate_twice(screened: SearchOut
 def test_everything_still_fits_together(screened: SearchOutcome) -> None:
     """`agent verify` finds no fault in a run with screening."""
     assert [check.fault for check in verify(RunDirectory(screened.run))] == [None] * 6
+
+
+def test_replay_does_not_call_a_look_different(screened: SearchOutcome) -> None:
+    """`screen` was an unknown tool to `agent replay`, whose answer differed from the recorded one."""
+    found = list(replay(screened.run))
+    assert [one.verdict for one in found if one.call.tool == "screen"] == ["unverifiable"] * 2
+    assert "differs" not in {one.verdict for one in found}
 
 
 def test_optuna_hears_of_every_look(screened: SearchOutcome) -> None:
