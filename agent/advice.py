@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 
 from agent.config import SearchConfig
-from agent.confirmation import finalist_count
 from agent.planning import Design, in_words, make_plan
 from benchmark.cost import KnownCosts, pictures
 from benchmark.executor import Executor, InfrastructureError
@@ -30,7 +29,7 @@ def say_if_long(
 
     Needs two training steps of each task, once: what was measured is kept beside the store of results.
     """
-    design = Design(config.budget, config.seeds, len(config.baseline_evaluation_seeds), config.confirm, config.screen)
+    design = Design.of(config)
     if _training_pictures(profile, design) < _SURELY_SHORT or (config.max_seconds or math.inf) <= LONG_SECONDS:
         return
     known = KnownCosts(user_store().folder.with_name("costs") if config.cache else None)
@@ -40,16 +39,7 @@ def say_if_long(
     except InfrastructureError as error:
         say(f"what this search will cost could not be measured ({error})")
         return
-    plan = make_plan(
-        profile,
-        cost,
-        budget=design.budget,
-        seeds=design.seeds,
-        slots=executor.slots,
-        baseline_seeds=design.baseline_seeds,
-        confirm=design.confirm,
-        screen=design.screen,
-    )
+    plan = make_plan(profile, cost, design, slots=executor.slots)
     if plan["seconds"] > LONG_SECONDS:
         for line in in_words(plan):
             say(line)
@@ -58,6 +48,5 @@ def say_if_long(
 def _training_pictures(profile: Profile, design: Design) -> int:
     visible = sum(pictures(task)[0] for task in profile.visible)
     hidden = sum(pictures(task)[0] for task in profile.hidden)
-    tests = design.budget * design.seeds * (1 + design.screen) + design.baseline_seeds
-    again = (finalist_count(design.budget) + 1) * design.confirm
-    return round((tests + again) * visible) + 2 * design.seeds * hidden
+    looks = design.budget * design.seeds * design.screen
+    return round((design.trainings + looks) * visible) + design.hidden.trainings * hidden

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from agent.config import SearchConfig
 from agent.confirmation import finalist_count
 from benchmark.statistics import noise_prior, smallest_visible_effect
 from benchmark.tasks import Profile, Task
@@ -41,6 +42,26 @@ class Design:
     baseline_seeds: int
     confirm: int = 0
     screen: float = 0.0
+
+    @classmethod
+    def of(cls, config: SearchConfig) -> Design:
+        """The design of a search."""
+        return cls(config.budget, config.seeds, len(config.baseline_evaluation_seeds), config.confirm, config.screen)
+
+    @property
+    def confirmations(self) -> int:
+        """Trainings of each visible task that confirm finalists and baseline."""
+        return (finalist_count(self.budget) + 1) * self.confirm
+
+    @property
+    def trainings(self) -> int:
+        """Trainings of each visible task, looks aside."""
+        return self.budget * self.seeds + self.baseline_seeds + self.confirmations
+
+    @property
+    def hidden(self) -> Design:
+        """What the hidden task has of it: the submission against the baseline."""
+        return Design(1, self.seeds, self.seeds)
 
     @property
     def flags(self) -> str:
@@ -72,40 +93,27 @@ def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int) -> Fo
         design,
         _seconds(profile, cost, design, slots),
         _effect(profile, profile.visible, design, design.budget),
-        _effect(profile, profile.hidden, Design(1, design.seeds, design.seeds), 1),
+        _effect(profile, profile.hidden, design.hidden, 1),
     )
 
 
 def make_plan(
-    profile: Profile,
-    cost: Costs,
-    *,
-    budget: int,
-    seeds: int,
-    slots: int,
-    baseline_seeds: int | None = None,
-    confirm: int = 0,
-    screen: float = 0.0,
-    effect: float | None = None,
+    profile: Profile, cost: Costs, design: Design, *, slots: int, effect: float | None = None
 ) -> dict[str, Any]:
     """Evaluations, seconds and the smallest visible effect per task and in all; and what would serve better.
 
     `instead` lists other designs with the reason for each; with `effect` (points), `for_effect` has the cheapest ones
     that see so large a mean gain over the visible tasks, with as many tests and with fewer.
     """
-    design = Design(budget, seeds, baseline_seeds or seeds, confirm, screen)
     asked = forecast(profile, cost, design, slots=slots)
-    finalists = finalist_count(budget) * confirm
     tasks = []
-    for kind, members in (("visible", profile.visible), ("hidden", profile.hidden)):
+    for kind, members, one in (("visible", profile.visible, design), ("hidden", profile.hidden, design.hidden)):
         for task in members:
-            one = design if kind == "visible" else Design(1, seeds, seeds)
-            more = finalists + confirm if kind == "visible" else 0
             tasks.append(
                 {
                     "name": task.name,
                     "kind": kind,
-                    "evaluations": one.budget * seeds + one.baseline_seeds + more,
+                    "evaluations": one.trainings,
                     "seconds": round(cost[task.name], 1),
                     "smallest_visible_effect": round(_effect(profile, [task], one, one.budget), 3),
                 }
@@ -114,7 +122,8 @@ def make_plan(
     plan["instead"] = [one.as_json(why=why) for one, why in alternatives(profile, cost, asked, slots=slots)]
     if effect is not None:
         plan["effect"] = effect
-        plan["for_effect"] = [one.as_json() for one in designs_for(profile, cost, effect, budget=budget, slots=slots)]
+        found = designs_for(profile, cost, effect, budget=design.budget, slots=slots)
+        plan["for_effect"] = [one.as_json() for one in found]
     return plan
 
 
@@ -194,8 +203,8 @@ def _seconds(profile: Profile, cost: Costs, design: Design, slots: int) -> float
 
     tests = design.budget * batch(profile.visible, design.seeds)
     looks = design.screen * design.budget * design.seeds * sum(cost[task.name] for task in profile.visible) / slots
-    again = batch(profile.visible, (finalist_count(design.budget) + 1) * design.confirm)
-    baseline, hidden = batch(profile.visible, design.baseline_seeds), batch(profile.hidden, 2 * design.seeds)
+    again = batch(profile.visible, design.confirmations)
+    baseline, hidden = batch(profile.visible, design.baseline_seeds), batch(profile.hidden, design.hidden.trainings)
     return baseline + tests + looks + again + hidden
 
 

@@ -21,7 +21,6 @@ from agent.artifacts import write_artifacts
 from agent.clock import Clock
 from agent.conclusion import compare_hidden, compare_visible, conclude
 from agent.config import SearchConfig
-from agent.confirmation import finalist_count
 from agent.equipment import equip
 from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
 from agent.evaluator import Candidate, Evaluator, accuracies_of, require_baseline
@@ -29,6 +28,7 @@ from agent.events import Ended, EventLog, Launch
 from agent.laboratory import Laboratory, open_laboratory
 from agent.llm.secret import kept_from_children
 from agent.loop import WAITING, End, ProposerEnd, run_loop
+from agent.planning import Design
 from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import Surroundings, check_proposer, make_proposer, prepare
@@ -191,10 +191,9 @@ class Search:
             self.clock.watch("bookkeeping", lambda store=store: store.seconds)  # type: ignore[misc]
         seeds = config.evaluation_seeds
         baseline_seeds = config.baseline_evaluation_seeds
-        again = (finalist_count(config.budget) + 1) * config.confirm
-        visible = (config.budget * len(seeds) + len(baseline_seeds) + again) * len(profile.visible)
-        unseen = 2 * len(profile.hidden) * len(seeds) if self._released else 0
-        progress.begin(visible + unseen, config.budget)
+        design = Design.of(config)
+        unseen = design.hidden.trainings * len(profile.hidden) if self._released else 0
+        progress.begin(design.trainings * len(profile.visible) + unseen, config.budget)
 
         workspace = stack.enter_context(_fresh_workspace(run))
         self.clock.watch("bookkeeping", lambda: workspace.seconds)

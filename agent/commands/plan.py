@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.cli import print_json
 from agent.config import load_config
 from agent.laboratory import plan_slots
-from agent.planning import duration, in_words, make_plan
+from agent.planning import Design, duration, in_words, make_plan
 from agent.profiles import resolve_profile
 from benchmark.cost import MeasureCost
 from benchmark.executor import LocalExecutor
@@ -38,17 +38,7 @@ def run_plan(
         tasks = (*profile.visible, *profile.hidden)
         futures = {task.name: executor.submit(MeasureCost(task), timeout=600) for task in tasks}
         cost = {name: future.result() for name, future in futures.items()}
-    plan = make_plan(
-        profile,
-        cost,
-        budget=budget,
-        seeds=seeds,
-        slots=slots,
-        baseline_seeds=baseline_seeds,
-        confirm=config.confirm,
-        screen=config.screen,
-        effect=effect,
-    )
+    plan = make_plan(profile, cost, Design.of(config), slots=slots, effect=effect)
     if as_json:
         print_json({**plan, "reason": reason})
         return

@@ -47,7 +47,7 @@ def test_effect_is_that_of_the_overall_verdict() -> None:
 
 def test_plan_lists_every_task_and_keeps_its_keys() -> None:
     """The keys that programs read, with the numbers of the seeds asked for."""
-    plan = make_plan(POCKET, COST, budget=3, seeds=2, slots=2, baseline_seeds=4)
+    plan = make_plan(POCKET, COST, Design(3, 2, 4), slots=2)
     assert [task["evaluations"] for task in plan["tasks"]] == [3 * 2 + 4, 3 * 2 + 4, 4]
     resnet = smallest_visible_effect(noise_prior("pocket", RESNET), 4, 2, n_candidates=3)
     assert plan["tasks"][0]["smallest_visible_effect"] == round(resnet, 3)
@@ -87,7 +87,7 @@ def test_confirmation_and_looks_are_paid_for() -> None:
     assert forecast(POCKET, COST, confirmed, slots=slots).seconds == seconds + 3 * 2 * 70
     assert forecast(POCKET, COST, screened, slots=slots).seconds == seconds + 3 * 0.5 * 70
     assert confirmed.flags == "--budget 3 --seeds 1 --confirm 2"
-    plan = make_plan(POCKET, COST, budget=3, seeds=1, slots=1, confirm=2)
+    plan = make_plan(POCKET, COST, confirmed, slots=1)
     assert [task["evaluations"] for task in plan["tasks"]] == [3 + 1 + 3 * 2, 3 + 1 + 3 * 2, 2]
     three = smallest_visible_effect(noise_prior("pocket", RESNET), 3, 3, n_candidates=3)
     assert plan["tasks"][0]["smallest_visible_effect"] == round(three, 3)
@@ -106,7 +106,7 @@ def test_designs_for_an_effect_are_the_cheapest() -> None:
 
 def test_words_name_commands_and_limits() -> None:
     """A person reads what it costs, what else there is, and that some effects are out of reach."""
-    plan = make_plan(POCKET, COST, budget=20, seeds=1, slots=2, effect=0.01)
+    plan = make_plan(POCKET, COST, Design(20, 1, 1), slots=2, effect=0.01)
     lines = list(in_words(plan))
     assert lines[0].startswith("about 15 min in all")
     assert any(line.startswith("or: --budget 10 --seeds 1") and "fewer ideas" in line for line in lines)
