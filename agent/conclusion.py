@@ -17,40 +17,20 @@ from benchmark.tasks import Profile
 Comparisons = Mapping[str, Comparison | None]
 
 
-def compare_visible(profile: Profile, tools: Toolbox) -> Comparisons:
-    """The submitted test against the baseline on the visible tasks, by all their seeds; nothing without a submission.
-
-    The intervals allow for its having been picked. They hold after a confirmation too: its pooled gain is one of those
-    that all tests would have had with as many seeds, and that many are allowed for.
-    """
-    if tools.submitted is None:
-        return {}
-    submitted = next(test for test in tools.tests if test.number == tools.submitted)
-    ran = [test for test in tools.tests if not test.failed]
-    others = [test.accuracies for test in ran if test is not submitted]
-    return summary.compare_tasks(
-        profile.name, tools.baseline, submitted.accuracies, n_candidates=len(ran), others=others
-    )
-
-
-def compare_hidden(profile: Profile, hidden: Mapping[str, Accuracies]) -> Comparisons:
-    """Submission against baseline on the hidden task; nothing when it was not run."""
-    if not hidden:
-        return {}
-    return summary.compare_tasks(profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
-
-
 def conclude(
     config: SearchConfig,
     profile: Profile,
     run: Path,
     end: End,
     tools: Toolbox,
-    visible: Comparisons,
-    hidden: Comparisons,
+    unseen: Mapping[str, Accuracies],
     seconds: Mapping[str, float],
 ) -> tuple[dict[str, Any], list[str]]:
-    """The `done` object of the contract, and lines for a person, the first of which says how the search ended."""
+    """The `done` object of the contract, and lines for a person, the first of which says how the search ended.
+
+    `unseen`: what the hidden task gave, by role; empty when it was not run.
+    """
+    visible, hidden = _compare_visible(profile, tools), _compare_hidden(profile, unseen)
     claims = null.claims(visible, hidden)
     found = []
     if tools.submitted is not None:
@@ -76,6 +56,29 @@ def conclude(
     if config.null:
         done |= {"null": True, "would_have_claimed": claims}
     return done, words
+
+
+def _compare_visible(profile: Profile, tools: Toolbox) -> Comparisons:
+    """The submitted test against the baseline on the visible tasks, by all their seeds; nothing without a submission.
+
+    The intervals allow for its having been picked. They hold after a confirmation too: its pooled gain is one of those
+    that all tests would have had with as many seeds, and that many are allowed for.
+    """
+    if tools.submitted is None:
+        return {}
+    submitted = next(test for test in tools.tests if test.number == tools.submitted)
+    ran = [test for test in tools.tests if not test.failed]
+    others = [test.accuracies for test in ran if test is not submitted]
+    return summary.compare_tasks(
+        profile.name, tools.baseline, submitted.accuracies, n_candidates=len(ran), others=others
+    )
+
+
+def _compare_hidden(profile: Profile, hidden: Mapping[str, Accuracies]) -> Comparisons:
+    """Submission against baseline on the hidden task; nothing when it was not run."""
+    if not hidden:
+        return {}
+    return summary.compare_tasks(profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
 
 
 def _confirmed(config: SearchConfig, tools: Toolbox) -> list[str]:

@@ -13,6 +13,7 @@ from agent.clock import Clock
 from agent.evaluation import CandidateFailure, EvaluationCall, Initialise, SignalCall
 from agent.events import Evaluated
 from agent.progress import Progress
+from agent.protocol import Accuracies
 from benchmark.data import NUM_CLASSES
 from benchmark.executor import Executor, InfrastructureError
 from benchmark.results import EvaluationResult
@@ -143,6 +144,25 @@ class Evaluator:
         rest = max(0.0, time.monotonic() - started - self._book_isolation())
         self._clock.add("training" if len(known) > len(from_store) else "other", rest)
         return outcomes
+
+    def measure(
+        self,
+        baseline: Candidate,
+        candidates: Sequence[Candidate],
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        keep: ResultStore,
+        shared: ResultStore | None = None,
+    ) -> dict[str, Accuracies]:
+        """Role → accuracies, of the baseline and of what is compared with it; see `evaluate`.
+
+        Raises InfrastructureError when the baseline failed, too.
+        """
+        sides = [baseline, *candidates]
+        outcomes = self.evaluate(sides, tasks, seeds, keep=keep, shared=shared)
+        require_baseline(outcomes, baseline.role)
+        return {one.role: accuracies_of(outcomes, one.role) for one in sides}
 
     def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
         """(task, sentence) for all that will keep `region` from learning, seen at step 0; see `SignalCall`."""

@@ -69,23 +69,21 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         laboratory = stack.enter_context(open_laboratory(config, Clock(), progress, trained.append))
         tests = {event.role for event in recorded if event.role.startswith("test/")}
         progress.begin(len(tests) * len(profile.visible) * len(config.evaluation_seeds), len(tests))
+        keep = ResultStore(folder / "results")
         tools = equip(
             config,
             profile,
             laboratory,
             workspace=stack.enter_context(Workspace.create(folder / "workspace")),
             log=stack.enter_context(EventLog(folder / "events.jsonl")),
-            keep=ResultStore(folder / "results"),
+            keep=keep,
             shared=None,
         )
         if config.confirm:  # the finalists are chosen by their gains
-            measured = laboratory.evaluator.evaluate(
-                [Candidate("baseline", scaffold().region)],
-                profile.visible,
-                config.baseline_evaluation_seeds,
-                keep=ResultStore(folder / "results"),
-            )
-            tools.baseline = accuracies_of(measured, "baseline")
+            baseline = Candidate("baseline", scaffold().region)
+            seeds = config.baseline_evaluation_seeds
+            measured = laboratory.evaluator.measure(baseline, [], profile.visible, seeds, keep=keep)
+            tools.baseline = measured[baseline.role]
         level = laboratory.isolation.level
         yield Replay(transcript, open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level))
 

@@ -19,11 +19,11 @@ from agent import null
 from agent.advice import say_if_long
 from agent.artifacts import write_artifacts
 from agent.clock import Clock
-from agent.conclusion import compare_hidden, compare_visible, conclude
+from agent.conclusion import conclude
 from agent.config import SearchConfig
 from agent.equipment import equip
 from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
-from agent.evaluator import Candidate, Evaluator, accuracies_of, require_baseline
+from agent.evaluator import Candidate
 from agent.events import Ended, EventLog, Launch
 from agent.laboratory import Laboratory, open_laboratory
 from agent.llm.secret import kept_from_children
@@ -208,12 +208,9 @@ class Search:
         if self.reason != _RESUMED:
             say_if_long(config, profile, laboratory.executor, laboratory.environment, progress.message)
         progress.message(f"measuring the baseline ({self.profile.name}: {self.reason})")
-        baseline_region = scaffold().region
-        outcomes = evaluator.evaluate(
-            [Candidate("baseline", baseline_region)], profile.visible, baseline_seeds, keep=keep, shared=shared
-        )
-        require_baseline(outcomes, "baseline")
-        tools.baseline = accuracies_of(outcomes, "baseline")
+        baseline = Candidate("baseline", scaffold().region)
+        measured = evaluator.measure(baseline, [], profile.visible, baseline_seeds, keep=keep, shared=shared)
+        tools.baseline = measured[baseline.role]
         if config.start is not None:
             tools.dispatch(0, ToolCall("rewrite", {"content": starting_region(config.start)}))
         end = run_loop(proposer, tools, self.clock, max_steps=config.max_steps, max_seconds=config.max_seconds)
@@ -227,7 +224,13 @@ class Search:
             return self._finish(End(WAITING, message), tools, {})
         if tools.submitted is not None:
             progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
-            hidden = self._hidden(evaluator, baseline_region, tools.regions[tools.submitted], seeds)
+            hidden = evaluator.measure(
+                Candidate("hidden/baseline", baseline.region),
+                [Candidate("hidden/submission", tools.regions[tools.submitted])],
+                profile.hidden,
+                seeds,
+                keep=ResultStore(run.hidden),  # this run's own: hidden results are never shared between runs
+            )
         log.append(Ended(status=end.status, message=end.message))
         return self._finish(end, tools, hidden)
 
@@ -252,25 +255,8 @@ class Search:
                 f"report.html could not be written ({error}); agent report {self.run.path.name} tries again"
             )
 
-    def _hidden(
-        self, evaluator: Evaluator, baseline: str, submission: str, seeds: tuple[int, ...]
-    ) -> dict[str, Accuracies]:
-        """The hidden task for both, in this run's own folder: its results are never shared between runs."""
-        roles = ("hidden/baseline", "hidden/submission")
-        outcomes = evaluator.evaluate(
-            [Candidate(roles[0], baseline), Candidate(roles[1], submission)],
-            self.profile.hidden,
-            seeds,
-            keep=ResultStore(self.run.hidden),
-        )
-        require_baseline(outcomes, roles[0])
-        return {role: accuracies_of(outcomes, role) for role in roles}
-
     def _finish(self, end: End, tools: Toolbox, hidden: dict[str, Accuracies]) -> SearchOutcome:
-        visible, unseen = compare_visible(self.profile, tools), compare_hidden(self.profile, hidden)
-        done, words = conclude(
-            self.config, self.profile, self.run.path, end, tools, visible, unseen, self.clock.seconds()
-        )
+        done, words = conclude(self.config, self.profile, self.run.path, end, tools, hidden, self.clock.seconds())
         if tools.submitted is not None:
             with self.clock.phase("bookkeeping"):
                 write_artifacts(self.run, tools.workspace, tools.regions[tools.submitted], tools.submitted, words[1:])
