@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from agent.config import SearchConfig
-from agent.confirmation import Confirmation
 from agent.events import EventLog
 from agent.laboratory import Laboratory
 from agent.screening import Screen
@@ -25,7 +24,7 @@ def equip(
 ) -> Toolbox:
     """A toolbox with the whole budget and without a baseline yet; results go to `keep`, and from and to `shared`."""
     evaluator = laboratory.evaluator
-    screen = confirmation = None
+    screen = None
     if config.screen:
         screen = Screen(
             evaluator=evaluator,
@@ -37,8 +36,6 @@ def equip(
             keep=keep,
             shared=shared,
         )
-    if config.confirm:
-        confirmation = Confirmation(evaluator, profile, config.confirmation_seeds, keep, shared)
     return Toolbox(
         workspace=workspace,
         evaluator=evaluator,
@@ -50,5 +47,5 @@ def equip(
         keep=keep,
         shared=shared,
         screen=screen,
-        confirmation=confirmation,
+        confirmation_seeds=config.confirmation_seeds,
     )

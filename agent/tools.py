@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.confirmation import Confirmation, finalist_count, pooled
+from agent.confirmation import finalist_count, pooled
 from agent.evaluator import Candidate, Evaluator, Outcomes, accuracies_of
 from agent.events import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
@@ -16,6 +16,7 @@ from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
 from benchmark.tasks import Profile
+from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 
@@ -35,7 +36,7 @@ class Toolbox:
         keep: ResultStore,
         shared: ResultStore | None,
         screen: Screen | None = None,
-        confirmation: Confirmation | None = None,
+        confirmation_seeds: Sequence[int] = (),
     ) -> None:
         self.workspace = workspace
         self._evaluator = evaluator
@@ -45,7 +46,7 @@ class Toolbox:
         self._keep = keep
         self._shared = shared
         self._screen = screen
-        self._confirmation = confirmation
+        self._confirmation_seeds = confirmation_seeds
         self.budget = budget
         self.baseline = baseline
         self.tests: list[TestOutcome] = []
@@ -103,8 +104,8 @@ class Toolbox:
             return _refused("failed_test", f"ERROR: Test #{number} failed and cannot be submitted; choose another.")
         self.workspace.verify()
         confirmed = ""
-        if self._confirmation is not None:
-            chosen, confirmed = self._confirm(self._confirmation, outcome)
+        if self._confirmation_seeds:
+            chosen, confirmed = self._confirm(outcome)
             if chosen is None:
                 return _refused("failed_test", f"ERROR: {confirmed} None of them can be submitted.")
             number, outcome = chosen.number, chosen
@@ -120,14 +121,21 @@ class Toolbox:
         parts = [f"[submit] Submitting result from test #{number} as final.", confirmed, self._reports[number]]
         return Observation("\n\n".join(filter(None, parts)), submitted=number)
 
-    def _confirm(self, confirmation: Confirmation, nominee: TestOutcome) -> tuple[TestOutcome | None, str]:
+    def _confirm(self, nominee: TestOutcome) -> tuple[TestOutcome | None, str]:
         """Train the finalists again, once in a search; the best by all evidence, and a sentence for whoever reads."""
-        seeds = confirmation.seeds
+        seeds = self._confirmation_seeds
         if not self.confirmed:
             best = ranked(self._profile.name, self.baseline, self.tests)
             finalists = [test.number for test in best[: finalist_count(len(best))]]
             self.confirmed = tuple(sorted({*finalists, nominee.number}))
-            fresh = confirmation.measure({number: self.regions[number] for number in self.confirmed})
+            fresh = self._evaluator.measure(
+                Candidate("baseline", scaffold().region),
+                [Candidate(f"test/{number}", self.regions[number]) for number in self.confirmed],
+                self._profile.visible,
+                seeds,
+                keep=self._keep,
+                shared=self._shared,
+            )
             self.baseline = pooled(self.baseline, fresh["baseline"])
             self.tests = [
                 dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
