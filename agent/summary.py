@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.protocol import Accuracies, TestOutcome
-from benchmark.statistics import Comparison, combine, compare, in_words, learn_noise, noise_prior
+from benchmark.statistics import (
+    Comparison,
+    Overall,
+    combine,
+    compare,
+    in_words,
+    learn_noise,
+    noise_prior,
+    select,
+)
 
 
 def compare_tasks(
@@ -34,22 +43,16 @@ def compare_tasks(
 
 
 def choose(profile: str, baseline: Accuracies, tests: Sequence[TestOutcome]) -> TestOutcome | None:
-    """The test to submit, the first of `ranked`; None if all failed."""
-    return next(iter(ranked(profile, baseline, tests)), None)
+    """The test to submit: the best shrunk gain over all visible tasks, the earlier on a tie; None if all failed."""
+    ran = [test for test in tests if not test.failed]
+    return ran[select(_judge(profile, baseline, ran))] if ran else None
 
 
 def ranked(profile: str, baseline: Accuracies, tests: Sequence[TestOutcome]) -> list[TestOutcome]:
-    """The tests that succeeded, the best shrunk gain over all visible tasks first, the earlier one on a tie.
-
-    Each is judged by all its seeds, and by the noise that the other tests show.
-    """
+    """The tests that succeeded, in the order in which `choose` would take them."""
     ran = [test for test in tests if not test.failed]
-
-    def score(test: TestOutcome) -> float:
-        others = [other.accuracies for other in ran if other is not test]
-        return combine(compare_tasks(profile, baseline, test.accuracies, others=others)).score
-
-    return sorted(ran, key=score, reverse=True)
+    scores = [overall.score for overall in _judge(profile, baseline, ran)]
+    return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
 
 
 def as_json(comparisons: Mapping[str, Comparison | None]) -> dict[str, Any]:
@@ -89,6 +92,15 @@ def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str
         "worse": f"on {where} it is worse than the baseline, resolved",
         "not resolved": f"on {where} a difference to the baseline is not resolved",
     }[overall.resolved]
+
+
+def _judge(profile: str, baseline: Accuracies, ran: Sequence[TestOutcome]) -> list[Overall]:
+    """Each test by all its seeds, and by the noise that the others show."""
+    judged = []
+    for test in ran:
+        others = [other.accuracies for other in ran if other is not test]
+        judged.append(combine(compare_tasks(profile, baseline, test.accuracies, others=others)))
+    return judged
 
 
 def _complete(seeds: Mapping[int, float | None]) -> dict[int, float] | None:
