@@ -19,7 +19,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluator import Candidate, accuracies_of
-from agent.events import Evaluated, Submitted, read_events
+from agent.events import Submitted, accuracies_by_role, read_events
 from agent.laboratory import open_laboratory
 from agent.profiles import resolve_profile
 from agent.progress import Progress
@@ -267,17 +267,13 @@ def _identity(recorded: object) -> Mapping[str, Any]:
 
 def _gains(run: RunDirectory) -> tuple[Gains, Gains]:
     """Visible and hidden gains of what was submitted, from the log; empty where nothing was."""
-    roles: dict[str, dict[str, dict[int, float | None]]] = {}
-    number: int | None = None
-    for record in read_events(run.events):
-        if isinstance(event := record.event, Submitted):
-            number = event.number
-        elif isinstance(event, Evaluated):
-            roles.setdefault(event.role, {}).setdefault(event.task, {})[event.seed] = event.accuracy
-    if number is None:
+    events = [record.event for record in read_events(run.events)]
+    submitted = [event.number for event in events if isinstance(event, Submitted)]
+    if not submitted:
         return {}, {}
+    roles = accuracies_by_role(events)
     return (
-        _gain(roles["baseline"], roles[f"test/{number}"]),
+        _gain(roles["baseline"], roles[f"test/{submitted[-1]}"]),
         _gain(roles["hidden/baseline"], roles["hidden/submission"]),
     )
 

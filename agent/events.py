@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -278,6 +278,15 @@ class EventLog:
         self.records.append(record)
         self._previous = hashlib.sha256(line).hexdigest()
         self.seconds += time.monotonic() - started
+
+
+def accuracies_by_role(events: Iterable[Event]) -> dict[str, dict[str, dict[int, float | None]]]:
+    """Role → task → seed → accuracy in percent, None for a failure; a confirmation's seeds are among them."""
+    found: dict[str, dict[str, dict[int, float | None]]] = {}
+    for event in events:
+        if isinstance(event, Evaluated):
+            found.setdefault(event.role, {}).setdefault(event.task, {})[event.seed] = event.accuracy
+    return found
 
 
 def read_events(path: Path) -> list[Record]:

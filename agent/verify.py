@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,21 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, RunDamaged
 from agent.evaluator import Candidate
-from agent.events import Ended, Evaluated, Event, Launch, Submitted, TestFinished, TestStarted, read_events
+from agent.events import (
+    Ended,
+    Evaluated,
+    Event,
+    Launch,
+    Submitted,
+    TestFinished,
+    TestStarted,
+    accuracies_by_role,
+    read_events,
+)
 from agent.laboratory import open_laboratory
 from agent.loop import WAITING
 from agent.progress import Progress
+from agent.protocol import Accuracies
 from agent.run import RunDirectory
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
@@ -123,22 +134,29 @@ def _summary_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
         yield f"it says that test {submitted} was submitted"
     stated = {test["number"]: test["accuracies"] for test in summary.get("tests", [])}
     finished = [event.number for event in events if isinstance(event, TestFinished)]
-    expected = {number: _accuracies(events, f"test/{number}") for number in finished}
+    roles = accuracies_by_role(events)
+    expected = {
+        number: {
+            task: {str(seed): value for seed, value in seeds.items()}  # as JSON has them
+            for task, seeds in roles.get(f"test/{number}", {}).items()
+        }
+        for number in finished
+    }
     if stated != ({n: expected.get(n) for n in stated} if ongoing else expected):
         yield "its accuracies are not those of the log"
     if submission is not None:
-        for kind, roles in (
+        for kind, pair in (
             ("visible", ("baseline", f"test/{submission.number}")),
             ("hidden", ("hidden/baseline", "hidden/submission")),
         ):
-            yield from _gain_faults(kind, summary.get(kind, {}), events, roles)
+            yield from _gain_faults(kind, summary.get(kind, {}), [roles.get(role, {}) for role in pair])
 
 
-def _gain_faults(kind: str, stated: dict[str, Any], events: list[Event], roles: tuple[str, str]) -> Iterator[str]:
+def _gain_faults(kind: str, stated: dict[str, Any], sides: Sequence[Accuracies]) -> Iterator[str]:
     for task, numbers in stated.items():
         if numbers.get("gain") is None:
             continue
-        before, after = (_mean_accuracy(events, role, task) for role in roles)
+        before, after = (_mean(side.get(task, {})) for side in sides)
         if before is None or after is None:
             yield f"{kind} {task}: it states a result that the log does not have"
         elif abs(numbers["baseline"] - before) > 1e-9 or abs(numbers["submitted"] - after) > 1e-9:
@@ -146,22 +164,9 @@ def _gain_faults(kind: str, stated: dict[str, Any], events: list[Event], roles: 
             yield f"{kind} {task}: it says {stated_pair}, the log {(before, after)}"
 
 
-def _accuracies(events: list[Event], role: str) -> dict[str, dict[str, float | None]]:
-    """Task → seed → accuracy of a role, those of a confirmation included, as JSON has them."""
-    found: dict[str, dict[str, float | None]] = {}
-    for event in events:
-        if isinstance(event, Evaluated) and event.role == role:
-            found.setdefault(event.task, {})[str(event.seed)] = event.accuracy
-    return found
-
-
-def _mean_accuracy(events: list[Event], role: str, task: str) -> float | None:
-    values = [
-        event.accuracy
-        for event in events
-        if isinstance(event, Evaluated) and (event.role, event.task) == (role, task) and event.accuracy is not None
-    ]
-    return sum(values) / len(values) if values else None
+def _mean(seeds: Mapping[int, float | None]) -> float | None:
+    known = [value for value in seeds.values() if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _artifact_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> Iterator[str]:
