@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from sandbox import bubblewrap, runtime, wire
+from sandbox.payload import Layout
 
 STARTUP_SECONDS = 120.0
 GRACE_SECONDS = 10.0
@@ -71,7 +72,7 @@ class Zygote:
     def __init__(self, level: str, *, landlock: bool = True) -> None:
         self.level = level
         self._last_words = ""
-        self._layouts: dict[tuple[str, int], list[tuple[str, tuple[int, ...]]]] = {}
+        self._layouts: dict[tuple[str, int], Layout] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the zygote
         self._control, theirs = socket.socketpair()
@@ -117,7 +118,7 @@ class Zygote:
         """Process id of what was started (the zygote, or bubblewrap with the zygote inside); None when it has ended."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
-    def layout(self, arch: str, num_classes: int) -> list[tuple[str, tuple[int, ...]]]:
+    def layout(self, arch: str, num_classes: int) -> Layout:
         """Name and shape of every parameter. Raises ValueError for an unknown architecture."""
         key = (arch, num_classes)
         if key not in self._layouts:
