@@ -17,7 +17,7 @@ from benchmark.recipes import get_recipe
 from sandbox.isolate import derived_seed
 from tests.agent.conftest import Agent, json_lines
 from tests.agent.harm import Server
-from tests.agent.test_screening import smoke
+from tests.agent.test_screening import TEXT, smoke
 
 TASK = "resnet20-tiny"
 FRESH = 2
@@ -38,7 +38,7 @@ def script(folder: Path, regions: list[str], submit: int) -> Path:
 
 @pytest.fixture(scope="module")
 def confirmed(tmp_path_factory: pytest.TempPathFactory, cache: Path, server: Server) -> Path:
-    """Three tests, of which the second is put forward; looks at two candidates before each, too."""
+    """Three tests, of which the second is put forward."""
     folder = tmp_path_factory.mktemp("confirmed")
     regions = [get_recipe(name).region for name in SCRIPT]
     words = [
@@ -99,13 +99,9 @@ def test_a_confirmed_run_fits_together(confirmed: Path, agent: Agent) -> None:
 
 def test_failing_on_a_fresh_seed_is_out(tmp_path: Path, cache: Path, server: Server) -> None:
     """A region that raises for one of the fresh seeds only: there is nothing to submit, and the exit code is 4."""
-    region = (
-        "def initialize_weights(model, config):\n"
-        "    for parameter in model.parameters():\n"
-        "        nn.init.normal_(parameter, std=0.05)\n"
-        f"    if torch.initial_seed() == {derived_seed(51)}:\n"
-        '        raise ValueError("not this one")\n'
-    )
+    region = f"""{TEXT}    if torch.initial_seed() == {derived_seed(51)}:
+        raise ValueError("not this one")
+"""
     words = (
         "--proposer",
         f"scripted:{script(tmp_path, [region], 1)}",

@@ -9,37 +9,17 @@ import pytest
 from rich.console import Console
 
 from agent.progress import LiveProgress, PlainProgress, Progress
-from benchmark.results import EpochMetrics, EvaluationResult, StepZero
+from benchmark.results import EvaluationResult
 from tests.agent.harm import Server
 from tests.agent.test_screening import smoke
+from tests.benchmark.test_store import make_result
 
 TASK = "resnet20-tiny"
 
 
-def result(accuracy: float, loss: float) -> EvaluationResult:
-    """A finished evaluation."""
-    epoch = EpochMetrics(
-        epoch=1, train_loss=loss, train_acc=0.0, test_loss=loss, test_acc=accuracy, lr=0.1, seconds=1.0
-    )
-    return EvaluationResult(
-        key="0" * 64,
-        task=TASK,
-        seed=0,
-        region_sha256="0" * 64,
-        status="ok",
-        best_test_acc=accuracy,
-        last_test_acc=accuracy,
-        test_loss=loss,
-        curve=(epoch,),
-        step_zero=StepZero(accuracy=1.0, loss=4.6, p_value=1.0, suspicious=False),
-        isolation_level="none",
-        isolation_seconds=0.0,
-        training_seconds=2.0,
-        device="cpu",
-        precision="fp32",
-        threads=1,
-        versions={},
-    )
+def result(accuracy: float) -> EvaluationResult:
+    """A finished evaluation of two seconds."""
+    return make_result("0" * 64, accuracy).model_copy(update={"test_loss": 3.5, "training_seconds": 2.0})
 
 
 def show(progress: Progress) -> None:
@@ -47,7 +27,7 @@ def show(progress: Progress) -> None:
     progress.begin(2, tests=1)
     for role, accuracy in (("baseline", 20.0), ("screen/1/1/1", 90.0), ("test/1", 30.0)):
         progress.started(role, TASK, 0, epochs=1)
-        progress.evaluated(role, TASK, 0, result(accuracy, 3.5), cached=False)
+        progress.evaluated(role, TASK, 0, result(accuracy), cached=False)
 
 
 def test_looks_are_not_counted_as_trainings() -> None:
