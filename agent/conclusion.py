@@ -8,6 +8,7 @@ from typing import Any
 
 from agent import generalisation, null, summary
 from agent.config import SearchConfig
+from agent.confirmation import trained_again
 from agent.loop import End
 from agent.protocol import Accuracies
 from agent.tools import Toolbox
@@ -67,7 +68,7 @@ def _compare_visible(profile: Profile, tools: Toolbox) -> Comparisons:
     if tools.submitted is None:
         return {}
     submitted = next(test for test in tools.tests if test.number == tools.submitted)
-    ran = [test for test in tools.tests if not test.failed]
+    ran = [test for test in tools.tests if test.number in tools.ran]
     others = [test.accuracies for test in ran if test is not submitted]
     return summary.compare_tasks(
         profile.name, tools.baseline, submitted.accuracies, n_candidates=len(ran), others=others
@@ -84,7 +85,5 @@ def _compare_hidden(profile: Profile, hidden: Mapping[str, Accuracies]) -> Compa
 def _confirmed(config: SearchConfig, tools: Toolbox) -> list[str]:
     if not tools.confirmed:
         return []
-    listed = ", ".join(f"#{number}" for number in tools.confirmed)
-    noun = "test" if len(tools.confirmed) == 1 else "tests"
     more = f"{config.confirm} fresh seed{'s' if config.confirm > 1 else ''}"
-    return [f"{noun} {listed} and the baseline were trained again with {more}; all seeds count below"]
+    return [f"{trained_again(tools.confirmed, more)}; all seeds count below"]

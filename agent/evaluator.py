@@ -140,6 +140,7 @@ class Evaluator:
         except BaseException:
             for future in pending.values():
                 future.cancel()
+            self._book_isolation()
             raise
         rest = max(0.0, time.monotonic() - started - self._book_isolation())
         self._clock.add("training" if len(known) > len(from_store) else "other", rest)
@@ -228,10 +229,10 @@ class Evaluator:
         self._progress.evaluated(role, call.task.name, call.seed, outcome, cached=cached)
 
     def _book_isolation(self) -> float:
-        """Book and return the wall time that the slots lost to initialisations since the last time.
+        """Book and return the wall time that the slots lost to initialisations since the last time: an approximation.
 
         A slot that waits for another's candidate stands still as well, so waiting counts. One of two slots that stands
-        still costs half of the wall time.
+        still costs half of the wall time, unless the other had nothing to do.
         """
         waits, self._waits = self._waits, []
         isolation = sum(waits) / max(1, min(self._executor.slots, len(waits)))

@@ -44,7 +44,7 @@ class Evaluated(_Event):
 
     kind: Literal["evaluated"] = "evaluated"
     role: str
-    """`baseline`, `test/1` …, or after submission `hidden/baseline`, `hidden/submission`."""
+    """`baseline`, `test/1` …, `screen/ROUND/LOOK/CANDIDATE`; once submitted `hidden/baseline`, `hidden/submission`."""
     task: str
     seed: int
     key: str
@@ -127,6 +127,13 @@ class Confirmed(_Event):
     chosen: int | None
 
 
+class TimeUp(_Event):
+    """The limit on wall time ended the proposer's work."""
+
+    kind: Literal["time_up"] = "time_up"
+    max_seconds: float
+
+
 class Submitted(_Event):
     """Test `number` is final. Nothing hidden has been computed before this event."""
 
@@ -134,6 +141,7 @@ class Submitted(_Event):
     number: int
     region_sha256: str
     by: Literal["proposer", "harness"]
+    """Who ended the search by it. Which of the finalists is final, a confirmation decides."""
 
 
 class Halted(_Event):
@@ -161,6 +169,7 @@ Event = Annotated[
     | TestFinished
     | Screened
     | Confirmed
+    | TimeUp
     | Submitted
     | Halted
     | Ended,

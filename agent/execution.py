@@ -67,8 +67,9 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
         laboratory = stack.enter_context(open_laboratory(config, Clock(), progress, trained.append))
-        tests = {event.role for event in recorded if event.role.startswith("test/")}
-        progress.begin(len(tests) * len(profile.visible) * len(config.evaluation_seeds), len(tests))
+        again = {(event.role, event.task, event.seed) for event in recorded if _is_counted(event.role, config)}
+        tests = {role for role, _, _ in again if role.startswith("test/")}
+        progress.begin(len(again), len(tests))
         keep = ResultStore(folder / "results")
         tools = equip(
             config,
@@ -88,6 +89,11 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         yield Replay(transcript, open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level))
 
 
+def _is_counted(role: str, config: SearchConfig) -> bool:
+    """Of what is trained again, looks aside: the baseline is needed to choose finalists only, hidden results never."""
+    return role.startswith("test/") or (role == "baseline" and config.confirm > 0)
+
+
 @dataclass
 class _OwnRun:
     """The calls of a run in its own toolbox. `trained` grows while tests run."""
@@ -104,9 +110,9 @@ class _OwnRun:
     def judge(self, call: Call) -> Comparison:
         if call.recorded is None:
             return Comparison("unverifiable", NO_RESULT, "")
-        tests = len(self.tools.tests)
+        before = len(self.trained)
         reply = self.tools.dispatch(call.step, ToolCall(call.tool, call.arguments)).reply
-        executed, unequal = self._compare(len(self.tools.tests)) if len(self.tools.tests) > tests else (None, None)
+        executed, unequal = self._compare(call.tool, self.trained[before:])
         region = region_sha256(self.tools.workspace.region)
         if call.region_sha256 not in (None, region):
             reason = f"the region's hash: recorded {str(call.region_sha256)[:12]}…, ours {region[:12]}…"
@@ -117,27 +123,26 @@ class _OwnRun:
             unequal = difference(call.recorded, reply)
         return Comparison("exact" if unequal is None else "differs", unequal, reply, executed)
 
-    def _compare(self, number: int) -> tuple[dict[str, Any], str | None]:
-        """What a test was recorded with and what it gave now, and the first accuracy that should be equal and isn't."""
-        before = {(one.task, one.seed): one for one in self.recorded if one.role == f"test/{number}"}
-        after = {(one.task, one.seed): one for one in self.trained if one.role == f"test/{number}"}
-        accuracies: dict[str, dict[str, dict[str, float | None]]] = {}
+    def _compare(self, tool: str, trained: list[Evaluated]) -> tuple[dict[str, Any] | None, str | None]:
+        """What a call was recorded with and what it gave now, and the first accuracy that should be equal and isn't."""
+        before = {(one.role, one.task, one.seed): one for one in self.recorded}
+        roles: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
         unequal = None
-        for (task, seed), ours in after.items():
-            theirs = before.get((task, seed))
+        for ours in trained:
+            theirs = before.get((ours.role, ours.task, ours.seed))
             pair = {"recorded": None if theirs is None else theirs.accuracy, "executed": ours.accuracy}
-            accuracies.setdefault(task, {})[str(seed)] = pair
+            roles.setdefault(ours.role, {}).setdefault(ours.task, {})[str(ours.seed)] = pair
             if theirs is None or theirs.key != ours.key:
                 self.elsewhere = True
             elif theirs.accuracy != ours.accuracy and unequal is None:
-                unequal = f"{task} seed {seed}: recorded {theirs.accuracy}, now {ours.accuracy}"
-        executed = {
-            "test": number,
-            "comparable": not self.elsewhere,
-            "isolation_level": self.isolation_level,
-            "accuracies": accuracies,
-        }
-        return executed, unequal
+                unequal = f"{ours.role} {ours.task} seed {ours.seed}: recorded {theirs.accuracy}, now {ours.accuracy}"
+        if not roles:
+            return None, unequal
+        executed = {"comparable": not self.elsewhere, "isolation_level": self.isolation_level}
+        if tool != "test":  # looks, or the finalists and their baseline
+            return {**executed, "roles": roles}, unequal
+        number = len(self.tools.tests)
+        return {"test": number, **executed, "accuracies": roles[f"test/{number}"]}, unequal
 
 
 @dataclass

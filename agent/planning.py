@@ -122,7 +122,7 @@ def make_plan(
     plan["instead"] = [one.as_json(why=why) for one, why in alternatives(profile, cost, asked, slots=slots)]
     if effect is not None:
         plan["effect"] = effect
-        found = designs_for(profile, cost, effect, budget=design.budget, slots=slots)
+        found = designs_for(profile, cost, effect, budget=design.budget, slots=slots, screen=design.screen)
         plan["for_effect"] = [one.as_json() for one in found]
     return plan
 
@@ -148,9 +148,13 @@ def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) 
     return list(found.values())
 
 
-def designs_for(profile: Profile, cost: Costs, effect: float, *, budget: int, slots: int) -> list[Forecast]:
+def designs_for(
+    profile: Profile, cost: Costs, effect: float, *, budget: int, slots: int, screen: float = 0.0
+) -> list[Forecast]:
     """For as many tests as asked, and for fewer: the cheapest design that sees a mean gain of `effect` points."""
-    cheapest = (_first(profile, cost, _designs(profile, cost, n, slots), effect, slots) for n in _budgets(budget))
+    cheapest = (
+        _first(profile, cost, _designs(profile, cost, n, slots, screen), effect, slots) for n in _budgets(budget)
+    )
     return [one for one in cheapest if one is not None]
 
 

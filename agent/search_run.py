@@ -213,7 +213,7 @@ class Search:
         tools.baseline = measured[baseline.role]
         if config.start is not None:
             tools.dispatch(0, ToolCall("rewrite", {"content": starting_region(config.start)}))
-        end = run_loop(proposer, tools, self.clock, max_steps=config.max_steps, max_seconds=config.max_seconds)
+        end = run_loop(proposer, tools, self.clock, log, max_steps=config.max_steps, max_seconds=config.max_seconds)
         if end.status == "infra":
             log.halt(end.message)
             return self._finish(end, tools, {})

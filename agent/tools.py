@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.confirmation import finalist_count, pooled
+from agent.confirmation import finalist_count, pooled, trained_again
 from agent.evaluator import Candidate, Evaluator, Outcomes, accuracies_of
 from agent.events import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
@@ -51,6 +51,8 @@ class Toolbox:
         self.baseline = baseline
         self.tests: list[TestOutcome] = []
         self.regions: dict[int, str] = {}
+        self.ran: list[int] = []
+        """The tests that succeeded when they were run; one of them can still fail on a fresh seed."""
         self.submitted: int | None = None
         self.confirmed: tuple[int, ...] = ()
         """The finalists that were trained again; their tests, and the baseline, then have the fresh seeds too."""
@@ -122,15 +124,18 @@ class Toolbox:
         return Observation("\n\n".join(filter(None, parts)), submitted=number)
 
     def _confirm(self, nominee: TestOutcome) -> tuple[TestOutcome | None, str]:
-        """Train the finalists again, once in a search; the best by all evidence, and a sentence for whoever reads."""
+        """Train the finalists again; the best of them by all seeds, and a sentence for whoever reads.
+
+        A search comes here twice only when all finalists failed on a fresh seed, and then for others.
+        """
         seeds = self._confirmation_seeds
-        if not self.confirmed:
-            best = ranked(self._profile.name, self.baseline, self.tests)
-            finalists = [test.number for test in best[: finalist_count(len(best))]]
-            self.confirmed = tuple(sorted({*finalists, nominee.number}))
+        best = ranked(self._profile.name, self.baseline, self.tests)
+        finalists = {nominee.number, *(test.number for test in best[: finalist_count(len(best))])}
+        new = sorted(finalists - set(self.confirmed))
+        if new:
             fresh = self._evaluator.measure(
                 Candidate("baseline", scaffold().region),
-                [Candidate(f"test/{number}", self.regions[number]) for number in self.confirmed],
+                [Candidate(f"test/{number}", self.regions[number]) for number in new],
                 self._profile.visible,
                 seeds,
                 keep=self._keep,
@@ -139,17 +144,18 @@ class Toolbox:
             self.baseline = pooled(self.baseline, fresh["baseline"])
             self.tests = [
                 dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
-                if test.number in self.confirmed
+                if test.number in new
                 else test
                 for test in self.tests
             ]
-        chosen = choose(self._profile.name, self.baseline, self.tests)
+            self.confirmed = tuple(sorted({*self.confirmed, *new}))
+        best = ranked(self._profile.name, self.baseline, self.tests)
+        chosen = next((test for test in best if test.number in self.confirmed), None)
         self._log.append(
             Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)
         )
-        listed = ", ".join(f"#{number}" for number in self.confirmed)
         span = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-        return chosen, f"[confirm] Tests {listed} and the baseline were trained again with {span}."
+        return chosen, f"[confirm] {trained_again(self.confirmed, span).capitalize()}."
 
     def _carry_out(self, call: ToolCall) -> Observation:
         match call.tool:
@@ -243,6 +249,8 @@ class Toolbox:
             )
         )
         self.tests.append(outcome)
+        if not outcome.failed:
+            self.ran.append(number)
         self.regions[number] = region
         self._reports[number] = self._report(number, outcomes)
         return Observation(

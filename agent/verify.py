@@ -14,6 +14,7 @@ from agent.config import SearchConfig
 from agent.errors import AgentError, RunDamaged
 from agent.evaluator import Candidate
 from agent.events import (
+    Confirmed,
     Ended,
     Evaluated,
     Event,
@@ -61,6 +62,7 @@ def verify(run: RunDirectory, *, execute: bool = False, progress: Progress | Non
         _judge("git holds the regions that the log names", lambda: _git_faults(run, events)),
         _judge("each recorded accuracy has its result file", lambda: _result_faults(run, events)),
         _judge("the budget was kept", lambda: _budget_faults(launch, events)),
+        _judge("the finalists were confirmed", lambda: _confirmation_faults(launch, events)),
         _judge("run.json agrees with the log", lambda: _summary_faults(run, events)),
         _judge("the patch and the module are the submission", lambda: _artifact_faults(run, launch, events)),
     ]
@@ -135,9 +137,10 @@ def _summary_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
     stated = {test["number"]: test["accuracies"] for test in summary.get("tests", [])}
     finished = [event.number for event in events if isinstance(event, TestFinished)]
     roles = accuracies_by_role(events)
+    unfinished = _unfinished_confirmation(events)
     expected = {
         number: {
-            task: {str(seed): value for seed, value in seeds.items()}  # as JSON has them
+            task: {str(seed): value for seed, value in seeds.items() if seed not in unfinished}  # as JSON has them
             for task, seeds in roles.get(f"test/{number}", {}).items()
         }
         for number in finished
@@ -150,6 +153,36 @@ def _summary_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
             ("hidden", ("hidden/baseline", "hidden/submission")),
         ):
             yield from _gain_faults(kind, summary.get(kind, {}), [roles.get(role, {}) for role in pair])
+
+
+def _unfinished_confirmation(events: list[Event]) -> frozenset[int]:
+    """The fresh seeds of finalists whose trainings were cut off: the search knew nothing of them."""
+    launch = next(event for event in events if isinstance(event, Launch))
+    told = any(isinstance(event, Confirmed) for event in events)
+    return frozenset() if told else frozenset(_confirmation_seeds(launch))
+
+
+def _confirmation_seeds(launch: Launch) -> tuple[int, ...]:
+    return SearchConfig.model_validate(launch.config).confirmation_seeds
+
+
+def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[str]:
+    """What was submitted is the best of finalists that were all trained with the fresh seeds."""
+    seeds, submission = _confirmation_seeds(launch), _submission(events)
+    told = [event for event in events if isinstance(event, Confirmed)]
+    if not seeds and told:
+        yield "there was one, and the search had not asked for it"
+    if not seeds or submission is None:
+        return
+    if not told or told[-1].chosen != submission.number or submission.number not in told[-1].tests:
+        yield f"test {submission.number} was submitted and is not what it chose"
+    roles = accuracies_by_role(events)
+    for event in told:
+        if tuple(event.seeds) != seeds:
+            yield f"its seeds are {event.seeds}, not {list(seeds)}"
+        for role in ("baseline", *(f"test/{number}" for number in event.tests)):
+            if any(set(seeds) - set(by_seed) for by_seed in roles.get(role, {"": {}}).values()):
+                yield f"{role} was not trained with all of them"
 
 
 def _gain_faults(kind: str, stated: dict[str, Any], sides: Sequence[Accuracies]) -> Iterator[str]:

@@ -21,9 +21,9 @@ def system_prompt() -> str:
     return _render("llm_system.j2")
 
 
-def form_prompt(form: str) -> str:
-    """How the model answers: with `tools`, or in the `portable` form."""
-    return _render("llm_form.j2", form=form)
+def form_prompt(form: str, *, screening: bool = False, confirm: int = 0) -> str:
+    """How the model answers: with `tools`, or in the `portable` form; see `task_prompt` for the other arguments."""
+    return _render("llm_form.j2", form=form, screening=screening, confirm=confirm)
 
 
 def task_prompt(

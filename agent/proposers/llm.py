@@ -145,7 +145,7 @@ class LLMProposer:
                 confirm=brief.confirm,
                 networks=brief.context_tokens is None or brief.context_tokens >= _ROOM_FOR_NETWORKS,
             )
-            system, manner = prompting.system_prompt(), prompting.form_prompt(self._form)
+            system, manner = prompting.system_prompt(), self._manner()
             self._conversation = Conversation(system, task, manner)
             self._sent = [system, f"{task}\n{manner}"]
             self._prompt_tokens = sum(len(text) for text in self._sent) // 4
@@ -202,8 +202,8 @@ class LLMProposer:
         taped = self._log.recorded("proposal")
         if isinstance(taped, Proposal) and taped.proposer == self.name:
             return self._taped(conversation, taped)
-        if self._log.replaying:  # the recorded search did not come to ask here, and nothing else can have stopped it
-            raise ProposerEnd("time", "The limit on wall time was reached.")
+        if self._log.replaying:
+            raise RunDamaged(f"{self._log.path}: the model is asked where the recorded search did not ask it")
         refused: list[Message] | None = None
         while True:
             messages, tools = self._question(conversation)
@@ -263,12 +263,15 @@ class LLMProposer:
         offered = prompting.tools(screening=self._brief.screening, confirm=self._brief.confirm)
         return conversation.messages(self._form, self._room), offered if self._form == "tools" else None
 
+    def _manner(self) -> str:
+        return prompting.form_prompt(self._form, screening=self._brief.screening, confirm=self._brief.confirm)
+
     def _use_portable_form(self, why: str) -> None:
         """From now on calls are blocks in plain text; what was said so far is told anew in that form."""
         self._say(f"going on without tool calls: {why}")
         self._form = "portable"
         if self._conversation is not None:
-            self._conversation.manner = prompting.form_prompt("portable")
+            self._conversation.manner = self._manner()
             self._sent.append(self._conversation.manner)
 
     # -- limits ---------------------------------------------------------------------------------------------------

@@ -101,8 +101,11 @@ def _trained(executed: Mapping[str, Any]) -> str:
     lines = [f"    {executed['strategy']}"] if "strategy" in executed else []
     if executed.get("refused"):
         lines.append(f"    not trained: {executed['refused']}")
-    for task, seeds in (executed.get("accuracies") or {}).items():
-        lines.append(f"    {task}: {', '.join(f'seed {seed} {_accuracy(value)}' for seed, value in seeds.items())}")
+    roles = executed.get("roles") or {"": executed.get("accuracies") or {}}
+    for role, tasks in roles.items():
+        for task, seeds in tasks.items():
+            values = ", ".join(f"seed {seed} {_accuracy(value)}" for seed, value in seeds.items())
+            lines.append(f"    {f'{role} ' if role else ''}{task}: {values}")
     return "".join(f"{line}\n" for line in lines)
 
 

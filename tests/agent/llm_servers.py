@@ -267,7 +267,7 @@ def bench(folder: Path, budget: int = 3, score: Callable[[int, str], float] | No
 
 def run(proposer: Proposer, on: Bench, max_steps: int = 200, max_seconds: float | None = None) -> End:
     """The project's own loop."""
-    return run_loop(proposer, cast(Toolbox, on), Clock(), max_steps=max_steps, max_seconds=max_seconds)
+    return run_loop(proposer, cast(Toolbox, on), Clock(), on.log, max_steps=max_steps, max_seconds=max_seconds)
 
 
 def search_with(

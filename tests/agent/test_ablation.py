@@ -18,7 +18,7 @@ from agent.run import RunDirectory
 from agent.search_run import Search
 from benchmark.recipes import get_recipe
 from tests.agent.conftest import Agent, json_lines
-from tests.agent.report_samples import copy_run
+from tests.agent.report_samples import copy_run, read_log, write_log
 
 START = '''def initialize_weights(model, config):
     """Kaiming."""
@@ -127,6 +127,14 @@ def test_ablate_as_people_use_it(waiting: RunDirectory, agent: Agent, tmp_path: 
     assert "allowed: 1 × the search's 2. Fresh seeds: 1" in again.stdout
     assert "[2/2]" in again.stderr
     assert "from the store" in again.stderr
+
+
+def test_fresh_seeds_are_behind_all_of_the_search(waiting: RunDirectory, tmp_path: Path) -> None:
+    """Seeds that a confirmation had used were called fresh."""
+    run = copy_run(waiting.path, tmp_path)
+    *_, test = (event for event in read_log(run) if event.get("role") == "test/1")
+    write_log(run, [*read_log(run), {**test, "seed": 57}])
+    assert ablate(run, Progress(), share=2.0).seeds == (58,)
 
 
 def test_share_that_pays_for_nothing(waiting: RunDirectory, agent: Agent) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,17 +13,21 @@ from agent.config import load_config
 from agent.confirmation import MOST, finalist_count
 from agent.errors import UsageError
 from agent.events import Confirmed, Evaluated, Submitted, TestFinished, read_events
+from agent.report.findings import find
+from agent.report.reading import read_run
 from agent.run import RunDirectory
 from agent.verify import verify
 from benchmark.recipes import get_recipe
 from sandbox.isolate import derived_seed
 from tests.agent.conftest import Agent, json_lines
 from tests.agent.harm import Server
+from tests.agent.report_samples import Fields, change_log, change_summary, copy_run
 from tests.agent.test_screening import TEXT, smoke
 
 TASK = "resnet20-tiny"
 FRESH = 2
 SCRIPT = ("fixup", "head_small", "orthogonal")
+FAILS_ON_51 = f"    if torch.initial_seed() == {derived_seed(51)}:\n        raise ValueError('not this one')\n"
 
 
 def script(folder: Path, regions: list[str], submit: int) -> Path:
@@ -89,22 +95,101 @@ def test_the_best_by_all_seeds_is_submitted_and_said(confirmed: Path) -> None:
 
 def test_a_confirmed_run_fits_together(confirmed: Path, agent: Agent) -> None:
     """`verify` finds nothing; `replay` cannot know the finalists, and with `--execute` finds the same ones."""
-    assert [check.fault for check in verify(RunDirectory(confirmed))] == [None] * 6
+    assert [check.fault for check in verify(RunDirectory(confirmed))] == [None] * 7
     *calls, done = json_lines(agent("replay", str(confirmed), "--json").stdout)
     assert done["differs"] == 0
     assert [one["verdict"] for one in calls if one["tool"] == "submit"] == ["unverifiable"]
     *calls, done = json_lines(agent("replay", str(confirmed), "--execute", "--json").stdout)
     assert done["exact"] == len(calls)
+    (submitted,) = [one["executed"]["roles"] for one in calls if one["tool"] == "submit"]
+    assert {role for role in submitted if role != "baseline"} == {
+        f"test/{number}" for number in RunDirectory(confirmed).read_summary()["confirmed"]
+    }
+    for tasks in submitted.values():
+        pairs = [pair for seed, pair in tasks[TASK].items() if seed != "0"]
+        assert [pair["recorded"] == pair["executed"] > 0 for pair in pairs] == [True] * FRESH
+
+
+def test_another_recorded_confirmation_differs(confirmed: Path, agent: Agent, tmp_path: Path) -> None:
+    """The finalists' fresh accuracies were raised in the log, and `replay --execute` looked at the reply alone."""
+    run = copy_run(confirmed, tmp_path / "runs")
+
+    def flatter(event: Fields) -> Fields:
+        better = event["kind"] == "evaluated" and event["role"].startswith("test/") and event["seed"] >= 50
+        return {**event, "accuracy": event["accuracy"] + 1e-3} if better else event
+
+    change_log(run, flatter)
+    *calls, done = json_lines(agent("replay", str(run.path), "--execute", "--json").stdout)
+    assert done["differs"] == 1
+    (submit,) = [one for one in calls if one["tool"] == "submit"]
+    assert "seed 50: recorded" in submit["reason"]
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda event: {**event, "chosen": 99}, "is not what it chose"),
+        (lambda event: {**event, "seeds": [0, 1]}, r"its seeds are \[0, 1\], not \[50, 51\]"),
+        (lambda event: {**event, "tests": [1, 2, 3]}, "was not trained with all of them"),
+        (lambda event: None, "is not what it chose"),
+    ],
+    ids=["chosen", "seeds", "tests", "none"],
+)
+def test_a_forged_confirmation_is_found(
+    confirmed: Path, tmp_path: Path, change: Callable[[Fields], Fields | None], fault: str
+) -> None:
+    """`verify` did not look at what a confirmation said."""
+    run = copy_run(confirmed, tmp_path / "runs")
+    change_log(run, lambda event: change(event) if event["kind"] == "confirmed" else event)
+    found = {check.what: check.fault for check in verify(run)}
+    assert re.search(fault, found["the finalists were confirmed"] or "")
+
+
+def test_a_confirmation_that_broke_off_fits_together(confirmed: Path, tmp_path: Path) -> None:
+    """Our own failure among the finalists' trainings left fresh seeds in the log, and `verify` called that a fault."""
+    run = copy_run(confirmed, tmp_path / "runs")
+    records = read_events(run.events)
+    fresh = [r.seq for r in records if isinstance(r.event, Evaluated) and r.event.seed in (50, 51)]
+    run.events.write_bytes(b"".join(record.line() + b"\n" for record in records[: fresh[-1]]))
+    tests = [{**t, "accuracies": {TASK: {"0": t["accuracies"][TASK]["0"]}}} for t in run.read_summary()["tests"]]
+    change_summary(run, status="infra", submitted_test=None, tests=tests)
+    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 6
+
+
+def test_failing_finalists_make_room_for_the_next(tmp_path: Path, cache: Path, server: Server) -> None:
+    """The only finalist fails on a fresh seed: the next best is trained again as well, and submitted; the page agrees.
+
+    It was submitted without, and the page had other intervals than run.json.
+    """
+    regions = [TEXT, TEXT.replace("0.05", "0.02")]
+
+    def searched(name: str, *words: str) -> RunDirectory:
+        calls = script(tmp_path, regions, 1)
+        calls.write_text(json.dumps(json.loads(calls.read_text())[:-1]))  # the harness submits
+        words = ("--proposer", f"scripted:{calls}", "--runs", str(tmp_path / name), *words)
+        return RunDirectory(smoke(server, tmp_path, cache, *words))
+
+    better = searched("before").read_summary()["submitted_test"]
+    regions[better - 1] += (
+        f"    if torch.initial_seed() == {derived_seed(51)}:\n        raise ValueError('not this one')\n"
+    )
+    run = searched("after", "--confirm", "2")
+    events = [record.event for record in read_events(run.events)]
+    assert [(e.tests, e.chosen) for e in events if isinstance(e, Confirmed)] == [([better], None), ([1, 2], 3 - better)]
+    summary = run.read_summary()
+    assert (summary["submitted_test"], summary["visible"][TASK]["seeds"]) == (3 - better, 3)
+    assert f"The best test, #{3 - better}, was submitted" in summary["words"][0]
+    assert [check.fault for check in verify(run)] == [None] * 7
+    found = find(read_run(run))
+    assert found.problems == ()
+    assert found.visible[TASK] is not None
 
 
 def test_failing_on_a_fresh_seed_is_out(tmp_path: Path, cache: Path, server: Server) -> None:
     """A region that raises for one of the fresh seeds only: there is nothing to submit, and the exit code is 4."""
-    region = f"""{TEXT}    if torch.initial_seed() == {derived_seed(51)}:
-        raise ValueError("not this one")
-"""
     words = (
         "--proposer",
-        f"scripted:{script(tmp_path, [region], 1)}",
+        f"scripted:{script(tmp_path, [TEXT + FAILS_ON_51], 1)}",
         "--confirm",
         "2",
         "--runs",

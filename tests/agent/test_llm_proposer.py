@@ -265,6 +265,24 @@ def test_server_that_refuses_tools(tmp_path: Path) -> None:
     assert "```python\ndef initialize_weights" in server.requests[-1]["messages"][1]["content"]
 
 
+def test_portable_form_has_looks_and_confirmation(tmp_path: Path) -> None:
+    """Without tool calls a model was not told of `screen`, and that `submit` was final when it was not."""
+
+    def reply(request: dict[str, Any]) -> Reply:
+        if "tools" in request:
+            return error(400, "tiny does not support tools")
+        return by_turn(completion(CODE), completion(JSON_SUBMIT))(request)
+
+    def form(name: str, **settings: Any) -> tuple[bool, ...]:
+        with BadServer(reply) as server:
+            search_with(tmp_path / name, client(server.url), **settings)
+        text = server.requests[-1]["messages"][1]["content"].partition("You have no tool calls here")[2]
+        return '{"tool": "screen"}' in text, "put forward" in text, "is final" in text
+
+    assert form("plain") == (False, False, True)
+    assert form("both", screening=True, confirm=2) == (True, True, False)
+
+
 def test_model_that_ignores_tools(tmp_path: Path) -> None:
     """A server that drops the tools without a word: the model is told the other form and goes on in it."""
     with BadServer(

@@ -104,6 +104,13 @@ def test_designs_for_an_effect_are_the_cheapest() -> None:
     assert designs_for(POCKET, COST, 0.01, budget=3, slots=2) == []
 
 
+def test_designs_for_an_effect_keep_the_screening_that_was_asked_for() -> None:
+    """`plan --screen 1 --effect 3` suggested designs without looks, as if those were free to leave out."""
+    plan = make_plan(POCKET, COST, Design(3, 1, 1, screen=1.0), slots=2, effect=3.0)
+    assert plan["for_effect"]
+    assert {one["screen"] for one in plan["for_effect"]} == {1.0}
+
+
 def test_words_name_commands_and_limits() -> None:
     """A person reads what it costs, what else there is, and that some effects are out of reach."""
     plan = make_plan(POCKET, COST, Design(20, 1, 1), slots=2, effect=0.01)
