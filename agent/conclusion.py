@@ -71,7 +71,12 @@ def _compare_visible(profile: Profile, tools: Toolbox) -> Comparisons:
     ran = [test for test in tools.tests if test.number in tools.ran]
     others = [test.accuracies for test in ran if test is not submitted]
     return summary.compare_tasks(
-        profile.name, tools.baseline, submitted.accuracies, n_candidates=len(ran), others=others
+        profile.name,
+        tools.baseline,
+        submitted.accuracies,
+        n_candidates=len(ran),
+        others=others,
+        look=tools.look_scores.get(submitted.region_sha256),
     )
 
 

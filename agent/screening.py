@@ -81,6 +81,8 @@ class Screen:
     spent: float = 0.0
     """In tests."""
     rounds: int = 0
+    seen: list[tuple[str, int, float | None]] = field(default_factory=list)
+    """Hash of the region, rung and loss of every look so far."""
     _paid: set[tuple[str, int]] = field(default_factory=set)
 
     def affordable(self, tests: int) -> int:
@@ -121,10 +123,12 @@ class Screen:
         best = alive[0] if alive else None
         cost = self.spent - before
         for index, look in enumerate(looks):
+            digest = region_sha256(look.region)
+            self.seen.append((digest, look.rung, look.loss))
             self.record(
                 Screened(
                     round=self.rounds,
-                    region_sha256=region_sha256(look.region),
+                    region_sha256=digest,
                     kept=index == best,
                     rejected=look.rejected,
                     rung=look.rung,

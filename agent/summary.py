@@ -18,6 +18,8 @@ from benchmark.statistics import (
     select,
 )
 
+_NO_LOOKS: Mapping[str, float] = {}
+
 
 def compare_tasks(
     profile: str,
@@ -26,32 +28,42 @@ def compare_tasks(
     *,
     n_candidates: int = 1,
     others: Sequence[Accuracies] = (),
+    look: float | None = None,
 ) -> dict[str, Comparison | None]:
     """The comparison for each task; None where baseline or submission failed with any seed.
 
-    `others` are further candidates on the same tasks: from two seeds on, they teach how large the noise is.
+    `others` are further candidates on the same tasks: from two seeds on, they teach how large the noise is. `look` is
+    the submission's score among the looks of its search, if it had one (`agent.looks`).
     """
     comparisons: dict[str, Comparison | None] = {}
     for task in submission:
         before, after = _complete(baseline[task]), _complete(submission[task])
         groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
         prior = learn_noise(noise_prior(profile, task), groups)
+        prior = prior if look is None else prior.after_look(look)
         comparisons[task] = (
             None if before is None or after is None else compare(before, after, prior, n_candidates=n_candidates)
         )
     return comparisons
 
 
-def choose(profile: str, baseline: Accuracies, tests: Sequence[TestOutcome]) -> TestOutcome | None:
-    """The test to submit: the best shrunk gain over all visible tasks, the earlier on a tie; None if all failed."""
+def choose(
+    profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
+) -> TestOutcome | None:
+    """The test to submit: the best shrunk gain over all visible tasks, the earlier on a tie; None if all failed.
+
+    `looks` has the scores of those that were looked at before, by the hash of the region.
+    """
     ran = [test for test in tests if not test.failed]
-    return ran[select(_judge(profile, baseline, ran))] if ran else None
+    return ran[select(_judge(profile, baseline, ran, looks))] if ran else None
 
 
-def ranked(profile: str, baseline: Accuracies, tests: Sequence[TestOutcome]) -> list[TestOutcome]:
+def ranked(
+    profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
+) -> list[TestOutcome]:
     """The tests that succeeded, in the order in which `choose` would take them."""
     ran = [test for test in tests if not test.failed]
-    scores = [overall.score for overall in _judge(profile, baseline, ran)]
+    scores = [overall.score for overall in _judge(profile, baseline, ran, looks)]
     return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
 
 
@@ -94,12 +106,13 @@ def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str
     }[overall.resolved]
 
 
-def _judge(profile: str, baseline: Accuracies, ran: Sequence[TestOutcome]) -> list[Overall]:
-    """Each test by all its seeds, and by the noise that the others show."""
+def _judge(profile: str, baseline: Accuracies, ran: Sequence[TestOutcome], looks: Mapping[str, float]) -> list[Overall]:
+    """Each test by all its seeds, by the noise that the others show, and by the look that it had."""
     judged = []
     for test in ran:
         others = [other.accuracies for other in ran if other is not test]
-        judged.append(combine(compare_tasks(profile, baseline, test.accuracies, others=others)))
+        look = looks.get(test.region_sha256)
+        judged.append(combine(compare_tasks(profile, baseline, test.accuracies, others=others, look=look)))
     return judged
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from agent.confirmation import finalist_count, pooled, trained_again
 from agent.evaluator import Candidate, Evaluator, Outcomes, accuracies_of
 from agent.events import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
+from agent.looks import look_scores
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
 from agent.screening import Round, Screen
 from agent.summary import choose, ranked
@@ -71,9 +72,14 @@ class Toolbox:
             looks_left=self._looks_left,
         )
 
+    @property
+    def look_scores(self) -> dict[str, float]:
+        """What screening has to say about tests, by the hash of the region; empty without screening."""
+        return {} if self._screen is None else look_scores(self._screen.seen)
+
     def best(self) -> int | None:
         """The test to submit by all that is known, or None when none succeeded."""
-        chosen = choose(self._profile.name, self.baseline, self.tests)
+        chosen = choose(self._profile.name, self.baseline, self.tests, self.look_scores)
         return None if chosen is None else chosen.number
 
     def dispatch(self, step: int, call: ToolCall) -> Observation:
@@ -129,7 +135,7 @@ class Toolbox:
         A search comes here twice only when all finalists failed on a fresh seed, and then for others.
         """
         seeds = self._confirmation_seeds
-        best = ranked(self._profile.name, self.baseline, self.tests)
+        best = ranked(self._profile.name, self.baseline, self.tests, self.look_scores)
         finalists = {nominee.number, *(test.number for test in best[: finalist_count(len(best))])}
         new = sorted(finalists - set(self.confirmed))
         if new:
@@ -149,7 +155,7 @@ class Toolbox:
                 for test in self.tests
             ]
             self.confirmed = tuple(sorted({*self.confirmed, *new}))
-        best = ranked(self._profile.name, self.baseline, self.tests)
+        best = ranked(self._profile.name, self.baseline, self.tests, self.look_scores)
         chosen = next((test for test in best if test.number in self.confirmed), None)
         self._log.append(
             Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,12 +12,17 @@ class StatisticsError(ValueError):
     """The numbers given cannot be compared; the message says which and what to do."""
 
 
+LOOK_CORRELATION = 0.2
+"""Of a look's rank with the true gain. Less than was measured: to believe too much harms more (docs/statistics.md)."""
+
+
 @dataclass(frozen=True)
 class NoisePrior:
     """What is believed before the first run about one task. Standard deviations in accuracy points (percent).
 
     `sd` is the seed-to-seed SD, worth `df` degrees of freedom (a scaled-inverse-χ² prior for the variance).
-    `effect_sd` is the SD of true gains between sensible initialisations (None: as large as the noise).
+    `effect_sd` is the SD of true gains between sensible initialisations (None: as large as the noise), `effect_mean`
+    their mean: what is expected of a candidate before its first test.
     `source` says where the numbers come from. Raises StatisticsError for a number that is not positive.
     """
 
@@ -24,6 +30,7 @@ class NoisePrior:
     df: float
     effect_sd: float | None = None
     source: str = ""
+    effect_mean: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("sd", self.sd), ("df", self.df), ("effect_sd", self.effect)):
@@ -34,6 +41,16 @@ class NoisePrior:
     def effect(self) -> float:
         """The SD of true gains, points."""
         return self.sd if self.effect_sd is None else self.effect_sd
+
+    def after_look(self, score: float) -> NoisePrior:
+        """What is believed of a candidate whose look has this normal score: 0 is an average look, larger is better.
+
+        For jointly normal score and gain with correlation r: mean r·τ·score, SD τ·√(1 − r²), τ being `effect_sd`.
+        """
+        r = LOOK_CORRELATION
+        return dataclasses.replace(
+            self, effect_mean=r * self.effect * score, effect_sd=self.effect * math.sqrt(1 - r**2)
+        )
 
     def pooled(self, squares: float, df: int) -> tuple[float, float]:
         """Variance (points²) and degrees of freedom after a sum of squared deviations with `df` degrees of freedom.
@@ -91,4 +108,5 @@ def learn_noise(prior: NoisePrior, groups: Iterable[Mapping[int, float]]) -> Noi
     if not used:
         return prior
     variance, total = prior.pooled(squares, df)
-    return NoisePrior(math.sqrt(variance), total, prior.effect, f"{prior.source}; {used} groups of runs seen")
+    source = f"{prior.source}; {used} groups of runs seen"
+    return dataclasses.replace(prior, sd=math.sqrt(variance), df=total, effect_sd=prior.effect, source=source)

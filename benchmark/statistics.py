@@ -90,7 +90,7 @@ class Comparison:
     correlation: float | None
     """Pearson's r over shared seeds; None with fewer than three or without any spread."""
     shrinkage: float
-    """shrunk_gain / gain, between 0 and 1."""
+    """The weight of the gain, between 0 and 1, in the shrunk gain; the rest is what was expected before the test."""
     shrunk_gain: float
     p_better: float
     """Posterior probability that the true gain is positive."""
@@ -174,6 +174,7 @@ def compare(
     critical = critical_value(n_candidates, df, n / (n + m), confidence)
     ci = (gain - critical * standard_error, gain + critical * standard_error)
     shrinkage = prior.effect**2 / (prior.effect**2 + standard_error**2)
+    shrunk_gain = prior.effect_mean + shrinkage * (gain - prior.effect_mean)
     return Comparison(
         n_baseline=m,
         n_candidate=n,
@@ -189,8 +190,8 @@ def compare(
         paired=paired,
         correlation=correlation,
         shrinkage=shrinkage,
-        shrunk_gain=shrinkage * gain,
-        p_better=float(special.stdtr(df, math.sqrt(shrinkage) * gain / standard_error)),
+        shrunk_gain=shrunk_gain,
+        p_better=float(special.stdtr(df, shrunk_gain / (math.sqrt(shrinkage) * standard_error))),
         smallest_visible_effect=standard_error * visible_effect(critical, df),
         resolved=_verdict(ci),
         unit=prior.sd,

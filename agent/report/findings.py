@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent import summary
+from agent.looks import look_scores
 from agent.protocol import Accuracies
 from agent.report.reading import Fields, RunRecord, mapping, number, text, whole
 from benchmark.statistics import Comparison, Overall, StatisticsError, combine
@@ -81,9 +82,10 @@ def find(record: RunRecord) -> Findings:
     numbers = [whole(event.get("number")) or 0 for event in record.of_kind("test_started")]
     ok = [whole(event.get("number")) or 0 for event in record.of_kind("test_finished") if event.get("status") == "ok"]
     ran = {number: record.accuracies(f"test/{number}") for number in dict.fromkeys(ok)}
-    tests = tuple(_test_row(record, n, baseline, ran) for n in dict.fromkeys(numbers))
+    scores = _look_scores(record)
+    tests = tuple(_test_row(record, n, baseline, ran, scores) for n in dict.fromkeys(numbers))
     subject = record.submitted or _best(tests)
-    visible = _compare_test(record, subject, baseline, ran) if subject else {}
+    visible = _compare_test(record, subject, baseline, ran, scores) if subject else {}
     hidden = _compare(record.profile, record.accuracies("hidden/baseline"), record.accuracies("hidden/submission"))
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
         problems += _contradictions(record, kind, comparisons)
@@ -126,7 +128,9 @@ def overall_of(comparisons: Comparisons) -> Overall | None:
     return combine(comparisons) if comparisons else None
 
 
-def _test_row(record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies]) -> TestRow:
+def _test_row(
+    record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies], scores: Mapping[int, float]
+) -> TestRow:
     accuracies = record.accuracies(f"test/{test}")
     content = _proposal_before(record, test)
     failures = tuple(
@@ -141,7 +145,7 @@ def _test_row(record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[i
         label=text(content.get("strategy")),
         parameters=mapping(content.get("parameters")),
         accuracies=accuracies,
-        overall=overall_of(_compare_test(record, test, baseline, ran)),
+        overall=overall_of(_compare_test(record, test, baseline, ran, scores)),
         failures=failures,
         submitted=record.submitted == test,
         finished=any(event.get("number") == test for event in record.of_kind("test_finished")),
@@ -180,14 +184,33 @@ def _looks(record: RunRecord) -> list[Look]:
     ]
 
 
-def _compare_test(record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies]) -> Comparisons:
+def _look_scores(record: RunRecord) -> dict[int, float]:
+    """Test number → the score of the look that its candidate had before."""
+    looks = (
+        (text(event.get("region_sha256")), whole(event.get("rung")) or 0, number(event.get("loss")))
+        for event in record.of_kind("screened")
+    )
+    scores = look_scores(looks)
+    tested = ((whole(e.get("number")) or 0, text(e.get("region_sha256"))) for e in record.of_kind("test_started"))
+    return {test: scores[digest] for test, digest in tested if digest in scores}
+
+
+def _compare_test(
+    record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies], scores: Mapping[int, float]
+) -> Comparisons:
     """As the search compares: best of all tests that ran, with the noise that the others show."""
     others = [accuracies for number, accuracies in ran.items() if number != test]
-    return _compare(record.profile, baseline, record.accuracies(f"test/{test}"), max(1, len(ran)), others)
+    candidate, look = record.accuracies(f"test/{test}"), scores.get(test)
+    return _compare(record.profile, baseline, candidate, max(1, len(ran)), others, look)
 
 
 def _compare(
-    profile: str, baseline: Accuracies, candidate: Accuracies, tried: int = 1, others: Sequence[Accuracies] = ()
+    profile: str,
+    baseline: Accuracies,
+    candidate: Accuracies,
+    tried: int = 1,
+    others: Sequence[Accuracies] = (),
+    look: float | None = None,
 ) -> Comparisons:
     """As `summary.compare_tasks`, but a task without a baseline, or with numbers that make no sense, is a failure."""
     known = {task: seeds for task, seeds in candidate.items() if task in baseline}
@@ -196,7 +219,7 @@ def _compare(
         try:
             known_others = [other for other in others if task in other]
             comparisons |= summary.compare_tasks(
-                profile, {task: baseline[task]}, {task: seeds}, n_candidates=tried, others=known_others
+                profile, {task: baseline[task]}, {task: seeds}, n_candidates=tried, others=known_others, look=look
             )
         except StatisticsError:
             comparisons[task] = None

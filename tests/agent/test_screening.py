@@ -9,9 +9,14 @@ import pytest
 
 from agent import search
 from agent.events import Evaluated, Screened, TestStarted, ToolCalled, read_events
+from agent.looks import look_scores
+from agent.protocol import TestOutcome
+from agent.report.findings import find
+from agent.report.reading import read_run
 from agent.run import RunDirectory
 from agent.screening import look_cost, look_task
 from agent.search_run import SearchOutcome
+from agent.summary import choose, ranked
 from agent.transcripts import replay
 from agent.verify import verify
 from benchmark.data import load_dataset
@@ -112,9 +117,45 @@ def test_looks_use_seeds_of_their_own_and_no_candidate_twice(screened: SearchOut
     assert len(paid) == len(set(paid))
 
 
+def test_scores_of_looks() -> None:
+    """Who got further is ahead, then who has the lower loss; rejected ones have no score; the longest look counts."""
+    scores = look_scores([("a", 0, 3.0), ("b", 0, 2.0), ("c", 0, None), ("d", 0, 9.0), ("d", 1, 4.0), ("d", 0, 9.0)])
+    assert sorted(scores, key=lambda name: -scores[name]) == ["d", "b", "a"]
+    assert scores["d"] == -scores["a"] == pytest.approx(0.8694, abs=1e-4)  # Φ⁻¹(0.8077)
+    assert scores["b"] == pytest.approx(0)
+    assert look_scores([("alone", 0, 2.0)]) == {"alone": pytest.approx(0)}
+    assert look_scores([]) == {}
+
+
+def test_a_look_decides_between_equal_tests() -> None:
+    """Of two tests with one accuracy the better looked one is submitted, and a test far better than it is anyway."""
+    baseline = {"resnet56-cifar100": {0: 70.0}}
+    tests = [TestOutcome(n, {"resnet56-cifar100": {0: 70.5}}, name) for n, name in ((1, "poor"), (2, "fine"))]
+    looks = {"poor": -1.0, "fine": 1.0}
+    for choice, known in ((1, {}), (2, looks)):
+        chosen = choose("paper", baseline, tests, known)
+        assert chosen is not None
+        assert (chosen.number, ranked("paper", baseline, tests, known)[0].number) == (choice, choice)
+    better = [*tests, TestOutcome(3, {"resnet56-cifar100": {0: 73.0}}, "poor too")]
+    chosen = choose("paper", baseline, better, {**looks, "poor too": -1.0})
+    assert chosen is not None
+    assert chosen.number == 3
+
+
+def test_the_page_weighs_looks_as_the_search_did(screened: SearchOutcome) -> None:
+    """run.json has the shrunk gain with the look of what was submitted, and the page finds the same in the log."""
+    record = read_run(RunDirectory(screened.run))
+    found, (task,) = find(record), screened.done["visible"]
+    comparison = found.visible[task]
+    assert comparison is not None
+    assert comparison.shrunk_gain == pytest.approx(screened.done["visible"][task]["shrunk_gain"])
+    assert comparison.shrunk_gain != pytest.approx(comparison.shrinkage * comparison.gain)
+    assert found.problems == ()
+
+
 def test_everything_still_fits_together(screened: SearchOutcome) -> None:
     """`agent verify` finds no fault in a run with screening."""
-    assert [check.fault for check in verify(RunDirectory(screened.run))] == [None] * 6
+    assert [check.fault for check in verify(RunDirectory(screened.run))] == [None] * 7
 
 
 def test_replay_does_not_call_a_look_different(screened: SearchOutcome) -> None:

@@ -14,6 +14,7 @@ import pytest
 from scipy.special import ndtr
 
 from agent.confirmation import finalist_count
+from benchmark.noise import LOOK_CORRELATION
 from benchmark.statistics import Comparison, FloatArray, NoisePrior, combine, compare, learn_noise, select
 
 UNEQUAL = ((3, 3), (5, 5), (10, 3), (6, 1))  # seeds of baseline and candidate
@@ -209,6 +210,54 @@ def winners_gain(k: int, n: int, *, searches: int = 1000, seed: int = 0) -> tupl
     return float(observed), float(shrunk), float(fresh)
 
 
+def gain_with_looks(
+    tests: int, looks: int, correlation: float, *, effect_sd: float, searches: int, seed: int = 0
+) -> tuple[float, float]:
+    """Mean true gain of what is submitted, in units of the SD of true gains: without and with the looks' say.
+
+    Before each test `looks` candidates are looked at and the best is tested, once; a look's score correlates so much
+    with the true gain. `LOOK_CORRELATION` is believed in, whatever the true correlation is.
+    """
+    rng = np.random.default_rng(seed)
+    prior = NoisePrior(1.0, 14, effect_sd)
+    won = []
+    for _ in range(searches):
+        true = effect_sd * rng.normal(size=(tests, looks))
+        scores = correlation * true / effect_sd + math.sqrt(1 - correlation**2) * rng.normal(size=true.shape)
+        picked = np.arange(tests), scores.argmax(axis=1)
+        gains = true[picked]
+        sides = [_side(70 + gain + rng.normal(size=1)) for gain in gains]
+        found = []
+        for priors in ([prior] * tests, [prior.after_look(float(score)) for score in scores[picked]]):
+            judged = [combine({"": compare({0: 70.0}, side, p)}) for side, p in zip(sides, priors, strict=True)]
+            found.append(gains[select(judged)] / effect_sd)
+        won.append(found)
+    plain, informed = np.mean(won, axis=0)
+    return float(plain), float(informed)
+
+
+def test_shrunk_gains_after_looks_are_what_the_truth_is_on_average() -> None:
+    """Over candidates with looks and tests of every kind, the truth regresses on the shrunk gain with a slope of 1."""
+    rng = np.random.default_rng(1)
+    score = rng.normal(size=4000)
+    true = PRIOR.effect * (LOOK_CORRELATION * score + math.sqrt(1 - LOOK_CORRELATION**2) * rng.normal(size=4000))
+    shrunk = []
+    for gain, z in zip(true, score, strict=True):
+        before, after = (_side(70 + more + PRIOR.sd * rng.normal(size=2)) for more in (0.0, gain))
+        shrunk.append(compare(before, after, PRIOR.after_look(float(z))).shrunk_gain)
+    slope, offset = np.polyfit(shrunk, true, 1)
+    assert abs(slope - 1) < 0.15
+    assert abs(offset) < 0.01
+
+
+def test_looks_help_to_choose_and_do_little_harm_when_they_know_nothing() -> None:
+    """Where noise is twice the effects and looks correlate by 0.5, their say adds gain; by 0, it takes little."""
+    plain, informed = gain_with_looks(10, 3, 0.5, effect_sd=0.5, searches=1500)
+    assert informed > plain + 0.05
+    plain, informed = gain_with_looks(10, 3, 0.0, effect_sd=0.5, searches=1500)
+    assert informed > plain - 0.15
+
+
 @pytest.mark.parametrize("n", range(1, 11))
 def test_intervals_cover_when_the_prior_is_right(n: int) -> None:
     """A 95 % interval holds the true gain in 93–97 % of comparisons, whether a side has one seed or ten."""
@@ -357,6 +406,15 @@ if __name__ == "__main__":
     print(
         "\nfalse improvements when confirmed, %", *(f"{case}: {100 * v:.1f}" for case, v in confirmed.items()), sep="\t"
     )
+    print("\ngain of the winner, SDs of true gains: without and with the say of looks; true correlation", sep="\t")
+    for tests, looks in ((3, 5), (10, 3)):
+        for effect_sd in (0.5, 1.0, 3.0):
+            pairs = [
+                f"{r}: {plain:.2f} {informed:.2f}"
+                for r in (0.0, 0.3, 0.5, 0.7)
+                for plain, informed in [gain_with_looks(tests, looks, r, effect_sd=effect_sd, searches=4000)]
+            ]
+            print(f"{tests} tests, {looks} looks before each, effects {effect_sd} × noise", *pairs, sep="\t")
     print("\ngain of the winner, points", "observed", "shrunk", "true", sep="\t")
     for k, n in ((3, 1), (20, 1), (20, 3)):
         print(f"best of {k}, n={n}", *(f"{value:.2f}" for value in winners_gain(k, n, searches=2000)), sep="\t")
