@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special  # a third of a second; scipy.stats would be one and a half
 
+from benchmark.comparison import Comparison, Overall, Resolved, in_words
 from benchmark.correlation import correlate, correlation_of, pairing_pays, squares
 from benchmark.dunnett import critical_value, visible_effect
 from benchmark.noise import NoisePrior, StatisticsError, learn_noise, noise_prior
@@ -28,6 +27,7 @@ __all__ = [
     "NoisePrior",
     "NothingToSelectError",
     "Overall",
+    "Resolved",
     "StatisticsError",
     "UnusableAccuracyError",
     "by_seed",
@@ -43,8 +43,6 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.float64]
-
-Resolved = Literal["improvement", "worse", "not resolved"]
 
 _MAX_CORRELATION = 0.95  # a paired variance never falls below a tenth of the unpaired one
 
@@ -63,65 +61,6 @@ class DuplicateSeedError(StatisticsError):
 
 class NothingToSelectError(StatisticsError):
     """No candidate ran on every task."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A candidate against the baseline on one task. Accuracies, gains and SDs in points (percent).
-
-    `ci` holds for the whole family of `n_candidates` at once, so it may be read for the best of them; `resolved` says
-    on which side of it zero lies. `gain` is what was seen, `shrunk_gain` what to expect on fresh seeds.
-    """
-
-    n_baseline: int
-    n_candidate: int
-    baseline_mean: float
-    candidate_mean: float
-    gain: float
-    ci: tuple[float, float]
-    confidence: float
-    n_candidates: int
-    """How many candidates this one was picked from; 1: none was picked."""
-    sd: float
-    """The seed SD used, points: the prior's and that within the two sides, pooled."""
-    df: float
-    standard_error: float
-    paired: bool
-    correlation: float | None
-    """Pearson's r over shared seeds; None with fewer than three or without any spread."""
-    shrinkage: float
-    """The weight of the gain, between 0 and 1, in the shrunk gain; the rest is what was expected before the test."""
-    shrunk_gain: float
-    p_better: float
-    """Posterior probability that the true gain is positive."""
-    smallest_visible_effect: float
-    """The true gain that a comparison like this one resolves with a probability of 80 %."""
-    resolved: Resolved
-    unit: float
-    """The prior's seed SD, points: gains are divided by it before tasks are averaged for a choice."""
-
-
-@dataclass(frozen=True)
-class Overall:
-    """A candidate against the baseline over several tasks: the plain mean of the gains, in points.
-
-    When the candidate failed on a task, `failed` names it, the numbers are NaN and `score` is minus infinity.
-    """
-
-    tasks: tuple[str, ...]
-    failed: tuple[str, ...]
-    gain: float
-    ci: tuple[float, float]
-    confidence: float
-    n_candidates: int
-    df: float
-    standard_error: float
-    shrunk_gain: float
-    p_better: float
-    smallest_visible_effect: float
-    resolved: Resolved
-    score: float
-    """Mean over tasks of the shrunk gain in units of the prior's seed SD: what a submission is chosen by."""
 
 
 def by_seed(results: Iterable[tuple[int, float]]) -> dict[int, float]:
@@ -300,31 +239,6 @@ def smallest_visible_effect(
     return standard_error * visible_effect(critical, df)
 
 
-def in_words(result: Comparison | Overall) -> str:
-    """One plain sentence, such as "+0.8 points (95 % interval −0.6 … +2.2, 3 seeds): not resolved; the smallest effect
-    visible here is about 1.5"."""
-    picked = f", best of {result.n_candidates}" if result.n_candidates > 1 else ""
-    if isinstance(result, Overall):
-        if result.failed:
-            return f"failed on {', '.join(result.failed)}: no overall gain"
-        tasks = len(result.tasks)
-        evidence = f"mean of {tasks} task{'s' if tasks > 1 else ''}"
-    else:
-        n, m = result.n_candidate, result.n_baseline
-        evidence = f"{n} seed{'s' if n > 1 else ''}" if n == m else f"{n} against {m} seeds"
-        evidence += ", paired" if result.paired else ""
-    places = 1 if result.smallest_visible_effect >= 0.5 else 2
-    low, high = (_signed(bound, places) for bound in result.ci)
-    verdict = {
-        "improvement": "a resolved improvement",
-        "worse": "resolved, and worse than the baseline",
-        "not resolved": "not resolved; the smallest effect visible here is about "
-        f"{result.smallest_visible_effect:.{places}f}",
-    }[result.resolved]
-    interval = f"{result.confidence * 100:g} % interval {low} … {high}"
-    return f"{_signed(result.gain, places)} points ({interval}, {evidence}{picked}): {verdict}"
-
-
 def _of_mean(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
     """Standard error of the mean of independent gains, and its degrees of freedom (Welch–Satterthwaite)."""
     total = sum(variances)
@@ -350,11 +264,6 @@ def _verdict(ci: tuple[float, float]) -> Resolved:
     if ci[0] > 0:
         return "improvement"
     return "worse" if ci[1] < 0 else "not resolved"
-
-
-def _signed(value: float, places: int) -> str:
-    """With a true minus sign; a bound that only rounds to zero keeps its side."""
-    return f"{'−' if value < 0 else '+' if value > 0 else ''}{abs(value):.{places}f}"
 
 
 def _check_family(n_candidates: int, confidence: float) -> None:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.editing import EditableFile, Range, split_lines, unify_newlines
+from sandbox.lines import EditableFile, Range, split_lines, unify_newlines
 
 FUNCTION = "initialize_weights"
 """What the region must define."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from sandbox.editing import EditableFile
+from sandbox.lines import EditableFile
 from sandbox.region import FUNCTION, NAMES_IN_SCOPE
 
 MAX_REGION_BYTES = 16 * 1024

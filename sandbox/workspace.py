@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-from sandbox.editing import EditableFile, Editor, Reply
+from sandbox.editing import Editor, Reply
+from sandbox.lines import EditableFile
 from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, sha256, split
 from sandbox.repository import (
     GitMissing,

@@ -26,7 +26,7 @@ from agent.transcripts.model import (
     workspace_from_json,
     workspace_to_json,
 )
-from sandbox.editing import EditableFile
+from sandbox.lines import EditableFile
 
 SCHEMA_VERSION = "ATIF-v1.8"
 _OURS = "initsearch"

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.transcripts.model import Call, Segment
-from sandbox.editing import EditableFile, Range
+from sandbox.lines import EditableFile, Range
 
 # Numbers have at most six digits: nothing recorded may make us build a file of more lines than that.
 _HEADING = re.compile(r"^(?:#+[ \t]+)?(?P<name>\S(?:.*\S)?)[ \t]+\[EDITABLE\b(?P<where>[^\]\n]*)\][ \t]*$")

@@ -19,7 +19,7 @@ from agent.transcripts.model import (
     workspace_from_json,
     workspace_to_json,
 )
-from sandbox.editing import EditableFile
+from sandbox.lines import EditableFile
 
 _OURS = "initsearch"
 _LIMIT = 10_000

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agent.errors import UsageError
-from sandbox.editing import Dialect, EditableFile, Range
+from sandbox.editing import Dialect
+from sandbox.lines import EditableFile, Range
 
 CUT_MARK = "\n... (truncated)"
 """What the public record puts at the end of a text that it has cut."""

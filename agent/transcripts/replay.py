@@ -19,7 +19,8 @@ from agent.transcripts.loading import load_transcript
 from agent.transcripts.model import Call, Segment, Transcript
 from agent.transcripts.resync import as_seen, content_in_part, learn_from_snapshots, restore_content
 from benchmark.results import region_sha256
-from sandbox.editing import Dialect, EditableFile, Editor, Reply, unknown_tool, unparseable_arguments
+from sandbox.editing import Dialect, Editor, Reply, unknown_tool, unparseable_arguments
+from sandbox.lines import EditableFile
 from sandbox.rules import advise
 
 CUT_CALL = "the call's own text was cut and no snapshot gives it"

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from agent.transcripts.evidence import Unseen, View, is_unseen
 from agent.transcripts.model import CUT_MARK, Call, Snapshot
-from sandbox.editing import EditableFile, Range, split_lines
+from sandbox.lines import EditableFile, Range, split_lines
 
 
 def restore_content(call: Call, file: EditableFile, snapshots: Iterable[Snapshot]) -> str | None:

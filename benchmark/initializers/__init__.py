@@ -35,7 +35,7 @@ from benchmark.initializers.modules import (
 )
 from benchmark.initializers.pretrained import load_pretrained
 from benchmark.initializers.reading import parse_init_cfg
-from benchmark.initializers.rules import INITIALIZERS, LayerRule, Rule, register
+from benchmark.initializers.registry import INITIALIZERS, LayerRule, Rule, register
 
 __all__ = [
     "INITIALIZERS",

@@ -26,7 +26,8 @@ from benchmark.initializers.errors import (
 from benchmark.initializers.log import InitLog, Recorder
 from benchmark.initializers.modules import tensor_of
 from benchmark.initializers.pretrained import load_pretrained
-from benchmark.initializers.rules import INITIALIZERS, FixupInit, MatchingRule, PretrainedInit, Rule, names_of
+from benchmark.initializers.registry import INITIALIZERS, MatchingRule, Rule, names_of
+from benchmark.initializers.rules import FixupInit, PretrainedInit
 
 InitCfg = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """One entry or a list of entries: {"type": …, "layer": …, arguments, "override": …}."""

@@ -13,7 +13,7 @@ import torch
 
 from benchmark.initializers.config import InitCfg, Step, plan
 from benchmark.initializers.errors import InitConfigError
-from benchmark.initializers.rules import LayerRule, MatchingRule, names_of
+from benchmark.initializers.registry import LayerRule, MatchingRule, names_of
 from benchmark.models import ARCHITECTURES, build_model
 
 _LINE = 120

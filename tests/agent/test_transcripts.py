@@ -22,7 +22,8 @@ from agent.transcripts import (
 )
 from agent.transcripts.evidence import parse_listings, parse_view
 from agent.transcripts.loading import MAX_BYTES
-from sandbox.editing import Dialect, EditableFile, Range
+from sandbox.editing import Dialect
+from sandbox.lines import EditableFile, Range
 from tests.agent.transcript_samples import (
     DOUBLED,
     DOUBLED_REPLY,

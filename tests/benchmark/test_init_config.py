@@ -21,7 +21,8 @@ from benchmark.initializers import (
     log_function,
     register,
 )
-from benchmark.initializers.rules import KaimingInit, LayerRule
+from benchmark.initializers.registry import LayerRule
+from benchmark.initializers.rules import KaimingInit
 from benchmark.models import build_model, init_config
 from benchmark.recipes import get_recipe, load_region
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from benchmark.initializers import INITIALIZERS, CheckpointError, InitConfigError, initialize
 from benchmark.initializers import modules as ours
-from benchmark.initializers.rules import LayerRule
+from benchmark.initializers.registry import LayerRule
 from benchmark.models import build_model
 
 pytest.importorskip("mmengine", reason="mmengine is not installed; the extra `parity` brings it")

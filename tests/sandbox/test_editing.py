@@ -7,15 +7,13 @@ import pytest
 from sandbox.editing import (
     MAX_EDIT_BYTES,
     Dialect,
-    EditableFile,
     Editor,
-    Range,
     Reply,
     invalid_arguments,
-    split_lines,
     unknown_tool,
     unparseable_arguments,
 )
+from sandbox.lines import EditableFile, Range, split_lines
 
 NAME = "pkg/strategy.py"
 YAML = "pkg/config.yaml"

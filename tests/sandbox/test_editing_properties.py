@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox.editing import Dialect, EditableFile, Editor, Range
+from sandbox.editing import Dialect, Editor
+from sandbox.lines import EditableFile, Range
 
 NAME = "pkg/file.py"
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from sandbox.editing import Dialect, EditableFile, Editor, Range, Reply
+from sandbox.editing import Dialect, Editor, Reply
+from sandbox.lines import EditableFile, Range
 
 FOLDER = Path(__file__).resolve().parents[2] / "../shared/transcripts/mls-bench"
 CUT = "\n... (truncated)"

@@ -1,0 +1,97 @@
+"""What a comparison says: its numbers, and the sentence that a person reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Resolved = Literal["improvement", "worse", "not resolved"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate against the baseline on one task. Accuracies, gains and SDs in points (percent).
+
+    `ci` holds for the whole family of `n_candidates` at once, so it may be read for the best of them; `resolved` says
+    on which side of it zero lies. `gain` is what was seen, `shrunk_gain` what to expect on fresh seeds.
+    """
+
+    n_baseline: int
+    n_candidate: int
+    baseline_mean: float
+    candidate_mean: float
+    gain: float
+    ci: tuple[float, float]
+    confidence: float
+    n_candidates: int
+    """How many candidates this one was picked from; 1: none was picked."""
+    sd: float
+    """The seed SD used, points: the prior's and that within the two sides, pooled."""
+    df: float
+    standard_error: float
+    paired: bool
+    correlation: float | None
+    """Pearson's r over shared seeds; None with fewer than three or without any spread."""
+    shrinkage: float
+    """The weight of the gain, between 0 and 1, in the shrunk gain; the rest is what was expected before the test."""
+    shrunk_gain: float
+    p_better: float
+    """Posterior probability that the true gain is positive."""
+    smallest_visible_effect: float
+    """The true gain that a comparison like this one resolves with a probability of 80 %."""
+    resolved: Resolved
+    unit: float
+    """The prior's seed SD, points: gains are divided by it before tasks are averaged for a choice."""
+
+
+@dataclass(frozen=True)
+class Overall:
+    """A candidate against the baseline over several tasks: the plain mean of the gains, in points.
+
+    When the candidate failed on a task, `failed` names it, the numbers are NaN and `score` is minus infinity.
+    """
+
+    tasks: tuple[str, ...]
+    failed: tuple[str, ...]
+    gain: float
+    ci: tuple[float, float]
+    confidence: float
+    n_candidates: int
+    df: float
+    standard_error: float
+    shrunk_gain: float
+    p_better: float
+    smallest_visible_effect: float
+    resolved: Resolved
+    score: float
+    """Mean over tasks of the shrunk gain in units of the prior's seed SD: what a submission is chosen by."""
+
+
+def in_words(result: Comparison | Overall) -> str:
+    """One plain sentence, such as "+0.8 points (95 % interval −0.6 … +2.2, 3 seeds): not resolved; the smallest effect
+    visible here is about 1.5"."""
+    picked = f", best of {result.n_candidates}" if result.n_candidates > 1 else ""
+    if isinstance(result, Overall):
+        if result.failed:
+            return f"failed on {', '.join(result.failed)}: no overall gain"
+        tasks = len(result.tasks)
+        evidence = f"mean of {tasks} task{'s' if tasks > 1 else ''}"
+    else:
+        n, m = result.n_candidate, result.n_baseline
+        evidence = f"{n} seed{'s' if n > 1 else ''}" if n == m else f"{n} against {m} seeds"
+        evidence += ", paired" if result.paired else ""
+    places = 1 if result.smallest_visible_effect >= 0.5 else 2
+    low, high = (_signed(bound, places) for bound in result.ci)
+    verdict = {
+        "improvement": "a resolved improvement",
+        "worse": "resolved, and worse than the baseline",
+        "not resolved": "not resolved; the smallest effect visible here is about "
+        f"{result.smallest_visible_effect:.{places}f}",
+    }[result.resolved]
+    interval = f"{result.confidence * 100:g} % interval {low} … {high}"
+    return f"{_signed(result.gain, places)} points ({interval}, {evidence}{picked}): {verdict}"
+
+
+def _signed(value: float, places: int) -> str:
+    """With a true minus sign; a bound that only rounds to zero keeps its side."""
+    return f"{'−' if value < 0 else '+' if value > 0 else ''}{abs(value):.{places}f}"
