@@ -226,9 +226,10 @@ def test_filter_norm_equalises_filters_and_keeps_the_layer() -> None:
 def test_code_holds_only_what_is_used() -> None:
     """Neutral parts leave no trace; every number in use stands in the code under a name, with its range."""
     plain = render(Parameters())
-    assert "residual_parts" not in plain
+    assert "residual_" not in plain
     assert "scale" not in plain
     assert len(plain.splitlines()) < 22
+    assert "skip_convs" not in render(Parameters(gamma_last=0.0))
     text = render(EVERYTHING)
     for name in ("conv_gain = 1.3", "skip_gain = 1.4", "last_gamma = 0.2", "head_scale = 0.5", "depthwise_gain = 0.6"):
         assert f"    {name}  # scale: " in text
