@@ -41,11 +41,11 @@ class BuiltIn:
         return strategy.distributions(self._architectures)
 
     def first(self) -> Sequence[Mapping[str, Any]]:
-        """The known ideas: Fixup, GradInit-like, orthogonal and so on."""
+        """The known ideas: see `strategy.first_points`."""
         searched = self.distributions()
         return [
             {name: value for name, value in parameters.as_dict().items() if name in searched}
-            for parameters in strategy.ENQUEUED
+            for parameters in strategy.first_points(self._architectures)
         ]
 
     def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:

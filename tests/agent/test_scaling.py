@@ -23,7 +23,7 @@ from agent.scaling import (
     rescale,
     suggest,
 )
-from agent.strategy import ENQUEUED, render
+from agent.strategy import first_points, render
 from benchmark.recipes import RECIPES, get_recipe
 
 REGION = '''\
@@ -165,7 +165,7 @@ def test_recipes_can_be_scaled(name: str) -> None:
 
 def test_the_built_in_strategy_can_be_scaled_again() -> None:
     """A rendered strategy offers exactly the numbers at its top, so a hybrid search can go on from it."""
-    assert [number.name for number in find_numbers(render(ENQUEUED[0]))] == [
+    assert [number.name for number in find_numbers(render(first_points()[0]))] == [
         "branch_exponent",
         "last_gamma",
         "head_scale",
