@@ -90,7 +90,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
 
 
 def _is_counted(role: str, config: SearchConfig) -> bool:
-    """Of what is trained again, looks aside: the baseline is needed to choose finalists only, hidden results never."""
+    """Whether it is trained again and is no look. The baseline is, to choose finalists; the hidden task never is."""
     return role.startswith("test/") or (role == "baseline" and config.confirm > 0)
 
 
@@ -103,6 +103,8 @@ class _OwnRun:
     trained: list[Evaluated]
     isolation_level: str
     elsewhere: bool = False
+    compared: int = 0
+    """Of what was trained."""
 
     def regions(self) -> tuple[str, ...]:
         return (self.tools.workspace.region,)
@@ -110,21 +112,24 @@ class _OwnRun:
     def judge(self, call: Call) -> Comparison:
         if call.recorded is None:
             return Comparison("unverifiable", NO_RESULT, "")
-        before = len(self.trained)
         reply = self.tools.dispatch(call.step, ToolCall(call.tool, call.arguments)).reply
-        executed, unequal = self._compare(call.tool, self.trained[before:])
+        executed, unequal = self._compare(call.tool)
         region = region_sha256(self.tools.workspace.region)
         if call.region_sha256 not in (None, region):
             reason = f"the region's hash: recorded {str(call.region_sha256)[:12]}…, ours {region[:12]}…"
             return Comparison("differs", reason, reply, executed)
-        if self.elsewhere and call.tool in ("test", "submit"):
+        if self.elsewhere and call.tool in ("screen", "test", "submit"):
             return Comparison("unverifiable", ELSEWHERE, reply, executed)
         if unequal is None and reply != call.recorded:
             unequal = difference(call.recorded, reply)
         return Comparison("exact" if unequal is None else "differs", unequal, reply, executed)
 
-    def _compare(self, tool: str, trained: list[Evaluated]) -> tuple[dict[str, Any] | None, str | None]:
-        """What a call was recorded with and what it gave now, and the first accuracy that should be equal and isn't."""
+    def _compare(self, tool: str) -> tuple[dict[str, Any] | None, str | None]:
+        """What a call was recorded with and what it gave now, and the first accuracy that should be equal and isn't.
+
+        The baseline, which is trained before the first call, is compared with it.
+        """
+        trained, self.compared = self.trained[self.compared :], len(self.trained)
         before = {(one.role, one.task, one.seed): one for one in self.recorded}
         roles: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
         unequal = None
@@ -132,17 +137,20 @@ class _OwnRun:
             theirs = before.get((ours.role, ours.task, ours.seed))
             pair = {"recorded": None if theirs is None else theirs.accuracy, "executed": ours.accuracy}
             roles.setdefault(ours.role, {}).setdefault(ours.task, {})[str(ours.seed)] = pair
-            if theirs is None or theirs.key != ours.key:
+            name = f"{ours.role} {ours.task} seed {ours.seed}"
+            if theirs is None:
+                unequal = unequal or f"{name}: not in the record"
+            elif theirs.key != ours.key:
                 self.elsewhere = True
-            elif theirs.accuracy != ours.accuracy and unequal is None:
-                unequal = f"{ours.role} {ours.task} seed {ours.seed}: recorded {theirs.accuracy}, now {ours.accuracy}"
+            elif theirs.accuracy != ours.accuracy:
+                unequal = unequal or f"{name}: recorded {theirs.accuracy}, now {ours.accuracy}"
         if not roles:
             return None, unequal
         executed = {"comparable": not self.elsewhere, "isolation_level": self.isolation_level}
-        if tool != "test":  # looks, or the finalists and their baseline
-            return {**executed, "roles": roles}, unequal
         number = len(self.tools.tests)
-        return {"test": number, **executed, "accuracies": roles[f"test/{number}"]}, unequal
+        if tool == "test" and f"test/{number}" in roles:
+            return {"test": number, **executed, "accuracies": roles[f"test/{number}"]}, unequal
+        return {**executed, "roles": roles}, unequal
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from scipy.special import ndtri
+
 
 def look_scores(looks: Iterable[tuple[str, int, float | None]]) -> dict[str, float]:
     """From (hash of a region, rung, held-out loss in nats): hash → normal score, larger for a better look.
@@ -12,8 +14,6 @@ def look_scores(looks: Iterable[tuple[str, int, float | None]]) -> dict[str, flo
     has the lower loss. Rank r of n has the score −Φ⁻¹((r − 3/8)/(n + 1/4)) (Blom 1958): mean 0, SD about 1, so that
     losses on any scale can be put beside gains.
     """
-    from scipy.special import ndtri
-
     longest: dict[str, tuple[int, float]] = {}
     for digest, rung, loss in looks:
         if loss is not None and rung >= longest.get(digest, (0, loss))[0]:

@@ -56,7 +56,7 @@ def run_loop(
     except (InfrastructureError, IsolationCrashed) as error:
         return End("infra", f"Our own machinery failed: {error}")
     if submitted is None:
-        return End(end.status, f"{end.message} No test succeeded, so there is nothing to submit.")
+        return End(end.status, f"{end.message} No test succeeded with all its seeds, so there is nothing to submit.")
     return End(end.status, f"{end.message} The best test, #{submitted}, was submitted for it.")
 
 
@@ -101,4 +101,4 @@ def _submitted_by(name: str, call: ToolCall, submitted: int) -> str:
     nominee = call.arguments["n"]
     if nominee == submitted:
         return f"{name} submitted test #{submitted}."
-    return f"{name} put test #{nominee} forward; on fresh seeds #{submitted} was better and was submitted."
+    return f"{name} put test #{nominee} forward; by all seeds #{submitted} was better and was submitted."

@@ -115,7 +115,7 @@ class Toolbox:
         if self._confirmation_seeds:
             chosen, confirmed = self._confirm(outcome)
             if chosen is None:
-                return _refused("failed_test", f"ERROR: {confirmed} None of them can be submitted.")
+                return _refused("failed_test", f"ERROR: {confirmed} These tests failed; choose another.")
             number, outcome = chosen.number, chosen
         self._log.append(
             Submitted(

@@ -63,7 +63,7 @@ def verify(run: RunDirectory, *, execute: bool = False, progress: Progress | Non
         _judge("each recorded accuracy has its result file", lambda: _result_faults(run, events)),
         _judge("the budget was kept", lambda: _budget_faults(launch, events)),
         _judge("the finalists were confirmed", lambda: _confirmation_faults(launch, events)),
-        _judge("run.json agrees with the log", lambda: _summary_faults(run, events)),
+        _judge("run.json agrees with the log", lambda: _summary_faults(run, launch, events)),
         _judge("the patch and the module are the submission", lambda: _artifact_faults(run, launch, events)),
     ]
     if execute:
@@ -123,7 +123,10 @@ def _budget_faults(launch: Launch, events: list[Event]) -> Iterator[str]:
         yield f"{len(numbers)} tests with a budget of {launch.config['budget']}"
 
 
-def _summary_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
+_MISSING: Any = object()
+
+
+def _summary_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> Iterator[str]:
     summary = run.read_summary()
     status, submission = summary.get("status"), _submission(events)
     # A search that was stopped has a log that is ahead of its summary.
@@ -134,18 +137,25 @@ def _summary_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
     submitted = summary.get("submitted_test")
     if submitted != (submission.number if submission else None) and not (ongoing and submitted is None):
         yield f"it says that test {submitted} was submitted"
-    stated = {test["number"]: test["accuracies"] for test in summary.get("tests", [])}
     finished = [event.number for event in events if isinstance(event, TestFinished)]
     roles = accuracies_by_role(events)
-    unfinished = _unfinished_confirmation(events)
+    # The search knew nothing of finalists whose trainings were cut off.
+    confirmed = {number for event in events if isinstance(event, Confirmed) for number in event.tests}
+    fresh = set(_confirmation_seeds(launch))
     expected = {
-        number: {
-            task: {str(seed): value for seed, value in seeds.items() if seed not in unfinished}  # as JSON has them
-            for task, seeds in roles.get(f"test/{number}", {}).items()
-        }
+        (number, task, str(seed)): value  # as JSON has it
         for number in finished
+        for task, seeds in roles.get(f"test/{number}", {}).items()
+        for seed, value in seeds.items()
+        if number in confirmed or seed not in fresh
     }
-    if stated != ({n: expected.get(n) for n in stated} if ongoing else expected):
+    known = {
+        (test["number"], task, seed): value
+        for test in summary.get("tests", [])
+        for task, seeds in test["accuracies"].items()
+        for seed, value in seeds.items()
+    }
+    if known != ({what: expected.get(what, _MISSING) for what in known} if ongoing else expected):
         yield "its accuracies are not those of the log"
     if submission is not None:
         for kind, pair in (
@@ -155,19 +165,12 @@ def _summary_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
             yield from _gain_faults(kind, summary.get(kind, {}), [roles.get(role, {}) for role in pair])
 
 
-def _unfinished_confirmation(events: list[Event]) -> frozenset[int]:
-    """The fresh seeds of finalists whose trainings were cut off: the search knew nothing of them."""
-    launch = next(event for event in events if isinstance(event, Launch))
-    told = any(isinstance(event, Confirmed) for event in events)
-    return frozenset() if told else frozenset(_confirmation_seeds(launch))
-
-
 def _confirmation_seeds(launch: Launch) -> tuple[int, ...]:
     return SearchConfig.model_validate(launch.config).confirmation_seeds
 
 
 def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[str]:
-    """What was submitted is the best of finalists that were all trained with the fresh seeds."""
+    """What was submitted is what a confirmation chose, from finalists that were all trained with the fresh seeds."""
     seeds, submission = _confirmation_seeds(launch), _submission(events)
     told = [event for event in events if isinstance(event, Confirmed)]
     if not seeds and told:

@@ -51,7 +51,7 @@ def search(
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Neither use nor fill the store of results.")] = False,
     max_steps: Annotated[int | None, typer.Option(help="Tool calls after which the search ends.")] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Seconds until no step begins; anew when resumed.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="No step begins later; counted anew when resumed.")] = None,
     no_submit: Annotated[
         bool, typer.Option("--no-submit", help="Hold the hidden task back until agent submit, after a review.")
     ] = False,

@@ -227,7 +227,8 @@ def _compare(
 
 
 def _best(tests: tuple[TestRow, ...]) -> int | None:
-    scored = [(test.mean, -test.number) for test in tests if test.mean is not None]
+    """As the search would choose."""
+    scored = [(test.overall.score, -test.number) for test in tests if test.overall and not test.overall.failed]
     return -max(scored)[1] if scored else None
 
 

@@ -117,7 +117,8 @@ class Server:
         """Fork `agent` with these words. It writes to the files stdout and stderr in `folder`.
 
         `harm`: kill_at (n-th operation), delay (s after it), kill_after (events in the log), file_size (bytes that a
-        file may have), clock (s by which it jumps after the first event), path (a folder put before PATH).
+        file may have), clock (s by which it jumps after the first event), late_after (the kind of event after which
+        any limit on time is passed), path (a folder put before PATH).
         `cache`: the folder of the result store. `report`: whether the page is written, which takes a second.
         """
         assert self._process.stdin is not None
@@ -211,6 +212,7 @@ def _say(message: dict[str, Any]) -> None:
 def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
     """The child: harm as ordered, then what `agent` does; never returns."""
     from agent import cli, events
+    from agent.clock import Clock
 
     code = 1
     try:
@@ -228,6 +230,8 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
             write(log, event)
             if "clock" in order:
                 time.time = lambda: real() + order["clock"]
+            if event.kind == order.get("late_after"):
+                Clock.elapsed = property(lambda clock: 1e6)  # type: ignore[assignment, method-assign]
             if len(log.records) == order.get("kill_after"):
                 os.kill(os.getpid(), signal.SIGKILL)
 

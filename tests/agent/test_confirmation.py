@@ -125,6 +125,25 @@ def test_another_recorded_confirmation_differs(confirmed: Path, agent: Agent, tm
     assert "seed 50: recorded" in submit["reason"]
 
 
+def test_a_confirmation_that_lacks_trainings_differs(confirmed: Path, agent: Agent, tmp_path: Path) -> None:
+    """A finalist's fresh trainings were taken out of the log, and the baseline's first accuracy was raised."""
+    run = copy_run(confirmed, tmp_path / "runs")
+
+    def forge(event: Fields) -> Fields | None:
+        if event["kind"] != "evaluated":
+            return event
+        if event["role"] == "baseline" and event["seed"] == 0:
+            return {**event, "accuracy": event["accuracy"] + 1}
+        return None if event["role"].startswith("test/") and event["seed"] >= 50 else event
+
+    change_log(run, forge)
+    *calls, done = json_lines(agent("replay", str(run.path), "--execute", "--json").stdout)
+    reasons = [one["reason"] for one in calls if one["verdict"] == "differs"]
+    assert len(reasons) == done["differs"] == 2
+    assert "baseline" in reasons[0]
+    assert "not in the record" in reasons[1]
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
@@ -170,9 +189,7 @@ def test_failing_finalists_make_room_for_the_next(tmp_path: Path, cache: Path, s
         return RunDirectory(smoke(server, tmp_path, cache, *words))
 
     better = searched("before").read_summary()["submitted_test"]
-    regions[better - 1] += (
-        f"    if torch.initial_seed() == {derived_seed(51)}:\n        raise ValueError('not this one')\n"
-    )
+    regions[better - 1] += FAILS_ON_51
     run = searched("after", "--confirm", "2")
     events = [record.event for record in read_events(run.events)]
     assert [(e.tests, e.chosen) for e in events if isinstance(e, Confirmed)] == [([better], None), ([1, 2], 3 - better)]
@@ -183,6 +200,16 @@ def test_failing_finalists_make_room_for_the_next(tmp_path: Path, cache: Path, s
     found = find(read_run(run))
     assert found.problems == ()
     assert found.visible[TASK] is not None
+
+    # Our own failure in the second round: of its finalist the search knew the first seed only.
+    records = read_events(run.events)
+    last = max(record.seq for record in records if isinstance(record.event, Confirmed))
+    run.events.write_bytes(b"".join(record.line() + b"\n" for record in records[:last]))
+    for test in (tests := summary["tests"]):
+        if test["number"] != better:
+            test["accuracies"] = {TASK: {"0": test["accuracies"][TASK]["0"]}}
+    change_summary(run, status="infra", submitted_test=None, tests=tests)
+    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 6
 
 
 def test_failing_on_a_fresh_seed_is_out(tmp_path: Path, cache: Path, server: Server) -> None:

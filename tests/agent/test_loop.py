@@ -130,7 +130,7 @@ def confirming(folder: Path, proposer: Proposer, **settings: Any) -> End:
 def test_the_message_names_what_was_submitted(tmp_path: Path) -> None:
     """Confirmation chose another test than the one put forward, and the end said otherwise."""
     calls = [ToolCall("test"), ToolCall("submit", {"n": 1})]
-    told = confirming(tmp_path / "other", ScriptedProposer([*calls[:1], *calls]), instead=1)
+    told = confirming(tmp_path / "other", ScriptedProposer(calls), instead=1)
     assert told == End("submitted", "scripted submitted test #1.")
     script = [
         ToolCall("rewrite", {"content": GOOD.format(gain=0.5)}),
@@ -140,7 +140,7 @@ def test_the_message_names_what_was_submitted(tmp_path: Path) -> None:
     ]
     forward = ScriptedProposer([*script, ToolCall("submit", {"n": 2})])
     told = confirming(tmp_path / "forward", forward, instead=1)
-    assert told.message == "scripted put test #2 forward; on fresh seeds #1 was better and was submitted."
+    assert told.message == "scripted put test #2 forward; by all seeds #1 was better and was submitted."
     told = confirming(tmp_path / "harness", ScriptedProposer(script), instead=1)
     assert told.message.endswith("The best test, #1, was submitted for it.")
 
@@ -150,4 +150,4 @@ def test_the_next_best_is_tried_when_finalists_fail(tmp_path: Path) -> None:
     told = confirming(tmp_path / "next", scripted(cast(EventLog, None), tmp_path), refused=(3,))
     assert told.message.endswith("The best test, #2, was submitted for it.")
     told = confirming(tmp_path / "none", scripted(cast(EventLog, None), tmp_path), refused=(1, 2, 3))
-    assert told.message.endswith("No test succeeded, so there is nothing to submit.")
+    assert told.message.endswith("No test succeeded with all its seeds, so there is nothing to submit.")
