@@ -254,7 +254,7 @@ def _svg(figure: Figure, alt: str) -> Markup:
     drawn = buffer.getvalue()
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r'<g id="[^"]*">', "<g>", drawn)
+    drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)
     drawn = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", drawn)
     drawn = re.sub(r"font-family: [^;\"]*;?", "", drawn)
     drawn = re.sub(r' (?:d|x|y)="[^"]*"', lambda match: re.sub(r"(\.\d\d)\d+", r"\1", match.group()), drawn)
