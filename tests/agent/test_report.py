@@ -111,7 +111,7 @@ def test_figures_have_alternative_texts_and_unique_names(run: RunDirectory) -> N
     assert any("from" in (a["aria-label"] or "") and "best" in (a["aria-label"] or "") for a in drawings)
     identifiers = [a["id"] for _, a in page.tags if a.get("id")]
     assert len(identifiers) == len(set(identifiers))
-    assert not [identifier for identifier in identifiers if identifier.startswith("line2d")]
+    assert not [identifier for identifier in identifiers if str(identifier).startswith("line2d")]
 
 
 def test_same_run_gives_the_same_figures(run: RunDirectory) -> None:
