@@ -57,7 +57,8 @@ def ablate(
     except (KeyError, ValueError) as error:
         raise RunDamaged(f"{run.summary}: {error}") from None
     parts = find_parts(_start(record), region)
-    first = 1 + max(one.seed for one in record.evaluations)  # behind all of the search, its confirmation included
+    # Behind all of the search, its confirmation included.
+    first = 1 + max((one.seed for one in record.evaluations), default=config.seed)
     fresh = tuple(range(first, first + (seeds or config.seeds)))
     each = len(profile.visible) * len(fresh)
     spent = sum(not one.role.startswith("hidden/") for one in record.evaluations)

@@ -62,13 +62,13 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         profile = get_profile(launch.profile)
     except (ValidationError, ValueError) as error:
         raise UsageError(f"{path}: of another version: {error}") from None
-    recorded = [event for event in events if isinstance(event, Evaluated)]
+    recorded = {(event.role, event.task, event.seed): event for event in events if isinstance(event, Evaluated)}
     trained: list[Evaluated] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
         laboratory = stack.enter_context(open_laboratory(config, Clock(), progress, trained.append))
-        again = {(event.role, event.task, event.seed) for event in recorded if _is_counted(event.role, config)}
-        tests = {role for role, _, _ in again if role.startswith("test/")}
+        again = [role for role, _, _ in recorded if _is_counted(role, config)]
+        tests = {role for role in again if role.startswith("test/")}
         progress.begin(len(again), len(tests))
         keep = ResultStore(folder / "results")
         tools = equip(
@@ -99,7 +99,8 @@ class _OwnRun:
     """The calls of a run in its own toolbox. `trained` grows while tests run."""
 
     tools: Toolbox
-    recorded: list[Evaluated]
+    recorded: Mapping[tuple[str, str, int], Evaluated]
+    """By role, task and seed."""
     trained: list[Evaluated]
     isolation_level: str
     elsewhere: bool = False
@@ -130,11 +131,10 @@ class _OwnRun:
         The baseline, which is trained before the first call, is compared with it.
         """
         trained, self.compared = self.trained[self.compared :], len(self.trained)
-        before = {(one.role, one.task, one.seed): one for one in self.recorded}
         roles: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
         unequal = None
         for ours in trained:
-            theirs = before.get((ours.role, ours.task, ours.seed))
+            theirs = self.recorded.get((ours.role, ours.task, ours.seed))
             pair = {"recorded": None if theirs is None else theirs.accuracy, "executed": ours.accuracy}
             roles.setdefault(ours.role, {}).setdefault(ours.task, {})[str(ours.seed)] = pair
             name = f"{ours.role} {ours.task} seed {ours.seed}"

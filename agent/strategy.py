@@ -162,7 +162,6 @@ _QUIET: tuple[Parameters, ...] = (
     Parameters(gamma_last=0.0),
     dataclasses.replace(_FIXUP, structure="dirac_mix"),
 )
-_SMALL_HEAD = Parameters(head_scale=0.1)
 
 
 def first_points(architectures: Iterable[str] | None = None) -> tuple[Parameters, ...]:
@@ -178,7 +177,7 @@ def first_points(architectures: Iterable[str] | None = None) -> tuple[Parameters
     if residual:
         return _QUIET
     first, second, *rest = (dataclasses.replace(point, head_scale=0.1) for point in _QUIET)
-    return (first, second, _FIXUP, _SMALL_HEAD, *rest)
+    return (first, second, _FIXUP, Parameters(head_scale=0.1), *rest)
 
 
 def distributions(architectures: Iterable[str] | None = None) -> dict[str, BaseDistribution]:

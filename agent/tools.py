@@ -135,33 +135,33 @@ class Toolbox:
         A search comes here twice only when all finalists failed on a fresh seed, and then for others.
         """
         seeds = self._confirmation_seeds
-        best = ranked(self._profile.name, self.baseline, self.tests, self.look_scores)
-        finalists = {nominee.number, *(test.number for test in best[: finalist_count(len(best))])}
-        new = sorted(finalists - set(self.confirmed))
-        if new:
-            fresh = self._evaluator.measure(
-                Candidate("baseline", scaffold().region),
-                [Candidate(f"test/{number}", self.regions[number]) for number in new],
-                self._profile.visible,
-                seeds,
-                keep=self._keep,
-                shared=self._shared,
-            )
-            self.baseline = pooled(self.baseline, fresh["baseline"])
-            self.tests = [
-                dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
-                if test.number in new
-                else test
-                for test in self.tests
-            ]
-            self.confirmed = tuple(sorted({*self.confirmed, *new}))
-        best = ranked(self._profile.name, self.baseline, self.tests, self.look_scores)
-        chosen = next((test for test in best if test.number in self.confirmed), None)
+        best = self._ranked()
+        finalists = sorted({nominee.number, *(test.number for test in best[: finalist_count(len(best))])})
+        fresh = self._evaluator.measure(
+            Candidate("baseline", scaffold().region),
+            [Candidate(f"test/{number}", self.regions[number]) for number in finalists],
+            self._profile.visible,
+            seeds,
+            keep=self._keep,
+            shared=self._shared,
+        )
+        self.baseline = pooled(self.baseline, fresh["baseline"])
+        self.tests = [
+            dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
+            if test.number in finalists
+            else test
+            for test in self.tests
+        ]
+        self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
+        chosen = next((test for test in self._ranked() if test.number in self.confirmed), None)
         self._log.append(
             Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)
         )
         span = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
         return chosen, f"[confirm] {trained_again(self.confirmed, span).capitalize()}."
+
+    def _ranked(self) -> list[TestOutcome]:
+        return ranked(self._profile.name, self.baseline, self.tests, self.look_scores)
 
     def _carry_out(self, call: ToolCall) -> Observation:
         match call.tool:

@@ -18,7 +18,7 @@ from agent.run import RunDirectory
 from agent.search_run import Search
 from benchmark.recipes import get_recipe
 from tests.agent.conftest import Agent, json_lines
-from tests.agent.report_samples import copy_run, read_log, write_log
+from tests.agent.report_samples import change_summary, copy_run, read_log, write_log
 
 START = '''def initialize_weights(model, config):
     """Kaiming."""
@@ -135,6 +135,15 @@ def test_fresh_seeds_are_behind_all_of_the_search(waiting: RunDirectory, tmp_pat
     *_, test = (event for event in read_log(run) if event.get("role") == "test/1")
     write_log(run, [*read_log(run), {**test, "seed": 57}])
     assert ablate(run, Progress(), share=2.0).seeds == (58,)
+
+
+def test_a_log_without_trainings_pays_for_nothing(waiting: RunDirectory, tmp_path: Path) -> None:
+    """A run whose log lost its evaluations ended in a traceback about an empty sequence."""
+    run = copy_run(waiting.path, tmp_path)
+    write_log(run, [event for event in read_log(run) if event["kind"] != "evaluated"])
+    change_summary(run, submitted_test=1)
+    with pytest.raises(UsageError, match="pays for no part"):
+        ablate(run, Progress())
 
 
 def test_share_that_pays_for_nothing(waiting: RunDirectory, agent: Agent) -> None:

@@ -87,6 +87,14 @@ def test_a_limit_that_was_not_reached_is_none_on_the_tape(tmp_path: Path) -> Non
         assert run(scripted(on.log, tmp_path), on, Late(0), max_seconds=60) == first
 
 
+def ended(on: Bench, proposer: Proposer) -> End:
+    try:
+        return run(proposer, on, Clock())
+    finally:
+        on.workspace.close()
+        on.log.close()
+
+
 class Broken(Bench):
     def submit(self, number: int, *, by: str) -> Observation:
         raise InfrastructureError("no more processes")
@@ -94,12 +102,7 @@ class Broken(Bench):
 
 def test_our_failure_in_the_last_confirmation_is_infra(tmp_path: Path) -> None:
     """A process that broke while the harness confirmed the finalists left the run `failed`, without its last line."""
-    on = Broken(tmp_path, budget=3)
-    try:
-        end = run(scripted(on.log, tmp_path), on, Clock())
-    finally:
-        on.workspace.close()
-        on.log.close()
+    end = ended(Broken(tmp_path, budget=3), scripted(cast(EventLog, None), tmp_path))
     assert end == End("infra", "Our own machinery failed: no more processes")
 
 
@@ -120,11 +123,7 @@ def confirming(folder: Path, proposer: Proposer, **settings: Any) -> End:
     on = Confirming(folder, budget=3)
     for name, value in settings.items():
         setattr(on, name, value)
-    try:
-        return run(proposer, on, Clock())
-    finally:
-        on.workspace.close()
-        on.log.close()
+    return ended(on, proposer)
 
 
 def test_the_message_names_what_was_submitted(tmp_path: Path) -> None:
