@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agent.engine.search import SearchOutcome
     from agent.progress import Progress
-    from agent.search_run import SearchOutcome
 
 __all__ = ["load_run", "search"]
 
@@ -28,15 +28,15 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
     line. Raises UsageError before anything is spent, other AgentErrors as their docstrings say.
     """
     from agent.config import load_config
+    from agent.engine.search import Search
     from agent.progress import Progress
-    from agent.search_run import Search
 
     return Search.create(load_config(settings)).execute(progress or Progress())
 
 
 def load_run(run: str | Path, runs: str | Path = "runs") -> dict[str, Any]:
     """The summary of a run: path, name, unambiguous part of a name, or `latest`. Raises UsageError, RunDamaged."""
-    from agent.run import RunDirectory
+    from agent.runs.directory import RunDirectory
 
     directory = RunDirectory.find(run, Path(runs))
     return {"path": str(directory.path), **directory.read_summary()}

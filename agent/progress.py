@@ -12,7 +12,7 @@ from benchmark.results import EpochMetrics, EvaluationResult
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from agent.evaluator import Outcome
+    from agent.protocol import Outcome
 
 
 class Progress:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+
+from benchmark.results import EvaluationResult
 
 Accuracies = Mapping[str, Mapping[int, float | None]]
 """Task name → seed → best test accuracy in percent, or None where the candidate failed."""
@@ -42,6 +44,18 @@ class TestOutcome:
             return float("-inf")
         means = [sum(v for v in seeds.values() if v is not None) / len(seeds) for seeds in self.accuracies.values()]
         return sum(means) / len(means)
+
+
+@dataclass(frozen=True)
+class CandidateFailure:
+    """The candidate's code failed by itself: no score, and no second try."""
+
+    kind: str
+    message: str
+
+
+Outcome = EvaluationResult | CandidateFailure
+"""What an evaluation came to."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,14 @@ class Proposer(Protocol):
     def tell(self, call: ToolCall, observation: Observation) -> None:
         """What came of the call."""
         ...
+
+
+class ProposerEnd(Exception):
+    """A proposer cannot go on: its money, its server, its model's manners or the search's time gave out."""
+
+    def __init__(self, status: Literal["cost", "format", "api", "time"], message: str) -> None:
+        super().__init__(message)
+        self.status: Literal["cost", "format", "api", "time"] = status
 
 
 def replace_region(situation: Situation, region: str) -> ToolCall:

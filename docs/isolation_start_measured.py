@@ -9,7 +9,7 @@ import statistics
 import time
 
 from agent.config import SearchConfig
-from agent.laboratory import plan_slots
+from agent.evaluation.workbench import plan_slots
 from benchmark.executor import LocalExecutor
 from benchmark.hardware import DescribeEnvironment
 from sandbox.isolate import Isolation

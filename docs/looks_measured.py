@@ -16,17 +16,17 @@ from scipy.stats import spearmanr
 
 from agent.clock import Clock
 from agent.config import SearchConfig
-from agent.evaluator import Candidate
-from agent.laboratory import open_laboratory
+from agent.engine.screening import look_cost, look_task
+from agent.evaluation.evaluator import Candidate
+from agent.evaluation.workbench import open_laboratory
 from agent.progress import Progress
-from agent.screening import look_cost, look_task
 from benchmark.recipes import get_recipe, recipe_names
 from benchmark.results import EvaluationResult
 from benchmark.store import user_store
 from benchmark.tasks import Task, get_profile
 
 FIDELITIES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
-_FIRST_SEED = 100  # as `agent.screening`: no look shares a test's seed
+_FIRST_SEED = 100  # as `agent.engine.screening`: no look shares a test's seed
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from agent.events import Proposal, TestFinished, read_events
 from agent.protocol import TestOutcome
-from agent.run import RunDirectory, list_runs
+from agent.runs.directory import RunDirectory, list_runs
+from agent.runs.log import Proposal, TestFinished, read_events
 
 _LEAST = 0.01
 """A head of scale zero, on a logarithmic scale."""

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from agent.errors import AgentError, UsageError
-from agent.run import RunDirectory
+from agent.runs.directory import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = ROOT / "tests" / "data" / "sample-run"
@@ -111,7 +111,7 @@ def main(words: list[str]) -> int:
 
 def _judge() -> int:
     from agent.report import write_report
-    from agent.verify import verify
+    from agent.studies.verify import verify
 
     with tempfile.TemporaryDirectory(prefix="initsearch-sample-") as folder:
         run = restore(SAMPLE, Path(folder) / json.loads((SAMPLE / "run.json").read_text(encoding="utf-8"))["run"])

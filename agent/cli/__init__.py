@@ -7,10 +7,10 @@ import sys
 from typing import NoReturn
 
 from agent.cli import acting, reading  # noqa: F401 - importing them adds their commands, in the order of --help
-from agent.cli.app import app, make_console, print_json
+from agent.cli.app import app
 from agent.errors import AgentError, Interrupted
 
-__all__ = ["main", "make_console", "print_json"]
+__all__ = ["main"]
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def search(
       agent search --proposer llm --model NAME --base-url http://localhost:8080/v1
       agent search --resume latest
     """
-    from agent.commands.search import null_proposer, run_search
+    from agent.cli.search import null_proposer, run_search
 
     flags = {
         "budget": budget,
@@ -142,7 +142,7 @@ def submit(
 
     The exit code is 3 when an approval is required and there is none.
     """
-    from agent.commands.submit import run_submit
+    from agent.cli.submit import run_submit
 
     raise typer.Exit(run_submit(run, runs, require_approval=require_approval, as_json=as_json))
 
@@ -171,7 +171,7 @@ def ablate(
     Trains on the visible tasks only, with seeds that the search did not use. The largest hunks come first; what the
     share does not pay for is left out and named. The result stays in RUN/ablation.json and on the run's page.
     """
-    from agent.commands.ablate import run_ablate
+    from agent.cli.ablate import run_ablate
 
     run_ablate(run, runs, share=share, seeds=seeds, as_json=as_json)
 
@@ -193,7 +193,7 @@ def check(
       agent check my_init.py
       agent check my_init.py --arch mobilenetv2 --json
     """
-    from agent.commands.check import run_check
+    from agent.cli.check import run_check
 
     raise typer.Exit(run_check(file, arch or [], "none" if allow_unsandboxed else isolation, as_json=as_json))
 
@@ -224,7 +224,7 @@ def plan(
       agent plan --budget 10 --confirm 5
       agent plan --profile paper --seeds 3 --json
     """
-    from agent.commands.plan import run_plan
+    from agent.cli.plan import run_plan
 
     run_plan(
         budget,
@@ -272,7 +272,7 @@ def baselines(
       agent baselines --explain zero_last_gamma --arch resnet20
       agent baselines --from-config init_cfg.json > my_init.py
     """
-    from agent.commands.baselines import print_config, print_list, run_baselines
+    from agent.cli.baselines import print_config, print_list, run_baselines
 
     flags = {
         "profile": profile,
@@ -308,6 +308,6 @@ def doctor(as_json: JsonFlag = False) -> None:
       agent doctor
       agent doctor --json
     """
-    from agent.commands.doctor import run_doctor
+    from agent.cli.doctor import run_doctor
 
     raise typer.Exit(run_doctor(as_json=as_json))

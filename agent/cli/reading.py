@@ -25,7 +25,7 @@ def list_runs(
       agent runs --csv > runs.csv
       agent runs --html
     """
-    from agent.commands.show import run_list
+    from agent.cli.show import run_list
 
     run_list(runs, style="json" if as_json else "csv" if csv else "html" if html else "table")
 
@@ -43,7 +43,7 @@ def show(
       agent show
       agent show 20260101-120000 --json
     """
-    from agent.commands.show import run_show
+    from agent.cli.show import run_show
 
     run_show(run, runs, as_json=as_json)
 
@@ -65,7 +65,7 @@ def report(
       agent report
       agent report 20260101-120000 -o page.html
     """
-    from agent.commands.report import run_report
+    from agent.cli.report import run_report
 
     raise typer.Exit(run_report(run, runs, output, measure=not no_measure, as_json=as_json))
 
@@ -96,7 +96,7 @@ def review(
 
     The exit code is 3 while a rejection or a request for changes is in force for the patch, else 0.
     """
-    from agent.commands.review import run_review
+    from agent.cli.review import run_review
 
     verdicts = {"approve": approve, "reject": reject, "request_changes": request_changes, "comment": comment or ""}
     raise typer.Exit(run_review(run, runs, verdicts, message, as_json=as_json))  # type: ignore[arg-type]
@@ -141,10 +141,10 @@ def compare(
     stopped, the same command goes on with it.
     """
     if proposers is None:
-        from agent.commands.compare import run_compare
+        from agent.cli.compare import run_compare
 
         raise typer.Exit(run_compare(names or [], runs, output, as_json=as_json))
-    from agent.commands.contest import run_contest
+    from agent.cli.contest import run_contest
     from agent.errors import UsageError
 
     if names or output:
@@ -189,7 +189,7 @@ def export(
       agent export latest --format tensorboard --out tb
       agent export latest --format mlflow --out mlflow.db
     """
-    from agent.commands.export import run_export
+    from agent.cli.export import run_export
 
     run_export(run, runs, form, output)
 
@@ -219,7 +219,7 @@ def replay(
     On a terminal, and with the extra `viewer` installed, step through it: n next, p previous, g jump, r reasoning,
     d diff, q quit.
     """
-    from agent.commands.transcripts import run_replay
+    from agent.cli.transcripts import run_replay
 
     raise typer.Exit(run_replay(source, runs, as_json=as_json, execute=execute, profile=profile, plain=plain))
 
@@ -237,7 +237,7 @@ def audit(
       agent audit latest
       agent audit conversation.json --json
     """
-    from agent.commands.transcripts import run_audit
+    from agent.cli.transcripts import run_audit
 
     raise typer.Exit(run_audit(source, runs, as_json=as_json))
 
@@ -256,6 +256,6 @@ def verify(
       agent verify latest
       agent verify latest --execute
     """
-    from agent.commands.verify import run_verify
+    from agent.cli.verify import run_verify
 
     raise typer.Exit(run_verify(run, runs, execute=execute, as_json=as_json))

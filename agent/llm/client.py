@@ -24,8 +24,8 @@ from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.llm.answers import Answer, BadBody, parse_answer
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
-from agent.llm.secret import KEY_VARIABLE, read_key, scrub, without_key
 from agent.llm.settings import ModelSettings, key_or_placeholder, model_settings
+from agent.secrets import KEY_VARIABLE, read_key, scrub, without_key
 
 Message = dict[str, Any]
 """One message of Chat Completions. Reasoning stands under `reasoning`; the client sends it where it is wanted."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from agent.config import SearchConfig
 from agent.errors import UsageError
-from agent.llm.secret import KEY_VARIABLE, read_key
+from agent.secrets import KEY_VARIABLE, read_key
 
 _OPENAI = "https://api.openai.com/v1"
 _PLACEHOLDER = "none"  # the openai package insists on a key; a server that wants none does not look at it

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from agent.config import SearchConfig, suggestion
 from agent.errors import UsageError
-from agent.events import EventLog
 from agent.protocol import Proposer, Situation
-from agent.starting import starting_region
+from agent.runs.log import EventLog
+from agent.spaces.start import starting_region
 from benchmark.tasks import Profile
 from sandbox.region import SCAFFOLD_NAME, scaffold
 
@@ -70,7 +70,7 @@ def make_proposer(config: SearchConfig, around: Surroundings) -> Proposer:
     _check_words(config, name, argument)
     if name in ("optuna", "random"):
         from agent.proposers.optuna_search import OptunaProposer
-        from agent.proposers.spaces import BuiltIn, space_for
+        from agent.spaces.base import BuiltIn, space_for
 
         architectures = [task.arch for task in around.profile.visible]
         space = space_for(config.start, starting_region(config.start), architectures)
@@ -146,7 +146,7 @@ def _check_words(config: SearchConfig, name: str, argument: str) -> None:
         if config.start is not None:
             raise UsageError(f"--null searches among copies of the baseline, so --start {config.start} contradicts it")
     elif config.proposer in ("optuna", "random"):
-        from agent.proposers.spaces import space_for
+        from agent.spaces.base import space_for
 
         space_for(config.start, starting_region(config.start), ())
     else:

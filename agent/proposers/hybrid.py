@@ -16,11 +16,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from agent.events import EventLog, Proposal
 from agent.llm import prompting
 from agent.proposers.llm import LLMProposer
 from agent.protocol import Observation, Situation, TestOutcome, ToolCall
-from agent.scaling import (
+from agent.runs.log import EventLog, Proposal
+from agent.spaces.literals import (
     ScalableNumber,
     ScaleCommentError,
     current,

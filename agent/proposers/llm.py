@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn
 
 from agent.errors import RunDamaged, UsageError
-from agent.events import EventLog, Proposal
 from agent.llm import prompting
 from agent.llm.answers import Answer
 from agent.llm.calls import MAX_CALLS, ArgumentError, calls_in_text, tool_call
@@ -20,8 +19,8 @@ from agent.llm.client import Message, Model
 from agent.llm.conversation import Conversation, Exchange, Form, request_sha256, size
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.settings import Limits
-from agent.loop import ProposerEnd
-from agent.protocol import Observation, Situation, ToolCall
+from agent.protocol import Observation, ProposerEnd, Situation, ToolCall
+from agent.runs.log import EventLog, Proposal
 from benchmark.tasks import Profile
 
 MAX_REPAIRS = 2

@@ -13,9 +13,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from agent.events import EventLog, Proposal
-from agent.proposers.spaces import Space
 from agent.protocol import Observation, Situation, ToolCall, replace_region
+from agent.runs.log import EventLog, Proposal
+from agent.spaces.base import Space
 
 _REFUSALS_IN_A_ROW = 20
 _CARRIED = 2

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.errors import UsageError
 from agent.protocol import ToolCall
 from agent.transcripts import TranscriptError, load_transcript, replay
-from agent.transcripts.budget import submission
+from agent.transcripts.test_count import submission
 
 _FUNCTION = "def initialize_weights("
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import AgentError
-from agent.run import RunDirectory
+from agent.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from agent.report.findings import Findings
-    from agent.report.reading import Fields, RunRecord
+    from agent.runs.record import Fields, RunRecord
     from sandbox.isolate import Isolation
 
 __all__ = ["measured_network", "write_report"]
@@ -27,11 +27,11 @@ def write_report(
     done before; in `isolation`, or in one that is started for it. Raises RunDamaged without a run.json, OSError when
     the page cannot be written.
     """
-    from agent.flags import raise_flags
     from agent.report.findings import find
+    from agent.report.flags import raise_flags
     from agent.report.network_view import network_views
     from agent.report.page import render
-    from agent.report.reading import read_run
+    from agent.runs.record import read_run
     from benchmark.files import write_atomically
 
     record = read_run(run)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.report.findings import signed
-from agent.run import RunDirectory
+from agent.runs.directory import RunDirectory
 from benchmark.results import region_sha256
 
 Seeds = dict[int, float | None]

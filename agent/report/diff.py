@@ -8,7 +8,7 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from agent.report.safe import spelt
+from agent.safe_text import spelt
 
 MAX_LINES = 1500
 _CONTEXT = 3

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from agent.report.figures import Drawing, Line, best_so_far, curves
 from agent.report.findings import Findings, TestRow
-from agent.report.reading import RunRecord, text
+from agent.runs.record import RunRecord, text
 from benchmark.results import EvaluationResult
 
 

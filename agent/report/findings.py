@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from agent import summary
-from agent.looks import look_scores
+from agent.analysis import comparison
+from agent.analysis.look_scores import look_scores
 from agent.protocol import Accuracies
-from agent.report.reading import Fields, RunRecord, mapping, number, text, whole
+from agent.runs.record import Fields, RunRecord, mapping, number, text, whole
 from benchmark.statistics import Comparison, Overall, StatisticsError, combine
 
 Tone = Literal["good", "bad", "open"]
@@ -212,13 +212,13 @@ def _compare(
     others: Sequence[Accuracies] = (),
     look: float | None = None,
 ) -> Comparisons:
-    """As `summary.compare_tasks`, but a task without a baseline, or with numbers that make no sense, is a failure."""
+    """As `comparison.compare_tasks`, but a task without a baseline or with senseless numbers is a failure."""
     known = {task: seeds for task, seeds in candidate.items() if task in baseline}
     comparisons: dict[str, Comparison | None] = dict.fromkeys(candidate)
     for task, seeds in known.items():
         try:
             known_others = [other for other in others if task in other]
-            comparisons |= summary.compare_tasks(
+            comparisons |= comparison.compare_tasks(
                 profile, {task: baseline[task]}, {task: seeds}, n_candidates=tried, others=known_others, look=look
             )
         except StatisticsError:
@@ -237,14 +237,12 @@ def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> l
     found = []
     older = False
     for task, recorded in mapping(record.summary.get(kind)).items():
-        comparison, gain = comparisons.get(task), number(mapping(recorded).get("gain"))
-        if gain is None or comparison is None:
+        computed, gain = comparisons.get(task), number(mapping(recorded).get("gain"))
+        if gain is None or computed is None:
             continue
-        if abs(gain - comparison.gain) > 1e-6:
-            found.append(
-                f"run.json says {signed(gain, 2)} points on {task}, the log gives {signed(comparison.gain, 2)}."
-            )
-        elif [round(bound, 6) for bound in comparison.ci] != [round(b, 6) for b in mapping(recorded).get("ci") or []]:
+        if abs(gain - computed.gain) > 1e-6:
+            found.append(f"run.json says {signed(gain, 2)} points on {task}, the log gives {signed(computed.gain, 2)}.")
+        elif [round(bound, 6) for bound in computed.ci] != [round(b, 6) for b in mapping(recorded).get("ci") or []]:
             older = True
     if older:
         found.append(f"The {kind} intervals in run.json come from other statistics; these are today's.")

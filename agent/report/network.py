@@ -14,8 +14,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.report.reading import Fields, RunRecord, mapping, text
-from agent.run import RunDirectory
+from agent.runs.directory import RunDirectory
+from agent.runs.record import Fields, RunRecord, mapping, text
 from benchmark.data import DataError, ImageDataset, load_dataset
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.report.figures import Drawing, Line, curves
-from agent.report.reading import Fields, mapping, number, text
+from agent.runs.record import Fields, mapping, number, text
 
 _ROLES = ("baseline", "submission")
 

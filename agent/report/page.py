@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.flags import Flag
 from agent.report import drawings
 from agent.report.ablation import read_ablation
 from agent.report.diff import coloured, side_by_side
 from agent.report.findings import Comparisons, Findings, TestRow, overall_of, signed
+from agent.report.flags import Flag
 from agent.report.network_view import NetworkView
-from agent.report.reading import RunRecord, mapping, number, text
-from agent.report.safe import spelt
 from agent.report.transcript import transcript
+from agent.runs.record import RunRecord, mapping, number, text
+from agent.safe_text import spelt
 from benchmark.statistics import Comparison, Overall
 
 if TYPE_CHECKING:

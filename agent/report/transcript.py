@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.report.reading import Fields, Step, mapping, text
+from agent.runs.record import Fields, Step, mapping, text
 
 MAX_STEPS = 600
 """More steps than anybody reads: the first and the last half of these are shown."""

@@ -5,7 +5,6 @@ from agent.transcripts.audit import Audit, Leak, audit
 from agent.transcripts.loading import load_transcript, parse_transcript
 from agent.transcripts.mlsbench import write_mls_bench
 from agent.transcripts.model import Call, Note, Segment, Snapshot, Transcript, TranscriptError
-from agent.transcripts.printing import run_audit, run_replay
 from agent.transcripts.replay import CallVerdict, Replay, replay
 
 __all__ = [
@@ -23,8 +22,6 @@ __all__ = [
     "load_transcript",
     "parse_transcript",
     "replay",
-    "run_audit",
-    "run_replay",
     "write_atif",
     "write_mls_bench",
 ]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from agent.transcripts.evidence import parse_listings
 from agent.transcripts.mlsbench import read_snapshots
 from agent.transcripts.model import (
     CUT_MARK,
@@ -26,6 +25,7 @@ from agent.transcripts.model import (
     workspace_from_json,
     workspace_to_json,
 )
+from agent.transcripts.views import parse_listings
 from sandbox.lines import EditableFile
 
 SCHEMA_VERSION = "ATIF-v1.8"

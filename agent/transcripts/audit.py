@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.transcripts.budget import submission
 from agent.transcripts.loading import load_transcript
 from agent.transcripts.model import Call, Segment, Transcript
+from agent.transcripts.test_count import submission
 
 _SECTION = re.compile(r"^### (\S+)(?: \(|$)", re.MULTILINE)
 _SCRIPT_LABEL = re.compile(r"label: `([^`\n]+)`")

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.transcripts.budget import first_line, is_budget_line, open_book
-from agent.transcripts.comparing import VERDICTS, Comparison, Verdict, compare
-from agent.transcripts.evidence import Unseen, View, initial_files, parse_listings, parse_view
 from agent.transcripts.loading import load_transcript
 from agent.transcripts.model import Call, Segment, Transcript
 from agent.transcripts.resync import as_seen, content_in_part, learn_from_snapshots, restore_content
+from agent.transcripts.test_count import first_line, is_budget_line, open_book
+from agent.transcripts.verdict import VERDICTS, Comparison, Verdict, compare
+from agent.transcripts.views import Unseen, View, initial_files, parse_listings, parse_view
 from benchmark.results import region_sha256
 from sandbox.editing import Dialect, Editor, Reply, unknown_tool, unparseable_arguments
 from sandbox.lines import EditableFile

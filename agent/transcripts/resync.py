@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from agent.transcripts.evidence import Unseen, View, is_unseen
 from agent.transcripts.model import CUT_MARK, Call, Snapshot
+from agent.transcripts.views import Unseen, View, is_unseen
 from sandbox.lines import EditableFile, Range, split_lines
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import RunDamaged
-from agent.events import Launch, Proposal, Record, ToolCalled, ToolReplied, read_events
+from agent.runs.log import Launch, Proposal, Record, ToolCalled, ToolReplied, read_events
 from agent.transcripts.model import Call, Note, Segment, Transcript, TranscriptError
 from benchmark.tasks import PROFILES
 from sandbox.editing import Dialect

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agent import search
-from agent.search_run import SearchOutcome
+from agent.engine.search import SearchOutcome
 from tests.agent.harm import Server
 
 ROOT = Path(__file__).resolve().parents[2]

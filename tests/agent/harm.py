@@ -26,7 +26,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from agent.events import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied, read_events
+from agent.runs.log import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied, read_events
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATIONS = frozenset(
@@ -138,17 +138,17 @@ def serve() -> None:
     """Read orders from stdin, fork, answer on stdout, until stdin ends."""
     import torch
 
-    import agent.commands.show
-    import agent.commands.submit
-    import agent.commands.verify
+    import agent.cli.show
+    import agent.cli.submit
+    import agent.cli.verify
+    import agent.engine.search
     import agent.proposers.llm
     import agent.proposers.optuna_search
     import agent.report
-    import agent.search_run
-    import agent.verify
+    import agent.studies.verify
     from agent.clock import Clock
-    from agent.evaluator import Evaluator, Settings
-    from agent.laboratory import Laboratory
+    from agent.evaluation.evaluator import Evaluator, Settings
+    from agent.evaluation.workbench import Laboratory
     from benchmark.data import load_dataset
     from benchmark.hardware import environment
     from sandbox.isolate import Initialised, Isolation
@@ -177,7 +177,7 @@ def serve() -> None:
         evaluator = Evaluator(Settings(surroundings), executor, isolation, clock, progress, record)
         yield Laboratory(isolation, evaluator, surroundings, 1, executor, lambda: None)
 
-    agent.search_run.open_laboratory = agent.verify.open_laboratory = laboratory  # type: ignore[attr-defined]
+    agent.engine.search.open_laboratory = agent.studies.verify.open_laboratory = laboratory  # type: ignore[attr-defined]
 
     for line in sys.stdin:
         order = json.loads(line)
@@ -211,8 +211,9 @@ def _say(message: dict[str, Any]) -> None:
 
 def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
     """The child: harm as ordered, then what `agent` does; never returns."""
-    from agent import cli, events
+    from agent import cli
     from agent.clock import Clock
+    from agent.runs import log as events
 
     code = 1
     try:
@@ -237,7 +238,7 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
 
         events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
         if not order.get("report"):
-            searching: Any = sys.modules["agent.search_run"]
+            searching: Any = sys.modules["agent.engine.search"]
             searching.write_report = lambda *arguments, **named: None
         _count(order, shared)
         sys.argv = ["agent", *order["words"]]

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent.clock import Clock
-from agent.events import EventLog, Proposal, Submitted, ToolCalled, ToolReplied, read_events
+from agent.engine.loop import End, run_loop
+from agent.engine.toolbox import Toolbox
 from agent.llm.client import ChatClient, Model
 from agent.llm.settings import Limits, ModelSettings
-from agent.loop import End, run_loop
 from agent.proposers.llm import Brief, LLMProposer
 from agent.protocol import Observation, Proposer, Situation, TestOutcome, ToolCall
-from agent.tools import Toolbox
+from agent.runs.log import EventLog, Proposal, Submitted, ToolCalled, ToolReplied, read_events
 from benchmark.results import region_sha256
 from benchmark.tasks import get_profile
 from sandbox.region import SCAFFOLD_NAME

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agent.run import RunDirectory
+from agent.runs.directory import RunDirectory
 
 Fields = dict[str, Any]
 

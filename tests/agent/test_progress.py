@@ -10,8 +10,8 @@ from rich.console import Console
 
 from agent.progress import LiveProgress, PlainProgress, Progress
 from benchmark.results import EvaluationResult
+from tests.agent.engine.test_screening import smoke
 from tests.agent.harm import Server
-from tests.agent.test_screening import smoke
 from tests.benchmark.test_store import make_result
 
 TASK = "resnet20-tiny"

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from agent import load_run
+from agent.engine.search import SearchOutcome
 from agent.errors import UsageError
 from agent.report import write_report
 from agent.report.findings import find
-from agent.report.reading import read_run
-from agent.search_run import SearchOutcome
-from agent.verify import verify
+from agent.runs.record import read_run
+from agent.studies.verify import verify
 from tests.agent.report_samples import Fields, change_log, change_summary, copy_run
 from tests.sample import MAX_BYTES, SAMPLE, keep, restore
 

@@ -1,0 +1,138 @@
+"""What was found, as data and in words, with its uncertainty."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.protocol import Accuracies, TestOutcome
+from benchmark.statistics import (
+    Comparison,
+    Overall,
+    combine,
+    compare,
+    in_words,
+    learn_noise,
+    noise_prior,
+    select,
+)
+
+_NO_LOOKS: Mapping[str, float] = {}
+
+
+def compare_tasks(
+    profile: str,
+    baseline: Accuracies,
+    submission: Accuracies,
+    *,
+    n_candidates: int = 1,
+    others: Sequence[Accuracies] = (),
+    look: float | None = None,
+) -> dict[str, Comparison | None]:
+    """The comparison for each task; None where baseline or submission failed with any seed.
+
+    `others` are further candidates on the same tasks: from two seeds on, they teach how large the noise is. `look` is
+    the submission's score among the looks of its search, if it had one (`agent.analysis.look_scores`).
+    """
+    comparisons: dict[str, Comparison | None] = {}
+    for task in submission:
+        before, after = _complete(baseline[task]), _complete(submission[task])
+        groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
+        prior = learn_noise(noise_prior(profile, task), groups)
+        prior = prior if look is None else prior.after_look(look)
+        comparisons[task] = (
+            None if before is None or after is None else compare(before, after, prior, n_candidates=n_candidates)
+        )
+    return comparisons
+
+
+def choose(
+    profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
+) -> TestOutcome | None:
+    """The test to submit: the best shrunk gain over all visible tasks, the earlier on a tie; None if all failed.
+
+    `looks` has the scores of those that were looked at before, by the hash of the region.
+    """
+    ran = [test for test in tests if not test.failed]
+    return ran[select(_judge(profile, baseline, ran, looks))] if ran else None
+
+
+def ranked(
+    profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
+) -> list[TestOutcome]:
+    """The tests that succeeded, in the order in which `choose` would take them."""
+    ran = [test for test in tests if not test.failed]
+    scores = [overall.score for overall in _judge(profile, baseline, ran, looks)]
+    return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
+
+
+def as_json(comparisons: Mapping[str, Comparison | None]) -> dict[str, Any]:
+    """Per task the contract's baseline, submitted, gain and ci, and what else a reader needs to weigh them."""
+    return {task: _task_json(comparison) for task, comparison in comparisons.items()}
+
+
+def describe_tasks(kind: str, comparisons: Mapping[str, Comparison | None]) -> list[str]:
+    """One line per task, and one for the mean where there are several."""
+    lines = [
+        f"{kind} {task}: "
+        + (
+            "failed: no comparison"
+            if comparison is None
+            else f"{comparison.candidate_mean:.2f} % against {comparison.baseline_mean:.2f} %, {in_words(comparison)}"
+        )
+        for task, comparison in comparisons.items()
+    ]
+    if len(comparisons) > 1:
+        lines.append(f"{kind}, all tasks: {in_words(combine(comparisons))}")
+    return lines
+
+
+def verdict(visible: Mapping[str, Comparison | None], hidden: Mapping[str, Comparison | None]) -> str:
+    """One sentence: does the submission beat the baseline, and does it carry over?"""
+    return f"{_verdict_on('the visible tasks', visible)}; {_verdict_on('the hidden task', hidden)}."
+
+
+def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str:
+    if not comparisons:
+        return f"{where} were not run" if where.endswith("s") else f"{where} was not run"
+    overall = combine(comparisons)
+    if overall.failed:
+        return f"on {where} it failed ({', '.join(overall.failed)})"
+    return {
+        "improvement": f"on {where} it beats the baseline, resolved",
+        "worse": f"on {where} it is worse than the baseline, resolved",
+        "not resolved": f"on {where} a difference to the baseline is not resolved",
+    }[overall.resolved]
+
+
+def _judge(profile: str, baseline: Accuracies, ran: Sequence[TestOutcome], looks: Mapping[str, float]) -> list[Overall]:
+    """Each test by all its seeds, by the noise that the others show, and by the look that it had."""
+    judged = []
+    for test in ran:
+        others = [other.accuracies for other in ran if other is not test]
+        look = looks.get(test.region_sha256)
+        judged.append(combine(compare_tasks(profile, baseline, test.accuracies, others=others, look=look)))
+    return judged
+
+
+def _complete(seeds: Mapping[int, float | None]) -> dict[int, float] | None:
+    """Seed → accuracy if all are there."""
+    known = {seed: value for seed, value in seeds.items() if value is not None and math.isfinite(value)}
+    return known if len(known) == len(seeds) else None
+
+
+def _task_json(comparison: Comparison | None) -> dict[str, Any]:
+    if comparison is None:
+        return {"baseline": None, "submitted": None, "gain": None, "ci": None, "failed": True}
+    return {
+        "baseline": comparison.baseline_mean,
+        "submitted": comparison.candidate_mean,
+        "gain": comparison.gain,
+        "ci": list(comparison.ci),
+        "shrunk_gain": comparison.shrunk_gain,
+        "p_better": comparison.p_better,
+        "smallest_visible_effect": comparison.smallest_visible_effect,
+        "resolved": comparison.resolved,
+        "seeds": comparison.n_candidate,
+    }

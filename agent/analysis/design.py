@@ -1,0 +1,253 @@
+"""What a search would cost and which effect it could see, and the designs that see as much for less. Pure.
+
+A design is how many tests, how many seeds for each, for the baseline and for confirmation, and what screening may
+cost. The effect that counts is the mean gain over the visible tasks, best of all tests, resolved with a probability of
+80 %; with confirmation, of a test that is among the finalists.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from agent.analysis.finalists import finalist_count
+from agent.config import SearchConfig
+from benchmark.statistics import noise_prior, smallest_visible_effect
+from benchmark.tasks import Profile, Task
+
+MAX_SEEDS = 50
+"""As many seeds as a search takes."""
+
+_FEW_SEEDS = 3
+_CONFIRM = (0, 1, 2, 3, 5, 8, 12, 20, 30, 50)
+_SAME_TIME = 1.02
+_CLEARLY = 0.95  # a suggestion that saves less than 5 % is none
+
+Costs = Mapping[str, float]
+"""Seconds of one training by task name."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """`budget` tests with `seeds` each, against a baseline with `baseline_seeds`.
+
+    `confirm` more seeds go to the finalists and the baseline; looks may cost `screen` tests before each test.
+    """
+
+    budget: int
+    seeds: int
+    baseline_seeds: int
+    confirm: int = 0
+    screen: float = 0.0
+
+    @classmethod
+    def of(cls, config: SearchConfig) -> Design:
+        """The design of a search."""
+        return cls(config.budget, config.seeds, len(config.baseline_evaluation_seeds), config.confirm, config.screen)
+
+    @property
+    def confirmations(self) -> int:
+        """Trainings of each visible task that confirm finalists and baseline."""
+        return (finalist_count(self.budget) + 1) * self.confirm
+
+    @property
+    def trainings(self) -> int:
+        """Trainings of each visible task, looks aside."""
+        return self.budget * self.seeds + self.baseline_seeds + self.confirmations
+
+    @property
+    def hidden(self) -> Design:
+        """What the hidden task has of it: the submission against the baseline."""
+        return Design(1, self.seeds, self.seeds)
+
+    @property
+    def flags(self) -> str:
+        """As `agent search` takes them."""
+        unequal = f" --baseline-seeds {self.baseline_seeds}" if self.baseline_seeds != self.seeds else ""
+        confirm = f" --confirm {self.confirm}" if self.confirm else ""
+        screen = f" --screen {self.screen:g}" if self.screen else ""
+        return f"--budget {self.budget} --seeds {self.seeds}{unequal}{confirm}{screen}"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a design costs, in seconds, and the smallest mean gains that it sees, in points."""
+
+    design: Design
+    seconds: float
+    visible_effect: float
+    hidden_effect: float
+
+    def as_json(self, **more: Any) -> dict[str, Any]:
+        """The design's numbers and the forecast's in one object."""
+        effects = {"visible_effect": round(self.visible_effect, 3), "hidden_effect": round(self.hidden_effect, 3)}
+        return {**asdict(self.design), "seconds": round(self.seconds, 1), **effects, **more, "flags": self.design.flags}
+
+
+def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int) -> Forecast:
+    """What to expect of a design on this machine."""
+    return Forecast(
+        design,
+        _seconds(profile, cost, design, slots),
+        _effect(profile, profile.visible, design, design.budget),
+        _effect(profile, profile.hidden, design.hidden, 1),
+    )
+
+
+def make_plan(
+    profile: Profile, cost: Costs, design: Design, *, slots: int, effect: float | None = None
+) -> dict[str, Any]:
+    """Evaluations, seconds and the smallest visible effect per task and in all; and what would serve better.
+
+    `instead` lists other designs with the reason for each; with `effect` (points), `for_effect` has the cheapest ones
+    that see so large a mean gain over the visible tasks, with as many tests and with fewer.
+    """
+    asked = forecast(profile, cost, design, slots=slots)
+    tasks = []
+    for kind, members, one in (("visible", profile.visible, design), ("hidden", profile.hidden, design.hidden)):
+        for task in members:
+            tasks.append(
+                {
+                    "name": task.name,
+                    "kind": kind,
+                    "evaluations": one.trainings,
+                    "seconds": round(cost[task.name], 1),
+                    "smallest_visible_effect": round(_effect(profile, [task], one, one.budget), 3),
+                }
+            )
+    plan = {"profile": profile.name, "slots": slots, "tasks": tasks, **asked.as_json()}
+    plan["instead"] = [one.as_json(why=why) for one, why in alternatives(profile, cost, asked, slots=slots)]
+    if effect is not None:
+        plan["effect"] = effect
+        found = designs_for(profile, cost, effect, budget=design.budget, slots=slots, screen=design.screen)
+        plan["for_effect"] = [one.as_json() for one in found]
+    return plan
+
+
+def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) -> list[tuple[Forecast, str]]:
+    """Designs that see clearly more in the same time, or as much in clearly less, each with its reason in words.
+
+    Fewer tests mean fewer ideas tried, which only a person can weigh: at most one of either kind for each number.
+    """
+    found: dict[Design, tuple[Forecast, str]] = {}
+    for budget in _budgets(asked.design.budget):
+        designs = _designs(profile, cost, budget, slots, asked.design.screen, most=_SAME_TIME * asked.seconds)
+        cheapest = _first(profile, cost, designs, asked.visible_effect, slots)
+        best = cheapest
+        for design in sorted(designs, key=lambda design: _at_least(profile, design)):
+            best = _first(profile, cost, [design], best.visible_effect, slots) or best if best else None
+        for one in filter(None, (cheapest, best)):
+            more = one.visible_effect < _CLEARLY * asked.visible_effect
+            less = one.seconds < _CLEARLY * asked.seconds
+            if more or less:
+                why = f"sees {'more' if more else 'as much'} in {'less' if less else 'the same'} time"
+                found[one.design] = (one, f"{why}, with fewer ideas tried" if budget < asked.design.budget else why)
+    return list(found.values())
+
+
+def designs_for(
+    profile: Profile, cost: Costs, effect: float, *, budget: int, slots: int, screen: float = 0.0
+) -> list[Forecast]:
+    """For as many tests as asked, and for fewer: the cheapest design that sees a mean gain of `effect` points."""
+    cheapest = (
+        _first(profile, cost, _designs(profile, cost, n, slots, screen), effect, slots) for n in _budgets(budget)
+    )
+    return [one for one in cheapest if one is not None]
+
+
+def _first(profile: Profile, cost: Costs, designs: Sequence[Design], effect: float, slots: int) -> Forecast | None:
+    """The first of the designs that sees `effect`."""
+    for design in designs:
+        if _at_least(profile, design) <= effect:
+            one = forecast(profile, cost, design, slots=slots)
+            if one.visible_effect <= effect:
+                return one
+    return None
+
+
+def _at_least(profile: Profile, design: Design) -> float:
+    """A bound below the visible effect that is quick to compute: without the correction for having picked the best."""
+    return _effect(profile, profile.visible, design, 1)
+
+
+def _budgets(most: int) -> list[int]:
+    return sorted({most, math.ceil(most / 2), math.ceil(most / 4)}, reverse=True)
+
+
+def _designs(
+    profile: Profile, cost: Costs, budget: int, slots: int, screen: float = 0.0, most: float = math.inf
+) -> list[Design]:
+    """The designs with so many tests that take at most so many seconds, the cheapest first.
+
+    With k candidates about √k times as many baseline seeds are best (Dunnett 1955); half the way there is tried too.
+    Confirmation is tried where tests have few seeds: it is there to save them.
+    """
+    root = math.sqrt(budget)
+    designs = {
+        Design(budget, seeds, min(MAX_SEEDS, math.ceil(seeds * factor)), confirm, screen)
+        for seeds in range(1, MAX_SEEDS + 1)
+        for factor in (1, (1 + root) / 2, root)
+        for confirm in (_CONFIRM if seeds <= _FEW_SEEDS and budget > 1 else (0,))
+    }
+    timed = [(_seconds(profile, cost, design, slots), design) for design in designs]
+    return [design for seconds, design in sorted(timed, key=lambda one: (one[0], one[1].seeds)) if seconds <= most]
+
+
+def _seconds(profile: Profile, cost: Costs, design: Design, slots: int) -> float:
+    """Visible tasks train for the baseline, each test and the finalists, the hidden one for baseline and submission.
+
+    Looks are many and short, so they fill every slot.
+    """
+
+    def batch(tasks: Sequence[Task], rounds: int) -> float:
+        return _makespan([cost[task.name] for task in tasks for _ in range(rounds)], slots)
+
+    tests = design.budget * batch(profile.visible, design.seeds)
+    looks = design.screen * design.budget * design.seeds * sum(cost[task.name] for task in profile.visible) / slots
+    again = batch(profile.visible, design.confirmations)
+    baseline, hidden = batch(profile.visible, design.baseline_seeds), batch(profile.hidden, design.hidden.trainings)
+    return baseline + tests + looks + again + hidden
+
+
+def _effect(profile: Profile, tasks: Sequence[Task], design: Design, n_candidates: int) -> float:
+    priors = [noise_prior(profile.name, task.name) for task in tasks]
+    seeds, baseline_seeds = design.seeds + design.confirm, design.baseline_seeds + design.confirm
+    return smallest_visible_effect(priors, baseline_seeds, seeds, n_candidates=n_candidates)
+
+
+def _makespan(durations: Sequence[float], slots: int) -> float:
+    """When the last of these evaluations ends, if each free slot takes the next one."""
+    free = [0.0] * slots
+    for duration in durations:
+        heapq.heapreplace(free, free[0] + duration)
+    return max(free)
+
+
+def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
+    """What a plan says, line by line, after its tasks."""
+    yield (
+        f"about {duration(plan['seconds'])} in all; four times in five it would see a mean gain of "
+        f"{plan['visible_effect']:.1f} points over the visible tasks, of {plan['hidden_effect']:.1f} on the hidden one"
+    )
+    for other in plan["instead"]:
+        yield f"or: {other['flags']}: {_outlook(other)}; {other['why']}"
+    if "effect" in plan and not plan["for_effect"]:
+        yield f"no design with up to {MAX_SEEDS} seeds sees a mean gain of {plan['effect']:g} points"
+    for other in plan.get("for_effect", []):
+        yield f"to see {plan['effect']:g} points: {other['flags']}: {_outlook(other)}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _outlook(design: Mapping[str, Any]) -> str:
+    return f"{duration(design['seconds'])}, sees {design['visible_effect']:.1f} points"

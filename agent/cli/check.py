@@ -1,0 +1,78 @@
+"""`agent check`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from agent.cli.output import print_json
+from agent.config import suggestion
+from agent.errors import UsageError
+from agent.evaluation.check import CheckReport, check
+from benchmark.data import NUM_CLASSES
+from benchmark.tasks import PROFILES
+from sandbox.isolate import Isolation, IsolationUnavailable
+from sandbox.region import RegionError, region_of
+
+
+def run_check(file: Path, archs: Sequence[str], isolation_level: str, *, as_json: bool) -> int:
+    """Check a file on the given architectures; exit code 0 accepted, 3 rejected. Raises UsageError."""
+    tasks = PROFILES["pocket"].visible
+    chosen = {task.arch: NUM_CLASSES[task.dataset] for task in tasks}
+    if archs:
+        from benchmark.models import ARCHITECTURES
+
+        for arch in archs:
+            if arch not in ARCHITECTURES:
+                raise UsageError(f"--arch {arch}: unknown{suggestion(arch, list(ARCHITECTURES))}")
+        chosen = {arch: chosen.get(arch, 100) for arch in archs}
+    report = _check_file(file, chosen, isolation_level)
+    if as_json:
+        print_json(report.as_json())
+    else:
+        _print(file, report)
+    return 0 if report.accepted else 3
+
+
+def _check_file(file: Path, archs: dict[str, int], isolation_level: str) -> CheckReport:
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"{file}: no such file") from None
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        return CheckReport(False, "syntax", f"not UTF-8 text: {error}")
+    try:
+        region = region_of(text)
+    except RegionError as error:
+        return CheckReport(False, "outside_region", str(error))
+    try:
+        with Isolation(level=isolation_level) as isolation:  # type: ignore[arg-type]
+            return check(region, archs, isolation, describe=True)
+    except IsolationUnavailable as error:
+        raise UsageError(str(error)) from None
+
+
+def _print(file: Path, report: CheckReport) -> None:
+    if not report.accepted:
+        print(f"{file}: rejected ({report.kind}): {report.message}")
+        print("next: mend it and run agent check again", file=sys.stderr)
+        return
+    for arch, made in report.archs.items():
+        print(f"{arch}: {len(made['parameters'])} parameters in {made['seconds'] * 1000:.0f} ms")
+        for parameter in _notable(made["parameters"]):
+            print(f"  {parameter}")
+        if not made["seeded"]:
+            print("  note: another seed gives the same tensors (a deterministic strategy)")
+    print(f"{file}: accepted (isolation: {report.isolation_level})")
+    print(f"next: agent search --proposer scripted:{file}", file=sys.stderr)
+
+
+def _notable(parameters: Sequence[dict[str, Any]]) -> list[str]:
+    """The first and the last weights, enough to see the scales; `--json` has them all."""
+    weights = [parameter for parameter in parameters if len(parameter["shape"]) > 1]
+    shown = weights if len(weights) <= 6 else [*weights[:3], *weights[-3:]]
+    return [f"{p['name']} {tuple(p['shape'])}: mean {p['mean']:+.4f}, std {p['std']:.4f} ({p['init']})" for p in shown]

@@ -1,0 +1,78 @@
+"""`agent doctor`: what this machine can do, and what is missing."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from agent.cli.output import print_json
+from benchmark.data import NUM_CLASSES, available
+from benchmark.hardware import cpu_count, environment, gpu_count
+from benchmark.store import user_store
+from sandbox.isolate import probe
+
+
+def run_doctor(*, as_json: bool) -> int:
+    """Print what was found; 0 when a pocket search can run here, 1 when something it needs is missing."""
+    found = examine()
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    return 0 if found["ready"] else 1
+
+
+def examine() -> dict[str, Any]:
+    """Look at everything a search depends on. Keys are named after what they describe."""
+    git = shutil.which("git")
+    isolation = probe()
+    cache = user_store().folder
+    problems = []
+    if git is None:
+        problems.append("git is not installed: it keeps the history of each search (Debian: apt install git)")
+    if not isolation.get("level"):
+        problems.append("no isolation level works here: only --allow-unsandboxed would run candidates")
+    data = {name: available(name) for name in NUM_CLASSES}
+    return {
+        "ready": not problems,
+        "problems": problems,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: version(name) for name in ("torch", "torchvision", "optuna", "openai", "GitPython")},
+        "environment": environment(),
+        "cores": cpu_count(),
+        "gpus": gpu_count(),
+        "git": None if git is None else _output([git, "--version"]),
+        "isolation": isolation,
+        "data": {name: {"available": found.ok, "reason": found.reason} for name, found in data.items()},
+        "result_store": str(cache),
+        "disk_free_gb": round(shutil.disk_usage(".").free / 1e9, 1),
+        "api_key": "set" if os.environ.get("OPENAI_API_KEY") else "not set",
+    }
+
+
+def _print(found: dict[str, Any]) -> None:
+    env = found["environment"]
+    print(f"python      {found['python']} on {found['platform']}")
+    print(f"torch       {env['torch']}, {env['device']} {env['capability']}, precision {env['precision']}")
+    print(f"machine     {found['cores']} cores, {found['gpus']} GPUs, {found['disk_free_gb']} GB free here")
+    print(f"git         {found['git'] or 'missing'}")
+    print(f"isolation   {found['isolation'].get('level') or 'none'}")
+    for name, state in found["data"].items():
+        first = state["reason"].splitlines()[0]
+        print(f"data        {name}: {'yes' if state['available'] else 'no'} ({first})")
+    print(f"results     kept in {found['result_store']}")
+    print(f"api key     {found['api_key']} (only needed for --proposer llm)")
+    for problem in found["problems"]:
+        print(f"PROBLEM     {problem}")
+    ready = "next: agent search --budget 3" if found["ready"] else "next: mend the problems above"
+    print(ready, file=sys.stderr)
+
+
+def _output(command: list[str]) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -1,0 +1,72 @@
+"""`agent export`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from agent.config import suggestion
+from agent.errors import UsageError
+from agent.runs.directory import RunDirectory
+from agent.transcripts import load_transcript, write_atif, write_mls_bench
+
+_FILES = {"patch": "submission.patch", "module": "initialize_weights.py"}
+_TRACKERS = ("tensorboard", "mlflow")
+FORMATS = ("atif", "mls-bench", *_FILES, *_TRACKERS)
+
+
+def run_export(run: str, runs: Path, form: str, output: Path | None) -> None:
+    """Print or write the run in one of `FORMATS`. Raises UsageError."""
+    if form not in FORMATS:
+        raise UsageError(f"--format {form}: unknown{suggestion(form, list(FORMATS))}")
+    directory = RunDirectory.find(run, runs)
+    if form in _TRACKERS:
+        _track(directory, form, output)
+        return
+    text = render(directory, form)
+    if output is None:
+        print(text, end="")
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--output {output}: {error.strerror}") from None
+    print(f"wrote {output}", file=sys.stderr)
+
+
+def _track(run: RunDirectory, form: str, output: Path | None) -> None:
+    from agent.report.trackers import write_mlflow, write_tensorboard
+
+    if output is None:
+        raise UsageError(f"--format {form} writes files: --out {'FILE.db' if form == 'mlflow' else 'FOLDER'}")
+    try:
+        count = write_mlflow(run, output) if form == "mlflow" else write_tensorboard(run, output)
+    except OSError as error:
+        raise UsageError(f"--out {output}: {error.strerror}") from None
+    print(f"wrote {count} learning curves to {output}", file=sys.stderr)
+    look = f"mlflow ui --backend-store-uri sqlite:///{output}" if form == "mlflow" else f"tensorboard --logdir {output}"
+    print(f"next: {look}", file=sys.stderr)
+
+
+def render(run: RunDirectory, form: str) -> str:
+    """The run in one of `FORMATS`, as text. Raises UsageError."""
+    if form in _FILES:
+        path = run.path / _FILES[form]
+        if not path.is_file():
+            raise UsageError(f"{run.path}: nothing was submitted, so there is no {_FILES[form]}")
+        return path.read_text(encoding="utf-8")
+    transcript = load_transcript(run.path)
+    if form == "mls-bench":
+        document = write_mls_bench(transcript)
+    else:
+        document = write_atif(transcript, agent_name="initsearch", agent_version=_version())
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _version() -> str:
+    try:
+        return version("initsearch")
+    except PackageNotFoundError:
+        return "from a checkout"

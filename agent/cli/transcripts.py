@@ -1,0 +1,101 @@
+"""`agent replay` and `agent audit`: a file is taken as it is, anything else is looked up among the runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent import transcripts
+from agent.cli import transcript_text
+from agent.config import load_config
+from agent.errors import AgentError, UsageError
+from agent.runs.directory import RunDirectory
+
+
+def run_replay(
+    source: str, runs: Path, *, as_json: bool, execute: bool = False, profile: str | None = None, plain: bool = True
+) -> int:
+    """Replay; 0, or 3 when anything differs. With `execute`, tests are trained again. Raises UsageError.
+
+    Not `plain`: step through it, if this is a terminal and Textual is installed.
+    """
+    path = _find(source, runs)
+    if execute:
+        return _execute(path, profile, as_json=as_json)
+    if profile is not None:
+        raise UsageError("--profile says what --execute trains on; without it nothing is trained")
+    if not (plain or as_json) and _on_terminal():
+        if importlib.util.find_spec("textual") is not None:
+            return _step_through(path)
+        print("to step through it: pip install 'initsearch[viewer]'", file=sys.stderr)
+    return transcript_text.run_replay(path, as_json=as_json, out=sys.stdout)
+
+
+def run_audit(source: str, runs: Path, *, as_json: bool) -> int:
+    """Audit; 0, or 3 when something hidden showed. Raises UsageError."""
+    return transcript_text.run_audit(_find(source, runs), as_json=as_json, out=sys.stdout)
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _step_through(path: Path) -> int:
+    from agent.cli.viewer import ReplayViewer, pages
+
+    replay = transcripts.replay(path)
+    verdicts = list(replay)
+    if verdicts:
+        ReplayViewer(str(path), pages(replay.transcript, verdicts)).run()
+    reasons = Counter(one.reason or "" for one in verdicts if one.verdict == "unverifiable")
+    transcript_text.print_summary(replay, reasons, path, sys.stdout)
+    return transcript_text.EXIT_FOUND if replay.counts["differs"] else transcript_text.EXIT_OK
+
+
+def _execute(path: Path, profile: str | None, *, as_json: bool) -> int:
+    from agent.progress import make_progress
+    from benchmark.data import DataError
+    from benchmark.executor import InfrastructureError
+    from sandbox.isolate import IsolationCrashed
+
+    progress = make_progress()
+    try:
+        with _opened(path, profile, progress) as (replay, executed):
+            return transcript_text.print_replay(replay, path, as_json=as_json, out=sys.stdout, executed=executed)
+    except (InfrastructureError, IsolationCrashed, DataError) as error:
+        raise AgentError(f"our own machinery failed, which says nothing about the record: {error}") from None
+    finally:
+        progress.close()
+
+
+@contextmanager
+def _opened(path: Path, profile: str | None, progress: Any) -> Iterator[tuple[transcripts.Replay, Any]]:
+    """The replay that trains, and what a conversation's strategies come to (None for our own runs)."""
+    from agent.profiles import resolve_profile
+    from agent.studies import retrain
+
+    transcript = transcripts.load_transcript(path)
+    if transcript.source == "run":
+        if profile not in (None, transcript.task):
+            raise UsageError(f"--profile {profile}: this run's tests were made on {transcript.task}, and are run there")
+        with retrain.own_run(path, progress) as replay:
+            yield replay, None
+        return
+    flags: Mapping[str, Any] = {"profile": profile}
+    config = load_config(flags)
+    resolved, reason = resolve_profile(config.profile, data_root=config.data_root)
+    with retrain.conversation(transcript, config, resolved, progress) as (replay, strategies):
+        progress.message(f"strategies are trained on {resolved.name} ({reason})")
+        yield replay, strategies
+
+
+def _find(source: str, runs: Path) -> Path:
+    if Path(source).exists() or source.endswith((".json", ".jsonl")):
+        return Path(source)
+    return RunDirectory.find(source, runs).path

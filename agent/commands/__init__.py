@@ -1,1 +1,0 @@
-"""What each command does; `agent.cli` holds the words that people type."""

@@ -1,0 +1,1 @@
+"""The search itself: set-up, loop, toolbox, screening, outcome."""

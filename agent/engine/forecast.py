@@ -1,0 +1,52 @@
+"""What a long search should know before it starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from agent.analysis.design import Design, in_words, make_plan
+from agent.config import SearchConfig
+from benchmark.cost import KnownCosts, pictures
+from benchmark.executor import Executor, InfrastructureError
+from benchmark.store import user_store
+from benchmark.tasks import Profile
+
+LONG_SECONDS = 600.0
+
+_SURELY_SHORT = 20_000
+"""Training pictures: fewer cannot take so long, unless a machine does only 33 a second."""
+
+
+def say_if_long(
+    config: SearchConfig,
+    profile: Profile,
+    executor: Executor,
+    environment: Mapping[str, str],
+    say: Callable[[str], None],
+) -> None:
+    """Before a search of over ten minutes, say what it costs, which effect it can see, and what would see more.
+
+    Needs two training steps of each task, once: what was measured is kept beside the store of results.
+    """
+    design = Design.of(config)
+    if _training_pictures(profile, design) < _SURELY_SHORT or (config.max_seconds or math.inf) <= LONG_SECONDS:
+        return
+    known = KnownCosts(user_store().folder.with_name("costs") if config.cache else None)
+    try:
+        machine = {**environment, "slots": str(executor.slots)}
+        cost = known.measure((*profile.visible, *profile.hidden), executor, machine)
+    except InfrastructureError as error:
+        say(f"what this search will cost could not be measured ({error})")
+        return
+    plan = make_plan(profile, cost, design, slots=executor.slots)
+    if plan["seconds"] > LONG_SECONDS:
+        for line in in_words(plan):
+            say(line)
+
+
+def _training_pictures(profile: Profile, design: Design) -> int:
+    visible = sum(pictures(task)[0] for task in profile.visible)
+    hidden = sum(pictures(task)[0] for task in profile.hidden)
+    looks = design.budget * design.seeds * design.screen
+    return round((design.trainings + looks) * visible) + design.hidden.trainings * hidden

@@ -1,0 +1,96 @@
+"""The loop: ask the proposer, carry out, tell the proposer, until a typed end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from agent.clock import Clock
+from agent.engine.toolbox import Toolbox
+from agent.protocol import Proposer, ProposerEnd, ToolCall
+from agent.runs.log import EventLog, TimeUp
+from benchmark.executor import InfrastructureError
+from sandbox.isolate import IsolationCrashed
+
+EndStatus = Literal[
+    "submitted", "tests_exhausted", "steps", "time", "cost", "format", "api", "infra", "waiting_for_review"
+]
+WAITING: Final = "waiting_for_review"
+"""A test was chosen, and the hidden task is held back until a person lets it run. No end: the run goes on then."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How the loop ended, and in words."""
+
+    status: EndStatus
+    message: str
+
+
+def run_loop(
+    proposer: Proposer,
+    tools: Toolbox,
+    clock: Clock,
+    log: EventLog,
+    *,
+    max_steps: int,
+    max_seconds: float | None = None,
+) -> End:
+    """Let `proposer` work until it submits, gives up or meets a limit; then see to it that the best test is submitted.
+
+    Infrastructure failures end the loop without a submission: nothing may be concluded from what our machine broke.
+    """
+    try:
+        end = _run(proposer, tools, clock, log, max_steps, max_seconds)
+        if end.status == "submitted":
+            return end
+        submitted = _submit_best(tools)
+    except (InfrastructureError, IsolationCrashed) as error:
+        return End("infra", f"Our own machinery failed: {error}")
+    if submitted is None:
+        return End(end.status, f"{end.message} No test succeeded with all its seeds, so there is nothing to submit.")
+    return End(end.status, f"{end.message} The best test, #{submitted}, was submitted for it.")
+
+
+def _submit_best(tools: Toolbox) -> int | None:
+    """The test that became final. Where all finalists fail on fresh seeds, the next best are tried."""
+    while (best := tools.best()) is not None:
+        if (submitted := tools.submit(best, by="harness").submitted) is not None:
+            return submitted
+    return None
+
+
+def _run(
+    proposer: Proposer, tools: Toolbox, clock: Clock, log: EventLog, max_steps: int, max_seconds: float | None
+) -> End:
+    try:
+        for step in range(1, max_steps + 1):
+            if max_seconds is not None and _time_is_up(clock, log, max_seconds):
+                log.append(TimeUp(max_seconds=max_seconds))
+                return End("time", f"The limit of {max_seconds:g} s was reached.")
+            with clock.phase("proposer"):
+                call = proposer.ask(tools.situation())
+            if call is None:
+                return End("tests_exhausted", f"{proposer.name} had nothing more to propose.")
+            observation = tools.dispatch(step, call)
+            if observation.submitted is not None:
+                return End("submitted", _submitted_by(proposer.name, call, observation.submitted))
+            with clock.phase("proposer"):
+                proposer.tell(call, observation)
+    except ProposerEnd as end:
+        return End(end.status, str(end))
+    return End("steps", f"The limit of {max_steps} tool calls was reached.")
+
+
+def _time_is_up(clock: Clock, log: EventLog, max_seconds: float) -> bool:
+    """A resumed search, whose clock began anew, stops where the recorded one did, and there only."""
+    if log.replaying:
+        return log.recorded("time_up") is not None
+    return clock.elapsed > max_seconds
+
+
+def _submitted_by(name: str, call: ToolCall, submitted: int) -> str:
+    nominee = call.arguments["n"]
+    if nominee == submitted:
+        return f"{name} submitted test #{submitted}."
+    return f"{name} put test #{nominee} forward; by all seeds #{submitted} was better and was submitted."

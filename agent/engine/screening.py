@@ -1,0 +1,186 @@
+"""Screening: many candidates seen briefly between two tests, so that a test is spent on the best of them.
+
+A look is a short training with a full cosine of its own on the front part of the training set. It is judged by its
+loss on the rest of the training set, never on test data, and with seeds that no test uses. Successive halving (Jamieson
+and Talwalkar 2016, *AISTATS*): all candidates get the shortest look, the better half one twice as long.
+
+Costs are counted in tests: a look of fidelity f trains on f times as many pictures as a test of one seed. They do not
+depend on the clock or on what a store already has, so that the same search decides in the same way on every machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from agent.evaluation.evaluator import Candidate, Evaluator
+from agent.protocol import Look
+from agent.runs.log import Screened
+from benchmark.cost import SIZES
+from benchmark.results import EvaluationResult, region_sha256
+from benchmark.store import ResultStore
+from benchmark.tasks import Profile, Task
+
+HELD_OUT = 0.2
+"""Share of the training pictures that judge a look."""
+
+_EPOCHS = 2  # the fewest that make a cosine
+_TEST_COST = 0.3  # of an image that is tested, in images that are trained on: docs/trainer.md
+_MOST = 64  # candidates in a round
+_ROUNDING = 1e-9
+_SEED_STEP = 100  # a search has at most 50 seeds, so looks never use a test's
+
+
+@dataclass(frozen=True)
+class Round:
+    """One call of the tool: a look for each candidate in their order; the index of the best, None if all failed."""
+
+    looks: tuple[Look, ...]
+    best: int | None
+    cost: float
+
+
+def look_task(task: Task, fidelity: float) -> Task:
+    """The short form of a task: `fidelity` times its pictures in at least two epochs, held-out pictures to judge by."""
+    recipe = task.recipe
+    train_size = SIZES[task.dataset][0]
+    size = min(train_size, recipe.train_limit or train_size)
+    held_out = round(size * HELD_OUT)
+    epochs = max(_EPOCHS, round(recipe.epochs * fidelity))
+    pictures = max(2, round(fidelity * recipe.epochs * size / epochs))
+    short = dataclasses.replace(
+        recipe, epochs=epochs, train_limit=min(pictures, size - held_out), held_out=held_out, test_limit=None
+    )
+    return dataclasses.replace(task, recipe=short)
+
+
+def look_cost(task: Task, fidelity: float) -> float:
+    """What the look costs as a share of the task's training in a test, its evaluations included."""
+    short, recipe = look_task(task, fidelity).recipe, task.recipe
+    train_size, test_size = SIZES[task.dataset]
+    full = float(recipe.epochs * min(train_size, recipe.train_limit or train_size))
+    full += 2 * _TEST_COST * min(test_size, recipe.test_limit or test_size)
+    return (short.epochs * (short.train_limit or 0) + 2 * _TEST_COST * short.held_out) / full
+
+
+@dataclass
+class Screen:
+    """Spends `share` of a test's cost before each test. Unused allowance is kept for later."""
+
+    evaluator: Evaluator
+    record: Callable[[Screened], None]
+    profile: Profile
+    share: float
+    seed: int
+    seeds: int
+    """Of a test: a look has one."""
+    keep: ResultStore
+    shared: ResultStore | None
+    spent: float = 0.0
+    """In tests."""
+    rounds: int = 0
+    seen: list[tuple[str, int, float | None]] = field(default_factory=list)
+    """Hash of the region, rung and loss of every look so far."""
+    _paid: set[tuple[str, int]] = field(default_factory=set)
+
+    def affordable(self, tests: int) -> int:
+        """How many new candidates the next round may have when `tests` tests were spent."""
+        count, left = 0, self._left(tests) + _ROUNDING
+        while self._round_cost(count + 1) <= left and count < _MOST:
+            count += 1
+        return count
+
+    def unseen(self, regions: Sequence[str]) -> int:
+        """How many of these candidates were not looked at before."""
+        return len({digest for digest in map(region_sha256, regions) if (digest, 0) not in self._paid})
+
+    def run(self, regions: Sequence[str], tests: int) -> Round:
+        """Look at all of them, at the better half again, and say which is best. What was seen before costs nothing."""
+        self.rounds += 1
+        before = self.spent
+        looks = [Look(region, rejected=self._reject(region)) for region in regions]
+        alive = [index for index, look in enumerate(looks) if look.rejected is None]
+        for rung in range(len(self.profile.fidelities)):
+            losses = self._losses([looks[index].region for index in alive], rung)
+            for index, loss in zip(alive, losses, strict=True):
+                failed = "it failed or diverged in a short run" if loss is None else None
+                looks[index] = Look(looks[index].region, failed, loss, rung)
+            alive = sorted(
+                (index for index in alive if looks[index].rejected is None),
+                key=lambda index: (looks[index].rank, index),
+            )
+            if rung + 1 < len(self.profile.fidelities):
+                kept = alive[: len(alive) // 2]
+                price = [self._unpaid(looks[index].region, rung + 1) for index in kept]
+                while sum(price) > self._left(tests) + _ROUNDING:
+                    kept.pop()
+                    price.pop()
+                if len(kept) < 2:
+                    break
+                alive = sorted(kept)
+        best = alive[0] if alive else None
+        cost = self.spent - before
+        for index, look in enumerate(looks):
+            digest = region_sha256(look.region)
+            self.seen.append((digest, look.rung, look.loss))
+            self.record(
+                Screened(
+                    round=self.rounds,
+                    region_sha256=digest,
+                    kept=index == best,
+                    rejected=look.rejected,
+                    rung=look.rung,
+                    loss=look.loss,
+                    cost=cost if index == 0 else 0.0,
+                )
+            )
+        return Round(tuple(looks), best, cost)
+
+    def _reject(self, region: str) -> str | None:
+        """Why the candidate is not worth a training: the free checks, then the signal at step 0."""
+        report = self.evaluator.check(region, self.profile.visible, self._seed(0))
+        if not report.accepted:
+            return f"{report.kind}: {report.message}"
+        faults = self.evaluator.signal_faults(region, self.profile.visible, self._seed(0))
+        return "; ".join(f"{task}: {fault}" for task, fault in faults) or None
+
+    def _losses(self, regions: Sequence[str], rung: int) -> list[float | None]:
+        """Held-out loss of each, mean over the visible tasks, nats; None when it failed or is not finite."""
+        tasks = [look_task(task, self.profile.fidelities[rung]) for task in self.profile.visible]
+        for region in regions:
+            self.spent += self._unpaid(region, rung)
+            self._paid.add((region_sha256(region), rung))
+        roles = [f"screen/{self.rounds}/{rung + 1}/{index + 1}" for index in range(len(regions))]
+        outcomes = self.evaluator.evaluate(
+            [Candidate(role, region) for role, region in zip(roles, regions, strict=True)],
+            tasks,
+            [self._seed(rung)],
+            keep=self.keep,
+            shared=self.shared,
+        )
+        means: list[float | None] = []
+        for role in roles:
+            found = [outcomes[role, task.name, self._seed(rung)] for task in tasks]
+            losses = [one.test_loss for one in found if isinstance(one, EvaluationResult) and one.status == "ok"]
+            usable = len(losses) == len(tasks) and all(map(math.isfinite, losses))
+            means.append(sum(losses) / len(losses) if usable else None)
+        return means
+
+    def _left(self, tests: int) -> float:
+        return self.share * (tests + 1) - self.spent
+
+    def _round_cost(self, count: int) -> float:
+        kept = count // 2 if count >= 4 else 0
+        return count * self._cost(0) + kept * self._cost(1)
+
+    def _unpaid(self, region: str, rung: int) -> float:
+        return 0.0 if (region_sha256(region), rung) in self._paid else self._cost(rung)
+
+    def _cost(self, rung: int) -> float:
+        costs = [look_cost(task, self.profile.fidelities[rung]) for task in self.profile.visible]
+        return sum(costs) / len(costs) / self.seeds
+
+    def _seed(self, rung: int) -> int:
+        return self.seed + _SEED_STEP * (rung + 1)

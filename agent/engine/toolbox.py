@@ -1,0 +1,296 @@
+"""The tools a proposer has: edit, undo, view, rewrite, screen, test, submit; each call is written down twice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agent.analysis.comparison import choose, ranked
+from agent.analysis.finalists import finalist_count, pooled, trained_again
+from agent.analysis.look_scores import look_scores
+from agent.engine.screening import Round, Screen
+from agent.evaluation.evaluator import Candidate, Evaluator, Outcomes, accuracies_of
+from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
+from agent.runs.log import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
+from benchmark.report_lines import task_report
+from benchmark.results import EvaluationResult, region_sha256
+from benchmark.store import ResultStore
+from benchmark.tasks import Profile
+from sandbox.region import scaffold
+from sandbox.workspace import Workspace
+
+
+class Toolbox:
+    """Carries out tool calls on one workspace with one budget."""
+
+    def __init__(
+        self,
+        *,
+        workspace: Workspace,
+        evaluator: Evaluator,
+        log: EventLog,
+        profile: Profile,
+        seeds: tuple[int, ...],
+        budget: int,
+        baseline: Accuracies,
+        keep: ResultStore,
+        shared: ResultStore | None,
+        screen: Screen | None = None,
+        confirmation_seeds: Sequence[int] = (),
+    ) -> None:
+        self.workspace = workspace
+        self._evaluator = evaluator
+        self._log = log
+        self._profile = profile
+        self._seeds = seeds
+        self._keep = keep
+        self._shared = shared
+        self._screen = screen
+        self._confirmation_seeds = confirmation_seeds
+        self.budget = budget
+        self.baseline = baseline
+        self.tests: list[TestOutcome] = []
+        self.regions: dict[int, str] = {}
+        self.ran: list[int] = []
+        """The tests that succeeded when they were run; one of them can still fail on a fresh seed."""
+        self.submitted: int | None = None
+        self.confirmed: tuple[int, ...] = ()
+        """The finalists that were trained again; their tests, and the baseline, then have the fresh seeds too."""
+        self._reports: dict[int, str] = {}
+
+    def situation(self) -> Situation:
+        """What the next decision can be based on."""
+        return Situation(
+            filename=self.workspace.filename,
+            region=self.workspace.region,
+            editable=self.workspace.editable,
+            tests_left=self.budget - len(self.tests),
+            tests=tuple(self.tests),
+            baseline=self.baseline,
+            best=self.best(),
+            looks_left=self._looks_left,
+        )
+
+    @property
+    def look_scores(self) -> dict[str, float]:
+        """What screening has to say about tests, by the hash of the region; empty without screening."""
+        return {} if self._screen is None else look_scores(self._screen.seen)
+
+    def best(self) -> int | None:
+        """The test to submit by all that is known, or None when none succeeded."""
+        chosen = choose(self._profile.name, self.baseline, self.tests, self.look_scores)
+        return None if chosen is None else chosen.number
+
+    def dispatch(self, step: int, call: ToolCall) -> Observation:
+        """Carry out one call. Whatever a proposer sends gets an answer; only our own failures raise."""
+        self._log.append(ToolCalled(step=step, tool=call.tool, arguments=dict(call.arguments)))
+        observation = self._carry_out(call)
+        self._log.append(
+            ToolReplied(
+                step=step,
+                ok=observation.ok,
+                error=observation.error,
+                reply=observation.reply,
+                region_sha256=region_sha256(self.workspace.region),
+            )
+        )
+        return observation
+
+    def submit(self, number: int, *, by: str) -> Observation:
+        """Make test `number` final, if it is one that succeeded.
+
+        With confirmation it is one of the finalists instead, and the best of them by all evidence becomes final.
+        """
+        if not self.tests:
+            return _refused("no_tests", "ERROR: No test results yet. Run test() at least once first.")
+        outcome = next((test for test in self.tests if test.number == number), None)
+        if outcome is None:
+            numbers = ", ".join(str(test.number) for test in self.tests)
+            return _refused("no_such_test", f"ERROR: There is no test #{number}; tests so far: {numbers}.")
+        if outcome.failed:
+            return _refused("failed_test", f"ERROR: Test #{number} failed and cannot be submitted; choose another.")
+        self.workspace.verify()
+        confirmed = ""
+        if self._confirmation_seeds:
+            chosen, confirmed = self._confirm(outcome)
+            if chosen is None:
+                return _refused("failed_test", f"ERROR: {confirmed} These tests failed; choose another.")
+            number, outcome = chosen.number, chosen
+        self._log.append(
+            Submitted(
+                number=number,
+                region_sha256=outcome.region_sha256,
+                by="proposer" if by == "proposer" else "harness",
+            )
+        )
+        self.workspace.tag(f"submit/{number}", at=f"test/{number}")
+        self.submitted = number
+        parts = [f"[submit] Submitting result from test #{number} as final.", confirmed, self._reports[number]]
+        return Observation("\n\n".join(filter(None, parts)), submitted=number)
+
+    def _confirm(self, nominee: TestOutcome) -> tuple[TestOutcome | None, str]:
+        """Train the finalists again; the best of them by all seeds, and a sentence for whoever reads.
+
+        A search comes here twice only when all finalists failed on a fresh seed, and then for others.
+        """
+        seeds = self._confirmation_seeds
+        best = self._ranked()
+        finalists = sorted({nominee.number, *(test.number for test in best[: finalist_count(len(best))])})
+        fresh = self._evaluator.measure(
+            Candidate("baseline", scaffold().region),
+            [Candidate(f"test/{number}", self.regions[number]) for number in finalists],
+            self._profile.visible,
+            seeds,
+            keep=self._keep,
+            shared=self._shared,
+        )
+        self.baseline = pooled(self.baseline, fresh["baseline"])
+        self.tests = [
+            dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
+            if test.number in finalists
+            else test
+            for test in self.tests
+        ]
+        self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
+        chosen = next((test for test in self._ranked() if test.number in self.confirmed), None)
+        self._log.append(
+            Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)
+        )
+        span = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+        return chosen, f"[confirm] {trained_again(self.confirmed, span).capitalize()}."
+
+    def _ranked(self) -> list[TestOutcome]:
+        return ranked(self._profile.name, self.baseline, self.tests, self.look_scores)
+
+    def _carry_out(self, call: ToolCall) -> Observation:
+        match call.tool:
+            case "edit":
+                reply = self.workspace.edit(call.arguments)
+            case "undo":
+                reply = self.workspace.undo(call.arguments.get("n", 1))
+            case "view":
+                reply = self.workspace.view()
+            case "rewrite":
+                reply = self.workspace.rewrite(call.arguments.get("content"))
+            case "screen":
+                return self._look(call.arguments.get("candidates"))
+            case "test":
+                return self._test()
+            case "submit":
+                return self._submit(call.arguments)
+            case unknown:
+                return _refused("unknown_tool", f"ERROR: Unknown tool '{unknown}'")
+        return Observation(reply.text, reply.ok, reply.kind)
+
+    @property
+    def _looks_left(self) -> int:
+        """None are left when no test is: there would be nothing to choose a candidate for."""
+        if self._screen is None or len(self.tests) >= self.budget:
+            return 0
+        return self._screen.affordable(len(self.tests))
+
+    def _look(self, candidates: Any) -> Observation:
+        """Screen the candidates, or the present region when none are given."""
+        if self._screen is None:
+            return _refused("screening_off", "ERROR: Screening is off in this search; call test().")
+        regions = [self.workspace.region] if candidates is None else candidates
+        if not isinstance(regions, list) or not regions or not all(isinstance(region, str) for region in regions):
+            return _refused("arguments", "ERROR: Invalid arguments for 'screen': candidates must be a list of texts")
+        new, left = self._screen.unseen(regions), self._looks_left
+        if new > left:
+            return _refused(
+                "screening_budget",
+                f"ERROR: {new} new candidates cost more than screening may spend now; {left} can be looked at. Test, "
+                "and it may spend more.",
+            )
+        seen = self._screen.run(regions, len(self.tests))
+        return Observation(_looks_report(seen), looks=seen.looks, best_look=seen.best)
+
+    def _submit(self, arguments: Mapping[str, Any]) -> Observation:
+        number = arguments.get("n")
+        if isinstance(number, bool) or not isinstance(number, int):
+            return _refused("arguments", f"ERROR: Invalid arguments for 'submit': n must be an integer, not {number!r}")
+        return self.submit(number, by="proposer")
+
+    def _test(self) -> Observation:
+        self.workspace.verify()
+        region = self.workspace.region
+        digest = region_sha256(region)
+        for earlier in self.tests:
+            if earlier.region_sha256 == digest:
+                note = f"This region is the one of test #{earlier.number}; its result is repeated and costs nothing."
+                return Observation(f"{note}\n\n{self._reports[earlier.number]}", test=earlier)
+        if len(self.tests) >= self.budget:
+            used = f"{len(self.tests)}/{self.budget}"
+            return _refused(
+                "budget", f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose a test result."
+            )
+        report = self._evaluator.check(region, self._profile.visible, self._seeds[0])
+        if not report.accepted:
+            return _refused(
+                report.kind or "rejected",
+                f"ERROR: Test refused, nothing was spent: {report.message} [{report.kind}]",
+            )
+        return self._paid_test(region, digest)
+
+    def _paid_test(self, region: str, digest: str) -> Observation:
+        number = len(self.tests) + 1
+        self._log.append(TestStarted(number=number, region_sha256=digest))
+        self.workspace.tag(f"test/{number}")
+        outcomes = self._evaluator.evaluate(
+            [Candidate(f"test/{number}", region)],
+            self._profile.visible,
+            self._seeds,
+            keep=self._keep,
+            shared=self._shared,
+        )
+        accuracies = accuracies_of(outcomes, f"test/{number}")
+        outcome = TestOutcome(number, accuracies, digest)
+        self._log.append(
+            TestFinished(
+                number=number,
+                status="failed" if outcome.failed else "ok",
+                accuracies={task: dict(seeds) for task, seeds in accuracies.items()},
+            )
+        )
+        self.tests.append(outcome)
+        if not outcome.failed:
+            self.ran.append(number)
+        self.regions[number] = region
+        self._reports[number] = self._report(number, outcomes)
+        return Observation(
+            self._reports[number],
+            ok=not outcome.failed,
+            error="candidate_failed" if outcome.failed else None,
+            test=outcome,
+        )
+
+    def _report(self, number: int, outcomes: Outcomes) -> str:
+        left = self.budget - number
+        noun = "test" if left == 1 else "tests"
+        hint = "; call submit(n=N) to choose which test result to submit as final" if left else ""
+        parts = [f"[Test #{number}] ({left} {noun} remaining{hint})"]
+        for task in self._profile.visible:
+            by_seed = {seed: outcomes[f"test/{number}", task.name, seed] for seed in self._seeds}
+            results = [outcome for outcome in by_seed.values() if isinstance(outcome, EvaluationResult)]
+            failures = [
+                f"FAILED with seed {seed}: {outcome.kind}: {outcome.message}"
+                for seed, outcome in by_seed.items()
+                if not isinstance(outcome, EvaluationResult)
+            ]
+            parts.append(task_report(task.name, results, failures))
+        return "\n\n".join(parts)
+
+
+def _looks_report(seen: Round) -> str:
+    noun = "candidate" if len(seen.looks) == 1 else "candidates"
+    lines = [f"[Screen] {len(seen.looks)} {noun} for {seen.cost:.2f} of a test; loss on held-out pictures, nats:"]
+    for number, look in enumerate(seen.looks, start=1):
+        found = f"rejected: {look.rejected}" if look.loss is None else f"{look.loss:.3f}, look {look.rung + 1}"
+        lines.append(f"candidate {number}: {found}{' (the best)' if number - 1 == seen.best else ''}")
+    return "\n".join(lines)
+
+
+def _refused(kind: str, text: str) -> Observation:
+    return Observation(text, ok=False, error=kind)

@@ -1,0 +1,151 @@
+"""One evaluation as one picklable call: the candidate makes tensors in isolation, the trusted trainer trains them.
+
+The isolation is the parent's: a call asks for tensors, and its own process starts nothing and runs no candidate.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.protocol import CandidateFailure
+from benchmark.results import EvaluationResult, region_sha256, result_key
+from benchmark.tasks import Task
+from sandbox.isolate import Initialised, Isolation
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from benchmark.executor import Parent
+
+
+@dataclass(frozen=True)
+class Initialise:
+    """What a call asks its parent: the parameters that `region` makes, as a safetensors file at `out`."""
+
+    region: str
+    arch: str
+    num_classes: int
+    seed: int
+    out: Path
+
+    def by(self, isolation: Isolation) -> Initialised:
+        """The answer. Raises what `Isolation.initialise` raises."""
+        return isolation.initialise(self.region, self.arch, self.num_classes, self.seed, self.out)
+
+
+@dataclass(frozen=True)
+class EvaluationCall:
+    """Train `region` on `task` with `seed`. Everything it needs travels with it."""
+
+    region: str
+    task: Task
+    seed: int
+    environment: tuple[tuple[str, str], ...]
+    """What `benchmark.hardware.environment` said; part of the key."""
+    precision: str = "auto"
+    data_root: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """The content key of the result; see `benchmark.results.result_key`."""
+        return result_key(self.region, self.task, self.seed, environment=dict(self.environment))
+
+    def __call__(self, parent: Parent) -> EvaluationResult | CandidateFailure:
+        """Let the parent initialise in isolation, load, train. Each epoch's metrics are reported."""
+        import torch
+
+        from benchmark.data import hold_out, load_dataset
+        from benchmark.hardware import threads
+        from benchmark.train import train
+
+        torch.set_num_threads(threads())
+        dataset = load_dataset(self.task.dataset, data_root=self.data_root)
+        dataset = hold_out(dataset, self.task.recipe.held_out)
+        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, parent)
+        if not initialised.ok:
+            return CandidateFailure(initialised.kind or "isolation", initialised.message)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        outcome = train(
+            model,
+            dataset,
+            self.task.recipe,
+            seed=self.seed,
+            device=device,
+            precision=self.precision,
+            on_epoch=parent.report,
+        )
+        if outcome.step_zero.suspicious:
+            zero = outcome.step_zero
+            return CandidateFailure(
+                "suspicious",
+                f"before any training the network was right on {zero.accuracy:.1f} % with a loss of {zero.loss:.3f}, "
+                f"beyond luck (p = {zero.p_value:.1g}): it was trained beforehand, so its accuracy does not count",
+            )
+        environment = dict(self.environment)
+        tail = outcome.curve[-10:]
+        return EvaluationResult(
+            key=self.key,
+            task=self.task.name,
+            seed=self.seed,
+            region_sha256=region_sha256(self.region),
+            status=outcome.status,
+            best_test_acc=max(epoch.test_acc for epoch in outcome.curve),
+            last_test_acc=sum(epoch.test_acc for epoch in tail) / len(tail),
+            test_loss=outcome.curve[-1].test_loss,
+            curve=outcome.curve,
+            step_zero=outcome.step_zero,
+            isolation_level=initialised.level,
+            isolation_seconds=initialised.seconds,
+            training_seconds=outcome.seconds,
+            device=environment.get("device", device),
+            precision=environment.get("precision", self.precision),
+            threads=threads(),
+            versions={"torch": torch.__version__},
+        )
+
+
+@dataclass(frozen=True)
+class SignalCall:
+    """What will keep `region` from learning `task`, seen at step 0 on training pictures: sentences, none if nothing."""
+
+    region: str
+    task: Task
+    seed: int
+    data_root: Path | None = None
+
+    def __call__(self, parent: Parent) -> tuple[str, ...]:
+        """Let the parent initialise in isolation, send one batch forwards and backwards."""
+        import torch
+
+        from benchmark.augment import Normalizer
+        from benchmark.data import load_dataset
+        from benchmark.hardware import threads
+        from benchmark.signal_stats import signal_statistics
+
+        torch.set_num_threads(threads())
+        dataset = load_dataset(self.task.dataset, data_root=self.data_root)
+        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, parent)
+        if not initialised.ok:
+            return (f"{initialised.kind}: {initialised.message}",)
+        count = self.task.recipe.batch_size
+        normalize = Normalizer(dataset.mean, dataset.std, torch.device("cpu"))
+        images = normalize(dataset.train_images[:count].contiguous())
+        return signal_statistics(model, images, dataset.train_labels[:count]).faults
+
+
+def _initialised(region: str, arch: str, classes: int, seed: int, parent: Parent) -> tuple[nn.Module, Initialised]:
+    """A network of ours with the weights that the region made in isolation, and how that went."""
+    from benchmark.models import build_model
+    from benchmark.weights import load_initial_weights
+
+    model = build_model(arch, classes)
+    with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
+        weights = Path(folder) / "weights.safetensors"
+        initialised: Initialised = parent.ask(Initialise(region, arch, classes, seed, weights))
+        if initialised.ok:
+            # What isolation accepted and wrote itself must load: anything else is our own fault and raises.
+            load_initial_weights(weights, model)
+    return model, initialised

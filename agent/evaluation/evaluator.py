@@ -1,0 +1,239 @@
+"""Evaluates regions: checks them, looks results up by key, trains what is missing side by side, records outcomes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.clock import Clock
+from agent.evaluation.calls import EvaluationCall, Initialise, SignalCall
+from agent.evaluation.check import CheckReport, check
+from agent.progress import Progress
+from agent.protocol import Accuracies, CandidateFailure, Outcome
+from agent.runs.log import Evaluated
+from benchmark.data import NUM_CLASSES
+from benchmark.executor import Executor, InfrastructureError
+from benchmark.results import EvaluationResult
+from benchmark.store import ResultStore
+from benchmark.tasks import Task
+from sandbox.isolate import Initialised, Isolation
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A region to evaluate, and the part it plays: `baseline`, `test/1`, `hidden/submission`, …"""
+
+    role: str
+    region: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How evaluations of this search are run."""
+
+    environment: dict[str, str]
+    precision: str = "auto"
+    data_root: Path | None = None
+
+
+Outcomes = dict[tuple[str, str, int], Outcome]
+"""(role, task name, seed) → result or failure."""
+
+
+def require_baseline(outcomes: Outcomes, role: str) -> None:
+    """Raise InfrastructureError when the baseline, whose role this is, failed anywhere: nothing could be compared.
+
+    The baseline is our own code, so its failure is never a candidate's.
+    """
+    failures = [
+        f"{task} with seed {seed}: {outcome.kind}: {outcome.message}"
+        for (of_role, task, seed), outcome in outcomes.items()
+        if of_role == role and isinstance(outcome, CandidateFailure)
+    ]
+    if failures:
+        raise InfrastructureError(
+            f"the baseline itself failed on {'; on '.join(failures)}. Nothing can be compared without it, and no "
+            "candidate is to blame; agent doctor looks at this machine"
+        )
+
+
+def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | None]]:
+    """The best test accuracies of one role: task → seed → percent, None for a failure."""
+    accuracies: dict[str, dict[int, float | None]] = {}
+    for (of_role, task, seed), outcome in outcomes.items():
+        if of_role == role:
+            value = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
+            accuracies.setdefault(task, {})[seed] = value
+    return accuracies
+
+
+class Evaluator:
+    """Turns candidates into accuracies, in the same order whatever finishes first."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        executor: Executor,
+        isolation: Isolation,
+        clock: Clock,
+        progress: Progress,
+        record: Callable[[Evaluated], None] = lambda event: None,
+    ) -> None:
+        self.settings = settings
+        self._executor = executor
+        self._isolation = isolation
+        self._waits: list[float] = []
+        """Seconds for which calls stood still for an initialisation and that are not booked yet."""
+        self._note = record
+        self._clock = clock
+        self._progress = progress
+
+    def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
+        """Is the region acceptable on these tasks? It costs no training. Raises IsolationCrashed."""
+        archs = {task.arch: NUM_CLASSES[task.dataset] for task in tasks}
+        with self._clock.phase("isolation"):
+            return check(region, archs, self._isolation, seed=seed)
+
+    def evaluate(
+        self,
+        candidates: Sequence[Candidate],
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        keep: ResultStore,
+        shared: ResultStore | None = None,
+    ) -> Outcomes:
+        """Every candidate on every task with every seed.
+
+        Results are taken from `keep` (this run's) or `shared` (the user's) where they have them, and left in both.
+        Raises InfrastructureError when our own machinery failed; candidates' failures are outcomes.
+        """
+        jobs = [
+            (candidate.role, self._call(candidate.region, task, seed))
+            for seed in seeds  # outermost: what an interruption leaves behind has equally many seeds everywhere
+            for candidate in candidates
+            for task in tasks
+        ]
+        started = time.monotonic()
+        pending: dict[int, Future[Outcome]] = {}
+        known: dict[int, Outcome] = {}
+        for index, (role, call) in enumerate(jobs):
+            stored = keep.get(call.key) or (shared.get(call.key) if shared else None)
+            if stored is not None:
+                keep.put(stored)
+                known[index] = stored
+                continue
+            pending[index] = self._submit(role, call)
+        from_store = set(known)
+        outcomes: Outcomes = {}
+        try:
+            for index, (role, call) in enumerate(jobs):
+                while index not in known:
+                    self._collect(pending, known, keep, shared)
+                outcome = known[index]
+                self._record(role, call, outcome, cached=index in from_store)
+                outcomes[role, call.task.name, call.seed] = outcome
+        except BaseException:
+            for future in pending.values():
+                future.cancel()
+            self._book_isolation()
+            raise
+        rest = max(0.0, time.monotonic() - started - self._book_isolation())
+        self._clock.add("training" if len(known) > len(from_store) else "other", rest)
+        return outcomes
+
+    def measure(
+        self,
+        baseline: Candidate,
+        candidates: Sequence[Candidate],
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        keep: ResultStore,
+        shared: ResultStore | None = None,
+    ) -> dict[str, Accuracies]:
+        """Role → accuracies, of the baseline and of what is compared with it; see `evaluate`.
+
+        Raises InfrastructureError when the baseline failed, too.
+        """
+        sides = [baseline, *candidates]
+        outcomes = self.evaluate(sides, tasks, seeds, keep=keep, shared=shared)
+        require_baseline(outcomes, baseline.role)
+        return {one.role: accuracies_of(outcomes, one.role) for one in sides}
+
+    def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
+        """(task, sentence) for all that will keep `region` from learning, seen at step 0; see `SignalCall`."""
+        calls = [SignalCall(region, task, seed, self.settings.data_root) for task in tasks]
+        futures = [(call.task.name, self._executor.submit(call, on_ask=self._answer)) for call in calls]
+        faults = [(name, fault) for name, future in futures for fault in future.result()]
+        self._book_isolation()
+        return faults
+
+    def _call(self, region: str, task: Task, seed: int) -> EvaluationCall:
+        settings = self.settings
+        environment = tuple(sorted(settings.environment.items()))
+        return EvaluationCall(region, task, seed, environment, settings.precision, settings.data_root)
+
+    def _submit(self, role: str, call: EvaluationCall) -> Future[Outcome]:
+        epochs = call.task.recipe.epochs
+        self._progress.started(role, call.task.name, call.seed, epochs)
+        return self._executor.submit(
+            call,
+            timeout=600 + 300 * epochs,
+            on_report=lambda metrics: self._progress.epoch(role, call.task.name, call.seed, metrics, epochs),
+            on_ask=self._answer,
+        )
+
+    def _answer(self, question: Initialise) -> Initialised:
+        """Called in the executor's threads, which wait for each other's candidates."""
+        started = time.monotonic()
+        try:
+            return question.by(self._isolation)
+        finally:
+            self._waits.append(time.monotonic() - started)
+
+    def _collect(
+        self,
+        pending: dict[int, Future[Outcome]],
+        known: dict[int, Outcome],
+        keep: ResultStore,
+        shared: ResultStore | None,
+    ) -> None:
+        """Wait for the next evaluation to finish and store it at once: a crash later loses nothing."""
+        done, _ = wait(pending.values(), return_when=FIRST_COMPLETED)
+        for index in [index for index, future in pending.items() if future in done]:
+            outcome = pending.pop(index).result()
+            if isinstance(outcome, EvaluationResult):
+                keep.put(outcome)
+                if shared is not None:
+                    shared.put(outcome)
+            known[index] = outcome
+
+    def _record(self, role: str, call: EvaluationCall, outcome: Outcome, *, cached: bool) -> None:
+        self._note(
+            Evaluated(
+                role=role,
+                task=call.task.name,
+                seed=call.seed,
+                key=call.key,
+                accuracy=None if isinstance(outcome, CandidateFailure) else outcome.best_test_acc,
+                failure=f"{outcome.kind}: {outcome.message}" if isinstance(outcome, CandidateFailure) else None,
+                cached=cached,
+                seconds=0.0 if isinstance(outcome, CandidateFailure) or cached else outcome.training_seconds,
+            )
+        )
+        self._progress.evaluated(role, call.task.name, call.seed, outcome, cached=cached)
+
+    def _book_isolation(self) -> float:
+        """Book and return the wall time that the slots lost to initialisations since the last time: an approximation.
+
+        A slot that waits for another's candidate stands still as well, so waiting counts. One of two slots that stands
+        still costs half of the wall time, unless the other had nothing to do.
+        """
+        waits, self._waits = self._waits, []
+        isolation = sum(waits) / max(1, min(self._executor.slots, len(waits)))
+        self._clock.add("isolation", isolation)
+        return isolation

@@ -1,0 +1,151 @@
+"""Several runs beside each other: overlaid curves, paired seeds, one page; and the index page of a folder of runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.analysis.comparison import compare_tasks
+from agent.report.drawings import curve_line
+from agent.report.figures import Drawing, curves
+from agent.report.findings import Findings, find, overall_of, signed
+from agent.report.page import template
+from agent.runs.directory import RunDirectory
+from agent.runs.record import RunRecord, mapping, number, read_run, text
+from benchmark.statistics import Comparison, StatisticsError, in_words
+
+MAX_RUNS = 6
+"""More curves than that cannot be told apart."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One run of a comparison. `letter` names it in figures and tables."""
+
+    letter: str
+    record: RunRecord
+    findings: Findings
+
+    @property
+    def role(self) -> dict[str, str]:
+        """`visible` and `hidden` → the role whose results stand for the run."""
+        return {"visible": f"test/{self.findings.subject}", "hidden": "hidden/submission"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs on one task: the second against the first, over the seeds that both have where they share some."""
+
+    kind: str
+    task: str
+    first: str
+    second: str
+    seeds: tuple[int, ...]
+    comparison: Comparison | None
+    words: str
+
+
+def members(directories: Sequence[RunDirectory]) -> list[Member]:
+    """Read the runs, A, B, C … in the order given. Raises RunDamaged."""
+    records = [read_run(directory) for directory in directories]
+    return [Member(chr(ord("A") + index), record, find(record)) for index, record in enumerate(records)]
+
+
+def pairs(runs: Sequence[Member]) -> list[Pair]:
+    """Every later run against the first, task by task."""
+    first = runs[0]
+    found = []
+    for other in runs[1:]:
+        for kind in ("visible", "hidden"):
+            before = first.record.accuracies(first.role[kind])
+            after = other.record.accuracies(other.role[kind])
+            found += [_pair(kind, task, first, other, before[task], after[task]) for task in before if task in after]
+    return found
+
+
+def comparability(runs: Sequence[Member]) -> list[str]:
+    """Sentences about what makes the runs differ besides their code."""
+    notes = []
+    for what, values in (
+        ("profile", [run.record.profile for run in runs]),
+        ("environment", [str(mapping(run.record.summary.get("environment"))) for run in runs]),
+        ("recipes", [str(run.record.tasks("visible") + run.record.tasks("hidden")) for run in runs]),
+    ):
+        if len(set(values)) > 1:
+            notes.append(f"The runs differ in {what}: part of a difference may come from that.")
+    for run in runs:
+        if run.record.submitted is None:
+            notes.append(f"{run.letter} has submitted nothing; its best test so far stands for it.")
+    return notes
+
+
+def drawings(runs: Sequence[Member]) -> list[Drawing]:
+    """The curves of all runs and of the first run's baseline, one figure for each task."""
+    figures = []
+    for kind in ("visible", "hidden"):
+        names = dict.fromkeys(text(task["name"]) for run in runs for task in run.record.tasks(kind))
+        for task in names:
+            baseline_role = "baseline" if kind == "visible" else "hidden/baseline"
+            found = [curve_line("baseline", runs[0].record.curves(baseline_role, task), baseline=True)]
+            found += [
+                curve_line(run.letter, run.record.curves(run.role[kind], task), series=index)
+                for index, run in enumerate(runs)
+            ]
+            lines = [line for line in found if line is not None]
+            if lines:
+                ends = "; ".join(f"{line.label} ends at {_last(line.y)}" for line in lines)
+                title = task if kind == "visible" else f"{task} (hidden)"
+                alt = f"Test accuracy over epochs on {title}: {ends}"
+                figures.append(curves(title, lines, x="epoch", y="test accuracy, %", alt=alt))
+    return figures
+
+
+def comparison_page(runs: Sequence[Member]) -> str:
+    """The HTML of a comparison."""
+    return str(
+        template("compare.html.j2").render(
+            runs=runs, pairs=pairs(runs), notes=comparability(runs), drawings=drawings(runs), **_common()
+        )
+    )
+
+
+def index_page(rows: Sequence[dict[str, Any]]) -> str:
+    """The HTML index of a folder; `rows` are those of `agent runs --json`."""
+    shown = [{**row, "has_report": row.get("has_report", False)} for row in reversed(rows)]
+    return str(template("index.html.j2").render(rows=shown, **_common()))
+
+
+def _pair(
+    kind: str,
+    task: str,
+    first: Member,
+    other: Member,
+    before: dict[int, float | None],
+    after: dict[int, float | None],
+) -> Pair:
+    shared = tuple(sorted(set(before) & set(after)))
+    if shared:
+        before, after = ({seed: side[seed] for seed in shared} for side in (before, after))
+    try:
+        comparison = compare_tasks(first.record.profile, {task: before}, {task: after})[task]
+    except StatisticsError as error:
+        return Pair(kind, task, first.letter, other.letter, shared, None, str(error))
+    words = "failed with at least one seed" if comparison is None else in_words(comparison)
+    return Pair(kind, task, first.letter, other.letter, shared, comparison, words)
+
+
+def _last(values: Sequence[float]) -> str:
+    known = [value for value in values if math.isfinite(value)]
+    return f"{known[-1]:.1f} %" if known else "no finite value"
+
+
+def _common() -> dict[str, Any]:
+    return {
+        "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "signed": signed,
+        "number": number,
+        "overall_of": overall_of,
+    }

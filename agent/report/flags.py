@@ -1,0 +1,214 @@
+"""What a reviewer should look at, raised without anyone asking: from the code, its weights and the numbers."""
+
+from __future__ import annotations
+
+import ast
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from agent.report.findings import Findings, overall_of, signed
+from agent.runs.record import Fields, RunRecord, mapping, number, text
+from benchmark.tasks import PROFILES
+
+Weight = Literal["stop", "look", "note"]
+
+_OWN_RANDOMNESS = {
+    "torch.seed": "draws a seed from the machine",
+    "torch.manual_seed": "sets its own seed, so that every training seed gets the same weights",
+    "torch.random.manual_seed": "sets its own seed, so that every training seed gets the same weights",
+    "torch.Generator": "has a generator of its own, which the seed of the trial does not govern",
+    "np.random": "numpy's generator is not the one that the trial seeds for a network",
+    "numpy.random": "numpy's generator is not the one that the trial seeds for a network",
+}
+_KNOWN = (math.sqrt(2), math.sqrt(3), math.sqrt(1 / 2), math.sqrt(1 / 3), math.pi, math.e, 5 / 3, 1 / 3, 2 / 3)
+_ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
+_LONG_NUMBER = 4
+"""Significant digits from which a literal looks like something a program left behind."""
+_LARGE_CHANGE = 15
+"""Lines of code added from which a gain should be visible to be worth them."""
+_SAME_SCALE = 1.5
+"""Factor up to which two architectures count as treated alike."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One thing to look at. `stop`: do not believe the numbers before it is explained; `look`; `note`: good to know.
+
+    `line` counts in the region's text.
+    """
+
+    weight: Weight
+    kind: str
+    message: str
+    line: int | None = None
+
+
+def raise_flags(record: RunRecord, findings: Findings, network: Fields | None) -> tuple[Flag, ...]:
+    """All flags about a run, the gravest first."""
+    region = record.regions.get(findings.subject or 0)
+    flags = [*_run_flags(record, findings)]
+    if region is not None:
+        flags += code_flags(region)
+        flags += _gain_flags(record, findings, region)
+    flags += weight_flags(network or {})
+    order = {"stop": 0, "look": 1, "note": 2}
+    return tuple(sorted(flags, key=lambda flag: order[flag.weight]))
+
+
+def code_flags(region: str) -> list[Flag]:
+    """What the text of a region shows. A region that does not parse has no flags: it cannot have been tested."""
+    try:
+        tree = ast.parse(region)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    return [*_randomness(tree), *_architecture_names(tree), *_long_numbers(tree), *_unused(tree)]
+
+
+def weight_flags(network: Fields) -> list[Flag]:
+    """What the measured networks show; `network` is what `agent.report.network` kept."""
+    flags: list[Flag] = []
+    factors: dict[str, dict[str, float]] = {}
+    for task, roles in mapping(network.get("tasks")).items():
+        submission, baseline = mapping(mapping(roles).get("submission")), mapping(mapping(roles).get("baseline"))
+        if error := submission.get("error"):
+            flags.append(Flag("stop", "initialisation", f"It does not initialise the network of {task}: {error}"))
+        for fault in mapping(submission.get("signal")).get("faults") or []:
+            flags.append(Flag("look", "signal", f"On {task}, {fault}."))
+        flags += _constant_weights(task, submission)
+        for role, factor in _factors(baseline, submission).items():
+            factors.setdefault(role, {})[task] = factor
+    for role, by_task in factors.items():
+        low, high = min(by_task, key=by_task.__getitem__), max(by_task, key=by_task.__getitem__)
+        if by_task[high] > _SAME_SCALE * by_task[low]:
+            words = f"× {by_task[low]:.2g} on {low}, × {by_task[high]:.2g} on {high}"
+            flags.append(
+                Flag(
+                    "note", "differs by network", f"{role.capitalize()}s are scaled differently: {words} (median std)."
+                )
+            )
+    return flags
+
+
+def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
+    for problem in (*record.problems, *findings.problems):
+        weight: Weight = "stop" if "edited" in problem or "hash" in problem or "says" in problem else "look"
+        yield Flag("note" if "today's" in problem else weight, "record", problem)
+    if record.isolation == "none":
+        yield Flag(
+            "stop", "isolation", "Candidates ran without isolation: the code could have reached data and results."
+        )
+    for one in record.evaluations:
+        kind, _, reason = text(one.failure).partition(": ")
+        if kind == "suspicious":
+            yield Flag("look", "step zero", f"{one.role} was refused on {one.task} (seed {one.seed}): {reason}.")
+    for result in record.results.values():
+        if result.status == "diverged":
+            yield Flag("look", "divergence", f"A training on {result.task} (seed {result.seed}) diverged.")
+    if any(event.get("by") == "harness" for event in record.of_kind("submitted")):
+        yield Flag("note", "submission", "The proposer did not submit; the search submitted its best test for it.")
+    seeds = {comparison.n_candidate for comparison in findings.visible.values() if comparison is not None}
+    if seeds == {1}:
+        message = "One seed a side: the seed noise is taken from a prior, not from this run (--seeds 3 measures it)."
+        yield Flag("note", "seeds", message)
+    if failed := [test.number for test in findings.tests if test.failures]:
+        yield Flag("note", "failures", f"Failed: test {', '.join(map(str, failed))}.")
+
+
+def _gain_flags(record: RunRecord, findings: Findings, region: str) -> Iterator[Flag]:
+    visible, hidden = overall_of(findings.visible), overall_of(findings.hidden)
+    for comparisons in (findings.visible, findings.hidden):
+        for task, one in comparisons.items():
+            if one is not None and one.resolved == "not resolved":
+                message = (
+                    f"{signed(one.gain)} points on {task} cannot be told from noise: "
+                    f"the smallest effect visible here is about {one.smallest_visible_effect:.1f}."
+                )
+                yield Flag("note", "small gain", message)
+    if visible is not None and hidden is not None and visible.resolved == "improvement" != hidden.resolved:
+        yield Flag("look", "transfer", "The gain is resolved on the visible tasks only.")
+    grown = _code_lines(region) - _code_lines(record.baseline_region)
+    if grown >= _LARGE_CHANGE and visible is not None and visible.resolved != "improvement":
+        yield Flag("look", "complexity", f"{grown} lines of code more than the baseline, for no resolved gain.")
+
+
+def _code_lines(region: str) -> int:
+    return sum(1 for line in region.splitlines() if line.strip() and not line.strip().startswith("#"))
+
+
+def _randomness(tree: ast.Module) -> Iterator[Flag]:
+    for node in ast.walk(tree):
+        name = _dotted(node) if isinstance(node, ast.Attribute) else ""
+        if reason := _OWN_RANDOMNESS.get(name):
+            yield Flag("look", "randomness", f"{name}: {reason}.", node.lineno)  # type: ignore[attr-defined]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("hash", "id"):
+            yield Flag("look", "randomness", f"{node.func.id}() differs from process to process.", node.lineno)
+
+
+def _architecture_names(tree: ast.Module) -> Iterator[Flag]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            named = [arch for arch in _ARCHITECTURES if arch in node.value.lower().replace("-", "").replace("_", "")]
+            if (named and len(node.value) <= 40) or node.value == "arch":
+                message = f"{node.value!r}: depends on the architecture's name, which says nothing about a new one."
+                yield Flag("look", "architecture", message, node.lineno)
+        elif isinstance(node, ast.Attribute) and node.attr == "__name__":
+            yield Flag("look", "architecture", "__name__: depends on what a class is called.", node.lineno)
+
+
+def _long_numbers(tree: ast.Module) -> Iterator[Flag]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, float) or not math.isfinite(node.value):
+            continue
+        digits = f"{abs(node.value):.12g}".partition("e")[0].replace(".", "").strip("0")
+        if len(digits) >= _LONG_NUMBER and not any(abs(node.value - known) < 1e-3 * known for known in _KNOWN):
+            yield Flag(
+                "note", "leftover number", f"{node.value!r} looks tuned, not meant: would 2 digits do?", node.lineno
+            )
+
+
+def _unused(tree: ast.Module) -> Iterator[Flag]:
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    read = {node.id for node in names if not isinstance(node.ctx, ast.Store)}
+    for node in names:
+        if isinstance(node.ctx, ast.Store) and node.id not in read and not node.id.startswith("_"):
+            yield Flag("note", "leftover", f"{node.id} is set and never used.", node.lineno)
+    for defined in tree.body:
+        if isinstance(defined, ast.FunctionDef) and defined.name not in (read | {"initialize_weights"}):
+            yield Flag("note", "leftover", f"{defined.name}() is never called.", defined.lineno)
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _constant_weights(task: str, submission: Fields) -> Iterator[Flag]:
+    constant: dict[float, list[str]] = {}
+    for parameter in _parameters(submission):
+        value = number(parameter.get("constant"))
+        if value is not None and len(parameter.get("shape") or []) > 1:
+            constant.setdefault(value, []).append(text(parameter.get("name")))
+    for value, names in constant.items():
+        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        weight: Weight = "note" if value == 0 else "look"
+        yield Flag(weight, "constant weights", f"On {task}, all weights are {value:g} in {listed}.")
+
+
+def _factors(baseline: Fields, submission: Fields) -> dict[str, float]:
+    """Role → how many times the baseline's std the weights have, the median over the layers."""
+    before = {text(parameter.get("name")): parameter for parameter in _parameters(baseline)}
+    ratios: dict[str, list[float]] = {}
+    for parameter in _parameters(submission):
+        ours, theirs = number(parameter.get("std")), number(before.get(text(parameter.get("name")), {}).get("std"))
+        if ours and theirs and parameter.get("kaiming_ratio") is not None:
+            ratios.setdefault(text(parameter.get("role")), []).append(ours / theirs)
+    return {role: statistics.median(values) for role, values in ratios.items()}
+
+
+def _parameters(measured: Fields) -> list[dict[str, Any]]:
+    parameters = measured.get("parameters")
+    return [one for one in parameters if isinstance(one, dict)] if isinstance(parameters, list) else []

@@ -1,0 +1,127 @@
+"""A run for the trackers that people already have: TensorBoard's event files, or MLflow's database (SQLite).
+
+Both packages are optional, and nothing here reaches the network.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.errors import UsageError
+from agent.report.findings import Findings, find
+from agent.runs.directory import RunDirectory
+from agent.runs.record import Evaluation, RunRecord, mapping, number, read_run
+from benchmark.results import EvaluationResult
+
+CURVES = ("train_loss", "train_acc", "test_loss", "test_acc", "lr")
+"""Fields of `EpochMetrics` that are exported, each by epoch."""
+_FILES = ("report.html", "submission.patch", "initialize_weights.py")
+
+
+def write_tensorboard(run: RunDirectory, folder: Path) -> int:
+    """Event files under `folder`, one subfolder an evaluation, so that their curves overlay. Returns how many.
+
+    Raises UsageError when the package is missing.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError("TensorBoard is not installed: pip install tensorboard") from None
+    record = read_run(run)
+    started = number(record.summary.get("created")) or 0.0
+    count = 0
+    for one, result in _results(record):
+        with SummaryWriter(str(folder / record.name / _file_name(one))) as writer:
+            for point in result.curve:
+                for name in CURVES:
+                    value = getattr(point, name)
+                    writer.add_scalar(f"{one.task}/{name}", value, point.epoch, walltime=started + point.seconds)
+        count += 1
+    with SummaryWriter(str(folder / record.name)) as writer:
+        writer.add_text("verdict", find(record).verdict, walltime=started)
+    return count
+
+
+def write_mlflow(run: RunDirectory, database: Path) -> int:
+    """An experiment named like the run: one MLflow run for the search, with one nested in it for each evaluation.
+
+    `database` is a SQLite file; the run's page, patch and module are copied to a folder beside it. Returns how many
+    evaluations were written. Raises UsageError when the package is missing or the run is in the database already.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    try:
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric, Param
+        from mlflow.exceptions import MlflowException
+    except ImportError:
+        raise UsageError("MLflow is not installed: pip install mlflow") from None
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    record = read_run(run)
+    findings = find(record)
+    database = database.absolute()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    if database.exists() and (not database.is_file() or database.read_bytes()[:15] != b"SQLite format 3"):
+        raise UsageError(f"{database}: not a SQLite database; give the name of one, or a new name")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            client = MlflowClient(tracking_uri=f"sqlite:///{database}")
+        if client.get_experiment_by_name(record.name) is not None:
+            raise UsageError(f"{database}: {record.name} is in it already; give another file")
+        artifacts = database.with_suffix(".artifacts") / record.name
+        experiment = client.create_experiment(record.name, artifact_location=artifacts.as_uri())
+    except MlflowException as error:
+        raise UsageError(f"{database}: {str(error).splitlines()[0]}") from None
+    began = int(1000 * (number(record.summary.get("created")) or 0.0))
+    whole = client.create_run(experiment, start_time=began, run_name=record.name).info.run_id
+    config = mapping(record.summary.get("config"))
+    gains = [Metric(name, value, began, 0) for name, value in _gains(findings)]
+    client.log_batch(whole, gains, [Param(name, str(value)[:500]) for name, value in config.items()])
+    client.set_tag(whole, "verdict", findings.verdict)
+    for file in _FILES:
+        if (run.path / file).is_file():
+            client.log_artifact(whole, str(run.path / file))
+    count = 0
+    for one, result in _results(record):
+        nested = client.create_run(
+            experiment, start_time=began, run_name=_file_name(one), tags={"mlflow.parentRunId": whole}
+        ).info.run_id
+        metrics = [
+            Metric(name, getattr(point, name), began + int(1000 * point.seconds), point.epoch)
+            for point in result.curve
+            for name in CURVES
+        ]
+        params = [Param("role", one.role), Param("task", one.task), Param("seed", str(one.seed))]
+        for begin in range(0, max(1, len(metrics)), 1000):  # the most that one batch may hold
+            client.log_batch(nested, metrics[begin : begin + 1000], params if begin == 0 else [])
+        client.set_terminated(nested, end_time=began + int(1000 * result.training_seconds))
+        count += 1
+    client.set_terminated(whole, "FINISHED" if record.submitted is not None else "KILLED")
+    return count
+
+
+def _results(record: RunRecord) -> Iterator[tuple[Evaluation, EvaluationResult]]:
+    """The evaluations whose results are there."""
+    return ((one, record.results[one.key]) for one in record.evaluations if one.key in record.results)
+
+
+def _file_name(one: Evaluation) -> str:
+    """A name of letters, digits, dots and dashes: roles and tasks of a damaged log may be anything."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", f"{one.role} {one.task} seed{one.seed}").strip("-.")[:120]
+
+
+def _gains(findings: Findings) -> Iterator[tuple[str, float]]:
+    for kind, comparisons in (("visible", findings.visible), ("hidden", findings.hidden)):
+        for task, one in comparisons.items():
+            if one is not None and math.isfinite(one.gain):
+                name = re.sub(r"[^A-Za-z0-9.]+", "-", task)[:100]
+                yield f"{kind} gain {name}", one.gain
+                yield f"{kind} gain {name} low", one.ci[0]
+                yield f"{kind} gain {name} high", one.ci[1]

@@ -1,0 +1,293 @@
+"""What a run directory holds, read so that a damaged, unfinished or older run still gives a page that says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agent.runs.directory import RunDirectory
+from agent.runs.log import GENESIS, SCHEMA
+from benchmark.results import EvaluationResult, region_sha256
+from benchmark.store import ResultStore
+from sandbox.region import SCAFFOLD_NAME, RegionError, scaffold, split
+from sandbox.repository import Repository, WorkspaceError
+
+SUMMARY_SCHEMA = 1
+Fields = dict[str, Any]
+_LONGEST_NAME = 200
+"""Characters of a task's name: it stands in every table, figure and description."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One `evaluated` event. Accuracy in percent; None when the candidate failed or the number is not finite."""
+
+    role: str
+    task: str
+    seed: int
+    key: str
+    accuracy: float | None
+    failure: str | None
+    cached: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tool call with what was thought before it and what the tool answered. Everything in it is untrusted text."""
+
+    number: int
+    tool: str
+    arguments: Fields
+    thoughts: tuple[Fields, ...] = ()
+    reply: str | None = None
+    ok: bool | None = None
+    error: str | None = None
+    seconds: float | None = None
+    """Wall time from call to answer."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as far as it can be read. `problems` are sentences about what could not."""
+
+    directory: RunDirectory
+    summary: Fields
+    events: tuple[Fields, ...]
+    evaluations: tuple[Evaluation, ...]
+    steps: tuple[Step, ...]
+    results: Mapping[str, EvaluationResult]
+    baseline_region: str
+    regions: Mapping[int, str]
+    """Test number → the region that was tested, for those that can still be had."""
+    submitted: int | None
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """The run's folder."""
+        return self.directory.path.name
+
+    @property
+    def profile(self) -> str:
+        """The profile's name, "" when it is not known."""
+        return text(self.summary.get("profile"))
+
+    @property
+    def status(self) -> str:
+        """The status in run.json, or `unknown`."""
+        return text(self.summary.get("status")) or "unknown"
+
+    @property
+    def isolation(self) -> str:
+        """The level that candidates ran under, "" when it is not known."""
+        launch = next(self.of_kind("launch"), {})
+        return text(self.summary.get("isolation_level") or launch.get("isolation_level"))
+
+    def of_kind(self, kind: str) -> Iterator[Fields]:
+        """The events of one kind, in order."""
+        return (event for event in self.events if event.get("kind") == kind)
+
+    def tasks(self, kind: str) -> list[Fields]:
+        """The `visible` or `hidden` tasks of run.json: name, arch, dataset, recipe."""
+        tasks = mapping(self.summary.get("tasks")).get(kind)
+        found = [task for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+        return [{**task, "name": text(task["name"])[:_LONGEST_NAME]} for task in found if task.get("name")]
+
+    def accuracies(self, role: str) -> dict[str, dict[int, float | None]]:
+        """Task → seed → accuracy of one role."""
+        table: dict[str, dict[int, float | None]] = {}
+        for one in self.evaluations:
+            if one.role == role:
+                table.setdefault(one.task, {})[one.seed] = one.accuracy
+        return table
+
+    def curves(self, role: str, task: str) -> list[EvaluationResult]:
+        """The results of one role on one task that have a learning curve, by seed."""
+        keys = {one.seed: one.key for one in self.evaluations if (one.role, one.task) == (role, task)}
+        return [self.results[key] for _, key in sorted(keys.items()) if key in self.results]
+
+
+def read_run(directory: RunDirectory) -> RunRecord:
+    """Read a run directory. Raises RunDamaged only when there is no run.json to begin with."""
+    problems: list[str] = []
+    summary = directory.read_summary()
+    if summary.get("schema") != SUMMARY_SCHEMA:
+        problems.append(f"run.json has schema {summary.get('schema')!r}; this version knows {SUMMARY_SCHEMA}.")
+    events = _read_events(directory.events, problems)
+    evaluations = tuple(_evaluation(event) for event in events if event.get("kind") == "evaluated")
+    submitted = [whole(event.get("number")) for event in events if event.get("kind") == "submitted"]
+    number = submitted[-1] if submitted else whole(summary.get("submitted_test"))
+    baseline, regions = _read_regions(directory, events, problems)
+    return RunRecord(
+        directory=directory,
+        summary=summary,
+        events=events,
+        evaluations=evaluations,
+        steps=tuple(_steps(events)),
+        results=_read_results(directory, evaluations, problems),
+        baseline_region=baseline,
+        regions=regions,
+        submitted=number,
+        problems=tuple(problems),
+    )
+
+
+def text(value: object) -> str:
+    """A value of a foreign file as text; "" for None."""
+    return "" if value is None else str(value)
+
+
+def number(value: object) -> float | None:
+    """A finite number of a foreign file, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def whole(value: object) -> int | None:
+    """A whole number of a foreign file, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def mapping(value: object) -> Fields:
+    """An object of a foreign file, {} for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def _read_events(path: Path, problems: list[str]) -> tuple[Fields, ...]:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        problems.append("There is no event log: the run was stopped before it began, or events.jsonl was removed.")
+        return ()
+    *lines, rest = data.split(b"\n")
+    if rest:
+        problems.append("The last line of the event log is cut short, as after a crash; it is left out.")
+    events: list[Fields] = []
+    previous, schemas = GENESIS, set()
+    for position, line in enumerate(lines, start=1):
+        try:
+            event = json.loads(line)
+            if not isinstance(event, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError) as error:
+            problems.append(f"Line {position} of the event log cannot be read ({error}); what follows it is left out.")
+            break
+        if event.get("previous") != previous:
+            problems.append(f"Line {position} of the event log does not follow the one before: the log was edited.")
+            previous = text(event.get("previous"))
+        previous = hashlib.sha256(line).hexdigest()
+        schemas.add(text(event.get("schema")))
+        events.append(event)
+    if others := sorted(schemas - {str(SCHEMA)}):
+        problems.append(
+            f"The event log has schema {', '.join(others)}; this version knows {SCHEMA}. Parts may be missing."
+        )
+    return tuple(events)
+
+
+def _evaluation(event: Fields) -> Evaluation:
+    return Evaluation(
+        role=text(event.get("role")),
+        task=text(event.get("task"))[:_LONGEST_NAME],
+        seed=whole(event.get("seed")) or 0,
+        key=text(event.get("key")),
+        accuracy=number(event.get("accuracy")),
+        failure=None if event.get("failure") is None else text(event["failure"]),
+        cached=event.get("cached") is True,
+        seconds=number(event.get("seconds")) or 0.0,
+    )
+
+
+def _steps(events: tuple[Fields, ...]) -> Iterator[Step]:
+    """Calls with their replies. A resumed run records nothing twice, so the order of the log is that of the search."""
+    replies = {event.get("step"): event for event in events if event.get("kind") == "tool_replied"}
+    thoughts: list[Fields] = []
+    for event in events:
+        if event.get("kind") == "proposal":
+            thoughts.append(mapping(event.get("content")))
+        elif event.get("kind") == "tool_called":
+            reply = replies.get(event.get("step"), {})
+            begun, ended = number(event.get("ts")), number(reply.get("ts"))
+            yield Step(
+                number=whole(event.get("step")) or 0,
+                tool=text(event.get("tool")),
+                arguments=mapping(event.get("arguments")),
+                thoughts=tuple(thoughts),
+                reply=None if reply.get("reply") is None else text(reply["reply"]),
+                ok=reply.get("ok"),
+                error=None if reply.get("error") is None else text(reply["error"]),
+                seconds=ended - begun if begun is not None and ended is not None else None,
+            )
+            thoughts = []
+
+
+def _read_results(
+    directory: RunDirectory, evaluations: tuple[Evaluation, ...], problems: list[str]
+) -> dict[str, EvaluationResult]:
+    stores = {False: ResultStore(directory.results), True: ResultStore(directory.hidden)}
+    found: dict[str, EvaluationResult] = {}
+    missing = 0
+    for one in evaluations:
+        result = stores[one.role.startswith("hidden/")].get(one.key)
+        if result is not None:
+            found[one.key] = result
+        elif one.failure is None:
+            missing += 1
+    if missing:
+        problems.append(
+            f"{missing} of {len(evaluations)} results are missing or damaged: their curves cannot be drawn."
+        )
+    return found
+
+
+def _read_regions(
+    directory: RunDirectory, events: tuple[Fields, ...], problems: list[str]
+) -> tuple[str, dict[int, str]]:
+    """The baseline's region and each test's, from git, checked against the hashes in the log."""
+    tests = {
+        whole(event.get("number")): text(event.get("region_sha256"))
+        for event in events
+        if event.get("kind") == "test_started"
+    }
+    baseline = _recorded_baseline(events)
+    regions: dict[int, str] = {}
+    if not (directory.workspace / ".git").is_dir():
+        problems.append("There is no workspace: the code of the tests cannot be shown.")
+        return baseline or scaffold().region, regions
+    try:
+        with closing(Repository(directory.workspace, SCAFFOLD_NAME)) as repository:
+            baseline = _region_at(repository, "baseline") or baseline
+            for test, digest in tests.items():
+                region = None if test is None else _region_at(repository, f"test/{test}")
+                if region is None:
+                    problems.append(f"The code of test {test} is not in the workspace.")
+                elif region_sha256(region) != digest:
+                    problems.append(f"The code of test {test} is not what was tested: its hash differs from the log's.")
+                elif test is not None:
+                    regions[test] = region
+    except (WorkspaceError, OSError) as error:
+        problems.append(f"The workspace cannot be read: {error}")
+    return baseline or scaffold().region, regions
+
+
+def _region_at(repository: Repository, tag: str) -> str | None:
+    try:
+        return split(repository.text_at(repository.resolve(f"refs/tags/{tag}"))).region
+    except (WorkspaceError, RegionError, UnicodeDecodeError):
+        return None
+
+
+def _recorded_baseline(events: tuple[Fields, ...]) -> str | None:
+    launch = next((event for event in events if event.get("kind") == "launch"), {})
+    try:
+        return split(text(launch.get("scaffold"))).region
+    except RegionError:
+        return None

@@ -1,0 +1,1 @@
+"""What is searched: the built-in search space, the numbers of a given region, the starting point."""

@@ -1,0 +1,92 @@
+"""What Optuna searches: the built-in strategy, or the numbers of a region that somebody wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent.errors import UsageError
+from agent.spaces import builtin, literals
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+
+
+class Space(Protocol):
+    """Points that become region texts."""
+
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """Optuna's dimensions, by name."""
+        ...
+
+    def first(self) -> Sequence[Mapping[str, Any]]:
+        """The points to begin with, best guess first, as `enqueue_trial` takes them."""
+        ...
+
+    def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
+        """The region that a trial proposes, and what the log says about it: `strategy`, `parameters`."""
+        ...
+
+
+class BuiltIn:
+    """The strategy of `agent.spaces.builtin`, as far as its numbers act on the visible architectures."""
+
+    def __init__(self, architectures: Sequence[str]) -> None:
+        self._architectures = architectures
+
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """See `Space`."""
+        return builtin.distributions(self._architectures)
+
+    def first(self) -> Sequence[Mapping[str, Any]]:
+        """The known ideas: see `builtin.first_points`."""
+        searched = self.distributions()
+        return [
+            {name: value for name, value in parameters.as_dict().items() if name in searched}
+            for parameters in builtin.first_points(self._architectures)
+        ]
+
+    def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
+        """See `Space`."""
+        parameters = builtin.suggest(trial, self._architectures)
+        described = {"strategy": builtin.describe(parameters), "parameters": dataclasses.asdict(parameters)}
+        return builtin.render(parameters), described
+
+
+class Scaled:
+    """The numbers of a given region (`agent.spaces.literals`); the unscaled region comes first."""
+
+    def __init__(self, region: str, name: str) -> None:
+        self._region = region
+        self._name = name
+        self._numbers = literals.find_numbers(region)
+
+    def distributions(self) -> Mapping[str, BaseDistribution]:
+        """See `Space`."""
+        return literals.distributions(self._numbers)
+
+    def first(self) -> Sequence[Mapping[str, Any]]:
+        """The numbers as they stand in the region."""
+        return [literals.current(self._numbers)]
+
+    def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
+        """See `Space`."""
+        values = literals.suggest(trial, self._numbers)
+        shown = ", ".join(f"{name} {literals.readable(value)}" for name, value in values.items())
+        return literals.rescale(self._region, values), {"strategy": f"{self._name}: {shown}", "parameters": values}
+
+
+def space_for(start: str | None, region: str, architectures: Sequence[str]) -> Space:
+    """The numbers of what the search starts from; the built-in strategy when there are none, or no start.
+
+    Raises UsageError when its `# scale:` comments cannot be read.
+    """
+    if start is None:
+        return BuiltIn(architectures)
+    try:
+        numbers = literals.find_numbers(region)
+    except (SyntaxError, literals.ScaleCommentError) as error:
+        raise UsageError(f"--start {start}: its numbers cannot be read: {error}") from None
+    return Scaled(region, start) if numbers else BuiltIn(architectures)

@@ -1,0 +1,1 @@
+"""What begins with a finished run or a library: ablation, recipes, tournament, retraining, verification."""

@@ -1,0 +1,180 @@
+"""Which part of a submission carries its gain: one part at a time is taken back, trained, and compared.
+
+All are trained with fresh seeds. The submission was picked because it did well on the old ones, so there everything
+else would look worse than it is. The hidden task is never touched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from agent.analysis.comparison import compare_tasks
+from agent.clock import Clock
+from agent.config import SearchConfig
+from agent.errors import RunDamaged, UsageError
+from agent.evaluation.evaluator import Candidate, Evaluator, accuracies_of
+from agent.evaluation.workbench import open_laboratory
+from agent.progress import Progress
+from agent.report.ablation import Ablation, Contribution, PartResult, Seeds
+from agent.report.findings import find
+from agent.runs.directory import RunDirectory
+from agent.runs.record import RunRecord, read_run, text
+from agent.studies.parts import Part, find_parts
+from benchmark.files import write_atomically
+from benchmark.results import region_sha256
+from benchmark.statistics import Resolved, combine
+from benchmark.store import ResultStore, user_store
+from benchmark.tasks import Profile, get_profile
+
+DEFAULT_SHARE = 1.0
+"""As much training as the search itself spent on the visible tasks."""
+_SUBMISSION = "submission"
+_SIDES: dict[Resolved, Literal["carries", "in the way", "not resolved"]] = {
+    "improvement": "in the way",  # the variant is better than the submission
+    "worse": "carries",
+    "not resolved": "not resolved",
+}
+
+
+def ablate(
+    run: RunDirectory, progress: Progress, *, share: float = DEFAULT_SHARE, seeds: int | None = None
+) -> Ablation:
+    """Measure the parts of what a run submitted (or of its best test so far), and keep the result in ablation.json.
+
+    `seeds` is how many fresh ones are used (default: as many as the search used). Parts that `agent check` refuses
+    cost nothing; what `share` does not pay for is left out; both are said to be so.
+    Raises UsageError when there is no tested code or the share pays for no part, RunDamaged.
+    """
+    record = read_run(run)
+    test = find(record).subject
+    if test is None or test not in record.regions:
+        raise UsageError(f"{run.path}: there is no tested code whose parts could be taken back")
+    region = record.regions[test]
+    try:
+        config, profile = SearchConfig.model_validate(record.summary["config"]), get_profile(record.profile)
+    except (KeyError, ValueError) as error:
+        raise RunDamaged(f"{run.summary}: {error}") from None
+    parts = find_parts(_start(record), region)
+    # Behind all of the search, its confirmation included.
+    first = 1 + max((one.seed for one in record.evaluations), default=config.seed)
+    fresh = tuple(range(first, first + (seeds or config.seeds)))
+    each = len(profile.visible) * len(fresh)
+    spent = sum(not one.role.startswith("hidden/") for one in record.evaluations)
+    affordable = int(share * spent) // each - 1  # the submission itself needs the fresh seeds, too
+    if parts and affordable < 1:
+        least = math.ceil(200 * each / max(1, spent)) / 100
+        raise UsageError(f"--share {share:g} pays for no part: one takes {2 * each} trainings, --share {least:g}")
+    refused: dict[str, str] = {}
+    accuracies: dict[str, dict[str, Seeds]] = {}
+    if parts:
+        progress.message(f"test {test} has {len(parts)} parts; --share {share:g} pays for {affordable}")
+        with run.held(), open_laboratory(config, Clock(), progress, log=run.path / "workers.log") as laboratory:
+            refused = _refusals(parts, profile, laboratory.evaluator, affordable)
+            candidates = [Candidate(part.label, part.region) for part in parts if part.label not in refused]
+            if candidates:
+                candidates.insert(0, Candidate(_SUBMISSION, region))
+                progress.begin(each * len(candidates))
+                outcomes = laboratory.evaluator.evaluate(
+                    candidates,
+                    profile.visible,
+                    fresh,
+                    keep=ResultStore(run.path / "ablation"),
+                    shared=user_store() if config.cache else None,
+                )
+                accuracies = {one.role: accuracies_of(outcomes, one.role) for one in candidates}
+    submission = accuracies.pop(_SUBMISSION, {})
+    contributions = _contributions(profile.name, submission, accuracies)
+    results = tuple(
+        PartResult(
+            kind=part.kind,
+            label=part.label,
+            region_sha256=region_sha256(part.region),
+            refused=refused.get(part.label),
+            accuracies=accuracies.get(part.label, {}),
+            contribution=contributions.get(part.label),
+        )
+        for part in parts
+    )
+    ablation = Ablation(
+        test=test,
+        region_sha256=region_sha256(region),
+        profile=profile.name,
+        seeds=fresh,
+        share=share,
+        trainings=each * (1 + len(accuracies)) if accuracies else 0,
+        trainings_of_search=spent,
+        accuracies=submission,
+        parts=results,
+        conclusion=_conclusion(results),
+    )
+    write_atomically(run.path / "ablation.json", (ablation.model_dump_json(indent=1) + "\n").encode())
+    return ablation
+
+
+def _start(record: RunRecord) -> str:
+    """The region that the search began with: what it put in place before its first step, else the baseline."""
+    begun = next((step for step in record.steps if step.number == 0 and step.tool == "rewrite"), None)
+    return record.baseline_region if begun is None else text(begun.arguments.get("content"))
+
+
+def _refusals(parts: Sequence[Part], profile: Profile, evaluator: Evaluator, affordable: int) -> dict[str, str]:
+    """Label → why a part is not trained."""
+    refused: dict[str, str] = {}
+    for number, part in enumerate(parts):
+        if number - len(refused) == affordable:
+            return refused | {rest.label: "left out: the share is spent" for rest in parts[number:]}
+        report = evaluator.check(part.region, profile.visible, 0)
+        if not report.accepted:
+            message = report.message.splitlines()[0]
+            refused[part.label] = f"cannot be taken back alone; agent check says {report.kind}: {message}"
+    return refused
+
+
+def _contributions(
+    profile: str, submission: Mapping[str, Seeds], variants: Mapping[str, Mapping[str, Seeds]]
+) -> dict[str, Contribution]:
+    """Submission minus variant for each; the intervals are Dunnett's, many variants against one submission."""
+    found = {}
+    for label, variant in variants.items():
+        others = [other for name, other in variants.items() if name != label]
+        overall = combine(compare_tasks(profile, submission, variant, n_candidates=len(variants), others=others))
+        low, high = overall.ci
+        found[label] = (
+            Contribution(resolved="needed", failed=overall.failed)
+            if overall.failed
+            else Contribution(
+                gain=0.0 - overall.gain,
+                ci=(-high, -low),
+                smallest_visible_effect=overall.smallest_visible_effect,
+                resolved=_SIDES[overall.resolved],
+            )
+        )
+    return found
+
+
+def _conclusion(parts: Sequence[PartResult]) -> str:
+    """Which part carries the gain, in one or two sentences."""
+    measured = [(f"{part.kind} {part.label}", part.contribution) for part in parts if part.contribution is not None]
+    if not parts:
+        return "There is nothing to take back alone: the change is one piece, or there is none."
+    if not measured:
+        return "No part can be taken back alone."
+    by_verdict: dict[str, list[str]] = {}
+    for name, one in measured:
+        by_verdict.setdefault(one.resolved, []).append(name)
+    words = [
+        f"{what}: {', '.join(by_verdict[verdict])}."
+        for verdict, what in (
+            ("needed", "Cannot be trained without"),
+            ("carries", "Carries the gain, resolved"),
+            ("in the way", "Better without, resolved"),
+        )
+        if verdict in by_verdict
+    ]
+    if "not resolved" in by_verdict:
+        smallest = max(one.smallest_visible_effect or 0 for _, one in measured)
+        rest = "The other parts cannot" if words else "No part can"
+        words.append(f"{rest} be told from noise: the smallest effect visible here is about {smallest:.1f} points.")
+    return " ".join(words)

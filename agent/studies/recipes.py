@@ -1,0 +1,159 @@
+"""The recipe library on a profile: trains what the store does not have, and compares every recipe with the baseline."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.clock import Clock
+from agent.config import SearchConfig
+from agent.evaluation.evaluator import Candidate
+from agent.evaluation.workbench import open_laboratory
+from agent.progress import Progress
+from agent.protocol import CandidateFailure
+from benchmark.recipes import get_recipe
+from benchmark.results import EvaluationResult
+from benchmark.statistics import Comparison, compare, learn_noise, noise_prior
+from benchmark.store import ResultStore, user_store
+from benchmark.tasks import Profile, Task
+
+BASELINE = "kaiming_normal"
+
+Results = Mapping[str, Mapping[int, EvaluationResult | CandidateFailure]]
+"""Recipe → seed → result, on one task."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One recipe on one task. Accuracies in percent.
+
+    The runs that reached the target took `epochs_to_target`, and, when they were trained, `seconds_to_target`. The
+    epochs are a property of the code; the seconds depend on what else the machine did, and are old for a stored result.
+    """
+
+    recipe: str
+    task: str
+    accuracies: dict[int, float]
+    failed: dict[int, str]
+    comparison: Comparison | None
+    """Against the baseline; None for the baseline itself and where nothing can be compared."""
+    target: float | None
+    """The accuracy asked for, or the baseline's mean; None where the baseline failed."""
+    epochs_to_target: list[int]
+    seconds_to_target: list[float]
+    conditions: frozenset[str]
+    """Device, precision, threads and torch of the trainings, in words."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Self-explaining keys."""
+        values = list(self.accuracies.values())
+        comparison = self.comparison
+        return {
+            "recipe": self.recipe,
+            "task": self.task,
+            "n": len(values),
+            "mean": _mean(values),
+            "sd": _sd(values),
+            "accuracies": self.accuracies,
+            "failed": self.failed,
+            "gain": comparison.gain if comparison else None,
+            "ci": list(comparison.ci) if comparison else None,
+            "resolved": comparison.resolved if comparison else None,
+            "target": self.target,
+            "reached_target": len(self.epochs_to_target),
+            "epochs_to_target": _mean(self.epochs_to_target),
+            "seconds_to_target": _mean(self.seconds_to_target),
+        }
+
+
+def measure(
+    recipes: Sequence[str],
+    profile: Profile,
+    config: SearchConfig,
+    progress: Progress,
+    *,
+    hidden: bool = False,
+    target: float | None = None,
+) -> list[Row]:
+    """Train every recipe on the profile's tasks with the config's seeds; results come from and go to the store.
+
+    The baseline is always among the recipes. `hidden` adds the hidden task, whose results stay out of the store that
+    searches use. `target` is the accuracy, in percent, whose first epoch is looked for (None: the baseline's mean).
+    Raises UnknownRecipeError, and InfrastructureError when our own machinery failed.
+    """
+    names = [BASELINE, *(name for name in recipes if name != BASELINE)]
+    candidates = [Candidate(name, get_recipe(name).region) for name in names]
+    seeds = config.evaluation_seeds
+    tasks = (*profile.visible, *profile.hidden) if hidden else profile.visible
+    progress.begin(len(candidates) * len(tasks) * len(seeds))
+    with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
+        store = user_store() if config.cache else ResultStore(Path(folder))
+        with open_laboratory(config, Clock(), progress) as laboratory:
+            evaluate = laboratory.evaluator.evaluate
+            outcomes = evaluate(candidates, profile.visible, seeds, keep=store)
+            if hidden:
+                kept = ResultStore(store.folder.with_name("hidden"))
+                outcomes |= evaluate(candidates, profile.hidden, seeds, keep=kept)
+    rows = []
+    for task in tasks:
+        results = {name: {seed: outcomes[name, task.name, seed] for seed in seeds} for name in names}
+        rows += make_rows(profile.name, task, results, n_candidates=len(names) - 1, target=target)
+    return rows
+
+
+def make_rows(
+    profile: str, task: Task, results: Results, *, n_candidates: int, target: float | None = None
+) -> list[Row]:
+    """Compare every recipe with the baseline on one task; the interval allows for having looked at them all."""
+    accuracies = {
+        name: {seed: r.best_test_acc for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}
+        for name, by_seed in results.items()
+    }
+    if target is None:
+        target = _mean(list(accuracies[BASELINE].values()))
+    rows = []
+    for name, by_seed in results.items():
+        comparison = None
+        if name != BASELINE and accuracies[name] and accuracies[BASELINE]:
+            others = [values for other, values in accuracies.items() if other not in (name, BASELINE)]
+            prior = learn_noise(noise_prior(profile, task.name), others)
+            comparison = compare(accuracies[BASELINE], accuracies[name], prior, n_candidates=max(1, n_candidates))
+        trained = [result for result in by_seed.values() if isinstance(result, EvaluationResult)]
+        reached = [
+            next((epoch for epoch in result.curve if target is not None and epoch.test_acc >= target), None)
+            for result in trained
+        ]
+        rows.append(
+            Row(
+                recipe=name,
+                task=task.name,
+                accuracies=accuracies[name],
+                failed={s: f"{r.kind}: {r.message}" for s, r in by_seed.items() if isinstance(r, CandidateFailure)},
+                comparison=comparison,
+                target=target,
+                epochs_to_target=[epoch.epoch for epoch in reached if epoch is not None],
+                seconds_to_target=[epoch.seconds for epoch in reached if epoch is not None],
+                conditions=frozenset(_conditions(result) for result in trained),
+            )
+        )
+    return rows
+
+
+def _conditions(result: EvaluationResult) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    return f"{result.device}, {result.precision}, threads per training: {result.threads}, {versions}"
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _sd(values: Sequence[float]) -> float | None:
+    """The sample standard deviation; None below two values."""
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    return float((sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5)

@@ -1,0 +1,312 @@
+"""A record carried out again, tests included: nothing that was recorded or stored is taken for a result.
+
+Our own run goes through the same toolbox once more, call by call, on a workspace of its own, and accuracies must be
+equal on the same machine. A conversation about our task from elsewhere was trained otherwise, so its strategies are
+trained on a profile of ours, and the recorded numbers stand beside ours.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from agent.analysis import comparison
+from agent.clock import Clock
+from agent.config import SearchConfig
+from agent.engine.equipment import equip
+from agent.engine.toolbox import Toolbox
+from agent.errors import UsageError
+from agent.evaluation.evaluator import Candidate, accuracies_of
+from agent.evaluation.workbench import Laboratory, open_laboratory
+from agent.progress import Progress
+from agent.proposers.transcript import function_region
+from agent.protocol import Accuracies, ToolCall
+from agent.runs.log import Evaluated, EventLog, Launch, read_events
+from agent.transcripts import Call, Replay, Segment, Transcript, load_transcript
+from agent.transcripts.replay import SegmentReplay
+from agent.transcripts.verdict import NO_RESULT, Comparison, difference
+from agent.transcripts.views import STAND_IN
+from benchmark.results import region_sha256
+from benchmark.store import ResultStore, user_store
+from benchmark.tasks import Profile, get_profile
+from sandbox.region import scaffold
+from sandbox.workspace import Workspace
+
+ELSEWHERE = "trained again, but the record is of another machine or version, where accuracies need not be equal"
+
+
+@contextmanager
+def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
+    """A replay of our run (its folder or events.jsonl) whose tests are trained. Nothing is read from a store.
+
+    Raises UsageError when this version cannot carry the log out.
+    """
+    transcript = load_transcript(path)
+    log = path / "events.jsonl" if path.is_dir() else path
+    events = [record.event for record in read_events(log)]
+    launch = next(event for event in events if isinstance(event, Launch))
+    if launch.scaffold != scaffold().text:
+        raise UsageError(f"{path}: its scaffold is not this version's, so its tests cannot be run here")
+    try:
+        # Whoever wrote this log does not decide how its code is confined here.
+        config = SearchConfig.model_validate({**launch.config, "isolation": "auto", "allow_unsandboxed": False})
+        profile = get_profile(launch.profile)
+    except (ValidationError, ValueError) as error:
+        raise UsageError(f"{path}: of another version: {error}") from None
+    recorded = {(event.role, event.task, event.seed): event for event in events if isinstance(event, Evaluated)}
+    trained: list[Evaluated] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
+        laboratory = stack.enter_context(open_laboratory(config, Clock(), progress, trained.append))
+        again = [role for role, _, _ in recorded if _is_counted(role, config)]
+        tests = {role for role in again if role.startswith("test/")}
+        progress.begin(len(again), len(tests))
+        keep = ResultStore(folder / "results")
+        tools = equip(
+            config,
+            profile,
+            laboratory,
+            workspace=stack.enter_context(Workspace.create(folder / "workspace")),
+            log=stack.enter_context(EventLog(folder / "events.jsonl")),
+            keep=keep,
+            shared=None,
+        )
+        if config.confirm:  # the finalists are chosen by their gains
+            baseline = Candidate("baseline", scaffold().region)
+            seeds = config.baseline_evaluation_seeds
+            measured = laboratory.evaluator.measure(baseline, [], profile.visible, seeds, keep=keep)
+            tools.baseline = measured[baseline.role]
+        level = laboratory.isolation.level
+        yield Replay(transcript, open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level))
+
+
+def _is_counted(role: str, config: SearchConfig) -> bool:
+    """Whether it is trained again and is no look. The baseline is, to choose finalists; the hidden task never is."""
+    return role.startswith("test/") or (role == "baseline" and config.confirm > 0)
+
+
+@dataclass
+class _OwnRun:
+    """The calls of a run in its own toolbox. `trained` grows while tests run."""
+
+    tools: Toolbox
+    recorded: Mapping[tuple[str, str, int], Evaluated]
+    """By role, task and seed."""
+    trained: list[Evaluated]
+    isolation_level: str
+    elsewhere: bool = False
+    compared: int = 0
+    """Of what was trained."""
+
+    def regions(self) -> tuple[str, ...]:
+        return (self.tools.workspace.region,)
+
+    def judge(self, call: Call) -> Comparison:
+        if call.recorded is None:
+            return Comparison("unverifiable", NO_RESULT, "")
+        reply = self.tools.dispatch(call.step, ToolCall(call.tool, call.arguments)).reply
+        executed, unequal = self._compare(call.tool)
+        region = region_sha256(self.tools.workspace.region)
+        if call.region_sha256 not in (None, region):
+            reason = f"the region's hash: recorded {str(call.region_sha256)[:12]}…, ours {region[:12]}…"
+            return Comparison("differs", reason, reply, executed)
+        if self.elsewhere and call.tool in ("screen", "test", "submit"):
+            return Comparison("unverifiable", ELSEWHERE, reply, executed)
+        if unequal is None and reply != call.recorded:
+            unequal = difference(call.recorded, reply)
+        return Comparison("exact" if unequal is None else "differs", unequal, reply, executed)
+
+    def _compare(self, tool: str) -> tuple[dict[str, Any] | None, str | None]:
+        """What a call was recorded with and what it gave now, and the first accuracy that should be equal and isn't.
+
+        The baseline, which is trained before the first call, is compared with it.
+        """
+        trained, self.compared = self.trained[self.compared :], len(self.trained)
+        roles: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
+        unequal = None
+        for ours in trained:
+            theirs = self.recorded.get((ours.role, ours.task, ours.seed))
+            pair = {"recorded": None if theirs is None else theirs.accuracy, "executed": ours.accuracy}
+            roles.setdefault(ours.role, {}).setdefault(ours.task, {})[str(ours.seed)] = pair
+            name = f"{ours.role} {ours.task} seed {ours.seed}"
+            if theirs is None:
+                unequal = unequal or f"{name}: not in the record"
+            elif theirs.key != ours.key:
+                self.elsewhere = True
+            elif theirs.accuracy != ours.accuracy:
+                unequal = unequal or f"{name}: recorded {theirs.accuracy}, now {ours.accuracy}"
+        if not roles:
+            return None, unequal
+        executed = {"comparable": not self.elsewhere, "isolation_level": self.isolation_level}
+        number = len(self.tools.tests)
+        if tool == "test" and f"test/{number}" in roles:
+            return {"test": number, **executed, "accuracies": roles[f"test/{number}"]}, unequal
+        return {**executed, "roles": roles}, unequal
+
+
+@dataclass
+class Strategy:
+    """One version of the function in a conversation, and what it gave on our profile."""
+
+    name: str
+    segment: int
+    step: int
+    region: str
+    accuracies: Accuracies | None = None
+    refused: str | None = None
+    """Why it was not trained."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For a call's `executed`."""
+        return {"strategy": self.name, "accuracies": self.accuracies, "refused": self.refused}
+
+
+@dataclass
+class Strategies:
+    """What the versions of a conversation's function came to, filled while its replay is iterated."""
+
+    profile: Profile
+    baseline: Accuracies = field(default_factory=dict)
+    found: list[Strategy] = field(default_factory=list)
+
+    def compared(self) -> list[tuple[Strategy, Mapping[str, Any]]]:
+        """Each strategy with its comparisons to the untouched region; the intervals allow for having tried them all."""
+        ran = [one for one in self.found if one.accuracies is not None]
+        return [
+            (
+                one,
+                comparison.compare_tasks(self.profile.name, self.baseline, one.accuracies, n_candidates=len(ran))
+                if one.accuracies is not None
+                else {},
+            )
+            for one in self.found
+        ]
+
+    def in_words(self) -> list[str]:
+        """A few lines for each strategy, with the interval of its gain."""
+        lines = [f"on {self.profile.name}, against the untouched region:"]
+        for one, comparisons in self.compared():
+            lines.append(f"{one.name} (step {one.step})")
+            lines += [f"  {line}" for line in comparison.describe_tasks("visible", comparisons)]
+            lines += [] if one.refused is None else [f"  not trained: {one.refused}"]
+        return [*lines, self.profile.caveat]
+
+    def as_json(self) -> dict[str, Any]:
+        """For the last line's `executed`."""
+        return {
+            "profile": self.profile.name,
+            "caveat": self.profile.caveat,
+            "baseline": self.baseline,
+            "strategies": [
+                {"segment": one.segment, "step": one.step, **one.as_json(), "visible": comparison.as_json(comparisons)}
+                for one, comparisons in self.compared()
+            ],
+        }
+
+
+@contextmanager
+def conversation(
+    transcript: Transcript, config: SearchConfig, profile: Profile, progress: Progress
+) -> Iterator[tuple[Replay, Strategies]]:
+    """A replay of a conversation about initialize_weights, each version of which is trained on `profile` once.
+
+    The function's text is put into our scaffold; where it stood in the other file does not matter. Results of equal
+    code are taken from the user's store, since nothing recorded is judged by them.
+    Raises UsageError when no call edits that function.
+    """
+    count = len({region for verdict in Replay(transcript) if (region := function_region(verdict.regions))})
+    if count == 0:
+        raise UsageError("no call in it edits an initialize_weights function, and --execute can run nothing else")
+    strategies = Strategies(profile)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
+        laboratory = stack.enter_context(open_laboratory(config, Clock(), progress))
+        progress.begin((count + 1) * len(profile.visible) * len(config.evaluation_seeds))
+        trainer = _Trainer(laboratory, config, profile, ResultStore(folder))
+        strategies.baseline = trainer.train("baseline", scaffold().region)
+        numbers = itertools.count()
+
+        def open_machine(segment: Segment, whole: Transcript) -> _Conversation:
+            return _Conversation(SegmentReplay(segment, whole), next(numbers), strategies, trainer)
+
+        yield Replay(transcript, open_machine=open_machine), strategies
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    laboratory: Laboratory
+    config: SearchConfig
+    profile: Profile
+    keep: ResultStore
+
+    def refusal(self, region: str) -> str | None:
+        """Why a region cannot be trained, or None."""
+        if STAND_IN.search(region):
+            return "the record does not show all of its text"
+        report = self.laboratory.evaluator.check(region, self.profile.visible, self.config.seed)
+        return None if report.accepted else f"{report.message} [{report.kind}]"
+
+    def train(self, role: str, region: str) -> Accuracies:
+        """Its accuracies on the visible tasks."""
+        outcomes = self.laboratory.evaluator.evaluate(
+            [Candidate(role, region)],
+            self.profile.visible,
+            self.config.evaluation_seeds,
+            keep=self.keep,
+            shared=user_store() if self.config.cache else None,
+        )
+        return accuracies_of(outcomes, role)
+
+
+@dataclass
+class _Conversation:
+    """One segment of a conversation, each new version of its function trained as it appears."""
+
+    replayed: SegmentReplay
+    segment: int
+    strategies: Strategies
+    trainer: _Trainer
+
+    def __post_init__(self) -> None:
+        self._untouched = function_region(self.regions())
+
+    def regions(self) -> tuple[str, ...]:
+        return self.replayed.regions()
+
+    def judge(self, call: Call) -> Comparison:
+        result = self.replayed.judge(call)
+        region = function_region(self.regions())
+        if region is None or region == self._untouched:
+            return result
+        known = next((one for one in self.strategies.found if one.region == region), None)
+        if known is None:
+            known = self._train(region, call.step)
+        return dataclasses.replace(result, executed=known.as_json())
+
+    def _train(self, region: str, step: int) -> Strategy:
+        number = len(self.strategies.found) + 1
+        one = Strategy(name_of(region) or f"strategy {number}", self.segment, step, region)
+        one.refused = self.trainer.refusal(region)
+        if one.refused is None:
+            one.accuracies = self.trainer.train(f"strategy {number}", region)
+        self.strategies.found.append(one)
+        return one
+
+
+def name_of(region: str) -> str | None:
+    """The first line of the function's docstring, if it has one."""
+    try:
+        functions = [node for node in ast.parse(region).body if isinstance(node, ast.FunctionDef)]
+    except (SyntaxError, ValueError):
+        return None
+    texts = [ast.get_docstring(node) for node in functions if node.name == "initialize_weights"]
+    return texts[-1].splitlines()[0].rstrip(".") if texts and texts[-1] else None

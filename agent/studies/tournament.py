@@ -1,0 +1,291 @@
+"""Which proposer is better? The same searches, with equal budget, seeds and profile, repeated and summed up.
+
+A repeat is one ordinary search of each proposer from the same first seed, so that proposers are compared in pairs.
+Everything is read back from the runs' own logs: a finished run in the folder with the same configuration is the repeat,
+an interrupted one is resumed, and what is missing is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy import special
+
+from agent.clock import Clock
+from agent.config import SearchConfig
+from agent.engine.search import Search
+from agent.errors import AgentError, RunDamaged, UsageError
+from agent.evaluation.evaluator import Candidate, accuracies_of
+from agent.evaluation.workbench import open_laboratory
+from agent.profiles import resolve_profile
+from agent.progress import Progress
+from agent.proposers import check_proposer
+from agent.protocol import Accuracies
+from agent.runs.directory import RunDirectory, list_runs
+from agent.runs.log import Submitted, accuracies_by_role, read_events
+from benchmark.store import ResultStore, user_store
+from benchmark.tasks import Profile
+from sandbox.region import scaffold
+from sandbox.workspace import Workspace
+
+STRIDE = 1000
+"""Between the first seeds of two repeats: a search may use further seeds behind its own."""
+FRESH_FROM = 1_000_000_000
+"""Winners are measured again with seeds from here on; no search comes near them."""
+
+_UNFINISHED = ("running", "interrupted", "failed", "infra")
+_ELSEWHERE = frozenset({"runs", "cache", "download"})  # settings that change no accuracy
+
+Gains = dict[str, float]
+"""Task → gain over the baseline, points."""
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One finished search of a contest, as its log tells it.
+
+    Nothing submitted is a gain of 0, since the baseline stays; a training that failed counts as an accuracy of 0 %.
+    """
+
+    proposer: str
+    number: int
+    seed: int
+    run: RunDirectory
+    status: str
+    submitted: int | None
+    tests_used: int
+    visible: Gains
+    hidden: Gains
+    found: bool
+    """Whether the run was there already."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The line of `agent compare --proposers … --json`."""
+        return {
+            "event": "run",
+            "proposer": self.proposer,
+            "repeat": self.number,
+            "seed": self.seed,
+            "run": str(self.run.path),
+            "status": self.status,
+            "tests_used": self.tests_used,
+            "submitted_test": self.submitted,
+            "visible": self.visible,
+            "hidden": self.hidden,
+            "found": self.found,
+        }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The mean of independent repeats with Student's interval, in points.
+
+    `ci` is None where the repeats tell nothing of the noise: there is but one (`sd` is None too), or all are equal.
+    """
+
+    mean: float
+    ci: tuple[float, float] | None
+    sd: float | None
+    values: tuple[float, ...]
+    confidence: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Self-explaining keys."""
+        return {
+            "gain": self.mean,
+            "ci": None if self.ci is None else list(self.ci),
+            "confidence": self.confidence,
+            "sd": self.sd,
+            "repeats": len(self.values),
+            "values": list(self.values),
+            "resolved": self.resolved,
+        }
+
+    @property
+    def resolved(self) -> str:
+        """On which side of zero the interval lies."""
+        if self.ci is None or self.ci[0] <= 0 <= self.ci[1]:
+            return "not resolved"
+        return "better" if self.ci[0] > 0 else "worse"
+
+
+def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """Mean of `values`, one for each repeat, and the t interval of the mean with n − 1 degrees of freedom.
+
+    Raises ValueError without a value.
+    """
+    if not values:
+        raise ValueError("no repeat to average")
+    n = len(values)
+    if min(values) == max(values):
+        return Estimate(values[0], None, None if n == 1 else 0.0, tuple(values), confidence)
+    mean = sum(values) / n
+    sd = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
+    return Estimate(mean, (mean - half, mean + half), sd, tuple(values), confidence)
+
+
+class Contest:
+    """The repeats of several proposers. Raises UsageError before anything is run for what can be known to be wrong."""
+
+    def __init__(self, config: SearchConfig, proposers: Sequence[str], repeats: int, fresh: int = 0) -> None:
+        if not proposers or len(set(proposers)) != len(proposers):
+            raise UsageError("--proposers wants different names, separated by commas, such as random,optuna")
+        if repeats < 1 or fresh < 0:
+            raise UsageError("--repeats must be at least 1, and --fresh at least 0")
+        if config.seeds > STRIDE or config.seed + repeats * STRIDE > FRESH_FROM or fresh * repeats > FRESH_FROM:
+            raise UsageError(f"too many seeds: --seed + {STRIDE} × --repeats must stay below {FRESH_FROM:,}")
+        self.config = config
+        self.proposers = tuple(proposers)
+        self.repeats = repeats
+        self.fresh = fresh
+        self.profile: Profile = resolve_profile(config.profile, data_root=config.data_root, download=config.download)[0]
+        for name in self.proposers:
+            check_proposer(self.search_config(name, 1))
+
+    def search_config(self, proposer: str, number: int) -> SearchConfig:
+        """The configuration of one search; repeats are numbered from 1."""
+        seed = self.config.seed + STRIDE * (number - 1)
+        changes = {"proposer": proposer, "seed": seed, "profile": self.profile.name, "submit": True}
+        return SearchConfig.model_validate({**self.config.model_dump(), **changes})
+
+    def fresh_seeds(self, number: int) -> range:
+        """The seeds with which a repeat's winners are measured again."""
+        first = FRESH_FROM + self.fresh * (number - 1)
+        return range(first, first + self.fresh)
+
+    def run(self, make_progress: Callable[[], Progress]) -> Iterator[Repeat]:
+        """Find or run every search, repeat by repeat, so that an interruption leaves equally many of each.
+
+        Raises AgentError when our own machinery failed; the same command goes on from there.
+        """
+        for number in range(1, self.repeats + 1):
+            for proposer in self.proposers:
+                config = self.search_config(proposer, number)
+                run, done = find_run(config)
+                if run is None or not done:
+                    search = Search.create(config) if run is None else Search.resume(run)
+                    run = search.run
+                    self._execute(search, number, make_progress())
+                yield self._repeat(proposer, number, config.seed, run, found=done)
+
+    def _execute(self, search: Search, number: int, progress: Progress) -> None:
+        try:
+            progress.message(f"repeat {number} of {self.repeats}: {search.config.proposer}, {search.run.path}")
+            outcome = search.execute(progress, page=False)
+        finally:
+            progress.close()
+        if outcome.exit_code == 1:
+            raise AgentError(f"{search.run.path}: {outcome.words[0]}")
+
+    def _repeat(self, proposer: str, number: int, seed: int, run: RunDirectory, *, found: bool) -> Repeat:
+        summary = run.read_summary()
+        visible, hidden = _gains(run)
+        return Repeat(
+            proposer=proposer,
+            number=number,
+            seed=seed,
+            run=run,
+            status=str(summary["status"]),
+            submitted=summary.get("submitted_test"),
+            tests_used=int(summary.get("tests_used", 0)),
+            visible=visible or dict.fromkeys((task.name for task in self.profile.visible), 0.0),
+            hidden=hidden or dict.fromkeys((task.name for task in self.profile.hidden), 0.0),
+            found=found,
+        )
+
+    def measure_fresh(self, repeats: Sequence[Repeat], progress: Progress) -> dict[str, list[Gains]]:
+        """Each winner and the baseline on the visible tasks with seeds that no search has seen: proposer → repeats.
+
+        Every repeat has seeds of its own, shared by its winners and its baseline. So repeats are independent, and what
+        they scatter by holds the noise of the baseline too.
+        """
+        store = ResultStore(self.config.runs / "fresh")
+        shared = user_store() if self.config.cache else None
+        gains: dict[str, list[Gains]] = {name: [] for name in self.proposers}
+        baseline = scaffold().region
+        tasks = self.profile.visible
+        progress.begin(self.repeats * (len(self.proposers) + 1) * len(tasks) * self.fresh)
+        with open_laboratory(self.config, Clock(), progress) as laboratory:
+            for number in range(1, self.repeats + 1):
+                winners = {one.proposer: winner(one) or baseline for one in repeats if one.number == number}
+                regions = dict.fromkeys([baseline, *winners.values()])
+                candidates = [Candidate(_role(number, index), region) for index, region in enumerate(regions)]
+                outcomes = laboratory.evaluator.evaluate(
+                    candidates, tasks, self.fresh_seeds(number), keep=store, shared=shared
+                )
+                seen = {one.region: accuracies_of(outcomes, one.role) for one in candidates}
+                for proposer, region in winners.items():
+                    gains[proposer].append(_gain(seen[baseline], seen[region]))
+        return gains
+
+
+def winner(repeat: Repeat) -> str | None:
+    """The region that was submitted, from the run's git history; None where nothing was."""
+    if repeat.submitted is None:
+        return None
+    with Workspace.open(repeat.run.workspace) as workspace:
+        return workspace.region_at(f"submit/{repeat.submitted}")
+
+
+def overall(gains: Sequence[Gains], confidence: float = 0.95) -> Estimate:
+    """The mean over the tasks, estimated over the repeats."""
+    return estimate([sum(one.values()) / len(one) for one in gains], confidence)
+
+
+def differences(first: Sequence[Gains], other: Sequence[Gains], confidence: float) -> Estimate:
+    """The second proposer minus the first, repeat by repeat; both in the order of their repeats."""
+    pairs = zip(first, other, strict=True)
+    return overall([{task: after[task] - before[task] for task in before} for before, after in pairs], confidence)
+
+
+def find_run(config: SearchConfig) -> tuple[RunDirectory | None, bool]:
+    """A run with this very configuration, one that is finished if there is any, and whether it is."""
+    wanted = _identity(config.model_dump(mode="json"))
+    same: list[tuple[bool, Path]] = []
+    for path in list_runs(config.runs):
+        try:
+            summary = RunDirectory(path).read_summary()
+        except RunDamaged:
+            continue
+        if _identity(summary.get("config")) == wanted:
+            same.append((summary.get("status") not in _UNFINISHED, path))
+    if not same:
+        return None, False
+    done, path = max(same)
+    return RunDirectory(path.resolve()), done
+
+
+def _identity(recorded: object) -> Mapping[str, Any]:
+    """As recorded, without defaults: a run from before a setting existed is another search."""
+    return {k: v for k, v in recorded.items() if k not in _ELSEWHERE} if isinstance(recorded, Mapping) else {}
+
+
+def _gains(run: RunDirectory) -> tuple[Gains, Gains]:
+    """Visible and hidden gains of what was submitted, from the log; empty where nothing was."""
+    events = [record.event for record in read_events(run.events)]
+    submitted = [event.number for event in events if isinstance(event, Submitted)]
+    if not submitted:
+        return {}, {}
+    roles = accuracies_by_role(events)
+    return (
+        _gain(roles["baseline"], roles[f"test/{submitted[-1]}"]),
+        _gain(roles["hidden/baseline"], roles["hidden/submission"]),
+    )
+
+
+def _gain(before: Accuracies, after: Accuracies) -> Gains:
+    """Per task the difference of the means; a training that failed counts as 0 %."""
+    return {task: _mean(after[task]) - _mean(seeds) for task, seeds in before.items()}
+
+
+def _mean(seeds: Mapping[int, float | None]) -> float:
+    return sum(accuracy or 0.0 for accuracy in seeds.values()) / len(seeds)
+
+
+def _role(number: int, index: int) -> str:
+    return f"fresh/{number}/{'baseline' if index == 0 else f'winner {index}'}"

@@ -1,0 +1,150 @@
+"""The main job, for real: a whole search on the smoke profile and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent import load_run
+from agent.cli.show import run_show
+from agent.config import SearchConfig
+from agent.engine.search import Search, SearchOutcome
+from agent.runs.log import Evaluated, Submitted, read_events
+from benchmark.results import region_sha256
+from sandbox.region import scaffold
+from sandbox.workspace import Workspace
+
+VISIBLE, HIDDEN = "resnet20-tiny", "mobilenetv2-tiny"
+
+
+def test_search_ends_with_a_submission_and_a_hidden_result(finished: SearchOutcome) -> None:
+    """`agent search --budget 2`: two tests used, one submitted, gains with intervals for visible and hidden task."""
+    done = finished.done
+    assert (done["status"], done["tests_used"], finished.exit_code) == ("submitted", 2, 0)
+    assert done["submitted_test"] in (1, 2)
+    for task, kind in ((VISIBLE, "visible"), (HIDDEN, "hidden")):
+        numbers = done[kind][task]
+        assert numbers["gain"] == numbers["submitted"] - numbers["baseline"]
+        assert numbers["ci"][0] < numbers["gain"] < numbers["ci"][1]
+    assert any("not resolved" in line or "resolved" in line for line in finished.words)
+
+
+def test_the_function_stays_a_function(finished: SearchOutcome) -> None:
+    """`agent.search(…)` worked once; then `agent.search` was the module of that name, "not callable"."""
+    import agent
+
+    assert finished.run.exists()
+    assert agent.search.__name__ == "search"
+    assert callable(agent.search)
+
+
+def test_seconds_add_up(finished: SearchOutcome) -> None:
+    """The phases of the clock cover the whole run."""
+    seconds = finished.done["seconds"]
+    assert seconds["training"] > 0
+    parts = [seconds[name] for name in ("training", "proposer", "isolation", "other")]
+    assert abs(sum(parts) - seconds["total"]) < 0.01
+
+
+def test_what_distrust_costs_is_in_the_summary(finished: SearchOutcome, capsys: pytest.CaptureFixture[str]) -> None:
+    """run.json has the seconds of isolation and bookkeeping and their share of the whole, and `agent show` says it."""
+    summary = load_run(finished.run)
+    overhead, seconds = summary["overhead"], summary["seconds"]
+    assert overhead["isolation"] >= seconds["isolation"] > 0.1  # with the start and the free checks: never nothing
+    assert 0 < overhead["bookkeeping"] < seconds["other"] + seconds["training"] + seconds["proposer"]
+    both = overhead["isolation"] + overhead["bookkeeping"]
+    assert overhead["share"] == pytest.approx(both / seconds["total"], rel=0.05)
+    run_show(str(finished.run), finished.run.parent, as_json=False)
+    assert f"{100 * overhead['share']:.1f} % of the total" in capsys.readouterr().out
+
+
+def test_submitted_test_is_the_best_of_the_visible_ones(finished: SearchOutcome) -> None:
+    """The proposer submits what scored highest, and the summary shows that test's accuracy."""
+    tests = load_run(finished.run)["tests"]
+    scores = {test["number"]: test["accuracies"][VISIBLE]["0"] for test in tests}
+    chosen = finished.done["submitted_test"]
+    assert scores[chosen] == max(scores.values()) == finished.done["visible"][VISIBLE]["submitted"]
+
+
+def test_nothing_hidden_before_submit(finished: SearchOutcome) -> None:
+    """Neither the hidden task's name nor a hidden result appears in the log before the submission."""
+    records = read_events(finished.run / "events.jsonl")
+    submitted = next(index for index, record in enumerate(records) if isinstance(record.event, Submitted))
+    before = b"\n".join(record.line() for record in records[:submitted])
+    assert HIDDEN.encode() not in before
+    assert b"hidden/" not in before
+    after = [record.event for record in records[submitted:] if isinstance(record.event, Evaluated)]
+    assert {event.role for event in after} == {"hidden/baseline", "hidden/submission"}
+    assert {event.task for event in after} == {HIDDEN}
+
+
+def test_workspace_log_and_artifacts_agree(finished: SearchOutcome) -> None:
+    """git tags, the log's hashes and the files to take away are about the same region."""
+    number = finished.done["submitted_test"]
+    with Workspace.open(finished.run / "workspace") as workspace:
+        region = workspace.region_at(f"submit/{number}")
+        assert region == workspace.region_at(f"test/{number}")
+        assert workspace.region_at("baseline") == scaffold().region
+    submitted = [r.event for r in read_events(finished.run / "events.jsonl") if isinstance(r.event, Submitted)]
+    assert [event.region_sha256 for event in submitted] == [region_sha256(region)]
+    assert (finished.run / "initialize_weights.py").read_text().endswith(region)
+
+
+def test_patch_applies_to_the_scaffold(finished: SearchOutcome, tmp_path: Path) -> None:
+    """`git am submission.patch` in a checkout turns the untouched region into the submitted one."""
+    target = tmp_path / "sandbox" / "custom_init.py"
+    target.parent.mkdir()
+    target.write_text(scaffold().text)
+
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=Reviewer", "-c", "user.email=reviewer@example.org"]
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "scaffold")
+    git("am", str(finished.run / "submission.patch"))
+    number = finished.done["submitted_test"]
+    with Workspace.open(finished.run / "workspace") as workspace:
+        assert workspace.region_at(f"submit/{number}") in target.read_text()
+
+
+def test_taken_away_function_runs_without_the_project(finished: SearchOutcome, tmp_path: Path) -> None:
+    """`initialize_weights.py` needs torch alone."""
+    code = (
+        f"import sys; sys.path[:0] = [{str(finished.run)!r}, {str(Path(__file__).parents[2])!r}]\n"
+        "from torchvision_models import torchvision_models\n"
+        "from initialize_weights import initialize_weights\n"
+        "for name in ('resnet18', 'vgg11_bn', 'mobilenet_v2'):\n"
+        "    model = getattr(torchvision_models(), name)(weights=None)\n"
+        "    initialize_weights(model, {'arch': name, 'num_classes': 1000, 'depth': 53})\n"
+        "    assert all(parameter.isfinite().all() for parameter in model.parameters())\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True, capture_output=True)
+
+
+def test_run_json_says_what_ran(finished: SearchOutcome) -> None:
+    """Status, configuration, versions, device and isolation level are in one file."""
+    summary = json.loads((finished.run / "run.json").read_text())
+    assert summary["status"] == "submitted"
+    assert summary["config"]["budget"] == summary["budget"] == 2
+    assert summary["isolation_level"] in ("bubblewrap", "landlock")
+    assert summary["versions"]["torch"]
+    assert summary["environment"]["threads"] == "1"
+    assert (finished.run.parent / "latest").resolve() == finished.run
+
+
+def test_resuming_keeps_the_isolation_that_was_found_first(tmp_path: Path) -> None:
+    """A search began with landlock on a busy machine, `auto` then found bubblewrap, and it could not be resumed."""
+    search = Search.create(SearchConfig(profile="smoke", runs=tmp_path))
+    config = search.config.model_dump(mode="json")
+    for level, expected in (("landlock", "landlock"), ("bubblewrap", "bubblewrap"), ("none", "auto"), (None, "auto")):
+        summary = {"status": "interrupted", "profile": "smoke", "config": config, "isolation_level": level}
+        search.run.write_summary(summary)
+        resumed = Search.resume(search.run)
+        assert resumed.config.isolation == "auto"
+        assert resumed._pinned.isolation == expected

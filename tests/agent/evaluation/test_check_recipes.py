@@ -1,0 +1,42 @@
+"""Every recipe, and every exported config, is a region that `agent check` accepts, in the isolation a search uses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agent.evaluation.check import check
+from benchmark.initializers import INITIALIZERS, region_from_init_cfg
+from benchmark.models import ARCHITECTURES
+from benchmark.recipes import get_recipe, recipe_names
+from sandbox.isolate import Isolation, Limits
+
+DETERMINISTIC = {"zero_init"}
+
+
+@pytest.fixture(scope="module")
+def isolation() -> Iterator[Isolation]:
+    """One for all recipes: starting it takes longer than checking one."""
+    with Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(wall_seconds=60)) as isolation:
+        yield isolation
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_check_accepts_the_recipe_on_every_network(isolation: Isolation, name: str) -> None:
+    """A search can start from any of them on any profile; only ZerO gives the same tensors for every seed."""
+    report = check(get_recipe(name).region, dict.fromkeys(ARCHITECTURES, 100), isolation)
+    assert report.accepted, report.message
+    assert list(report.archs) == list(ARCHITECTURES)
+    assert {made["seeded"] for made in report.archs.values()} == {name not in DETERMINISTIC}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in INITIALIZERS if kind != "Pretrained"])
+def test_check_accepts_an_exported_config(isolation: Isolation, kind: str) -> None:
+    """The functions that go with the text keep the rules for candidates, too."""
+    layer = ["BasicBlock", "InvertedResidual"] if kind == "Fixup" else ["Conv2d", "Linear"]
+    cfg: dict[str, Any] = {"type": kind, "layer": layer} | ({"val": 0.1} if kind == "Constant" else {})
+    report = check(region_from_init_cfg(cfg), {"resnet20": 10, "mobilenetv2": 10}, isolation)
+    assert report.accepted, report.message
