@@ -140,7 +140,7 @@ def test_check_rejects_what_never_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An endless loop: exit 3 and the kind `timeout`, here after a second of processor time instead of fifteen."""
-    monkeypatch.setattr("agent.cli.check.Isolation", partial(Isolation, limits=Limits(cpu_seconds=1)))
+    monkeypatch.setattr("sandbox.isolate.Isolation", partial(Isolation, limits=Limits(cpu_seconds=1)))
     file = tmp_path / "region.py"
     file.write_text("def initialize_weights(model, config):\n    while True:\n        pass\n")
     assert run_check(file, ["resnet20"], "auto", as_json=True) == 3
