@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from agent.errors import UsageError
+from agent.errors import UsageError, in_one_sentence
 
 ENV_PREFIX = "INITSEARCH_"
 DEFAULT_TOML = Path("initsearch.toml")
@@ -113,37 +113,73 @@ class SearchConfig(BaseModel):
         return tuple(range(first, first + self.confirm))
 
 
+COMMAND_LINE_ONLY = frozenset({"allow_unsandboxed", "isolation", "base_url"})
+"""They lower the isolation or decide where the key is sent: a file that just lies in the folder may not set them."""
+
+
 def load_config(
-    flags: Mapping[str, Any], *, toml: Path | None = None, environ: Mapping[str, str] | None = None
+    flags: Mapping[str, Any],
+    *,
+    toml: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] = {},
 ) -> SearchConfig:
-    """Merge the sources into one config; a flag of None means "not given".
+    """Merge the sources into one config. A flag of None means "not given"; `settings` come from `--set KEY=VALUE`.
 
     Raises UsageError that names the source and, for an unknown key, the nearest known one.
     """
     environ = os.environ if environ is None else environ
-    known = set(SearchConfig.model_fields)
+    known = SearchConfig.model_fields
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    from_env = {
-        name.removeprefix(ENV_PREFIX).lower(): value
-        for name, value in environ.items()
-        if name.startswith(ENV_PREFIX) and name.removeprefix(ENV_PREFIX).lower() in known
-    }
-    from_flags = {name: value for name, value in flags.items() if value is not None}
-    for source, values in ((str(toml or DEFAULT_TOML), _read_toml(toml)), ("env", from_env), ("flag", from_flags)):
-        for name, value in values.items():
-            if name not in known:
-                raise UsageError(f"{source}: unknown setting {name!r}{suggestion(name, known)}")
-            merged[name] = value
-            origin[name] = {"env": f"{ENV_PREFIX}{name.upper()}", "flag": f"--{name.replace('_', '-')}"}.get(
-                source, f"{source}: {name}"
+    file = toml or DEFAULT_TOML
+    for name, value in _read_toml(toml).items():
+        if name not in known:
+            raise UsageError(f"{file}: unknown setting {name!r}{suggestion(name, list(known))}")
+        if toml is None and name in COMMAND_LINE_ONLY:
+            raise UsageError(
+                f"{file}: {name} counts only from the command line, because it decides how safe a search is: "
+                f"give {flag_name(name, value)}, or this file by --config {file}"
             )
+        merged[name], origin[name] = value, f"{file}: {name}"
+    for variable, text in environ.items():
+        name = variable.removeprefix(ENV_PREFIX).lower()
+        if variable.startswith(ENV_PREFIX) and name in known:
+            merged[name], origin[name] = text, f"{ENV_PREFIX}{name.upper()}"
+    for name, value in flags.items():
+        if name not in known:
+            raise UsageError(f"flag: unknown setting {name!r}{suggestion(name, list(known))}")
+        if value is None:
+            continue
+        if name in settings:
+            raise UsageError(f"--set {name} and {flag_name(name, value)} set the same thing: give one")
+        merged[name], origin[name] = value, flag_name(name, value)
+    for name, text in settings.items():
+        merged[name], origin[name] = text, f"--set {name}"
     try:
         return SearchConfig.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        raise UsageError(f"{origin.get(name, name)}: {first['msg']} (got {first['input']!r})") from None
+        raise UsageError(in_one_sentence(error, origin)) from None
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, str]:
+    """`KEY=VALUE` texts as names and values; of a key that is given twice the last counts. Raises UsageError."""
+    known = list(SearchConfig.model_fields)
+    found: dict[str, str] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        name = key.strip().replace("-", "_")
+        if not separator:
+            raise UsageError(f"--set {text}: expected KEY=VALUE, such as --set budget=5")
+        if name not in known:
+            raise UsageError(f"--set {key}: unknown setting {name!r}{suggestion(name, known)}")
+        found[name] = value.strip()
+    return found
+
+
+def flag_name(name: str, value: object = None) -> str:
+    """The flag of a setting, such as --max-steps; of one that is False, such as --no-cache."""
+    return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 
 def suggestion(name: str, known: set[str] | list[str]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class AgentError(Exception):
     """Something a person must know: the message says what, where, and what to do next."""
@@ -36,3 +39,21 @@ class Interrupted(AgentError):
         super().__init__(f"stopped by signal {signal_number}")
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number
+
+
+def in_one_sentence(error: Exception, names: Mapping[str, str] = {}) -> str:
+    """The message of an exception on one line; of pydantic's ValidationError the first field that is wrong.
+
+    `names` say what a person calls a field, such as `--budget` for `budget`. Needs no pydantic: every other exception
+    gives its own text.
+    """
+    if not hasattr(error, "errors") or not hasattr(error, "title"):
+        return " ".join(str(error).split())
+    faults: list[Any] = error.errors(include_url=False)
+    field = faults[0]["loc"][:1]
+    same = [fault for fault in faults if fault["loc"][:1] == field]
+    place = ".".join(str(part) for part in (faults[0]["loc"] if len(same) == 1 else field))
+    reasons = " or ".join(dict.fromkeys(fault["msg"].removeprefix("Value error, ") for fault in same))
+    given = faults[0]["input"]
+    got = "" if given is None or isinstance(given, bool | dict) else f", but got {given!r:.80}"
+    return f"{names.get(str(place), place) or error.title}: {reasons}{got}"

@@ -4,29 +4,65 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from agent.cli import acting, reading  # noqa: F401 - importing them adds their commands, in the order of --help
+import typer
+
+# isort: off
+# Importing a command adds it to the application: this is the order of --help.
+from agent.cli import search, submit, ablate, check, plan, baselines, doctor  # noqa: F401
+from agent.cli import runs, show, report, review, compare, export, replay, audit, verify  # noqa: F401
+
+# isort: on
 from agent.cli.app import app
-from agent.errors import AgentError, Interrupted
+from agent.cli.installation import require_own_modules
+from agent.cli.output import print_json
+from agent.errors import AgentError, Interrupted, in_one_sentence
 
 __all__ = ["main"]
 
+_BadWords: Any = typer.BadParameter.__bases__[0]
+"""Typer's exception for a wrong command line. Its module differs between versions of Typer."""
 
-def main() -> None:
+
+def main() -> NoReturn:
     """Run the command line; turn typed errors into messages and exit codes. A bug keeps its traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        app()
+        require_own_modules()
+        code = app(standalone_mode=False)
+    except _BadWords as error:
+        error.show()
+        _fail(error.format_message(), error.exit_code, said=True)
     except AgentError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
+    except typer.Abort:
+        _fail("the input ended before the question was answered", 1)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error), 1)
+    except ValueError as error:
+        if not _is_validation_error(error):
+            raise
+        _fail(in_one_sentence(error), 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int, *, said: bool = False) -> NoReturn:
+    """Say what went wrong on stderr, and with --json as an object on stdout too."""
+    if not said:
+        print(f"error: {message}", file=sys.stderr)
+    if "--json" in sys.argv[1:]:
+        print_json({"event": "error", "message": message, "exit_code": code})
+    sys.exit(code)
+
+
+def _is_validation_error(error: ValueError) -> bool:
+    """Whether it is pydantic's. What was never imported raised nothing."""
+    module = sys.modules.get("pydantic_core")
+    return module is not None and isinstance(error, module.ValidationError)
 
 
 def _interrupt(number: int, frame: object) -> NoReturn:

@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
-from agent.cli.output import print_json
+import typer
+
+from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
+from agent.cli.output import print_json, print_next
 from agent.errors import AgentError
-from agent.progress import make_progress
-from agent.report import write_report
-from agent.runs.directory import RunDirectory
-from agent.studies.ablation import ablate
-from benchmark.data import DataError
-from benchmark.executor import InfrastructureError
 
 
-def run_ablate(run: str, runs: Path, *, share: float, seeds: int | None, as_json: bool) -> None:
-    """Measure the parts of a submission, print what each carries, and put it on the run's page. Raises AgentError."""
+@app.command()
+def ablate(
+    run: RunArgument = "latest",
+    runs: RunsOption = Path("runs"),
+    share: Annotated[
+        float,
+        typer.Option(min=0.0, help="Trainings it may cost, as a share of the search's trainings on visible tasks."),
+    ] = 1.0,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=50, help="Fresh seeds per task and part (default: as many as the search).")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Which part of a submission carries its gain? Takes back one hunk or number at a time and trains again.
+
+    \b
+    Examples:
+      agent ablate
+      agent ablate latest --share 2 --seeds 3
+      agent ablate 20260101-120000 --json
+
+    Trains on the visible tasks only, with seeds that the search did not use. The largest hunks come first; parts that
+    the share does not pay for are left out and named. The result stays in RUN/ablation.json and on the run's page.
+    """
+    from agent.progress import make_progress
+    from agent.report import write_report
+    from agent.runs.directory import RunDirectory
+    from agent.studies.ablation import ablate
+    from benchmark.data import DataError
+    from benchmark.executor import InfrastructureError
+
     directory = RunDirectory.find(run, runs)
     progress = make_progress()
     try:
@@ -34,4 +60,4 @@ def run_ablate(run: str, runs: Path, *, share: float, seeds: int | None, as_json
     for part in ablation.parts:
         print(f"  {part.words}")
     print(ablation.conclusion)
-    print(f"next: open {page}", file=sys.stderr)
+    print_next(f"open {page}")

@@ -1,4 +1,4 @@
-"""The application that all commands are part of, and the options that several share."""
+"""The application that all commands are part of, and the arguments and options that several share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import typer
 app = typer.Typer(
     name="agent",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -27,5 +26,42 @@ submits the best to a hidden task, and says what is resolved and what is not.
 """,
 )
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout, for programs.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object per line on stdout, for programs.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the runs.", envvar="INITSEARCH_RUNS")]
+RunArgument = Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")]
+ProfileOption = Annotated[
+    str | None, typer.Option(help="paper, pocket, mini, smoke, or auto: paper with a GPU and data, else pocket.")
+]
+SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")]
+SeedOption = Annotated[int | None, typer.Option(help="The first seed (default 0).")]
+WorkersOption = Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one per core).")]
+DataRootOption = Annotated[Path | None, typer.Option(help="Folder of the full data sets.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting of a search by its name in a TOML file; repeatable."),
+]
+
+
+def _print_version(asked: bool) -> None:
+    if not asked:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+    from platform import python_version
+
+    found = {"initsearch": "from a checkout", "torch": "not installed"}
+    for name in found:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    print(f"initsearch {found['initsearch']} (Python {python_version()}, torch {found['torch']})")
+    raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions and exit.")
+    ] = False,
+) -> None:
+    """The options of `agent` itself."""

@@ -2,61 +2,94 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from agent.cli.output import print_json
-from agent.config import load_config
+import typer
+
+from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, SeedOption, WorkersOption, app
+from agent.cli.check import require_architecture
+from agent.cli.output import print_json, print_next
 from agent.errors import UsageError
-from agent.profiles import resolve_profile
-from agent.progress import make_progress
-from agent.studies.recipes import BASELINE, Row, measure
-from benchmark.recipes import RECIPES, UnknownRecipeError, get_recipe, recipe_names
+
+if TYPE_CHECKING:
+    from agent.studies.recipes import Row
 
 
-def run_baselines(
-    flags: Mapping[str, Any],
-    *,
-    recipes: str | None,
-    show: str | None,
-    explain: str | None,
-    arch: str,
-    hidden: bool,
-    target: float | None,
-    as_json: bool,
+@app.command()
+def baselines(
+    recipes: Annotated[str | None, typer.Option(help="Recipes to measure, separated by commas (default: all).")] = None,
+    profile: ProfileOption = None,
+    seeds: Annotated[int | None, typer.Option(help="Training runs per task and recipe (default 1).")] = None,
+    seed: SeedOption = None,
+    workers: WorkersOption = None,
+    data_root: DataRootOption = None,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also the hidden task, for calibration.")] = False,
+    target: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Accuracy in percent to count epochs to (default: the baseline's mean)."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print the recipes with a line on each instead.")] = False,
+    show: Annotated[str | None, typer.Option(help="Print a recipe's region text instead.")] = None,
+    explain: Annotated[str | None, typer.Option(help="Say what a recipe does to a network instead.")] = None,
+    from_config: Annotated[
+        Path | None, typer.Option(help="Print an init_cfg of MMEngine (JSON or Python) as a region text instead.")
+    ] = None,
+    arch: Annotated[str, typer.Option(help="The network for --explain.")] = "resnet56",
+    as_json: JsonFlag = False,
 ) -> None:
-    """Print a recipe's text, explain what it does to a network, or train recipes and print the table."""
+    """The recipe library: show, explain or measure known initialisations.
+
+    \b
+    Examples:
+      agent baselines --recipes kaiming_normal,fixup --seeds 3
+      agent baselines --list
+      agent baselines --show fixup > my_init.py
+      agent baselines --explain zero_last_gamma --arch resnet20
+      agent baselines --from-config init_cfg.json > my_init.py
+    """
+    from benchmark.recipes import UnknownRecipeError
+
     try:
-        if show is not None:
+        if list_:
+            print_list(as_json=as_json)
+        elif from_config is not None:
+            print_config(from_config, as_json=as_json)
+        elif show is not None:
             _show(show, as_json=as_json)
         elif explain is not None:
+            require_architecture(arch)
             _explain(explain, arch, as_json=as_json)
         else:
+            flags = {"profile": profile, "seeds": seeds, "seed": seed, "workers": workers, "data_root": data_root}
             _measure(flags, recipes, hidden=hidden, target=target, as_json=as_json)
     except UnknownRecipeError as error:
         raise UsageError(str(error)) from None
 
 
 def _show(name: str, *, as_json: bool) -> None:
+    from benchmark.recipes import get_recipe
+
     recipe = get_recipe(name)
     if as_json:
         fields = ("name", "description", "source", "region")
         print_json({field: getattr(recipe, field) for field in fields})
         return
     print(recipe.region, end="")
-    print(f"next: agent search --start {name}", file=sys.stderr)
+    print_next(f"agent search --start {name}")
 
 
 def print_list(*, as_json: bool) -> None:
     """Print every recipe with its description; with `as_json`, also its source."""
+    from benchmark.recipes import RECIPES
+
     if as_json:
         print_json({name: {"description": it.description, "source": it.source} for name, it in RECIPES.items()})
         return
     for name, recipe in RECIPES.items():
         print(f"{name:24} {recipe.description}")
-    print("next: agent baselines --show NAME, or --explain NAME", file=sys.stderr)
+    print_next("agent baselines --show NAME, or --explain NAME")
 
 
 def print_config(path: Path, *, as_json: bool) -> None:
@@ -76,12 +109,18 @@ def print_config(path: Path, *, as_json: bool) -> None:
         print_json({"init_cfg": init_cfg, "region": region})
         return
     print(region, end="")
-    print("next: keep it in a file; agent check FILE, then agent search --proposer scripted:FILE", file=sys.stderr)
+    print_next("keep it in a file; agent check FILE, then agent search --proposer scripted:FILE")
 
 
 def _measure(
     flags: Mapping[str, Any], recipes: str | None, *, hidden: bool, target: float | None, as_json: bool
 ) -> None:
+    from agent.config import load_config
+    from agent.profiles import resolve_profile
+    from agent.progress import make_progress
+    from agent.studies.recipes import BASELINE, measure
+    from benchmark.recipes import get_recipe, recipe_names
+
     asked = recipe_names() if recipes is None else (name.strip() for name in recipes.split(","))
     names = [name for name in dict.fromkeys(asked) if name]
     if not names:
@@ -105,7 +144,7 @@ def _measure(
     print(table(rows))
     print(f"\n{_TARGET_NOTE}\n\nTrained on {'; '.join(conditions) or 'nothing'}.\n\n{profile.caveat}")
     best = max(rows, key=lambda row: row.comparison.gain if row.comparison else 0.0).recipe
-    print(f"next: agent baselines --explain {best}, or agent search --start {best}", file=sys.stderr)
+    print_next(f"agent baselines --explain {best}, or agent search --start {best}")
 
 
 _TARGET_NOTE = (
@@ -116,6 +155,8 @@ _TARGET_NOTE = (
 
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table per task: readable on a terminal and in the docs."""
+    from agent.studies.recipes import BASELINE
+
     parts = []
     for task in dict.fromkeys(row.task for row in rows):
         target = next(row.target for row in rows if row.task == task)
@@ -155,12 +196,10 @@ def _explain(name: str, arch: str, *, as_json: bool) -> None:
     from benchmark.augment import Normalizer
     from benchmark.data import load_dataset
     from benchmark.initializers import log_function
-    from benchmark.models import ARCHITECTURES, build_model, init_config
-    from benchmark.recipes import load_region
+    from benchmark.models import build_model, init_config
+    from benchmark.recipes import get_recipe, load_region
     from benchmark.signal_stats import signal_statistics
 
-    if arch not in ARCHITECTURES:
-        raise UsageError(f"--arch {arch}: unknown; known: {', '.join(sorted(ARCHITECTURES))}")
     recipe = get_recipe(name)
     dataset = load_dataset("openclipart100")
     model = build_model(arch, dataset.num_classes)
@@ -184,4 +223,4 @@ def _explain(name: str, arch: str, *, as_json: bool) -> None:
         print(f"{branch.name:32} branch-to-skip ratio {branch.branch_to_skip:.3g}")
     print(f"logit scale {signal.logit_scale:.3g}, loss {signal.loss:.3f} (uniform {signal.uniform_loss:.3f})")
     print(f"dead ReLU channels {100 * signal.dead_relu_share:.1f} %; {'; '.join(signal.faults) or 'no faults'}")
-    print(f"next: agent search --start {name}", file=sys.stderr)
+    print_next(f"agent search --start {name}")

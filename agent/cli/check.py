@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from agent.cli.output import print_json
-from agent.config import suggestion
+import typer
+
+from agent.cli.app import JsonFlag, app
+from agent.cli.output import print_json, print_next
 from agent.errors import UsageError
-from agent.evaluation.check import CheckReport, check
-from benchmark.data import NUM_CLASSES
-from benchmark.tasks import PROFILES
-from sandbox.isolate import Isolation, IsolationUnavailable
-from sandbox.region import RegionError, region_of
+
+if TYPE_CHECKING:
+    from agent.evaluation.check import CheckReport
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="A region text (the function, with helpers) or a whole scaffold.")],
+    arch: Annotated[
+        list[str] | None, typer.Option(help="Architecture to try, repeatable (default: the visible ones of pocket).")
+    ] = None,
+    isolation: Annotated[str, typer.Option(help="auto, bubblewrap or landlock.")] = "auto",
+    allow_unsandboxed: Annotated[bool, typer.Option("--allow-unsandboxed", help="Run it without isolation.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Is this function acceptable? Rules, isolation, determinism; no training.
+
+    \b
+    Examples:
+      agent check my_init.py
+      agent check my_init.py --arch mobilenetv2 --json
+    """
+    raise typer.Exit(run_check(file, arch or [], "none" if allow_unsandboxed else isolation, as_json=as_json))
 
 
 def run_check(file: Path, archs: Sequence[str], isolation_level: str, *, as_json: bool) -> int:
     """Check a file on the given architectures; exit code 0 accepted, 3 rejected. Raises UsageError."""
-    tasks = PROFILES["pocket"].visible
-    chosen = {task.arch: NUM_CLASSES[task.dataset] for task in tasks}
-    if archs:
-        from benchmark.models import ARCHITECTURES
+    for arch in archs:
+        require_architecture(arch)
 
-        for arch in archs:
-            if arch not in ARCHITECTURES:
-                raise UsageError(f"--arch {arch}: unknown{suggestion(arch, list(ARCHITECTURES))}")
+    from benchmark.data import NUM_CLASSES
+    from benchmark.tasks import PROFILES
+
+    chosen = {task.arch: NUM_CLASSES[task.dataset] for task in PROFILES["pocket"].visible}
+    if archs:
         chosen = {arch: chosen.get(arch, 100) for arch in archs}
     report = _check_file(file, chosen, isolation_level)
     if as_json:
@@ -36,7 +55,20 @@ def run_check(file: Path, archs: Sequence[str], isolation_level: str, *, as_json
     return 0 if report.accepted else 3
 
 
+def require_architecture(name: str) -> None:
+    """Raise UsageError with the known names for an unknown architecture, before torch is imported."""
+    from benchmark.tasks import PROFILES
+
+    known = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
+    if name not in known:
+        raise UsageError(f"--arch {name}: unknown architecture; known: {', '.join(known)}")
+
+
 def _check_file(file: Path, archs: dict[str, int], isolation_level: str) -> CheckReport:
+    from agent.evaluation.check import CheckReport, check
+    from sandbox.isolate import Isolation, IsolationUnavailable
+    from sandbox.region import RegionError, region_of
+
     try:
         text = file.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -59,7 +91,7 @@ def _check_file(file: Path, archs: dict[str, int], isolation_level: str) -> Chec
 def _print(file: Path, report: CheckReport) -> None:
     if not report.accepted:
         print(f"{file}: rejected ({report.kind}): {report.message}")
-        print("next: mend it and run agent check again", file=sys.stderr)
+        print_next("correct it and run agent check again")
         return
     for arch, made in report.archs.items():
         print(f"{arch}: {len(made['parameters'])} parameters in {made['seconds'] * 1000:.0f} ms")
@@ -68,7 +100,7 @@ def _print(file: Path, report: CheckReport) -> None:
         if not made["seeded"]:
             print("  note: another seed gives the same tensors (a deterministic strategy)")
     print(f"{file}: accepted (isolation: {report.isolation_level})")
-    print(f"next: agent search --proposer scripted:{file}", file=sys.stderr)
+    print_next(f"agent search --proposer scripted:{file}")
 
 
 def _notable(parameters: Sequence[dict[str, Any]]) -> list[str]:

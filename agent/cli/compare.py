@@ -1,22 +1,109 @@
-"""`agent compare`: several runs beside each other."""
+"""`agent compare`: several runs beside each other, or the same search by several proposers."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from agent.analysis import generalisation
-from agent.cli.output import print_json
-from agent.errors import UsageError
-from agent.report.comparison_page import MAX_RUNS, Member, Pair, comparability, comparison_page, members, pairs
-from agent.runs.directory import RunDirectory
+import typer
+
+from agent.cli.app import (
+    DataRootOption,
+    JsonFlag,
+    ProfileOption,
+    RunsOption,
+    SeedsOption,
+    SetOption,
+    WorkersOption,
+    app,
+)
+from agent.cli.output import print_json, print_next
+from agent.errors import AgentError, Interrupted, UsageError
 from agent.safe_text import spelt
-from benchmark.files import write_atomically
+
+if TYPE_CHECKING:
+    from agent.analysis.generalisation import RunGains
+    from agent.report.comparison_page import Member, Pair
+    from agent.studies.tournament import Contest, Gains, Repeat
+
+_AGAIN = "what was done is kept; the same command goes on from here"
 
 
-def run_compare(names: Sequence[str], runs: Path, output: Path | None, *, as_json: bool) -> int:
+@app.command()
+def compare(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN RUN...", help="Two to six runs; the first is the measure.")
+    ] = None,
+    runs: RunsOption = Path("runs"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page (default RUNS/comparison.html).")
+    ] = None,
+    proposers: Annotated[
+        str | None, typer.Option(help="Instead of runs: proposers, separated by commas, that search on equal terms.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Searches of each proposer, each from other seeds.")] = 3,
+    fresh: Annotated[
+        int, typer.Option(help="Measure winners and baseline again on so many seeds that no search used.")
+    ] = 0,
+    budget: Annotated[int | None, typer.Option(help="Tests of each search (default 3).")] = None,
+    profile: ProfileOption = None,
+    seeds: SeedsOption = None,
+    seed: Annotated[int | None, typer.Option(help="The first seed of the first repeat (default 0).")] = None,
+    workers: WorkersOption = None,
+    data_root: DataRootOption = None,
+    model: Annotated[str | None, typer.Option(help="Language model, for llm and hybrid.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Its server.")] = None,
+    settings: SetOption = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any other setting of a search.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare runs: differences over shared seeds with intervals, and a page with overlaid learning curves.
+
+    \b
+    Examples:
+      agent compare latest 20260101-120000
+      agent compare A B C -o comparison.html
+      agent compare --proposers random,optuna --repeats 12 --fresh 10 --runs contest
+
+    With --proposers the same search is run by each of them, several times, and what they gain is compared. When it was
+    stopped, the same command goes on with it.
+    """
+    if proposers is None:
+        _compare_runs(names or [], runs, output, as_json=as_json)
+        return
+    if names or output:
+        raise UsageError("--proposers runs searches of its own: give neither runs nor --output with it")
+    flags = {
+        "runs": runs,
+        "budget": budget,
+        "profile": profile,
+        "seeds": seeds,
+        "seed": seed,
+        "workers": workers,
+        "data_root": data_root,
+        "model": model,
+        "base_url": base_url,
+    }
+    run_contest(
+        flags,
+        proposers=proposers,
+        repeats=repeats,
+        fresh=fresh,
+        toml=config,
+        settings=settings or [],
+        as_json=as_json,
+    )
+
+
+def _compare_runs(names: Sequence[str], runs: Path, output: Path | None, *, as_json: bool) -> None:
     """Compare every later run with the first, and write the page. Raises UsageError, RunDamaged."""
+    from agent.analysis import generalisation
+    from agent.report.comparison_page import MAX_RUNS, comparability, comparison_page, members, pairs
+    from agent.runs.directory import RunDirectory
+    from benchmark.files import write_atomically
+
     if not 2 <= len(names) <= MAX_RUNS:
         raise UsageError(f"give two to {MAX_RUNS} runs to compare, not {len(names)}; `agent runs` lists them")
     found = members([RunDirectory.find(name, runs) for name in names])
@@ -35,14 +122,16 @@ def run_compare(names: Sequence[str], runs: Path, output: Path | None, *, as_jso
                 "generalisation": generalisation.runs_as_json(_gains(found)),
             }
         )
-        return 0
-    _print(found)
+        return
+    _print_pairs(found)
     print(path)
-    print(f"next: open {path}, or agent review {found[-1].record.name}", file=sys.stderr)
-    return 0
+    print_next(f"open {path}, or agent review {found[-1].record.name}")
 
 
-def _print(found: Sequence[Member]) -> None:
+def _print_pairs(found: Sequence[Member]) -> None:
+    from agent.analysis import generalisation
+    from agent.report.comparison_page import comparability, pairs
+
     for run in found:
         print(spelt(f"{run.letter}  {run.record.name}: {run.findings.headline.lower()}"))
     print()
@@ -55,12 +144,14 @@ def _print(found: Sequence[Member]) -> None:
         print(f"note: {note}")
 
 
-def _gains(found: Sequence[Member]) -> list[generalisation.RunGains]:
+def _gains(found: Sequence[Member]) -> list[RunGains]:
+    from agent.analysis.generalisation import RunGains, carry_over
+
     return [
-        generalisation.RunGains(
+        RunGains(
             run.letter,
             run.record.profile,
-            generalisation.carry_over(run.findings.visible, run.findings.hidden),
+            carry_over(run.findings.visible, run.findings.hidden),
             null=run.record.summary.get("null") is True,
         )
         for run in found
@@ -79,3 +170,156 @@ def _as_json(pair: Pair) -> dict[str, object]:
         "comparison": numbers,
         "words": pair.words,
     }
+
+
+# -- the same search by several proposers -----------------------------------------------------------------------------
+
+
+def run_contest(
+    flags: Mapping[str, Any],
+    *,
+    proposers: str,
+    repeats: int,
+    fresh: int,
+    toml: Path | None,
+    settings: Sequence[str] = (),
+    as_json: bool,
+) -> None:
+    """Run what is missing of a contest and print what it came to. Raises UsageError before anything is run."""
+    from agent.config import load_config, parse_settings
+    from agent.progress import make_progress
+    from agent.studies.tournament import Contest
+    from benchmark.data import DataError
+    from benchmark.executor import InfrastructureError
+
+    names = [name.strip() for name in proposers.split(",") if name.strip()]
+    contest = Contest(load_config(flags, toml=toml, settings=parse_settings(settings)), names, repeats, fresh)
+    if as_json:
+        print_json({"event": "launch", **_frame(contest)})
+    done: list[Repeat] = []
+    measured: dict[str, list[Gains]] = {}
+    try:
+        for repeat in contest.run(make_progress):
+            done.append(repeat)
+            if as_json:
+                print_json(repeat.as_json())
+        if fresh:
+            measured = _measure(contest, done)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        print(f"stopped; {_AGAIN}", file=sys.stderr)
+        raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
+    except (InfrastructureError, DataError) as error:
+        raise AgentError(f"{error}\n{_AGAIN}") from None
+    result = _result(contest, done, measured)
+    if as_json:
+        print_json(result)
+    else:
+        _print_contest(contest, result)
+    print_next(f"agent runs --runs {contest.config.runs}")
+
+
+def _measure(contest: Contest, done: Sequence[Repeat]) -> dict[str, list[Gains]]:
+    from agent.progress import make_progress
+
+    progress = make_progress()
+    try:
+        progress.message(f"the winners and the baseline again, with {contest.fresh} fresh seeds for each repeat")
+        return contest.measure_fresh(done, progress)
+    finally:
+        progress.close()
+
+
+def _frame(contest: Contest) -> dict[str, Any]:
+    return {
+        "runs": str(contest.config.runs),
+        "profile": contest.profile.name,
+        "budget": contest.config.budget,
+        "seeds": contest.config.seeds,
+        "proposers": list(contest.proposers),
+        "repeats": contest.repeats,
+        "fresh": contest.fresh,
+        "caveat": contest.profile.caveat,
+    }
+
+
+def _result(contest: Contest, done: Sequence[Repeat], measured: Mapping[str, Sequence[Gains]]) -> dict[str, Any]:
+    """The last JSON object: for each proposer and kind of gain the estimate, then the differences to the first."""
+    from agent.studies.tournament import differences
+
+    by_name = {name: [one for one in done if one.proposer == name] for name in contest.proposers}
+    gains: dict[str, Mapping[str, Sequence[Gains]]] = {
+        "visible": {name: [one.visible for one in repeats] for name, repeats in by_name.items()},
+        "hidden": {name: [one.hidden for one in repeats] for name, repeats in by_name.items()},
+    }
+    if measured:
+        gains["fresh"] = measured
+    first, *others = contest.proposers
+    level = 1 - 0.05 / max(1, len(others))
+    return {
+        "event": "done",
+        **_frame(contest),
+        "results": {
+            name: {
+                "tests_used": sum(one.tests_used for one in repeats),
+                "submitted": sum(one.submitted is not None for one in repeats),
+                **{kind: _with_tasks(of_kind[name]) for kind, of_kind in gains.items()},
+            }
+            for name, repeats in by_name.items()
+        },
+        "differences": [
+            {
+                "first": first,
+                "second": other,
+                **{
+                    kind: differences(of_kind[first], of_kind[other], level).as_json()
+                    for kind, of_kind in gains.items()
+                },
+            }
+            for other in others
+        ],
+    }
+
+
+def _with_tasks(gains: Sequence[Gains]) -> dict[str, Any]:
+    from agent.studies.tournament import estimate, overall
+
+    tasks = {task: estimate([one[task] for one in gains]).as_json() for task in gains[0]}
+    return {**overall(gains).as_json(), "tasks": tasks}
+
+
+_WORDS = {
+    "visible": "visible tasks, as the searches saw them (the choice was made on these numbers: they flatter)",
+    "hidden": "hidden task",
+    "fresh": "visible tasks, the winners again on fresh seeds",
+}
+
+
+def _print_contest(contest: Contest, result: Mapping[str, Any]) -> None:
+    print(
+        f"{contest.repeats} repeats, budget {contest.config.budget}, seeds {contest.config.seeds}, profile "
+        f"{contest.profile.name}; gains over the baseline in points"
+    )
+    for name, of_name in result["results"].items():
+        note = f"{of_name['tests_used']} tests in all"
+        if missing := contest.repeats - of_name["submitted"]:
+            note += f"; {missing} submitted nothing, which counts as a gain of 0"
+        print(f"{name}: {note}")
+    for kind, words in _WORDS.items():
+        if kind not in next(iter(result["results"].values())):
+            continue
+        print(f"\n{words}")
+        for name, of_name in result["results"].items():
+            print(f"  {name:<24} {in_words(of_name[kind])}")
+        for pair in result["differences"]:
+            print(f"  {pair['second'] + ' − ' + pair['first']:<24} {in_words(pair[kind])}")
+    print(f"\n{contest.profile.caveat}")
+
+
+def in_words(numbers: Mapping[str, Any]) -> str:
+    """One estimate, as `as_json` gives it, on one line."""
+    if numbers["ci"] is None:
+        why = "one repeat" if numbers["sd"] is None else "the same in every repeat"
+        return f"{numbers['gain']:+.2f} ({why}: no interval)"
+    low, high = numbers["ci"]
+    interval = f"{numbers['confidence'] * 100:g} % interval {low:+.2f} … {high:+.2f}"
+    return f"{numbers['gain']:+.2f} ({interval}, SD {numbers['sd']:.2f}): {numbers['resolved']}"

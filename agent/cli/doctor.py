@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import subprocess
-import sys
-from importlib.metadata import version
 from typing import Any
 
-from agent.cli.output import print_json
-from benchmark.data import NUM_CLASSES, available
-from benchmark.hardware import cpu_count, environment, gpu_count
-from benchmark.store import user_store
-from sandbox.isolate import probe
+import typer
+
+from agent.cli.app import JsonFlag, app
+from agent.cli.output import print_json, print_next
 
 
-def run_doctor(*, as_json: bool) -> int:
-    """Print what was found; 0 when a pocket search can run here, 1 when something it needs is missing."""
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """What can this machine do, and what is missing?
+
+    \b
+    Examples:
+      agent doctor
+      agent doctor --json
+
+    The exit code is 1 when something that a pocket search needs is missing.
+    """
     found = examine()
     if as_json:
         print_json(found)
     else:
         _print(found)
-    return 0 if found["ready"] else 1
+    raise typer.Exit(0 if found["ready"] else 1)
 
 
 def examine() -> dict[str, Any]:
     """Look at everything a search depends on. Keys are named after what they describe."""
+    import os
+    import platform
+    import shutil
+    from importlib.metadata import version
+
+    from benchmark.data import NUM_CLASSES, available
+    from benchmark.hardware import cpu_count, environment, gpu_count
+    from benchmark.store import user_store
+    from sandbox.isolate import probe
+
     git = shutil.which("git")
     isolation = probe()
     cache = user_store().folder
@@ -47,13 +59,19 @@ def examine() -> dict[str, Any]:
         "environment": environment(),
         "cores": cpu_count(),
         "gpus": gpu_count(),
-        "git": None if git is None else _output([git, "--version"]),
+        "git": None if git is None else _version_of(git),
         "isolation": isolation,
         "data": {name: {"available": found.ok, "reason": found.reason} for name, found in data.items()},
         "result_store": str(cache),
         "disk_free_gb": round(shutil.disk_usage(".").free / 1e9, 1),
         "api_key": "set" if os.environ.get("OPENAI_API_KEY") else "not set",
     }
+
+
+def _version_of(git: str) -> str:
+    import subprocess
+
+    return subprocess.run([git, "--version"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -70,9 +88,4 @@ def _print(found: dict[str, Any]) -> None:
     print(f"api key     {found['api_key']} (only needed for --proposer llm)")
     for problem in found["problems"]:
         print(f"PROBLEM     {problem}")
-    ready = "next: agent search --budget 3" if found["ready"] else "next: mend the problems above"
-    print(ready, file=sys.stderr)
-
-
-def _output(command: list[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    print_next("agent search --budget 3" if found["ready"] else "solve the problems above")

@@ -4,21 +4,51 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from agent.config import suggestion
+import typer
+
+from agent.cli.app import RunArgument, RunsOption, app
+from agent.cli.output import print_next
 from agent.errors import UsageError
-from agent.runs.directory import RunDirectory
-from agent.transcripts import load_transcript, write_atif, write_mls_bench
+
+if TYPE_CHECKING:
+    from agent.runs.directory import RunDirectory
 
 _FILES = {"patch": "submission.patch", "module": "initialize_weights.py"}
 _TRACKERS = ("tensorboard", "mlflow")
 FORMATS = ("atif", "mls-bench", *_FILES, *_TRACKERS)
 
 
-def run_export(run: str, runs: Path, form: str, output: Path | None) -> None:
-    """Print or write the run in one of `FORMATS`. Raises UsageError."""
+@app.command()
+def export(
+    run: RunArgument = "latest",
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="atif, mls-bench (conversations), patch, module (what was submitted), tensorboard, mlflow (curves).",
+        ),
+    ] = "atif",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "--out", "-o", help="A file instead of stdout; for tensorboard a folder."),
+    ] = None,
+    runs: RunsOption = Path("runs"),
+) -> None:
+    """Write a run in a form that other programs read.
+
+    \b
+    Examples:
+      agent export latest --format atif -o trajectory.json
+      agent export latest --format patch | git am
+      agent export latest --format tensorboard --out tb
+      agent export latest --format mlflow --out mlflow.db
+    """
+    from agent.config import suggestion
+    from agent.runs.directory import RunDirectory
+
     if form not in FORMATS:
         raise UsageError(f"--format {form}: unknown{suggestion(form, list(FORMATS))}")
     directory = RunDirectory.find(run, runs)
@@ -47,11 +77,13 @@ def _track(run: RunDirectory, form: str, output: Path | None) -> None:
         raise UsageError(f"--out {output}: {error.strerror}") from None
     print(f"wrote {count} learning curves to {output}", file=sys.stderr)
     look = f"mlflow ui --backend-store-uri sqlite:///{output}" if form == "mlflow" else f"tensorboard --logdir {output}"
-    print(f"next: {look}", file=sys.stderr)
+    print_next(look)
 
 
 def render(run: RunDirectory, form: str) -> str:
     """The run in one of `FORMATS`, as text. Raises UsageError."""
+    from agent.transcripts import load_transcript, write_atif, write_mls_bench
+
     if form in _FILES:
         path = run.path / _FILES[form]
         if not path.is_file():
@@ -66,6 +98,8 @@ def render(run: RunDirectory, form: str) -> str:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("initsearch")
     except PackageNotFoundError:

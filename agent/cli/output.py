@@ -1,4 +1,4 @@
-"""What every command prints with: one JSON object a line for programs, a console for people."""
+"""What every command prints with: one JSON object per line for programs, a console for people."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ if TYPE_CHECKING:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on one line of stdout, at once."""
+    """Print one JSON object on one line of stdout, and flush."""
     print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
 
 
+def print_next(command: str) -> None:
+    """Name the next useful command on stderr."""
+    print(f"next: {command}", file=sys.stderr)
+
+
 def make_console() -> Console:
-    """stdout for people: as wide as the terminal; in a pipe without colour and so wide that no table is cut."""
+    """The console for stdout: as wide as the terminal; in a pipe without colour and so wide that no table is cut."""
     from rich.console import Console
 
     plain = not sys.stdout.isatty()

@@ -2,52 +2,77 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from typing import Annotated
 
-from agent.analysis.design import Design, duration, in_words, make_plan
-from agent.cli.output import print_json
-from agent.config import load_config
-from agent.evaluation.workbench import plan_slots
-from agent.profiles import resolve_profile
-from benchmark.cost import MeasureCost
-from benchmark.executor import LocalExecutor
+import typer
+
+from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, WorkersOption, app
+from agent.cli.output import print_json, print_next
 
 
-def run_plan(
-    budget: int,
-    profile_name: str,
-    seeds: int,
-    data_root: Path | None,
-    *,
-    baseline_seeds: int | None = None,
-    confirm: int | None = None,
-    screen: float | None = None,
-    workers: str | None = None,
-    effect: float | None = None,
-    as_json: bool,
+@app.command()
+def plan(
+    budget: Annotated[int, typer.Option(min=1, max=1000, help="Tests.")] = 3,
+    profile: ProfileOption = "auto",
+    seeds: Annotated[int, typer.Option(min=1, max=50, help="Training runs per task and candidate.")] = 1,
+    baseline_seeds: Annotated[
+        int | None, typer.Option(help="Training runs per visible task of the baseline (default: as --seeds).")
+    ] = None,
+    confirm: Annotated[int | None, typer.Option(help="As for search: fresh seeds for the finalists.")] = None,
+    screen: Annotated[
+        float | None, typer.Option(help="As for search: what screening may cost per test, as a share of a test.")
+    ] = None,
+    workers: WorkersOption = None,
+    effect: Annotated[
+        float | None, typer.Option(help="Which designs see a mean gain of so many points over the visible tasks?")
+    ] = None,
+    data_root: DataRootOption = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Measure, extrapolate, print."""
-    flags = {"budget": budget, "seeds": seeds, "baseline_seeds": baseline_seeds, "workers": workers}
+    """What would a search cost here, and which effect could it see? Measures a few training steps.
+
+    \b
+    Examples:
+      agent plan --budget 3
+      agent plan --budget 3 --effect 2
+      agent plan --budget 10 --confirm 5
+      agent plan --profile paper --seeds 3 --json
+    """
+    from agent.analysis.design import Design, duration, in_words, make_plan
+    from agent.config import load_config
+    from agent.evaluation.workbench import plan_slots
+    from agent.profiles import resolve_profile
+    from benchmark.cost import MeasureCost
+    from benchmark.executor import LocalExecutor
+
     config = load_config(
-        {**flags, "confirm": confirm, "screen": screen, "profile": profile_name, "data_root": data_root}
+        {
+            "budget": budget,
+            "profile": profile,
+            "seeds": seeds,
+            "baseline_seeds": baseline_seeds,
+            "confirm": confirm,
+            "screen": screen,
+            "workers": workers,
+            "data_root": data_root,
+        }
     )
-    profile, reason = resolve_profile(config.profile, data_root=data_root)
+    chosen, reason = resolve_profile(config.profile, data_root=data_root)
     slots, threads, gpus = plan_slots(config)
     with LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
-        tasks = (*profile.visible, *profile.hidden)
+        tasks = (*chosen.visible, *chosen.hidden)
         futures = {task.name: executor.submit(MeasureCost(task), timeout=600) for task in tasks}
         cost = {name: future.result() for name, future in futures.items()}
-    plan = make_plan(profile, cost, Design.of(config), slots=slots, effect=effect)
+    found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect)
     if as_json:
-        print_json({**plan, "reason": reason})
+        print_json({**found, "reason": reason})
         return
-    print(f"profile {profile.name} ({reason}), {plan['flags']}, {slots} evaluation(s) side by side")
-    for task in plan["tasks"]:
+    print(f"profile {chosen.name} ({reason}), {found['flags']}, {slots} evaluation(s) side by side")
+    for task in found["tasks"]:
         print(
             f"  {task['kind']:7} {task['name']}: {task['evaluations']} trainings of about {duration(task['seconds'])}; "
             f"smallest visible effect {task['smallest_visible_effect']:.1f} points"
         )
-    print("\n".join(in_words(plan)))
-    print(profile.caveat)
-    print(f"next: agent search {plan['flags']} --profile {profile.name}", file=sys.stderr)
+    print("\n".join(in_words(found)))
+    print(chosen.caveat)
+    print_next(f"agent search {found['flags']} --profile {chosen.name}")

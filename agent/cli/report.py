@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
-from agent.cli.output import print_json
-from agent.report import write_report
-from agent.runs.directory import RunDirectory
+import typer
+
+from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
+from agent.cli.output import print_json, print_next
 
 
-def run_report(run: str, runs: Path, output: Path | None, *, measure: bool, as_json: bool) -> int:
-    """Write the page of a run and say where it is. Raises UsageError, RunDamaged."""
+@app.command()
+def report(
+    run: RunArgument = "latest",
+    runs: RunsOption = Path("runs"),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the page here instead.")] = None,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Do not run the function again to show what it does to the networks.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the page of a run: report.html, one file, no script, no network. Works for unfinished runs too.
+
+    \b
+    Examples:
+      agent report
+      agent report 20260101-120000 -o page.html
+    """
+    from agent.report import write_report
+    from agent.runs.directory import RunDirectory
+
     directory = RunDirectory.find(run, runs)
-    page = write_report(directory, measure=measure, output=output)
+    page = write_report(directory, measure=not no_measure, output=output)
     if as_json:
         print_json({"run": str(directory.path), "report": str(page), "bytes": page.stat().st_size})
-        return 0
+        return
     print(page)
-    print(f"next: open it in a browser, or agent review {directory.path.name}", file=sys.stderr)
-    return 0
+    print_next(f"open it in a browser, or agent review {directory.path.name}")

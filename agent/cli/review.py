@@ -1,60 +1,70 @@
-"""`agent review`: the diff, the numbers and the flags on a terminal, and what a person says of them."""
+"""`agent review`: a person reads the diff, the numbers and the flags of a submission, and decides."""
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from agent.analysis.comparison import as_json as tasks_json
-from agent.cli.output import make_console, print_json
-from agent.engine.loop import WAITING
+import typer
+
+from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
+from agent.cli.output import make_console, print_json, print_next
 from agent.errors import UsageError
-from agent.report import measured_network
-from agent.report.findings import Comparisons, Findings, find, overall_of, signed
-from agent.report.flags import Flag, raise_flags
-from agent.runs.directory import RunDirectory
-from agent.runs.record import RunRecord, read_run
-from agent.runs.reviews import WORDS, Kind, Review, Standing, add_review, standing
 from agent.safe_text import spelt
-from benchmark.statistics import Comparison, Overall
-from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-_MARKS = {"stop": "EXPLAIN FIRST", "look": "look", "note": "note"}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is under review: the record, its numbers, flags and texts before and after (None: no tested code)."""
-
-    record: RunRecord
-    findings: Findings
-    flags: Sequence[Flag]
-    before: str
-    after: str | None
-
-    @property
-    def diff(self) -> list[str]:
-        """The unified diff of the whole file, without line ends."""
-        if self.after is None:
-            return []
-        names = f"a/{SCAFFOLD_NAME}", f"b/{SCAFFOLD_NAME}"
-        return list(difflib.unified_diff(self.before.split("\n"), self.after.split("\n"), *names, lineterm=""))
+    from agent.cli.review_text import Subject
+    from agent.runs.directory import RunDirectory
+    from agent.runs.reviews import Kind
 
 
-def run_review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: str | None, *, as_json: bool) -> int:
+@app.command()
+def review(
+    run: RunArgument = "latest",
+    runs: RunsOption = Path("runs"),
+    approve: Annotated[bool, typer.Option("--approve", help="Approve the patch as it is now.")] = False,
+    reject: Annotated[bool, typer.Option("--reject", help="Reject it; -m says why.")] = False,
+    request_changes: Annotated[
+        bool, typer.Option("--request-changes", help="Ask for something else; -m says what.")
+    ] = False,
+    comment: Annotated[
+        str | None, typer.Option("--comment", metavar="FILE:LINE", help="Remark on a line; -m has the remark.")
+    ] = None,
+    message: Annotated[str | None, typer.Option("-m", "--message", help="The reason or remark.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Review what a run submitted: diff, numbers, flags; approve or reject it. Asks when on a terminal.
+
+    \b
+    Examples:
+      agent review
+      agent review latest --approve
+      agent review 20260101-120000 --reject -m "depends on the architecture's name"
+      agent review latest --comment sandbox/custom_init.py:40 -m "why 0.3?"
+
+    The exit code is 3 while a rejection or a request for changes is in force for the patch, else 0.
+    """
+    verdicts: dict[Kind, str | bool] = {
+        "approve": approve,
+        "reject": reject,
+        "request_changes": request_changes,
+        "comment": comment or "",
+    }
+    raise typer.Exit(_review(run, runs, verdicts, message, as_json=as_json))
+
+
+def _review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: str | None, *, as_json: bool) -> int:
     """Show, record, or ask. The exit code tells which verdict is in force: 3 rejected or changes requested, else 0.
 
     Raises UsageError, RunDamaged.
     """
+    from agent.cli.review_text import as_json as as_object
+    from agent.cli.review_text import look_at, show
+    from agent.runs.directory import RunDirectory
+    from agent.runs.reviews import standing
+
     directory = RunDirectory.find(run, runs)
     given = [kind for kind, value in verdicts.items() if value]
     if len(given) > 1:
@@ -66,48 +76,27 @@ def run_review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: 
     if given:
         return _record(directory, subject, given[0], str(verdicts[given[0]]), message or "", as_json=as_json)
     if as_json:
-        print_json(_as_json(directory, subject))
+        print_json(as_object(directory, subject))
         return standing(directory).exit_code
     console = make_console()
-    _show(console, subject, standing(directory))
+    show(console, subject, standing(directory))
     if sys.stdin.isatty() and sys.stdout.isatty() and subject.record.submitted is not None:
         _ask(directory, subject)
     else:
-        print(f"next: agent review {directory.path.name} --approve, or --reject -m 'why'", file=sys.stderr)
+        print_next(f"agent review {directory.path.name} --approve, or --reject -m 'why'")
     return standing(directory).exit_code
 
 
-def look_at(directory: RunDirectory) -> Subject:
-    """Read a run for review. Nothing is run: the networks are shown as the report measured them."""
-    record = read_run(directory)
-    findings = find(record)
-    network, _ = measured_network(record, findings, measure=False)
-    frame = _frame(record)
-    region = record.regions.get(findings.subject or 0)
-    return Subject(
-        record,
-        findings,
-        raise_flags(record, findings, network),
-        frame.with_region(record.baseline_region).text,
-        None if region is None else frame.with_region(region).text,
-    )
-
-
-def _frame(record: RunRecord) -> Scaffold:
-    """The file around the region, as the run had it."""
-    launch = next(record.of_kind("launch"), {})
-    try:
-        return split(str(launch.get("scaffold")))
-    except RegionError:
-        return scaffold()
-
-
 def _record(directory: RunDirectory, subject: Subject, kind: Kind, value: str, message: str, *, as_json: bool) -> int:
+    from agent.cli.review_text import in_force
+    from agent.engine.loop import WAITING
+    from agent.runs.reviews import WORDS, add_review, standing
+
     file, line = _place(value, subject) if kind == "comment" else (None, None)
     review = add_review(directory, kind, message, test=subject.findings.subject, file=file, line=line)
     now = standing(directory)
     if as_json:
-        print_json({"run": str(directory.path), "recorded": review.as_json(), "in_force": _in_force(now)})
+        print_json({"run": str(directory.path), "recorded": review.as_json(), "in_force": in_force(now)})
         return now.exit_code
     print(f"{WORDS[kind]}: {directory.path.name}, patch {review.patch_sha256[:12]}, by {spelt(review.author)}")
     grave = [flag for flag in subject.flags if flag.weight == "stop"]
@@ -123,12 +112,14 @@ def _record(directory: RunDirectory, subject: Subject, kind: Kind, value: str, m
         "request_changes": "agent search --budget 3",
         "comment": f"agent review {name}",
     }
-    print(f"next: {follow[kind]}", file=sys.stderr)
+    print_next(follow[kind])
     return now.exit_code
 
 
 def _place(value: str, subject: Subject) -> tuple[str, int]:
     """FILE:LINE of a comment; the line must exist in the submitted file."""
+    from sandbox.region import SCAFFOLD_NAME
+
     file, _, line = value.rpartition(":")
     if not re.fullmatch(r"[0-9]{1,6}", line) or not file:
         raise UsageError(f"--comment {value}: expected FILE:LINE, such as {SCAFFOLD_NAME}:40")
@@ -140,86 +131,10 @@ def _place(value: str, subject: Subject) -> tuple[str, int]:
     return SCAFFOLD_NAME, int(line)
 
 
-# -- what is shown ------------------------------------------------------------------------------------------------
-
-
-def _show(console: Console, subject: Subject, now: Standing) -> None:
-    record, findings = subject.record, subject.findings
-    tone = {"good": "bold green", "bad": "bold red", "open": "bold yellow"}[findings.tone]
-    console.print(spelt(record.name), style="dim")
-    console.print(findings.headline, style=tone)
-    console.print(spelt(findings.verdict))
-    if caveat := record.summary.get("caveat"):
-        console.print(spelt(str(caveat)), style="italic")
-    _print_gains(console, findings)
-    console.print()
-    console.print("Flags" if subject.flags else "No flags.", style="bold")
-    for flag in subject.flags:
-        where = f" (region line {flag.line})" if flag.line else ""
-        style = {"stop": "bold red", "look": "yellow", "note": ""}[flag.weight]
-        console.print(f"  {_MARKS[flag.weight]}: {flag.kind}: {spelt(flag.message)[:500]}{where}", style=style)
-    console.print()
-    console.print("Diff" if subject.diff else "No tested code to show.", style="bold")
-    for line in subject.diff:
-        console.print(spelt(line), style=_diff_style(line), soft_wrap=True)
-    _print_reviews(console, now)
-
-
-def _print_gains(console: Console, findings: Findings) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("task", "baseline", "submitted", "gain", "interval", "visible from"):
-        table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
-    for kind, comparisons in (("visible", findings.visible), ("hidden", findings.hidden)):
-        if comparisons:
-            table.add_row(Text(kind, style="bold"))
-        for task, one in _with_mean(comparisons):
-            if one is None:
-                table.add_row(Text(f"  {spelt(task)}"), "", "", "failed", "", "")
-                continue
-            low, high = (signed(bound, 2) for bound in one.ci)
-            means = (
-                (f"{one.baseline_mean:.2f}", f"{one.candidate_mean:.2f}") if isinstance(one, Comparison) else ("", "")
-            )
-            visible_from = f"{one.smallest_visible_effect:.2f}"
-            table.add_row(Text(f"  {spelt(task)}"), *means, signed(one.gain, 2), f"{low} … {high}", visible_from)
-    if table.row_count:
-        console.print()
-        console.print(table)
-
-
-def _with_mean(comparisons: Comparisons) -> list[tuple[str, Comparison | Overall | None]]:
-    rows: list[tuple[str, Comparison | Overall | None]] = list(comparisons.items())
-    overall = overall_of(comparisons)
-    if overall is not None and len(comparisons) > 1 and not overall.failed:
-        rows.append(("mean", overall))
-    return rows
-
-
-def _diff_style(line: str) -> str:
-    if line.startswith(("+++", "---")):
-        return "bold"
-    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-
-
-def _print_reviews(console: Console, now: Standing) -> None:
-    if now.reviews:
-        console.print()
-        console.print("Reviews", style="bold")
-    for review in now.reviews:
-        old = "" if review.patch_sha256 == now.patch_sha256 else " (of an earlier patch: no longer in force)"
-        place = f" {review.file}:{review.line}" if review.file else ""
-        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(review.time))
-        words = f"  {when} {spelt(review.author)}: {WORDS[review.kind]}{place}{old}"
-        console.print(f"{words}{f': {spelt(review.message)}' if review.message else ''}")
-    if now.dropped is not None:
-        console.print("The patch has changed since the last verdict: review it again.", style="bold yellow")
-
-
 def _ask(directory: RunDirectory, subject: Subject) -> None:
     """The prompt on a terminal: one letter, and a reason where one is needed."""
+    from sandbox.region import SCAFFOLD_NAME
+
     kinds: dict[str, Kind] = {"a": "approve", "r": "reject", "c": "request_changes", "m": "comment"}
     while True:
         try:
@@ -240,29 +155,3 @@ def _ask(directory: RunDirectory, subject: Subject) -> None:
             continue
         if kind != "comment":
             return
-
-
-def _as_json(directory: RunDirectory, subject: Subject) -> dict[str, Any]:
-    now = standing(directory)
-    return {
-        "run": str(directory.path),
-        "status": subject.record.status,
-        "verdict": subject.findings.verdict,
-        "headline": subject.findings.headline,
-        "submitted_test": subject.record.submitted,
-        "visible": tasks_json(subject.findings.visible),
-        "hidden": tasks_json(subject.findings.hidden),
-        "flags": [
-            {"weight": flag.weight, "kind": flag.kind, "message": flag.message, "line": flag.line}
-            for flag in subject.flags
-        ],
-        "diff": "\n".join(subject.diff),
-        "patch_sha256": now.patch_sha256,
-        "in_force": _in_force(now),
-        "reviews": [review.as_json() for review in now.reviews],
-    }
-
-
-def _in_force(now: Standing) -> dict[str, Any] | None:
-    verdict: Review | None = now.verdict
-    return None if verdict is None else verdict.as_json()

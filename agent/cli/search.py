@@ -3,42 +3,141 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from agent.cli.output import print_json
-from agent.config import load_config
+import typer
+
+from agent.cli.app import (
+    DataRootOption,
+    JsonFlag,
+    ProfileOption,
+    SeedOption,
+    SeedsOption,
+    SetOption,
+    WorkersOption,
+    app,
+)
+from agent.cli.output import print_json, print_next
 from agent.errors import AgentError, Interrupted, UsageError
-from agent.progress import make_progress
-from agent.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from agent.engine.search import Search
 
-
+NO_SETTINGS = ("null", "settings", "resume", "config", "as_json")
+"""The parameters of `search` that are no fields of SearchConfig; every other one is the field of its name."""
 _FOR_MODELS = (
     *("model", "base_url", "max_tokens", "max_cost", "price"),
     *("answer_tokens", "context_tokens", "request_seconds", "temperature"),
 )
 
 
-def run_search(flags: Mapping[str, Any], *, toml: Path | None, resume: str | None, as_json: bool) -> int:
-    """Search, print what was found, return the exit code."""
+@app.command()
+def search(
+    ctx: typer.Context,
+    budget: Annotated[int | None, typer.Option(help="Tests that may be spent (default 3).")] = None,
+    proposer: Annotated[
+        str | None,
+        typer.Option(
+            help="optuna, random, llm, hybrid, scripted:demo, scripted:FILE or transcript:FILE (default optuna)."
+        ),
+    ] = None,
+    null: Annotated[
+        bool, typer.Option("--null", help="A/A: search among copies of the baseline; what would be claimed?")
+    ] = False,
+    profile: ProfileOption = None,
+    seeds: SeedsOption = None,
+    baseline_seeds: Annotated[
+        int | None, typer.Option(help="Training runs per visible task of the baseline (default: as --seeds).")
+    ] = None,
+    screen: Annotated[
+        float | None,
+        typer.Option(help="Before each test, screen further candidates for this share of a test's cost (default 0)."),
+    ] = None,
+    confirm: Annotated[
+        int | None,
+        typer.Option(help="Before submitting, train the best tests and the baseline again on so many fresh seeds."),
+    ] = None,
+    seed: SeedOption = None,
+    workers: WorkersOption = None,
+    start: Annotated[str | None, typer.Option(help="Recipe or file that the search starts from.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder for the run (default runs).")] = None,
+    data_root: DataRootOption = None,
+    download: Annotated[bool | None, typer.Option("--download", help="Fetch missing data sets.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, bf16 or fp32.")] = None,
+    isolation: Annotated[str | None, typer.Option(help="auto, bubblewrap or landlock.")] = None,
+    allow_unsandboxed: Annotated[
+        bool | None,
+        typer.Option("--allow-unsandboxed", help="Run candidates without isolation. Only for code you would run."),
+    ] = None,
+    cache: Annotated[
+        bool | None, typer.Option("--cache/--no-cache", help="Use and fill the store of results (default: yes).")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Tool calls after which the search ends.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Begin no step after so many seconds; a resumed search counts anew.")
+    ] = None,
+    submit: Annotated[
+        bool | None,
+        typer.Option("--submit/--no-submit", help="no: hold the hidden task back until agent submit, after a review."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Language model, for llm and hybrid. Its key: OPENAI_API_KEY.")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="Its server, if not OpenAI's, such as http://localhost:8080/v1.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Tokens that the model may read and write in the whole search.")
+    ] = None,
+    max_cost: Annotated[float | None, typer.Option(help="Dollars that the model may cost; needs --price.")] = None,
+    price: Annotated[str | None, typer.Option(help="IN/OUT, dollars for a million tokens, such as 0.28/0.42.")] = None,
+    answer_tokens: Annotated[int | None, typer.Option(help="Tokens of one answer (default 16384).")] = None,
+    context_tokens: Annotated[
+        int | None, typer.Option(help="The model's context, if its server does not tell it.")
+    ] = None,
+    request_seconds: Annotated[float | None, typer.Option(help="Seconds to wait for an answer (default 300).")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature (default: the server's).")] = None,
+    settings: SetOption = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with these settings.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Search for a better initialisation.
+
+    \b
+    Examples:
+      agent search --budget 3
+      agent search --budget 5 --seeds 3 --profile paper --data-root ~/data
+      agent search --proposer scripted:my_init.py --json
+      agent search --proposer scripted:demo --profile smoke
+      agent search --budget 6 --screen 0.5 --confirm 5
+      agent search --null --budget 5
+      agent search --proposer llm --model NAME --base-url http://localhost:8080/v1
+      agent search --resume latest
+    """
+    from agent.config import flag_name, load_config, parse_settings
+
+    flags = {name: value for name, value in ctx.params.items() if name not in NO_SETTINGS and value is not None}
+    if null:
+        flags["proposer"] = _null_proposer(proposer)
+    by_set = parse_settings(settings or [])
+    given = {name: flag_name(name, value) for name, value in flags.items()} | {name: f"--set {name}" for name in by_set}
+    if resume and (contradicting := [given[name] for name in given if name != "runs"]):
+        raise UsageError(f"--resume uses the run's own settings, so it contradicts {', '.join(contradicting)}")
+    loaded = load_config(flags, toml=config, settings=by_set)
+    ignored = [given[name] for name in _FOR_MODELS if name in given]
+    if ignored and loaded.proposer in ("optuna", "random", "null"):
+        raise UsageError(f"{', '.join(ignored)}: only a language model listens to that; add --proposer llm or hybrid")
+
     from agent.engine.search import Search
+    from agent.runs.directory import RunDirectory
 
-    given = [f"--{name.replace('_', '-')}" for name, value in flags.items() if value is not None and name != "runs"]
-    if resume and given:
-        raise UsageError(f"--resume goes on with the run's own settings, so it contradicts {', '.join(given)}")
-    config = load_config(flags, toml=toml)
-    unheard = [f"--{name.replace('_', '-')}" for name in _FOR_MODELS if flags.get(name) is not None]
-    if unheard and config.proposer in ("optuna", "random", "null"):
-        raise UsageError(f"{', '.join(unheard)}: only a language model listens to that; add --proposer llm or hybrid")
-    search = Search.resume(RunDirectory.find(resume, config.runs)) if resume else Search.create(config)
-    return execute(search, as_json=as_json)
+    begun = Search.resume(RunDirectory.find(resume, loaded.runs)) if resume else Search.create(loaded)
+    raise typer.Exit(execute(begun, as_json=as_json))
 
 
-def null_proposer(proposer: str | None) -> str:
+def _null_proposer(proposer: str | None) -> str:
     """The proposer that --null means. Raises UsageError when another one was asked for as well."""
     if proposer not in (None, "null"):
         raise UsageError(f"--null searches among copies of the baseline, so --proposer {proposer} contradicts it")
@@ -48,6 +147,7 @@ def null_proposer(proposer: str | None) -> str:
 def execute(search: Search, *, as_json: bool) -> int:
     """Run a search with its progress on stderr, print what was found, return the exit code."""
     from agent.engine.search import OUR_FAILURES
+    from agent.progress import make_progress
 
     if as_json:
         print_json(search.launch)
@@ -71,5 +171,5 @@ def execute(search: Search, *, as_json: bool) -> int:
     else:
         print("\n".join(outcome.words))
     following = "review" if outcome.status == "waiting_for_review" else "show"
-    print(f"next: agent {following} {outcome.run.name}", file=sys.stderr)
+    print_next(f"agent {following} {outcome.run.name}")
     return outcome.exit_code

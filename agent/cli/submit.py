@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
 from agent.cli.search import execute
-from agent.engine.loop import WAITING
 from agent.errors import Rejected, UsageError
-from agent.runs.artifacts import patch_text
-from agent.runs.directory import RunDirectory
-from agent.runs.reviews import WORDS, standing
-from sandbox.workspace import Workspace
+
+if TYPE_CHECKING:
+    from agent.runs.directory import RunDirectory
 
 
-def run_submit(run: str, runs: Path, *, require_approval: bool, as_json: bool) -> int:
-    """Run the hidden task and end the run. Raises UsageError when it does not wait, Rejected without an approval."""
+@app.command()
+def submit(
+    run: RunArgument = "latest",
+    runs: RunsOption = Path("runs"),
+    require_approval: Annotated[
+        bool, typer.Option("--require-approval", help="Only if an approval of this very patch is in force.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Run the hidden task of a search that was begun with --no-submit.
+
+    \b
+    Examples:
+      agent search --no-submit
+      agent review latest --approve
+      agent submit latest --require-approval
+
+    The exit code is 3 when an approval is required and there is none.
+    """
+    from agent.engine.loop import WAITING
     from agent.engine.search import Search
+    from agent.runs.directory import RunDirectory
 
     directory = RunDirectory.find(run, runs)
     recorded = directory.read_summary()
@@ -25,12 +46,16 @@ def run_submit(run: str, runs: Path, *, require_approval: bool, as_json: bool) -
     if recorded.get("status") != WAITING and not (unfinished and held):
         raise UsageError(f"{directory.path}: this run does not wait for a submission ({recorded.get('status')})")
     if require_approval:
-        require_approved(directory, recorded.get("submitted_test"))
-    return execute(Search.resume(directory, release=True), as_json=as_json)
+        _require_approved(directory, recorded.get("submitted_test"))
+    raise typer.Exit(execute(Search.resume(directory, release=True), as_json=as_json))
 
 
-def require_approved(directory: RunDirectory, test: object) -> None:
+def _require_approved(directory: RunDirectory, test: object) -> None:
     """Raise Rejected unless the patch on the disk is the run's own and an approval of it is in force."""
+    from agent.runs.artifacts import patch_text
+    from agent.runs.reviews import WORDS, standing
+    from sandbox.workspace import Workspace
+
     now = standing(directory)
     name = directory.path.name
     if not isinstance(test, int) or now.patch_sha256 is None:

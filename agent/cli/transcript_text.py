@@ -1,4 +1,4 @@
-"""What `agent replay` and `agent audit` print, as plain text or one JSON object a line."""
+"""What `agent replay` and `agent audit` share: which conversation is meant, and how the findings are printed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from agent.cli.output import print_next
+from agent.runs.directory import RunDirectory
 from agent.transcripts.audit import Audit, audit
 from agent.transcripts.loading import load_transcript
 from agent.transcripts.replay import CallVerdict, Replay, replay
@@ -30,6 +32,13 @@ class Executed(Protocol):
 
 _DIFF_LINES = 24
 _EXCERPT = 240
+
+
+def find_conversation(source: str, runs: Path) -> Path:
+    """A file is taken as it is, anything else is looked up among the runs. Raises UsageError."""
+    if Path(source).exists() or source.endswith((".json", ".jsonl")):
+        return Path(source)
+    return RunDirectory.find(source, runs).path
 
 
 def run_replay(path: Path, *, as_json: bool, out: TextIO) -> int:
@@ -129,7 +138,7 @@ def print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -
         out.write(f"{counts['unverifiable']} cannot be verified:\n")
         for reason, count in reasons.most_common():
             out.write(safe(f"  {count:>4}  {reason}\n"))
-    out.write(safe(f"Next: agent audit {path}\n"))
+    print_next(safe(f"agent audit {path}"))
 
 
 def _print_audit(found: Audit, path: Path, out: TextIO) -> None:
@@ -141,7 +150,7 @@ def _print_audit(found: Audit, path: Path, out: TextIO) -> None:
         f"Before a submission {texts} text(s) show something hidden; {found.results} test results and "
         f"{found.calls} calls were looked at.\n"
     )
-    out.write(safe(f"Next: agent replay {path}\n"))
+    print_next(safe(f"agent replay {path}"))
 
 
 def safe(text: str) -> str:

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Annotated
 
-from agent.cli.output import print_json
-from agent.progress import make_progress
-from agent.runs.directory import RunDirectory
-from agent.studies.verify import verify
+import typer
+
+from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
+from agent.cli.output import print_json, print_next
 
 
-def run_verify(run: str, runs: Path, *, execute: bool, as_json: bool) -> int:
-    """Print what fits and what does not; 0, or 3 when something does not fit."""
+@app.command()
+def verify(
+    run: RunArgument = "latest",
+    runs: RunsOption = Path("runs"),
+    execute: Annotated[bool, typer.Option("--execute", help="Train one recorded evaluation again.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Do log, git history, results, summary and patch of a run still fit each other?
+
+    \b
+    Examples:
+      agent verify latest
+      agent verify latest --execute
+
+    The exit code is 3 when something does not fit.
+    """
+    from agent.progress import make_progress
+    from agent.runs.directory import RunDirectory
+    from agent.studies.verify import verify
+
     directory = RunDirectory.find(run, runs)
     progress = make_progress(quiet=not execute)
     try:
@@ -25,10 +43,6 @@ def run_verify(run: str, runs: Path, *, execute: bool, as_json: bool) -> int:
         print_json({"run": str(directory.path), "intact": intact, "checks": found})
     else:
         for check in checks:
-            print(
-                f"{'ok   ' if check.fault is None else 'FAULT'} {check.what}"
-                + (f": {check.fault}" if check.fault else "")
-            )
-        hint = "agent replay" if intact else "agent show"
-        print(f"next: {hint} {directory.path.name}", file=sys.stderr)
-    return 0 if intact else 3
+            print(f"ok    {check.what}" if check.fault is None else f"FAULT {check.what}: {check.fault}")
+        print_next(f"{'agent replay' if intact else 'agent show'} {directory.path.name}")
+    raise typer.Exit(0 if intact else 3)

@@ -24,7 +24,7 @@ from agent.engine.forecast import say_if_long
 from agent.engine.loop import WAITING, End, run_loop
 from agent.engine.outcome import conclude
 from agent.engine.toolbox import Toolbox
-from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
+from agent.errors import AgentError, Interrupted, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import Laboratory, open_laboratory
 from agent.profiles import resolve_profile
@@ -113,7 +113,7 @@ class Search:
             config = SearchConfig.model_validate(recorded["config"])
             profile, reason = resolve_profile(recorded["profile"]), _RESUMED
         except (KeyError, ValueError) as error:
-            raise RunDamaged(f"{run.summary}: {error}") from None
+            raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
         search = cls(config, run, profile[0], reason)
         search._released = config.submit or release
         # `auto` can find another level on another day, and a result belongs to one. An unsandboxed run says so itself.

@@ -41,8 +41,12 @@ class ScriptedProposer:
             raise UsageError("--proposer scripted:FILE needs a file: a JSON list of tool calls, or a region text")
         try:
             text = Path(argument).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--proposer scripted:{argument}: {error}") from None
+        except FileNotFoundError:
+            raise UsageError(f"--proposer scripted:{argument}: no such file") from None
+        except OSError as error:
+            raise UsageError(f"--proposer scripted:{argument}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise UsageError(f"--proposer scripted:{argument}: not UTF-8 text: {error}") from None
         try:
             if Path(argument).suffix == ".json" or text.lstrip().startswith("["):
                 return cls(_parse(text))
@@ -54,7 +58,12 @@ class ScriptedProposer:
 
 
 def _parse(text: str) -> list[ToolCall]:
-    items = json.loads(text)
+    try:
+        items = json.loads(text)
+    except RecursionError:
+        raise ValueError("not a list of tool calls: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None
     if not isinstance(items, list):
         raise ValueError("expected a JSON list of tool calls")
     return [_call(number, item) for number, item in enumerate(items, start=1)]

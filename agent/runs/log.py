@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from agent.errors import RunDamaged
+from agent.errors import RunDamaged, in_one_sentence
 
 SCHEMA = 1
 GENESIS = "0" * 64
@@ -314,7 +314,8 @@ def _read(path: Path) -> tuple[list[Record], int, str]:
         try:
             record = Record.parse(line)
         except ValueError as error:
-            raise RunDamaged(f"{path}: line {number} is not an event of this version: {error}") from None
+            reason = in_one_sentence(error)
+            raise RunDamaged(f"{path}: line {number} is not an event of this version: {reason}") from None
         if record.previous != previous or record.seq != number - 1:
             raise RunDamaged(f"{path}: line {number} does not follow the line before it: the log was edited")
         records.append(record)

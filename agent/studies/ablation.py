@@ -13,7 +13,7 @@ from typing import Literal
 from agent.analysis.comparison import compare_tasks
 from agent.clock import Clock
 from agent.config import SearchConfig
-from agent.errors import RunDamaged, UsageError
+from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, Evaluator, accuracies_of
 from agent.evaluation.workbench import open_laboratory
 from agent.progress import Progress
@@ -55,7 +55,7 @@ def ablate(
     try:
         config, profile = SearchConfig.model_validate(record.summary["config"]), get_profile(record.profile)
     except (KeyError, ValueError) as error:
-        raise RunDamaged(f"{run.summary}: {error}") from None
+        raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
     parts = find_parts(_start(record), region)
     # Behind all of the search, its confirmation included.
     first = 1 + max((one.seed for one in record.evaluations), default=config.seed)

@@ -24,7 +24,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.equipment import equip
 from agent.engine.toolbox import Toolbox
-from agent.errors import UsageError
+from agent.errors import UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, accuracies_of
 from agent.evaluation.workbench import Laboratory, open_laboratory
 from agent.progress import Progress
@@ -61,7 +61,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         config = SearchConfig.model_validate({**launch.config, "isolation": "auto", "allow_unsandboxed": False})
         profile = get_profile(launch.profile)
     except (ValidationError, ValueError) as error:
-        raise UsageError(f"{path}: of another version: {error}") from None
+        raise UsageError(f"{path}: of another version: {in_one_sentence(error)}") from None
     recorded = {(event.role, event.task, event.seed): event for event in events if isinstance(event, Evaluated)}
     trained: list[Evaluated] = []
     with ExitStack() as stack:

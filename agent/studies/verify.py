@@ -12,7 +12,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.loop import WAITING
-from agent.errors import AgentError, RunDamaged
+from agent.errors import AgentError, RunDamaged, in_one_sentence
 from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import open_laboratory
 from agent.progress import Progress
@@ -73,11 +73,15 @@ def verify(run: RunDirectory, *, execute: bool = False, progress: Progress | Non
     return checks
 
 
+_FOREIGN = (LookupError, ValueError, TypeError, AttributeError)
+"""What reading a file raises that somebody changed by hand."""
+
+
 def _judge(what: str, faults: Callable[[], Iterator[str]]) -> Check:
     try:
         found = list(faults())
-    except (AgentError, WorkspaceError, RegionError, OSError, KeyError, ValueError) as error:
-        found = [f"cannot be checked: {error}"]
+    except (AgentError, WorkspaceError, RegionError, OSError, *_FOREIGN) as error:
+        found = [f"cannot be checked: {in_one_sentence(error)}"]
     return Check(what, "; ".join(found) or None)
 
 

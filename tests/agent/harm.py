@@ -138,13 +138,15 @@ def serve() -> None:
     """Read orders from stdin, fork, answer on stdout, until stdin ends."""
     import torch
 
-    import agent.cli.show
-    import agent.cli.submit
-    import agent.cli.verify
+    import agent.analysis.null_claims
+    import agent.cli
     import agent.engine.search
+    import agent.progress
     import agent.proposers.llm
     import agent.proposers.optuna_search
     import agent.report
+    import agent.runs.artifacts
+    import agent.runs.reviews
     import agent.studies.verify
     from agent.clock import Clock
     from agent.evaluation.evaluator import Evaluator, Settings

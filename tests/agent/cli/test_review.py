@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.review import look_at
+from agent.cli.review_text import look_at
 from agent.engine.search import SearchOutcome
 from agent.errors import RunDamaged, UsageError
 from agent.report.flags import code_flags, weight_flags

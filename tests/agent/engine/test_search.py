@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent import load_run
-from agent.cli.show import run_show
+from agent.cli.show import show
 from agent.config import SearchConfig
 from agent.engine.search import Search, SearchOutcome
 from agent.runs.log import Evaluated, Submitted, read_events
@@ -58,7 +58,7 @@ def test_what_distrust_costs_is_in_the_summary(finished: SearchOutcome, capsys: 
     assert 0 < overhead["bookkeeping"] < seconds["other"] + seconds["training"] + seconds["proposer"]
     both = overhead["isolation"] + overhead["bookkeeping"]
     assert overhead["share"] == pytest.approx(both / seconds["total"], rel=0.05)
-    run_show(str(finished.run), finished.run.parent, as_json=False)
+    show(str(finished.run), finished.run.parent, as_json=False)
     assert f"{100 * overhead['share']:.1f} % of the total" in capsys.readouterr().out
 
 

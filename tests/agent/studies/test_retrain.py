@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.transcripts import run_replay
+from agent.cli.replay import run_replay
 from agent.config import SearchConfig
 from agent.engine.search import SearchOutcome
 from agent.errors import UsageError

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
-from agent.cli.contest import run_contest
+from agent.cli.compare import run_contest
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.progress import Progress

@@ -1,21 +1,50 @@
-"""`agent replay` and `agent audit`: a file is taken as it is, anything else is looked up among the runs."""
+"""`agent replay`."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import sys
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from agent import transcripts
-from agent.cli import transcript_text
-from agent.config import load_config
+import typer
+
+from agent.cli.app import JsonFlag, RunsOption, app
 from agent.errors import AgentError, UsageError
-from agent.runs.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from agent.transcripts import Replay
+
+
+@app.command()
+def replay(
+    source: Annotated[str, typer.Argument(help="A recorded conversation (JSON), a run directory, or latest.")],
+    runs: RunsOption = Path("runs"),
+    execute: Annotated[
+        bool, typer.Option("--execute", help="Train again: a run's tests, or a conversation's strategies.")
+    ] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="Where --execute trains a conversation's strategies: pocket, smoke … (auto).")
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="On a terminal too: print it, do not step through.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Apply every recorded call again and compare our replies with the recorded ones.
+
+    \b
+    Examples:
+      agent replay latest
+      agent replay conversation.json --json
+      agent replay latest --execute
+      agent replay conversation.json --execute --profile pocket
+
+    On a terminal, and with the extra `viewer` installed, step through it: n next, p previous, g jump, r reasoning,
+    d diff, q quit.
+    """
+    raise typer.Exit(run_replay(source, runs, as_json=as_json, execute=execute, profile=profile, plain=plain))
 
 
 def run_replay(
@@ -25,7 +54,9 @@ def run_replay(
 
     Not `plain`: step through it, if this is a terminal and Textual is installed.
     """
-    path = _find(source, runs)
+    from agent.cli import transcript_text
+
+    path = transcript_text.find_conversation(source, runs)
     if execute:
         return _execute(path, profile, as_json=as_json)
     if profile is not None:
@@ -37,16 +68,15 @@ def run_replay(
     return transcript_text.run_replay(path, as_json=as_json, out=sys.stdout)
 
 
-def run_audit(source: str, runs: Path, *, as_json: bool) -> int:
-    """Audit; 0, or 3 when something hidden showed. Raises UsageError."""
-    return transcript_text.run_audit(_find(source, runs), as_json=as_json, out=sys.stdout)
-
-
 def _on_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def _step_through(path: Path) -> int:
+    from collections import Counter
+
+    from agent import transcripts
+    from agent.cli import transcript_text
     from agent.cli.viewer import ReplayViewer, pages
 
     replay = transcripts.replay(path)
@@ -59,6 +89,7 @@ def _step_through(path: Path) -> int:
 
 
 def _execute(path: Path, profile: str | None, *, as_json: bool) -> int:
+    from agent.cli.transcript_text import print_replay
     from agent.progress import make_progress
     from benchmark.data import DataError
     from benchmark.executor import InfrastructureError
@@ -67,7 +98,7 @@ def _execute(path: Path, profile: str | None, *, as_json: bool) -> int:
     progress = make_progress()
     try:
         with _opened(path, profile, progress) as (replay, executed):
-            return transcript_text.print_replay(replay, path, as_json=as_json, out=sys.stdout, executed=executed)
+            return print_replay(replay, path, as_json=as_json, out=sys.stdout, executed=executed)
     except (InfrastructureError, IsolationCrashed, DataError) as error:
         raise AgentError(f"our own machinery failed, which says nothing about the record: {error}") from None
     finally:
@@ -75,27 +106,22 @@ def _execute(path: Path, profile: str | None, *, as_json: bool) -> int:
 
 
 @contextmanager
-def _opened(path: Path, profile: str | None, progress: Any) -> Iterator[tuple[transcripts.Replay, Any]]:
+def _opened(path: Path, profile: str | None, progress: Any) -> Iterator[tuple[Replay, Any]]:
     """The replay that trains, and what a conversation's strategies come to (None for our own runs)."""
+    from agent.config import load_config
     from agent.profiles import resolve_profile
     from agent.studies import retrain
+    from agent.transcripts import load_transcript
 
-    transcript = transcripts.load_transcript(path)
+    transcript = load_transcript(path)
     if transcript.source == "run":
         if profile not in (None, transcript.task):
             raise UsageError(f"--profile {profile}: this run's tests were made on {transcript.task}, and are run there")
         with retrain.own_run(path, progress) as replay:
             yield replay, None
         return
-    flags: Mapping[str, Any] = {"profile": profile}
-    config = load_config(flags)
+    config = load_config({"profile": profile})
     resolved, reason = resolve_profile(config.profile, data_root=config.data_root)
     with retrain.conversation(transcript, config, resolved, progress) as (replay, strategies):
         progress.message(f"strategies are trained on {resolved.name} ({reason})")
         yield replay, strategies
-
-
-def _find(source: str, runs: Path) -> Path:
-    if Path(source).exists() or source.endswith((".json", ".jsonl")):
-        return Path(source)
-    return RunDirectory.find(source, runs).path

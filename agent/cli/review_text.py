@@ -1,0 +1,173 @@
+"""What `agent review` shows: the diff, the numbers and the flags, for people and as one JSON object."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from agent.analysis.comparison import as_json as tasks_json
+from agent.report import measured_network
+from agent.report.findings import Comparisons, Findings, find, overall_of, signed
+from agent.report.flags import Flag, raise_flags
+from agent.runs.directory import RunDirectory
+from agent.runs.record import RunRecord, read_run
+from agent.runs.reviews import WORDS, Review, Standing, standing
+from agent.safe_text import spelt
+from benchmark.statistics import Comparison, Overall
+from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_MARKS = {"stop": "EXPLAIN FIRST", "look": "look", "note": "note"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is under review: the record, its numbers, flags and texts before and after (None: no tested code)."""
+
+    record: RunRecord
+    findings: Findings
+    flags: Sequence[Flag]
+    before: str
+    after: str | None
+
+    @property
+    def diff(self) -> list[str]:
+        """The unified diff of the whole file, without line ends."""
+        if self.after is None:
+            return []
+        names = f"a/{SCAFFOLD_NAME}", f"b/{SCAFFOLD_NAME}"
+        return list(difflib.unified_diff(self.before.split("\n"), self.after.split("\n"), *names, lineterm=""))
+
+
+def look_at(directory: RunDirectory) -> Subject:
+    """Read a run for review. Nothing is run: the networks are shown as the report measured them."""
+    record = read_run(directory)
+    findings = find(record)
+    network, _ = measured_network(record, findings, measure=False)
+    frame = _frame(record)
+    region = record.regions.get(findings.subject or 0)
+    return Subject(
+        record,
+        findings,
+        raise_flags(record, findings, network),
+        frame.with_region(record.baseline_region).text,
+        None if region is None else frame.with_region(region).text,
+    )
+
+
+def _frame(record: RunRecord) -> Scaffold:
+    """The file around the region, as the run had it."""
+    launch = next(record.of_kind("launch"), {})
+    try:
+        return split(str(launch.get("scaffold")))
+    except RegionError:
+        return scaffold()
+
+
+def show(console: Console, subject: Subject, now: Standing) -> None:
+    """Print verdict, gains, flags, diff and reviews."""
+    record, findings = subject.record, subject.findings
+    tone = {"good": "bold green", "bad": "bold red", "open": "bold yellow"}[findings.tone]
+    console.print(spelt(record.name), style="dim")
+    console.print(findings.headline, style=tone)
+    console.print(spelt(findings.verdict))
+    if caveat := record.summary.get("caveat"):
+        console.print(spelt(str(caveat)), style="italic")
+    _print_gains(console, findings)
+    console.print()
+    console.print("Flags" if subject.flags else "No flags.", style="bold")
+    for flag in subject.flags:
+        where = f" (region line {flag.line})" if flag.line else ""
+        style = {"stop": "bold red", "look": "yellow", "note": ""}[flag.weight]
+        console.print(f"  {_MARKS[flag.weight]}: {flag.kind}: {spelt(flag.message)[:500]}{where}", style=style)
+    console.print()
+    console.print("Diff" if subject.diff else "No tested code to show.", style="bold")
+    for line in subject.diff:
+        console.print(spelt(line), style=_diff_style(line), soft_wrap=True)
+    _print_reviews(console, now)
+
+
+def _print_gains(console: Console, findings: Findings) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("task", "baseline", "submitted", "gain", "interval", "visible from"):
+        table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+    for kind, comparisons in (("visible", findings.visible), ("hidden", findings.hidden)):
+        if comparisons:
+            table.add_row(Text(kind, style="bold"))
+        for task, one in _with_mean(comparisons):
+            if one is None:
+                table.add_row(Text(f"  {spelt(task)}"), "", "", "failed", "", "")
+                continue
+            low, high = (signed(bound, 2) for bound in one.ci)
+            means = (
+                (f"{one.baseline_mean:.2f}", f"{one.candidate_mean:.2f}") if isinstance(one, Comparison) else ("", "")
+            )
+            visible_from = f"{one.smallest_visible_effect:.2f}"
+            table.add_row(Text(f"  {spelt(task)}"), *means, signed(one.gain, 2), f"{low} … {high}", visible_from)
+    if table.row_count:
+        console.print()
+        console.print(table)
+
+
+def _with_mean(comparisons: Comparisons) -> list[tuple[str, Comparison | Overall | None]]:
+    rows: list[tuple[str, Comparison | Overall | None]] = list(comparisons.items())
+    overall = overall_of(comparisons)
+    if overall is not None and len(comparisons) > 1 and not overall.failed:
+        rows.append(("mean", overall))
+    return rows
+
+
+def _diff_style(line: str) -> str:
+    if line.startswith(("+++", "---")):
+        return "bold"
+    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+
+
+def _print_reviews(console: Console, now: Standing) -> None:
+    if now.reviews:
+        console.print()
+        console.print("Reviews", style="bold")
+    for review in now.reviews:
+        old = "" if review.patch_sha256 == now.patch_sha256 else " (of an earlier patch: no longer in force)"
+        place = f" {review.file}:{review.line}" if review.file else ""
+        when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(review.time))
+        words = f"  {when} {spelt(review.author)}: {WORDS[review.kind]}{place}{old}"
+        console.print(f"{words}{f': {spelt(review.message)}' if review.message else ''}")
+    if now.dropped is not None:
+        console.print("The patch has changed since the last verdict: review it again.", style="bold yellow")
+
+
+def as_json(directory: RunDirectory, subject: Subject) -> dict[str, Any]:
+    """The same as one object."""
+    now = standing(directory)
+    return {
+        "run": str(directory.path),
+        "status": subject.record.status,
+        "verdict": subject.findings.verdict,
+        "headline": subject.findings.headline,
+        "submitted_test": subject.record.submitted,
+        "visible": tasks_json(subject.findings.visible),
+        "hidden": tasks_json(subject.findings.hidden),
+        "flags": [
+            {"weight": flag.weight, "kind": flag.kind, "message": flag.message, "line": flag.line}
+            for flag in subject.flags
+        ],
+        "diff": "\n".join(subject.diff),
+        "patch_sha256": now.patch_sha256,
+        "in_force": in_force(now),
+        "reviews": [review.as_json() for review in now.reviews],
+    }
+
+
+def in_force(now: Standing) -> dict[str, Any] | None:
+    """The verdict that counts for the patch as it is now."""
+    verdict: Review | None = now.verdict
+    return None if verdict is None else verdict.as_json()

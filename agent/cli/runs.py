@@ -1,0 +1,130 @@
+"""`agent runs`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agent.cli.app import JsonFlag, RunsOption, app
+from agent.cli.output import make_console, print_json, print_next
+from agent.errors import AgentError, UsageError
+from agent.safe_text import spelt
+
+_COLUMNS = (
+    *("name", "path", "status", "profile", "proposer", "tests_used", "budget", "submitted_test"),
+    *("visible_gain", "hidden_gain", "review", "has_report"),
+)
+
+
+@app.command()
+def runs(
+    runs: RunsOption = Path("runs"),
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write an index page, RUNS/index.html.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the runs, oldest first; the index page has the newest first.
+
+    \b
+    Examples:
+      agent runs
+      agent runs --csv > runs.csv
+      agent runs --html
+    """
+    from agent.runs.directory import list_runs
+
+    rows = [_row(path) for path in list_runs(runs)]
+    if as_json:
+        print_json({"runs": rows})
+        return
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    if html:
+        _write_index(runs, rows)
+        return
+    if not rows:
+        print(f"no runs in {runs.absolute()}")
+        print_next("agent search --budget 3")
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    for heading in ("status", "tests", "picked", "visible", "hidden"):
+        table.add_column(heading, justify="right" if heading in ("visible", "hidden") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            spelt(str(row["status"]))[:200],
+            f"{row['tests_used']}/{row['budget']}",
+            "" if row["submitted_test"] is None else f"#{row['submitted_test']}",
+            _points(row["visible_gain"]),
+            _points(row["hidden_gain"]),
+        )
+    make_console().print(table)
+    print("visible, hidden: mean gain in points; agent show RUN has the intervals")
+    print_next(f"agent show {rows[-1]['name']}")
+
+
+def _write_index(runs: Path, rows: list[dict[str, Any]]) -> None:
+    from agent.report.comparison_page import index_page
+    from benchmark.files import write_atomically
+
+    path = runs / "index.html"
+    try:
+        write_atomically(path, index_page(rows).encode(errors="replace"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror}") from None
+    print(path)
+    print_next("open it in a browser")
+
+
+def _row(path: Path) -> dict[str, Any]:
+    from agent.runs.directory import RunDirectory
+
+    try:
+        summary = RunDirectory(path).read_summary()
+    except AgentError as error:
+        summary = {"status": f"damaged: {error}"}
+    return {
+        "name": path.name,
+        "path": str(path),
+        "status": summary.get("status"),
+        "profile": summary.get("profile"),
+        "proposer": summary.get("config", {}).get("proposer"),
+        "tests_used": summary.get("tests_used", 0),
+        "budget": summary.get("budget"),
+        "submitted_test": summary.get("submitted_test"),
+        "visible_gain": _mean_gain(summary.get("visible", {})),
+        "hidden_gain": _mean_gain(summary.get("hidden", {})),
+        "review": _review(path),
+        "has_report": (path / "report.html").is_file(),
+    }
+
+
+def _review(path: Path) -> str | None:
+    """The verdict in force, if there is one."""
+    from agent.runs.directory import RunDirectory
+    from agent.runs.reviews import standing
+
+    try:
+        verdict = standing(RunDirectory(path)).verdict
+    except AgentError:
+        return "damaged"
+    return None if verdict is None else verdict.kind
+
+
+def _mean_gain(tasks: dict[str, Any]) -> float | None:
+    gains = [task["gain"] for task in tasks.values()]
+    return None if not gains or None in gains else sum(gains) / len(gains)
+
+
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{value:+.2f}"

@@ -1,0 +1,103 @@
+"""`agent search` takes every setting: its flags are fields of SearchConfig, and --set reaches all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from agent.cli.app import app
+from agent.cli.search import NO_SETTINGS
+from agent.config import COMMAND_LINE_ONLY, SearchConfig, flag_name, load_config, parse_settings
+from agent.errors import UsageError
+from tests.agent.cli.conftest import Main
+
+SAMPLES = {
+    "proposer": "llm",
+    "profile": "mini",
+    "start": "fixup",
+    "model": "m",
+    "base_url": "http://localhost:1/v1",
+    "price": "0.28/0.42",
+    "runs": "elsewhere",
+    "data_root": "data",
+    "precision": "fp32",
+    "isolation": "landlock",
+    "screen": "0.5",
+}
+"""Texts for fields that take words; a field with two values takes the other one, and every other field a number."""
+
+
+def _other_text(name: str) -> str:
+    """A text as on the command line that means something else than the field's default."""
+    default = SearchConfig.model_fields[name].default
+    if isinstance(default, bool):
+        return str(not default).lower()
+    return SAMPLES.get(name, "1025" if name in ("answer_tokens", "context_tokens") else "2")
+
+
+def _flags() -> dict[str, list[str]]:
+    """The parameters of `search` with their flags."""
+    command = typer.main.get_command(app).commands["search"]  # type: ignore[attr-defined]
+    return {param.name: [*param.opts, *param.secondary_opts] for param in command.params if param.name != "help"}
+
+
+def test_every_flag_is_a_field() -> None:
+    """A flag that is no setting was dropped without a word when the dictionary between them forgot it."""
+    flags = _flags()
+    assert set(NO_SETTINGS) <= set(flags)
+    for name in set(flags) - set(NO_SETTINGS):
+        assert name in SearchConfig.model_fields
+        assert {flag_name(name), flag_name(name, False)} & set(flags[name]), name
+
+
+@pytest.mark.parametrize("name", SearchConfig.model_fields)
+def test_every_field_can_be_set(name: str) -> None:
+    """--set KEY=VALUE reaches each field, and the text becomes the field's type."""
+    text = _other_text(name)
+    config = load_config({}, environ={}, settings=parse_settings([f"{name}={text}"]))
+    assert getattr(config, name) != SearchConfig.model_fields[name].default
+    assert str(getattr(config, name)).lower() in (text, f"{text}.0")
+
+
+def test_set_is_as_strong_as_a_flag(tmp_path: Path) -> None:
+    """--set beats variable and file; the last of two counts; a dash is as good as an underscore."""
+    toml = tmp_path / "settings.toml"
+    toml.write_text("max_steps = 5\n")
+    settings = parse_settings(["max_steps=7", "max-steps = 9"])
+    assert load_config({}, toml=toml, environ={"INITSEARCH_MAX_STEPS": "6"}, settings=settings).max_steps == 9
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--set", "bugdet=3"), "--set bugdet: unknown setting 'bugdet'; did you mean 'budget'?"),
+        (("--set", "budget"), "--set budget: expected KEY=VALUE"),
+        (("--set", "budget=many"), "--set budget: Input should be a valid integer"),
+        (("--set", "cache=perhaps"), "--set cache: Input should be a valid boolean"),
+        (("--set", "budget=3", "--budget", "4"), "--set budget and --budget set the same thing"),
+        (("--set", "model=m", "--proposer", "optuna"), "--set model: only a language model listens to that"),
+        (("--resume", "latest", "--set", "budget=3", "--no-cache"), "contradicts --no-cache, --set budget"),
+        (("--workers", "900"), "--workers: must be 'auto' or between 1 and 256, but got '900'"),
+    ],
+)
+def test_bad_settings_name_their_source(main: Main, words: tuple[str, ...], message: str) -> None:
+    """Exit 2 with one sentence that begins with where the value came from."""
+    code, out, err = main("search", *words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", sorted(COMMAND_LINE_ONLY))
+def test_a_file_in_the_folder_decides_nothing_about_safety(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """An initsearch.toml in a cloned repository switched the isolation off, or had the key sent to its own server."""
+    monkeypatch.chdir(tmp_path)
+    text = _other_text(name)
+    Path("initsearch.toml").write_text(f"{name} = {text if text == 'true' else repr(text)}\n")
+    with pytest.raises(UsageError, match=f"{name} counts only from the command line.*--config initsearch.toml"):
+        load_config({}, environ={})
+    assert str(getattr(load_config({}, toml=Path("initsearch.toml"), environ={}), name)).lower() == text
