@@ -14,6 +14,7 @@ from agent.cli.output import print_json
 from benchmark.data import NUM_CLASSES, available
 from benchmark.hardware import cpu_count, environment, gpu_count
 from benchmark.store import user_store
+from benchmark.vision import VisionMissing, installed_version, vision
 from sandbox.isolate import probe
 
 
@@ -43,7 +44,9 @@ def examine() -> dict[str, Any]:
         "problems": problems,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "optuna", "openai", "GitPython")},
+        "versions": {name: version(name) for name in ("torch", "optuna", "openai", "GitPython")}
+        | {"torchvision": installed_version()},
+        "torchvision": _torchvision(),
         "environment": environment(),
         "cores": cpu_count(),
         "gpus": gpu_count(),
@@ -60,6 +63,7 @@ def _print(found: dict[str, Any]) -> None:
     env = found["environment"]
     print(f"python      {found['python']} on {found['platform']}")
     print(f"torch       {env['torch']}, {env['device']} {env['capability']}, precision {env['precision']}")
+    print(f"torchvision {found['torchvision']['reason']}")
     print(f"machine     {found['cores']} cores, {found['gpus']} GPUs, {found['disk_free_gb']} GB free here")
     print(f"git         {found['git'] or 'missing'}")
     print(f"isolation   {found['isolation'].get('level') or 'none'}")
@@ -72,6 +76,15 @@ def _print(found: dict[str, Any]) -> None:
         print(f"PROBLEM     {problem}")
     ready = "next: agent search --budget 3" if found["ready"] else "next: mend the problems above"
     print(ready, file=sys.stderr)
+
+
+def _torchvision() -> dict[str, Any]:
+    """Whether torchvision imports. A search does without: only `--download` needs it."""
+    try:
+        vision("datasets")
+    except VisionMissing as error:
+        return {"imports": False, "reason": f"only --download needs it: {error}"}
+    return {"imports": True, "reason": f"{installed_version()}, for --download"}
 
 
 def _output(command: list[str]) -> str:
