@@ -7,9 +7,12 @@ installed and yet fail at import ("operator torchvision::nms does not exist").
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
+
+_PYTORCH_BUILD = re.compile(r"cpu|xpu|cu\d+|rocm[\d.]+")
 
 
 class VisionMissing(Exception):
@@ -44,12 +47,12 @@ def vision(part: str) -> ModuleType:
 def install_command() -> str:
     """What installs the torchvision that was built for the installed torch, and leaves torch alone.
 
-    torchvision 0.24 belongs to torch 2.9, 0.25 to 2.10, and so on. The label of a build ("+cpu", "+cu128") is also the
-    name of its package index.
+    torchvision 0.24 belongs to torch 2.9, 0.25 to 2.10, and so on. The label of PyTorch's own builds ("+cpu", "+cu128")
+    is also the name of their package index.
     """
     import torch
 
     number, _, build = torch.__version__.partition("+")
     minor = int(number.split(".")[1]) + 15
-    index = f" --index-url https://download.pytorch.org/whl/{build}" if build else ""
+    index = f" --index-url https://download.pytorch.org/whl/{build}" if _PYTORCH_BUILD.fullmatch(build) else ""
     return f"pip install --force-reinstall --no-deps{index} 'torchvision==0.{minor}.*'"
