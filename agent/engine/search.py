@@ -41,6 +41,7 @@ from benchmark.data import DataError, available
 from benchmark.executor import InfrastructureError
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
+from benchmark.vision import installed_version
 from sandbox.isolate import Isolation, IsolationCrashed
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace, WorkspaceError
@@ -303,7 +304,8 @@ class Search:
                     },
                     "versions": {
                         "python": platform.python_version(),
-                        **{name: version(name) for name in ("torch", "torchvision", "optuna", "numpy")},
+                        **{name: version(name) for name in ("torch", "optuna", "numpy")},
+                        **({"torchvision": vision} if (vision := installed_version()) else {}),
                     },
                 }
         if "created" in changes and "created" in self._summary:

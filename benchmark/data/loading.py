@@ -13,6 +13,7 @@ import platformdirs
 from benchmark.data import cifar, fashion
 from benchmark.data.dataset import NUM_CLASSES, DataError, DataNotFound, ImageDataset, make_dataset
 from benchmark.data.pocket import EMBEDDED, EMBEDDED_NAMES, load_embedded
+from benchmark.vision import VisionMissing, vision
 
 DATA_ROOT_VARIABLE = "INITSEARCH_DATA_ROOT"
 
@@ -154,11 +155,11 @@ def _not_found(name: str, looked: list[str]) -> str:
 def _download(name: str, root: Path) -> Path:
     """Fetch `name` into `root` with torchvision, which checks the archive's md5; returns the folder of its files."""
     try:
-        from torchvision import datasets
-    except (ImportError, RuntimeError) as error:
+        datasets = vision("datasets")
+    except VisionMissing as error:
         raise DataError(
-            f"torchvision, which downloads {name}, cannot be imported ({error}): it must be built for the torch "
-            "that is installed, so install both from the same package index; or fetch the files by hand"
+            f"torchvision, which downloads {name}, cannot be imported: {error}; or fetch the files by hand and name "
+            f"their folder with --data-root or {DATA_ROOT_VARIABLE}"
         ) from error
     try:
         root.mkdir(parents=True, exist_ok=True)

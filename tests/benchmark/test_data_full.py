@@ -15,6 +15,7 @@ import torch
 
 from benchmark.data import DataError, DataNotFound, available, cifar, fashion, load_dataset
 from benchmark.data.idx import parse_idx
+from benchmark.vision import VisionMissing, vision
 from tests.benchmark.data_files import idx_bytes, write_cifar
 
 
@@ -230,9 +231,9 @@ def test_the_genuine_fashion_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_files_and_checksums_are_those_of_torchvision(name: str) -> None:
     """What torchvision downloads is what the loader accepts: same folder, same files, same md5."""
     try:
-        from torchvision import datasets
-    except (ImportError, RuntimeError) as error:
-        pytest.skip(f"torchvision does not fit the installed torch: {error}")
+        datasets = vision("datasets")
+    except VisionMissing as error:
+        pytest.skip(str(error))
     theirs = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     ours = cifar.CIFAR[name]
     assert (ours.folder, ours.archive, ours.names_key) == (theirs.base_folder, theirs.filename, theirs.meta["key"])

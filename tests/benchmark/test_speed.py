@@ -9,9 +9,15 @@ import torch
 
 from benchmark.speed import Agreement, main, measure_speed, plain_loop
 from benchmark.tasks import Recipe
+from benchmark.vision import installed_version
 from tests.benchmark.test_train import coloured_noise, small_net
 
+needs_torchvision = pytest.mark.skipif(
+    installed_version() is None, reason="torchvision is not installed; the extra `vision` brings it"
+)
 
+
+@needs_torchvision
 def test_both_loops_are_measured() -> None:
     """One round on a small network gives the speed of both loops and their ratio."""
     speed = measure_speed("resnet20", rounds=1, steps=2, batch_size=8)
@@ -57,6 +63,7 @@ def test_float32_is_measured_on_request(capsys: pytest.CaptureFixture[str]) -> N
     assert (answer["precision"], answer["device"], answer["backend"]) == ("fp32", "cpu", None)
 
 
+@needs_torchvision
 def test_the_plain_loop_learns_what_ours_learns() -> None:
     """The reference is a real training: on an easy task it gets far above chance."""
     accuracies = [

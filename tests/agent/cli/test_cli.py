@@ -198,6 +198,7 @@ def test_doctor_says_what_works(agent: Agent) -> None:
     assert result.returncode == 0, found["problems"]
     assert found["ready"]
     assert found["data"]["openclipart100"]["available"]
+    assert found["torchvision"]["imports"] or "next: pip install" in found["torchvision"]["reason"]
     assert "do-not-print-me" not in result.stdout + result.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,9 @@ def test_patch_applies_to_the_scaffold(finished: SearchOutcome, tmp_path: Path) 
         assert workspace.region_at(f"submit/{number}") in target.read_text()
 
 
+@pytest.mark.skipif(
+    find_spec("torchvision") is None, reason="torchvision is not installed; the extra `vision` brings it"
+)
 def test_taken_away_function_runs_without_the_project(finished: SearchOutcome, tmp_path: Path) -> None:
     """`initialize_weights.py` needs torch alone."""
     code = (
