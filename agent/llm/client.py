@@ -62,7 +62,7 @@ class _BadLuck(Exception):
 
 
 @dataclass(frozen=True)
-class _Manners:
+class ServerCapabilities:
     """What this server and model accept; each refusal changes one thing, and is never provoked again."""
 
     limit_name: str | None = "max_tokens"
@@ -88,7 +88,7 @@ class ChatClient:
         self._say = say
         self._seconds_left = seconds_left
         self._first_wait = first_wait
-        self._manners = _Manners()
+        self._capabilities = ServerCapabilities()
         self._client = openai.OpenAI(
             api_key=self._key, base_url=settings.base_url, max_retries=0, timeout=settings.request_seconds
         )
@@ -112,7 +112,7 @@ class ChatClient:
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         """See `Model.complete`."""
         start = time.monotonic()
-        answer = self._patiently(lambda: self._politely(messages, tools), attempts=ATTEMPTS)
+        answer = self._patiently(lambda: self._adapt_and_send(messages, tools), attempts=ATTEMPTS)
         return replace(answer, seconds=round(time.monotonic() - start, 3))
 
     # -- again, when it was bad luck ------------------------------------------------------------------------------
@@ -138,9 +138,9 @@ class ChatClient:
 
     # -- once, with what the server refuses left out --------------------------------------------------------------
 
-    def _politely(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
+    def _adapt_and_send(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         while True:
-            before = self._manners
+            before = self._capabilities
             try:
                 return self._once(lambda: self._ask(messages, tools))
             except openai.APIStatusError as error:
@@ -150,26 +150,26 @@ class ChatClient:
                     self._learn(bad.about, bool(tools), bad)
                 else:
                     raise _BadLuck(self._clean(str(bad))) from None
-            assert self._manners != before
+            assert self._capabilities != before
 
     def _learn(self, said: str, tools: bool, error: Exception) -> None:
         """Change what the next attempt sends, or raise what the refusal means."""
-        manners = self._manners
-        if manners.limit_name and manners.limit_name in said:
+        capabilities = self._capabilities
+        if capabilities.limit_name and capabilities.limit_name in said:
             # The name is what most servers know; the newest models refuse it in favour of another one.
-            other = manners.limit_name == "max_tokens" and "max_completion_tokens" in said and "large" not in said
-            self._manners = replace(manners, limit_name="max_completion_tokens" if other else None)
-        elif manners.seed and re.search(r"\bseed\b", said):
-            self._manners = replace(manners, seed=False)
-        elif manners.temperature and self._settings.temperature is not None and "temperature" in said:
-            self._manners = replace(manners, temperature=False)
-        elif manners.echo_reasoning and "reasoning" in said:
-            self._manners = replace(manners, echo_reasoning=False)
+            other = capabilities.limit_name == "max_tokens" and "max_completion_tokens" in said and "large" not in said
+            self._capabilities = replace(capabilities, limit_name="max_completion_tokens" if other else None)
+        elif capabilities.seed and re.search(r"\bseed\b", said):
+            self._capabilities = replace(capabilities, seed=False)
+        elif capabilities.temperature and self._settings.temperature is not None and "temperature" in said:
+            self._capabilities = replace(capabilities, temperature=False)
+        elif capabilities.echo_reasoning and "reasoning" in said:
+            self._capabilities = replace(capabilities, echo_reasoning=False)
         elif _CONTEXT.search(said):
-            if not manners.limit_name:
+            if not capabilities.limit_name:
                 raise ContextExceeded(self._clean(said)) from error
             # Room is wanted for the answer, too: try once without reserving any.
-            self._manners = replace(manners, limit_name=None)
+            self._capabilities = replace(capabilities, limit_name=None)
         elif tools and _TOOLS.search(said):
             raise ToolsRefused(self._clean(said)) from error
         else:
@@ -218,15 +218,15 @@ class ChatClient:
         return ServerFailed(f"{where}: status {status}: {quoted}")
 
     def _ask(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
-        settings, manners = self._settings, self._manners
+        settings, capabilities = self._settings, self._capabilities
         request: dict[str, Any] = {"model": settings.model, "messages": [self._on_wire(one) for one in messages]}
         if tools:
             request["tools"] = tools
-        if manners.limit_name:
-            request[manners.limit_name] = settings.answer_tokens
-        if manners.seed:
+        if capabilities.limit_name:
+            request[capabilities.limit_name] = settings.answer_tokens
+        if capabilities.seed:
             request["seed"] = settings.seed
-        if manners.temperature and settings.temperature is not None:
+        if capabilities.temperature and settings.temperature is not None:
             request["temperature"] = settings.temperature
         create = cast(Any, self._client.chat.completions.with_streaming_response.create)
         deadline = time.monotonic() + settings.request_seconds
@@ -238,7 +238,7 @@ class ChatClient:
         """The message as this server takes it: with the reasoning under the name it came by, or without."""
         plain = {name: value for name, value in message.items() if name not in ("reasoning", "reasoning_field")}
         wanted = message.get("reasoning_field") == "reasoning_content" and message.get("tool_calls")
-        if wanted and self._manners.echo_reasoning:
+        if wanted and self._capabilities.echo_reasoning:
             plain["reasoning_content"] = message["reasoning"]
         return plain
 

@@ -53,7 +53,7 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class Limits:
+class SpendingLimits:
     """What a whole search may use up. None: no limit."""
 
     tokens: int | None = None
@@ -84,12 +84,12 @@ def model_settings(config: SearchConfig, environ: Mapping[str, str] = os.environ
     )
 
 
-def limits(config: SearchConfig) -> Limits:
+def limits(config: SearchConfig) -> SpendingLimits:
     """What the model may use up. Raises UsageError for a limit on cost without a price."""
     price = Price.parse(config.price) if config.price is not None else None
     if config.max_cost is not None and price is None:
         raise UsageError("--max-cost needs --price IN/OUT: dollars for a million tokens in and out, such as 0.28/0.42")
-    return Limits(config.max_tokens, config.max_cost, price)
+    return SpendingLimits(config.max_tokens, config.max_cost, price)
 
 
 def key_or_placeholder(environ: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from agent.llm.calls import MAX_CALLS, ArgumentError, calls_in_text, tool_call
 from agent.llm.client import Message, Model
 from agent.llm.conversation import Conversation, Exchange, Form, request_sha256, size
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
-from agent.llm.settings import Limits
+from agent.llm.settings import SpendingLimits
 from agent.protocol import Observation, ProposerEnd, Situation, ToolCall
 from agent.runs.log import EventLog, Proposal
 from benchmark.tasks import Profile
@@ -46,7 +46,7 @@ class Brief:
     budget: int
     seeds: tuple[int, ...]
     model: str
-    limits: Limits = field(default_factory=Limits)
+    limits: SpendingLimits = field(default_factory=SpendingLimits)
     answer_tokens: int = 16384
     context_tokens: int | None = None
     scaled: bool = False

@@ -44,7 +44,7 @@ class TestRow:
 
 
 @dataclass(frozen=True)
-class Look:
+class LookRow:
     """A short training by which the search chose what to test. It is no test.
 
     `place` lies between the numbers of the tests before and after it. `loss` is that on held-out pictures, nats, None
@@ -65,7 +65,7 @@ class Findings:
     visible: Comparisons
     hidden: Comparisons
     tests: tuple[TestRow, ...]
-    looks: tuple[Look, ...]
+    looks: tuple[LookRow, ...]
     subject: int | None
     baseline: float | None
     """Mean visible accuracy of the baseline, percent."""
@@ -162,7 +162,7 @@ def _proposal_before(record: RunRecord, test: int) -> Fields:
     return {}
 
 
-def _looks(record: RunRecord) -> list[Look]:
+def _looks(record: RunRecord) -> list[LookRow]:
     """The screenings in order; those between the same two tests are spread evenly."""
     between: dict[int, list[Fields]] = {}
     before = 0
@@ -172,7 +172,7 @@ def _looks(record: RunRecord) -> list[Look]:
         elif event.get("kind") == "screened":
             between.setdefault(before, []).append(event)
     return [
-        Look(
+        LookRow(
             place=test + (index + 1) / (len(events) + 1),
             kept=event.get("kept") is True,
             loss=number(event.get("loss")),

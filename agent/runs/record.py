@@ -39,7 +39,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Step:
+class ToolStep:
     """One tool call with what was thought before it and what the tool answered. Everything in it is untrusted text."""
 
     number: int
@@ -61,7 +61,7 @@ class RunRecord:
     summary: Fields
     events: tuple[Fields, ...]
     evaluations: tuple[Evaluation, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[ToolStep, ...]
     results: Mapping[str, EvaluationResult]
     baseline_region: str
     regions: Mapping[int, str]
@@ -206,7 +206,7 @@ def _evaluation(event: Fields) -> Evaluation:
     )
 
 
-def _steps(events: tuple[Fields, ...]) -> Iterator[Step]:
+def _steps(events: tuple[Fields, ...]) -> Iterator[ToolStep]:
     """Calls with their replies. A resumed run records nothing twice, so the order of the log is that of the search."""
     replies = {event.get("step"): event for event in events if event.get("kind") == "tool_replied"}
     thoughts: list[Fields] = []
@@ -216,7 +216,7 @@ def _steps(events: tuple[Fields, ...]) -> Iterator[Step]:
         elif event.get("kind") == "tool_called":
             reply = replies.get(event.get("step"), {})
             begun, ended = number(event.get("ts")), number(reply.get("ts"))
-            yield Step(
+            yield ToolStep(
                 number=whole(event.get("step")) or 0,
                 tool=text(event.get("tool")),
                 arguments=mapping(event.get("arguments")),

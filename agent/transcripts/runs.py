@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.errors import RunDamaged
 from agent.runs.log import Launch, Proposal, Record, ToolCalled, ToolReplied, read_events
-from agent.transcripts.model import Call, Note, Segment, Transcript, TranscriptError
+from agent.transcripts.model import Note, RecordedCall, Segment, Transcript, TranscriptError
 from benchmark.tasks import PROFILES
 from sandbox.editing import Dialect
 from sandbox.region import SCAFFOLD_NAME, RegionError, split
@@ -42,14 +42,14 @@ def read_run(path: Path) -> Transcript:
     )
 
 
-def _conversation(records: list[Record]) -> tuple[str, list[Call | Note]]:
+def _conversation(records: list[Record]) -> tuple[str, list[RecordedCall | Note]]:
     """What a model was told at first, and each call with its reply and with what the proposer thought before it.
 
     What a model was told in between and no tool said, and what it said after its last call, are notes.
     """
     replies = {r.event.step: r.event for r in records if isinstance(r.event, ToolReplied)}
     prompt = ""
-    entries: list[Call | Note] = []
+    entries: list[RecordedCall | Note] = []
     thoughts: list[Proposal] = []
     step = 0
     for record in records:
@@ -67,7 +67,7 @@ def _conversation(records: list[Record]) -> tuple[str, list[Call | Note]]:
             said, thinking, model_called = _thoughts(thoughts)
             thoughts = []
             entries.append(
-                Call(
+                RecordedCall(
                     step=step,
                     tool=event.tool,
                     arguments=event.arguments,

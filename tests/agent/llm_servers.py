@@ -16,7 +16,7 @@ from agent.clock import Clock
 from agent.engine.loop import End, run_loop
 from agent.engine.toolbox import Toolbox
 from agent.llm.client import ChatClient, Model
-from agent.llm.settings import Limits, ModelSettings
+from agent.llm.settings import ModelSettings, SpendingLimits
 from agent.proposers.llm import Brief, LLMProposer
 from agent.protocol import Observation, Proposer, Situation, TestOutcome, ToolCall
 from agent.runs.log import EventLog, Proposal, Submitted, ToolCalled, ToolReplied, read_events
@@ -274,7 +274,7 @@ def search_with(
     folder: Path, model: Model, /, *, budget: int = 3, said: list[str] | None = None, **changes: Any
 ) -> tuple[End, Bench]:
     """A search by `model` on a bench, from start or from the folder's log."""
-    limits = changes.pop("limits", Limits())
+    limits = changes.pop("limits", SpendingLimits())
     with bench(folder, budget) as on:
         say = (lambda text: None) if said is None else said.append
         return run(LLMProposer(brief(budget, limits=limits, **changes), model, on.log, say=say), on), on
