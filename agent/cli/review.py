@@ -16,12 +16,13 @@ from agent.cli.output import make_console, print_json
 from agent.engine.loop import WAITING
 from agent.errors import UsageError
 from agent.report import measured_network
-from agent.report.findings import Comparisons, Findings, find, overall_of, signed
+from agent.report.findings import Comparisons, Findings, find, overall_of
 from agent.report.flags import Flag, raise_flags
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, read_run
 from agent.runs.reviews import WORDS, Kind, Review, Standing, add_review, standing
 from agent.safe_text import spelt
+from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall
 from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split
 

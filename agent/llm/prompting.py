@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.protocol import Accuracies, Situation
 from benchmark.noise import noise_prior
 from benchmark.tasks import Profile
+from prompts import environment
 from sandbox.region import scaffold
-
-if TYPE_CHECKING:
-    import jinja2
 
 
 def system_prompt() -> str:
@@ -114,21 +111,4 @@ def scaffold_name() -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(values)
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    import prompts
-
-    folder = Path(prompts.__file__).parent
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # plain text for models, not HTML
-    )
+    return environment().get_template(template).render(values)

@@ -46,7 +46,10 @@ class OptunaProposer:
         self.name = name
         self._log = log
         self._space = space
-        self._study = _new_study(name, seed, space, journal)
+        self._study = new_study(fresh_journal(journal), "initsearch", seed, random=name == "random")
+        if name == "optuna":
+            for point in space.first():
+                self._study.enqueue_trial(dict(point))
         self._point: _Point | None = None
         self._pool: list[_Point] = []
         self._chosen = False
@@ -127,20 +130,20 @@ class OptunaProposer:
             self._study.tell(point.trial, test.score)
 
 
-def _new_study(name: str, seed: int, space: Space, journal: Path) -> optuna.Study:
-    """A fresh study in a journal; a resumed run makes its study again from the log, which is the source of truth."""
+def fresh_journal(journal: Path) -> JournalStorage:
+    """An empty journal in place of an old one: a resumed run makes its studies again from the log."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.unlink(missing_ok=True)
-    samplers: dict[str, type[optuna.samplers.RandomSampler | optuna.samplers.TPESampler]] = {
-        "random": optuna.samplers.RandomSampler,
-        "optuna": optuna.samplers.TPESampler,
-    }
-    sampler = samplers[name](seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        study = optuna.create_study(storage=storage, sampler=sampler, direction="maximize", study_name="initsearch")
-    if name == "optuna":
-        for point in space.first():
-            study.enqueue_trial(dict(point))
-    return study
+        return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def new_study(storage: JournalStorage, name: str, seed: int, *, random: bool = False) -> optuna.Study:
+    """A study that maximises, with TPE or, when `random`, chance as its sampler."""
+    sampler_class = optuna.samplers.RandomSampler if random else optuna.samplers.TPESampler
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.create_study(
+            storage=storage, sampler=sampler_class(seed=seed), direction="maximize", study_name=name
+        )

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.report.findings import signed
 from agent.runs.directory import RunDirectory
+from benchmark.comparison import signed
 from benchmark.results import region_sha256
 
 Seeds = dict[int, float | None]

@@ -11,10 +11,11 @@ from typing import Any
 from agent.analysis.comparison import compare_tasks
 from agent.report.drawings import curve_line
 from agent.report.figures import Drawing, curves
-from agent.report.findings import Findings, find, overall_of, signed
+from agent.report.findings import Findings, find, overall_of
 from agent.report.page import template
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, mapping, number, read_run, text
+from benchmark.comparison import signed
 from benchmark.statistics import Comparison, StatisticsError, in_words
 
 MAX_RUNS = 6

@@ -6,7 +6,6 @@ the search wrote into run.json.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +14,7 @@ from agent.analysis import comparison
 from agent.analysis.look_scores import look_scores
 from agent.protocol import Accuracies
 from agent.runs.record import Fields, RunRecord, mapping, number, text, whole
+from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall, StatisticsError, combine
 
 Tone = Literal["good", "bad", "open"]
@@ -113,14 +113,6 @@ def mean_accuracy(accuracies: Mapping[str, Mapping[int, float | None]]) -> float
             return None
         means.append(sum(known) / len(known))
     return sum(means) / len(means) if means else None
-
-
-def signed(value: float, places: int = 1) -> str:
-    """A number with its sign, a real minus, and no minus on zero; "–" when it is not finite."""
-    if not math.isfinite(value):
-        return "–"
-    shown = f"{abs(value):.{places}f}"
-    return shown if float(shown) == 0 else f"{'+' if value > 0 else '−'}{shown}"
 
 
 def overall_of(comparisons: Comparisons) -> Overall | None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from agent.report.findings import Findings, overall_of, signed
+from agent.report.findings import Findings, overall_of
 from agent.runs.record import Fields, RunRecord, mapping, number, text
+from benchmark.comparison import signed
 from benchmark.tasks import PROFILES
 
 Weight = Literal["stop", "look", "note"]
