@@ -9,12 +9,14 @@ from typing import NoReturn
 from agent.cli import acting, reading  # noqa: F401 - importing them adds their commands, in the order of --help
 from agent.cli.app import app
 from agent.errors import AgentError, Interrupted
+from agent.safe_text import guard_output
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line; turn typed errors into messages and exit codes. A bug keeps its traceback."""
+    guard_output()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:

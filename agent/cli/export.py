@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from agent.cli.output import write_data
 from agent.config import suggestion
 from agent.errors import UsageError
 from agent.runs.directory import RunDirectory
@@ -27,7 +28,7 @@ def run_export(run: str, runs: Path, form: str, output: Path | None) -> None:
         return
     text = render(directory, form)
     if output is None:
-        print(text, end="")
+        write_data(text)
         return
     try:
         output.write_text(text, encoding="utf-8")
