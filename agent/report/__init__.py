@@ -12,7 +12,8 @@ from agent.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from agent.report.findings import Findings
-    from agent.runs.record import Fields, RunRecord
+    from agent.runs.lines import Fields
+    from agent.runs.record import RunRecord
     from sandbox.isolate import Isolation
 
 __all__ = ["measured_network", "write_report"]

@@ -13,7 +13,8 @@ from typing import Literal
 from agent.analysis import comparison
 from agent.analysis.look_scores import look_scores
 from agent.protocol import Accuracies
-from agent.runs.record import Fields, RunRecord, mapping, number, text, whole
+from agent.runs.lines import Fields
+from agent.runs.record import RunRecord, mapping, number, text, whole
 from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall, StatisticsError, combine
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent.report.findings import Findings, overall_of
-from agent.runs.record import Fields, RunRecord, mapping, number, text
+from agent.runs.lines import Fields
+from agent.runs.record import RunRecord, mapping, number, text
 from benchmark.comparison import signed
 from benchmark.tasks import PROFILES
 

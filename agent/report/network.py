@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.runs.directory import RunDirectory
-from agent.runs.record import Fields, RunRecord, mapping, text
+from agent.runs.lines import Fields
+from agent.runs.record import RunRecord, mapping, text
 from benchmark.data import DataError, ImageDataset, load_dataset
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256

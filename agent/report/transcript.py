@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.runs.record import Fields, ToolStep, mapping, text
+from agent.runs.lines import Fields
+from agent.runs.record import ToolStep, mapping, text
 
 MAX_STEPS = 600
 """More steps than anybody reads: the first and the last half of these are shown."""
