@@ -137,9 +137,16 @@ def _print_audit(found: Audit, path: Path, out: TextIO) -> None:
     for leak in found.leaks:
         text = leak.text if len(leak.text) <= _EXCERPT else leak.text[:_EXCERPT] + " …"
         out.write(spelt(f"segment {leak.segment}, step {leak.step}: hidden task {leak.label} shows: {text}\n"))
+    looked = f"{_count(found.results, 'test result')} and {_count(found.calls, 'call')} before submission"
     texts = len({(leak.segment, leak.step) for leak in found.leaks})
     out.write(
-        f"Before a submission {texts} text(s) show something hidden; {found.results} test results and "
-        f"{found.calls} calls were looked at.\n"
+        f"LEAK: {_count(texts, 'reply')} of {looked} showed something hidden.\n"
+        if found.leaks
+        else f"No leak: nothing hidden in {looked}.\n"
     )
     out.write(spelt(f"Next: agent replay {path}\n"))
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"

@@ -265,7 +265,7 @@ def _verdict(
         {
             "improvement": ("good", "Carries over", sentence),
             "worse": ("bad", "Does not carry over", sentence),
-            "not resolved": ("open", "Not resolved", sentence),
+            "not resolved": ("open", "No difference shown", sentence),
         }[unseen.resolved]  # type: ignore[return-value]
         if seen is None or seen.resolved != "worse"
         else ("bad", "Worse than the baseline", sentence)

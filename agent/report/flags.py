@@ -126,7 +126,7 @@ def _gain_flags(record: RunRecord, findings: Findings, region: str) -> Iterator[
             if one is not None and one.resolved == "not resolved":
                 message = (
                     f"{signed(one.gain)} points on {task} cannot be told from noise: "
-                    f"the smallest effect visible here is about {one.smallest_visible_effect:.1f}."
+                    f"the smallest detectable effect is about {one.smallest_visible_effect:.1f}."
                 )
                 yield Flag("note", "small gain", message)
     if visible is not None and hidden is not None and visible.resolved == "improvement" != hidden.resolved:

@@ -25,10 +25,10 @@ from sandbox.rules import advise
 
 CUT_CALL = "the call's own text was cut and no snapshot gives it"
 NO_WORKSPACE = "the workspace can't be known: the prompt was cut before it lists this file"
-TRAINING = "only a training run could give its numbers; the budget line agrees"
-TRAINING_NO_LINE = "only a training run could give its numbers; this dialect prints no budget line"
-LOOKS = "only training runs could tell what was seen in them"
-CHECKED = "only a run of the candidate could tell whether the test was refused or known already"
+TRAINING = "not checked: needs training (--execute); the budget line agrees"
+TRAINING_NO_LINE = "not checked: needs training (--execute); this dialect prints no budget line"
+LOOKS = "not checked: needs training; a replay does not repeat looks"
+CHECKED = "not checked: needs a run of the candidate, which tells whether the test was refused or known already"
 
 
 @dataclass(frozen=True)
