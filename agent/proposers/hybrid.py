@@ -54,7 +54,7 @@ class _Scaling:
 
 
 class HybridProposer:
-    """The model's calls, with Optuna's trials put in after each of its tests. See the module's text."""
+    """Passes the model's calls on and inserts Optuna's trials after each of its tests; see the module docstring."""
 
     name = "hybrid"
 
@@ -74,7 +74,7 @@ class HybridProposer:
         self._model.prepare(situation)
 
     def ask(self, situation: Situation) -> ToolCall | None:
-        """The next step of a scaling that is under way, else the model's next call."""
+        """The next call of the current scaling, or the model's next call when none is under way."""
         self._region, self._tests_left = situation.region, situation.tests_left
         if self._scaling is not None:
             call = self._scale(self._scaling, situation)
@@ -84,7 +84,7 @@ class HybridProposer:
         return self._model.ask(situation)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """A reply for the model, or the score of a trial."""
+        """Pass a reply to the model, or the score of a trial to Optuna."""
         test = observation.test
         if self._scaling is not None:
             self._told(self._scaling, call, observation)

@@ -1,4 +1,4 @@
-"""Optuna, or chance, as proposer: chooses numbers, writes them as readable code, screens, tests, submits the best."""
+"""Optuna or random search as proposer: choose numbers, write them as readable code, screen, test, submit the best."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.spaces.base import Space
 
 _REFUSALS_IN_A_ROW = 20
 _CARRIED = 2
-"""Candidates that were looked at and not tested stay in the running: the best of them are looked at for nothing."""
+"""Screened candidates that are kept for the next round, best first; screening them again costs nothing."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class OptunaProposer:
 
     The objective is the mean accuracy over the visible tasks, in percent. With screening, several points are looked at
     before each test and the best is tested; Optuna hears of the others as pruned trials with their held-out loss.
-    `random` samples the same space by chance alone and starts without the enqueued points. A candidate that is refused
+    `random` samples the same space at random and starts without the enqueued points. A candidate that is refused
     or fails costs its trial, not a test. With `test_start` the region that stands in the workspace is tested first.
     """
 
@@ -53,7 +53,7 @@ class OptunaProposer:
         self._point: _Point | None = None
         self._pool: list[_Point] = []
         self._chosen = False
-        self._edited = test_start  # the region that the search starts from stands in the workspace already
+        self._edited = test_start  # the workspace already holds the start region
         self._refused = 0
 
     def ask(self, situation: Situation) -> ToolCall | None:

@@ -45,7 +45,7 @@ class Parameters:
     identity_share: float = 0.5
     """Share of a kernel's squared norm that passes channels through unchanged (dirac_mix only)."""
     filter_norm: bool = False
-    """Whether all filters of a layer get the same norm."""
+    """True: all filters of a layer get the same norm."""
     g_conv: float = 1.0
     """Gain of all convolutions over kaiming_normal's √2."""
     depth_slope: float = 0.0
@@ -249,7 +249,7 @@ def render(parameters: Parameters) -> str:
 
 
 def describe(parameters: Parameters) -> str:
-    """The point in one line, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
+    """One line that describes the point, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
     parts = {
         "filter_norm": "filters of equal norm",
         "g_conv": "convolutions × {}",

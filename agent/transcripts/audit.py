@@ -1,4 +1,4 @@
-"""Did anything of a hidden task show before the submission?
+"""Find whether a reply showed anything of a hidden task before the submission.
 
 A test reports each visible task under a heading `### LABEL (script)`. A label is hidden in a segment when no such
 heading names it before the submission, or when the task's own text (or the record) declares it hidden. A leak is a

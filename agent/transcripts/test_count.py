@@ -21,7 +21,7 @@ _SHORT_WORDING = "No test results yet. Run test() at least once first."
 
 @dataclass(frozen=True)
 class PredictedReply:
-    """Our reply as far as we can know it. `whole` is false when measured numbers follow below."""
+    """The part of the reply that follows from the calls. `whole` is false when measured numbers follow it."""
 
     text: str
     whole: bool

@@ -1,4 +1,4 @@
-"""What a conversation says about its files: the prompt's listing, and the views that follow the edits.
+"""Reads files out of a conversation: from the prompt's listing, and from the views that follow edits.
 
 Line numbers are 1-based and ranges inclusive, as the tools show them.
 """
