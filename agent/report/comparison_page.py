@@ -19,7 +19,7 @@ from benchmark.comparison import signed
 from benchmark.statistics import Comparison, StatisticsError, in_words
 
 MAX_RUNS = 6
-"""More curves than that cannot be told apart."""
+"""The most curves in a figure; more cannot be told apart."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What a run's numbers come to: comparisons with intervals, test by test, and the verdict in one sentence.
+"""Evaluates a run's numbers: comparisons with intervals, test by test, and the verdict in one sentence.
 
 Everything is computed anew from the event log with the statistics that the search itself uses, and compared with what
 the search wrote into run.json.
@@ -46,7 +46,7 @@ class TestRow:
 
 @dataclass(frozen=True)
 class LookRow:
-    """A short training by which the search chose what to test. It is no test.
+    """A short training that the search used to choose what to test. It does not count as a test.
 
     `place` lies between the numbers of the tests before and after it. `loss` is that on held-out pictures, nats, None
     for a candidate that was rejected, `rejected` says why. `cost` is in tests.
@@ -205,7 +205,7 @@ def _compare(
     others: Sequence[Accuracies] = (),
     look: float | None = None,
 ) -> Comparisons:
-    """As `comparison.compare_tasks`, but a task without a baseline or with senseless numbers is a failure."""
+    """As `comparison.compare_tasks`; a task without a baseline or with impossible numbers counts as failed."""
     known = {task: seeds for task, seeds in candidate.items() if task in baseline}
     comparisons: dict[str, Comparison | None] = dict.fromkeys(candidate)
     for task, seeds in known.items():
@@ -220,13 +220,13 @@ def _compare(
 
 
 def _best(tests: tuple[TestRow, ...]) -> int | None:
-    """As the search would choose."""
+    """The test that the search would choose."""
     scored = [(test.overall.score, -test.number) for test in tests if test.overall and not test.overall.failed]
     return -max(scored)[1] if scored else None
 
 
 def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> list[str]:
-    """Where run.json says something else than its own log: somebody edited one of them, or the statistics changed."""
+    """Where run.json and the log disagree: one of them was edited, or the statistics have changed since."""
     found = []
     older = False
     for task, recorded in mapping(record.summary.get(kind)).items():

@@ -16,7 +16,7 @@ _ROLES = ("baseline", "submission")
 
 @dataclass(frozen=True)
 class RuleRow:
-    """Parameters of one kind: how many, and what baseline and submission made of them, in words."""
+    """Parameters of one role: how many, and how baseline and submission initialise them, in words."""
 
     role: str
     count: int
@@ -25,7 +25,7 @@ class RuleRow:
 
     @property
     def changed(self) -> bool:
-        """Whether the submission does something else than the baseline."""
+        """Whether submission and baseline differ here."""
         return self.baseline != self.submission
 
 

@@ -1,4 +1,4 @@
-"""The page itself: everything a reviewer needs, put together and rendered as one HTML file."""
+"""Renders the report: everything that a reviewer needs, in one HTML file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1_000_000
 _TRANSCRIPT_BYTES = 320_000
 _MOST_ROWS = 60
-"""Of tables whose names a proposer or a foreign file gives."""
+"""The most rows of a table whose names come from a proposer or a foreign file."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from agent.runs.lines import Fields
 from agent.runs.record import ToolStep, mapping, text
 
 MAX_STEPS = 600
-"""More steps than anybody reads: the first and the last half of these are shown."""
+"""The most steps that are shown; of a longer run, the first and the last half of these."""
 
 
 @dataclass(frozen=True)
