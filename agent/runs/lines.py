@@ -62,7 +62,7 @@ def _parsed(line: bytes) -> tuple[Fields, str | None]:
 
 
 @dataclass(frozen=True)
-class Exchange:
+class CallRecord:
     """A tool call, the proposals recorded before it, and its reply, each as its event's fields."""
 
     proposals: tuple[Fields, ...]
@@ -72,7 +72,7 @@ class Exchange:
     """None where the log ends before the reply."""
 
 
-def exchanges(events: Iterable[Fields]) -> Iterator[Exchange]:
+def exchanges(events: Iterable[Fields]) -> Iterator[CallRecord]:
     """Calls with their replies, in the order of the log. A resumed search records no call twice.
 
     A reply belongs to the call of the same `step`; where a damaged log has several, the last one counts.
@@ -84,7 +84,7 @@ def exchanges(events: Iterable[Fields]) -> Iterator[Exchange]:
         if event.get("kind") == "proposal":
             proposals.append(event)
         elif event.get("kind") == "tool_called":
-            yield Exchange(tuple(proposals), event, replies.get(event.get("step")))
+            yield CallRecord(tuple(proposals), event, replies.get(event.get("step")))
             proposals = []
     if proposals:
-        yield Exchange(tuple(proposals), None, None)
+        yield CallRecord(tuple(proposals), None, None)
