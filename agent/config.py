@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from agent.errors import UsageError, in_one_sentence
+from benchmark.seeds import MOST, confirmation_seeds, evaluation_seeds
 
 ENV_PREFIX = "INITSEARCH_"
 DEFAULT_TOML = Path("initsearch.toml")
@@ -26,13 +27,13 @@ class SearchConfig(BaseModel):
     """Tests the proposer may spend; each trains every visible task once per seed."""
     proposer: str = "optuna"
     profile: Literal["auto", "paper", "pocket", "mini", "smoke"] = "auto"
-    seeds: int = Field(default=1, ge=1, le=50)
+    seeds: int = Field(default=1, ge=1, le=MOST)
     """Training runs per task and candidate; the seeds are seed, seed + 1, …"""
-    baseline_seeds: int | None = Field(default=None, ge=1, le=50)
+    baseline_seeds: int | None = Field(default=None, ge=1, le=MOST)
     """Training runs per visible task of the baseline, on which every candidate leans; None: as many as `seeds`."""
     screen: float = Field(default=0.0, ge=0, le=10)
     """What may be spent before each test on looking at further candidates, as a share of a test's cost; 0: nothing."""
-    confirm: int = Field(default=0, ge=0, le=50)
+    confirm: int = Field(default=0, ge=0, le=MOST)
     """Fresh seeds with which the best tests and the baseline are trained again before one is submitted; 0: none."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: Literal["auto"] | int = "auto"
@@ -99,18 +100,17 @@ class SearchConfig(BaseModel):
     @property
     def evaluation_seeds(self) -> tuple[int, ...]:
         """The seeds of each evaluation. Baseline and candidates share them."""
-        return tuple(range(self.seed, self.seed + self.seeds))
+        return tuple(evaluation_seeds(self.seed, self.seeds))
 
     @property
     def baseline_evaluation_seeds(self) -> tuple[int, ...]:
         """The baseline's seeds on the visible tasks: the candidates' and perhaps more."""
-        return tuple(range(self.seed, self.seed + (self.baseline_seeds or self.seeds)))
+        return tuple(evaluation_seeds(self.seed, self.baseline_seeds or self.seeds))
 
     @property
     def confirmation_seeds(self) -> tuple[int, ...]:
-        """Fresh seeds for the finalists: tests use at most the 50 before them, looks those from `seed` + 100 on."""
-        first = self.seed + 50
-        return tuple(range(first, first + self.confirm))
+        """Fresh seeds for the finalists: neither tests nor looks use them."""
+        return tuple(confirmation_seeds(self.seed, self.confirm))
 
 
 COMMAND_LINE_ONLY = frozenset({"allow_unsandboxed", "isolation", "base_url"})

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, TextIO
 
+from agent.safe_text import safe_console, spelt
 from benchmark.results import EpochMetrics, EvaluationResult
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class PlainProgress(Progress):
 
     def _print(self, text: str) -> None:
         with self._lock:
-            print(f"{_clock_time(time.monotonic() - self._start)} {text}", file=self._stream, flush=True)
+            print(f"{_clock_time(time.monotonic() - self._start)} {spelt(text)}", file=self._stream, flush=True)
 
 
 class LiveProgress(Progress):
@@ -151,9 +152,7 @@ def make_progress(*, quiet: bool = False) -> Progress:
     if quiet:
         return Progress()
     if sys.stderr.isatty():
-        from rich.console import Console
-
-        return LiveProgress(Console(stderr=True))
+        return LiveProgress(safe_console(stderr=True))
     return PlainProgress()
 
 

@@ -1,8 +1,15 @@
-"""Untrusted text for people: nothing invisible may steer a terminal or make code look like something else."""
+"""Untrusted text on its way to a person: no invisible character may steer a terminal or disguise code."""
 
 from __future__ import annotations
 
+import json
+import sys
 import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _JOINERS = "\u200c\u200d"
 """Zero-width (non-)joiners, which Persian, Indic scripts and emoji need."""
@@ -13,12 +20,84 @@ def spelt(value: str) -> str:
 
     Every script is left as it is; so are newlines and tabs.
     """
-    return "".join(char if _harmless(char) else _escape(char) for char in value)
+    return value.translate(_SPELT)
+
+
+def json_line(value: object) -> str:
+    """`value` as JSON on one line. What `spelt` would replace is written as a JSON escape, so no value changes."""
+    return json.dumps(value, ensure_ascii=False, default=str).translate(_JSON_SPELT)
+
+
+class SafeStream:
+    """A text stream that spells out whatever is written to it; in all else it is the stream that it wraps."""
+
+    def __init__(self, wrapped: TextIO) -> None:
+        self.wrapped = wrapped
+
+    def write(self, text: str) -> int:
+        """See `spelt`. Returns the number of characters of `text`."""
+        self.wrapped.write(spelt(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """See `write`."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapped, name)
+
+
+def guard_output() -> None:
+    """Make stdout and stderr of this process spell out what is printed to them, errors and tracebacks included."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, SafeStream):
+            setattr(sys, name, cast(TextIO, SafeStream(stream)))
+
+
+def safe_console(*, stderr: bool = False, **options: Any) -> Console:
+    """A Rich console on stdout or stderr. It spells out the text that it is given; its own colours pass.
+
+    `options` are those of `rich.console.Console`.
+    """
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment
+    from rich.text import Text
+
+    class SafeConsole(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(spelt(text), **how)
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(spelt(segment.text), segment.style)
+
+    stream: TextIO | SafeStream = sys.stderr if stderr else sys.stdout
+    file = stream.wrapped if isinstance(stream, SafeStream) else stream
+    return SafeConsole(file=file, **options)
 
 
 def _harmless(char: str) -> bool:
     return char in "\n\t" or char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
-def _escape(char: str) -> str:
-    return f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
+class _Spelling(dict[int, str]):
+    """For `str.translate`: a code point's spelling, worked out when it is first met."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        if _harmless(char):
+            shown = char
+        elif code > 0xFFFF:
+            shown = json.dumps(char)[1:-1] if self._as_json else f"\\U{code:08x}"
+        else:
+            shown = f"\\x{code:02x}" if code < 256 and not self._as_json else f"\\u{code:04x}"
+        self[code] = shown
+        return shown
+
+
+_SPELT, _JSON_SPELT = _Spelling(as_json=False), _Spelling(as_json=True)

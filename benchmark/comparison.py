@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,7 +82,7 @@ def in_words(result: Comparison | Overall) -> str:
         evidence = f"{n} seed{'s' if n > 1 else ''}" if n == m else f"{n} against {m} seeds"
         evidence += ", paired" if result.paired else ""
     places = 1 if result.smallest_visible_effect >= 0.5 else 2
-    low, high = (_signed(bound, places) for bound in result.ci)
+    low, high = (signed(bound, places) for bound in result.ci)
     verdict = {
         "improvement": "a resolved improvement",
         "worse": "resolved, and worse than the baseline",
@@ -89,9 +90,14 @@ def in_words(result: Comparison | Overall) -> str:
         f"{result.smallest_visible_effect:.{places}f}",
     }[result.resolved]
     interval = f"{result.confidence * 100:g} % interval {low} … {high}"
-    return f"{_signed(result.gain, places)} points ({interval}, {evidence}{picked}): {verdict}"
+    return f"{signed(result.gain, places)} points ({interval}, {evidence}{picked}): {verdict}"
 
 
-def _signed(value: float, places: int) -> str:
-    """With a true minus sign; a bound that only rounds to zero keeps its side."""
+def signed(value: float, places: int = 1) -> str:
+    """A number for people: "+1.2", "−1.2" with U+2212, "0.0" for exactly zero, "–" when it is not finite.
+
+    A bound that only rounds to zero keeps its sign, so that the reader sees on which side of zero it lies.
+    """
+    if not math.isfinite(value):
+        return "–"
     return f"{'−' if value < 0 else '+' if value > 0 else ''}{abs(value):.{places}f}"

@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-IMAGE_SIZE = 32
-
 
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut: relu(bn2(conv2(relu(bn1(conv1(x))))) + shortcut(x)).

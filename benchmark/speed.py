@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from benchmark.comparison import signed
 from benchmark.data import ImageDataset, load_dataset
 from benchmark.hardware import threads
 from benchmark.models import ARCHITECTURES, build_model
@@ -340,7 +341,7 @@ def _print_agreement(agreement: Agreement, as_json: bool) -> None:
     print(
         f"{agreement.arch:12} {agreement.dataset}, {agreement.epochs} epochs, {len(agreement.ours)} seeds: "
         f"ours {statistics.mean(agreement.ours):.2f} plain {statistics.mean(agreement.plain):.2f} "
-        f"difference {agreement.difference:+.2f}" + ("" if error is None else f" ± {error:.2f} (standard error)"),
+        f"difference {signed(agreement.difference, 2)}" + ("" if error is None else f" ± {error:.2f} (standard error)"),
         flush=True,
     )
 

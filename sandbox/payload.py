@@ -8,11 +8,11 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmark.files import write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,15 +81,7 @@ class Payload:
             header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)  # so that the values are aligned
-        handle, temporary = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(len(text).to_bytes(8, "little") + text)
-                file.write(self.data)
-            Path(temporary).replace(out)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomically(out, len(text).to_bytes(8, "little"), text, self.data, durable=False)
 
     def _values(self, dtype: str = "<f4") -> NDArray[Any]:
         import numpy as np

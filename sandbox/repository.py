@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from benchmark.files import staged
 
 if TYPE_CHECKING:
     import git
@@ -81,15 +82,15 @@ class Repository:
         parents = () if parent is None else ("-p", parent)
         with (
             self._write_errors(),
-            _staged(self.file, text.encode()) as staged,
+            staged(self.file, text.encode()) as temporary,
             self._git.custom_environment(GIT_AUTHOR_DATE=now, GIT_COMMITTER_DATE=now),
         ):
-            blob = self._git.hash_object("-w", "--no-filters", "--", str(staged.resolve()))
+            blob = self._git.hash_object("-w", "--no-filters", "--", str(temporary.resolve()))
             self._git.update_index("--add", "--cacheinfo", f"100644,{blob},{self._name}")
             commit = str(self._git.commit_tree(self._git.write_tree(), *parents, "-m", message))
             self._git.update_ref(_BRANCH, commit, parent or "0" * 40)
             try:
-                staged.replace(self.file)
+                temporary.replace(self.file)
             except OSError:
                 if parent is not None:
                     self._git.update_ref(_BRANCH, parent, commit)
@@ -127,8 +128,8 @@ class Repository:
 
     def replace_file(self, text: str) -> None:
         """Put `text` in place of the file without a commit."""
-        with self._write_errors(), _staged(self.file, text.encode()) as staged:
-            staged.replace(self.file)
+        with self._write_errors(), staged(self.file, text.encode()) as temporary:
+            temporary.replace(self.file)
 
     def sweep(self) -> None:
         """Remove what a crash left behind: temporary files and git's locks older than any commit takes."""
@@ -219,17 +220,3 @@ def _git(path: Path) -> git.Git:
         LC_ALL="C",
     )
     return command
-
-
-@contextlib.contextmanager
-def _staged(file: Path, data: bytes) -> Iterator[Path]:
-    """The data on the disk beside `file`, so that renaming them into place later needs no space."""
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as handle:
-            handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -125,12 +125,6 @@ class Workspace:
         """How many accepted edits can be taken back."""
         return self._editor.undo_depth
 
-    @property
-    def outdated(self) -> bool:
-        """Whether this workspace was made from another version of the scaffold than the installed one."""
-        ours = scaffold()
-        return (self._scaffold.prefix, self._scaffold.suffix) != (ours.prefix, ours.suffix)
-
     def check(self) -> Rejection | None:
         """What the free static checks have against the region; line numbers are those of the view."""
         return check_region(self.region, first_line=self.editable[0])

@@ -97,6 +97,17 @@ def test_no_circle_between_files(room: str) -> None:
     assert not left, f"in or above a circle: {sorted(left)}"
 
 
+def test_a_public_class_name_exists_once() -> None:
+    """A reader who meets the name of a class never has to ask which of several it is."""
+    places: dict[str, list[str]] = {}
+    for room in FORBIDDEN:
+        for path in _modules(room):
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(_name(path))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 def test_few_modules_at_the_top_of_agent() -> None:
     """A stranger who lists agent/ sees packages, and at most ten modules beside them."""
     assert len(list((ROOT / "agent").glob("*.py"))) <= MOST_AT_TOP

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall, StatisticsError, correlate, in_noise_units
 
 _Comparisons = Mapping[str, Comparison | None]
@@ -95,8 +96,8 @@ def _relation(runs: Sequence[RunGains]) -> dict[str, Any]:
     except StatisticsError as error:
         return {**found, "words": f"not computed: {error}"}
     resolved = ci[0] > 0 or ci[1] < 0
-    low, high = (_signed(bound, 2) for bound in ci)
-    words = f"r = {_signed(r, 2)} (95 % interval {low} … {high}, {len(points)} runs)"
+    low, high = (signed(bound, 2) for bound in ci)
+    words = f"r = {signed(r, 2)} (95 % interval {low} … {high}, {len(points)} runs)"
     return {
         **found,
         "r": r,
@@ -117,8 +118,4 @@ def _in_words(found: CarryOver) -> str:
 
 
 def _with_interval(gain: float, ci: tuple[float, float]) -> str:
-    return f"{_signed(gain)} ({_signed(ci[0])} … {_signed(ci[1])})"
-
-
-def _signed(value: float, places: int = 1) -> str:
-    return f"{value:+.{places}f}".replace("-", "−")
+    return f"{signed(gain)} ({signed(ci[0])} … {signed(ci[1])})"

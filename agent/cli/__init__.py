@@ -18,6 +18,7 @@ from agent.cli.app import app
 from agent.cli.installation import require_own_modules
 from agent.cli.output import print_json
 from agent.errors import AgentError, Interrupted, in_one_sentence
+from agent.safe_text import guard_output
 
 __all__ = ["main"]
 
@@ -27,6 +28,7 @@ _BadWords: Any = typer.BadParameter.__bases__[0]
 
 def main() -> NoReturn:
     """Run the command line; turn typed errors into messages and exit codes. A bug keeps its traceback."""
+    guard_output()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:

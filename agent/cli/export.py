@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.app import RunArgument, RunsOption, app
-from agent.cli.output import print_next
+from agent.cli.output import print_next, write_data
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def export(
         return
     text = render(directory, form)
     if output is None:
-        print(text, end="")
+        write_data(text)
         return
     try:
         output.write_text(text, encoding="utf-8")

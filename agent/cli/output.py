@@ -1,10 +1,14 @@
-"""What every command prints with: one JSON object per line for programs, a console for people."""
+"""What every command prints with: one JSON object a line for programs, a console for people.
+
+A plain `print` is safe too: `main` makes stdout and stderr spell out control characters (see `agent.safe_text`).
+"""
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
+
+from agent.safe_text import SafeStream, json_line, safe_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -12,7 +16,16 @@ if TYPE_CHECKING:
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on one line of stdout, and flush."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    print(json_line(value), flush=True)
+
+
+def write_data(text: str) -> None:
+    """A file's text on stdout: unchanged for a program that reads it, spelt out on a terminal."""
+    stream = sys.stdout
+    if isinstance(stream, SafeStream) and not stream.isatty():
+        stream = stream.wrapped
+    stream.write(text)
+    stream.flush()
 
 
 def print_next(command: str) -> None:
@@ -21,8 +34,10 @@ def print_next(command: str) -> None:
 
 
 def make_console() -> Console:
-    """The console for stdout: as wide as the terminal; in a pipe without colour and so wide that no table is cut."""
-    from rich.console import Console
+    """The console for stdout: as wide as the terminal; in a pipe without colour and so wide that no table is cut.
 
+
+    Text that it is given cannot steer the terminal: see `safe_console`.
+    """
     plain = not sys.stdout.isatty()
-    return Console(highlight=False, markup=False, emoji=False, soft_wrap=plain, width=500 if plain else None)
+    return safe_console(highlight=False, markup=False, emoji=False, soft_wrap=plain, width=500 if plain else None)

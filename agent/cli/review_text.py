@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.analysis.comparison import as_json as tasks_json
 from agent.report import measured_network
-from agent.report.findings import Comparisons, Findings, find, overall_of, signed
+from agent.report.findings import Comparisons, Findings, find, overall_of
 from agent.report.flags import Flag, raise_flags
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, read_run
 from agent.runs.reviews import WORDS, Review, Standing, standing
 from agent.safe_text import spelt
+from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall
 from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split
 

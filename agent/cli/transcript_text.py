@@ -11,6 +11,7 @@ from typing import Any, Protocol, TextIO
 
 from agent.cli.output import print_next
 from agent.runs.directory import RunDirectory
+from agent.safe_text import spelt
 from agent.transcripts.audit import Audit, audit
 from agent.transcripts.loading import load_transcript
 from agent.transcripts.replay import CallVerdict, Replay, replay
@@ -64,7 +65,7 @@ def print_replay(run: Replay, path: Path, *, as_json: bool, out: TextIO, execute
         _json_line({**run.as_event(), **({} if executed is None else {"executed": executed.as_json()})}, out)
     else:
         if executed is not None:
-            out.write("\n" + safe("\n".join(executed.in_words())) + "\n")
+            out.write("\n" + spelt("\n".join(executed.in_words())) + "\n")
         print_summary(run, reasons, path, out)
     return EXIT_FOUND if run.counts["differs"] else EXIT_OK
 
@@ -90,9 +91,9 @@ def _json_line(event: object, out: TextIO) -> None:
 def _print_call(verdict: CallVerdict, out: TextIO) -> None:
     reason = f"  ({verdict.reason})" if verdict.reason else ""
     where = f"segment {verdict.segment}, step {verdict.call.step}"
-    out.write(safe(f"{where:<22} {verdict.call.tool:<8} {verdict.verdict}{reason}\n"))
+    out.write(spelt(f"{where:<22} {verdict.call.tool:<8} {verdict.verdict}{reason}\n"))
     if verdict.executed is not None:
-        out.write(safe(_trained(verdict.executed)))
+        out.write(spelt(_trained(verdict.executed)))
     if verdict.verdict != "differs":
         return
     recorded, replayed = (verdict.call.recorded or "").split("\n"), verdict.replayed.split("\n")
@@ -100,7 +101,7 @@ def _print_call(verdict: CallVerdict, out: TextIO) -> None:
         replayed = replayed[: len(recorded)]
     lines = list(difflib.unified_diff(recorded, replayed, "recorded", "replayed", lineterm="", n=1))
     for line in lines[:_DIFF_LINES]:
-        out.write(safe(f"    {line:.{_EXCERPT}}\n"))
+        out.write(spelt(f"    {line:.{_EXCERPT}}\n"))
     if len(lines) > _DIFF_LINES:
         out.write(f"    … {len(lines) - _DIFF_LINES} more lines; --json has all\n")
 
@@ -137,27 +138,24 @@ def print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -
     if reasons:
         out.write(f"{counts['unverifiable']} cannot be verified:\n")
         for reason, count in reasons.most_common():
-            out.write(safe(f"  {count:>4}  {reason}\n"))
-    print_next(safe(f"agent audit {path}"))
+            out.write(spelt(f"  {count:>4}  {reason}\n"))
+    print_next(f"agent audit {path}")
 
 
 def _print_audit(found: Audit, path: Path, out: TextIO) -> None:
     for leak in found.leaks:
         text = leak.text if len(leak.text) <= _EXCERPT else leak.text[:_EXCERPT] + " …"
-        out.write(safe(f"segment {leak.segment}, step {leak.step}: hidden task {leak.label} shows: {text}\n"))
+        out.write(spelt(f"segment {leak.segment}, step {leak.step}: hidden task {leak.label} shows: {text}\n"))
+    looked = f"{_count(found.results, 'test result')} and {_count(found.calls, 'call')} before submission"
     texts = len({(leak.segment, leak.step) for leak in found.leaks})
     out.write(
-        f"Before a submission {texts} text(s) show something hidden; {found.results} test results and "
-        f"{found.calls} calls were looked at.\n"
+        f"LEAK: {_count(texts, 'reply')} of {looked} showed something hidden.\n"
+        if found.leaks
+        else f"No leak: nothing hidden in {looked}.\n"
     )
-    print_next(safe(f"agent replay {path}"))
+    print_next(f"agent replay {path}")
 
 
-def safe(text: str) -> str:
-    """The text with control characters and half surrogate pairs spelt out: recorded text must not steer a terminal."""
-    return "".join(
-        char
-        if char in "\n\t" or (char.isprintable() and not "\ud800" <= char <= "\udfff")
-        else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in text
-    )
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"

@@ -17,7 +17,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Footer, Input, OptionList, Static
 
-from agent.cli.transcript_text import safe
+from agent.safe_text import spelt
 from agent.transcripts.model import Transcript
 from agent.transcripts.replay import CallVerdict, SegmentReplay
 
@@ -54,22 +54,22 @@ def _page(verdict: CallVerdict, before: Sequence[str]) -> Page:
     call = verdict.call
     label = f"{verdict.segment}·{call.step} {call.tool}"
     reply = Text()
-    reply.append(safe(f"{label}: {verdict.verdict}\n"), style=f"bold {_COLOURS[verdict.verdict]}")
+    reply.append(spelt(f"{label}: {verdict.verdict}\n"), style=f"bold {_COLOURS[verdict.verdict]}")
     if verdict.reason:
-        reply.append(safe(f"{verdict.reason}\n"))
+        reply.append(spelt(f"{verdict.reason}\n"))
     reply.append("\ncalled with\n", style="bold")
     for name, value in call.arguments.items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-        reply.append(safe(f"{name}: {shown}\n" if "\n" not in shown else f"{name}:\n{shown}\n"))
+        reply.append(spelt(f"{name}: {shown}\n" if "\n" not in shown else f"{name}:\n{shown}\n"))
     if call.parse_error is not None:
-        reply.append(safe(f"not readable as arguments: {call.parse_error}\n"))
+        reply.append(spelt(f"not readable as arguments: {call.parse_error}\n"))
     if verdict.verdict == "differs":
         reply.append("\nrecorded reply against ours\n", style="bold")
         reply.append(_coloured(call.recorded or "", verdict.replayed, "recorded", "ours"))
     else:
         reply.append("\nrecorded reply\n", style="bold")
-        reply.append(safe(call.recorded if call.recorded is not None else "(none)"))
-    reasoning = Text(safe("\n\n".join(filter(None, (call.thinking, call.said)))) or "No reasoning was recorded.")
+        reply.append(spelt(call.recorded if call.recorded is not None else "(none)"))
+    reasoning = Text(spelt("\n\n".join(filter(None, (call.thinking, call.said)))) or "No reasoning was recorded.")
     changed = _coloured("\n".join(before), "\n".join(verdict.regions), "before", "after")
     return Page(label, verdict.verdict, reply, reasoning, changed if changed.plain else Text("Nothing changed."))
 
@@ -78,7 +78,7 @@ def _coloured(before: str, after: str, first: str, second: str) -> Text:
     text = Text()
     for line in difflib.unified_diff(before.split("\n"), after.split("\n"), first, second, lineterm=""):
         style = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
-        text.append(safe(line) + "\n", style=style)
+        text.append(spelt(line) + "\n", style=style)
     return text
 
 
@@ -160,4 +160,4 @@ class ReplayViewer(App[None]):
 
     @staticmethod
     def _entry(number: int, page: Page) -> Text:
-        return Text.assemble(safe(f"{number:>4} {page.label:<16} "), (page.verdict, _COLOURS[page.verdict]))
+        return Text.assemble(spelt(f"{number:>4} {page.label:<16} "), (page.verdict, _COLOURS[page.verdict]))

@@ -20,6 +20,7 @@ from agent.protocol import Look
 from agent.runs.log import Screened
 from benchmark.cost import SIZES
 from benchmark.results import EvaluationResult, region_sha256
+from benchmark.seeds import look_seed
 from benchmark.store import ResultStore
 from benchmark.tasks import Profile, Task
 
@@ -30,7 +31,6 @@ _EPOCHS = 2  # the fewest that make a cosine
 _TEST_COST = 0.3  # of an image that is tested, in images that are trained on: docs/trainer.md
 _MOST = 64  # candidates in a round
 _ROUNDING = 1e-9
-_SEED_STEP = 100  # a search has at most 50 seeds, so looks never use a test's
 
 
 @dataclass(frozen=True)
@@ -183,4 +183,4 @@ class Screen:
         return sum(costs) / len(costs) / self.seeds
 
     def _seed(self, rung: int) -> int:
-        return self.seed + _SEED_STEP * (rung + 1)
+        return look_seed(self.seed, rung)

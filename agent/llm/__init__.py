@@ -1,1 +1,1 @@
-"""Language models over Chat Completions: settings, one request, what came back, the conversation around it."""
+"""Language models over Chat Completions: settings, the client, the answers, and the conversation."""

@@ -1,4 +1,4 @@
-"""What a server sent, read with tolerance: the same `Answer` for a tidy server and for an untidy one."""
+"""Parse what a server sent into an `Answer`. Servers that deviate from the API are tolerated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REASONING_FIELDS = ("reasoning_content", "reasoning")
 
 
 class BadBody(Exception):
-    """The server said 200 and sent something that holds no answer. `message` quotes it, `about` is its error text."""
+    """A body with status 200 that holds no answer. The message quotes it; `about` is the error text inside it."""
 
     def __init__(self, message: str, about: str = "") -> None:
         super().__init__(message)
@@ -33,28 +33,28 @@ class WireCall:
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens of one exchange, in tokens; `cost` is what the server itself says it charged, in dollars."""
+    """Tokens of one request and its answer; `cost` is what the server says it charged, in dollars."""
 
     prompt: int
     completion: int
     estimated: bool = False
-    """The server sent no usage: four characters count as one token."""
+    """True when the server sent no usage, so that four characters were counted as one token."""
     cost: float | None = None
 
     @property
     def total(self) -> int:
-        """Prompt and completion."""
+        """Prompt tokens plus completion tokens."""
         return self.prompt + self.completion
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer of a model. Replaying a run takes all of it from the log."""
+    """One answer of a model. A resumed run reads it from the log."""
 
     text: str = ""
     reasoning: str = ""
     reasoning_field: str = ""
-    """Under which name the reasoning came; some servers want it back under the same."""
+    """The field in which the reasoning came; some servers want it back in the same field."""
     calls: tuple[WireCall, ...] = ()
     finish_reason: str = ""
     model: str = ""
@@ -63,7 +63,7 @@ class Answer:
     """Wall time of the request with its retries."""
 
     def as_content(self) -> dict[str, Any]:
-        """For the event log: plain JSON, and the inverse of `from_content`."""
+        """The answer as plain JSON for the event log; `from_content` reads it."""
         return {
             "message": {
                 "content": self.text,

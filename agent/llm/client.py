@@ -1,4 +1,4 @@
-"""One question to an OpenAI-compatible server: own deadline, retries, and what the server refuses learned for good.
+"""One question to an OpenAI-compatible server: with a deadline, retries, and a memory of what the server refuses.
 
 Answers are never streamed: a cut stream looks like a finished one. The body is read here, not by the openai package,
 because servers send HTML, errors and nothing at all with status 200.
@@ -34,7 +34,7 @@ ATTEMPTS = 5
 LONGEST_WAIT = 120.0  # seconds: a server that asks for more will not be waited for
 _CHECK_SECONDS = 20.0
 _MAX_BODY = 16 * 1024 * 1024  # bytes
-_BAD_LUCK = {408, 409, 425, 429}  # and 5xx: the same request may succeed later
+_RETRYABLE = {408, 409, 425, 429}  # and 5xx: the same request may succeed later
 _CONTEXT = re.compile(
     r"context[ _-]?(length|size|window)|maximum context|exceed_context|too many tokens|prompt is too long"
     r"|reduce the length|input is too long|token limit",
@@ -46,15 +46,15 @@ T = TypeVar("T")
 
 
 class Model(Protocol):
-    """Whatever answers a conversation: a server, or a script that ships in the package."""
+    """Answers a conversation: a server, or a script that ships in the package."""
 
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         """The answer. Raises ServerFailed, OutOfTime, ContextExceeded or ToolsRefused."""
         ...
 
 
-class _BadLuck(Exception):
-    """This attempt failed, another may succeed. `wait`: what the server asked for, in seconds."""
+class _Retryable(Exception):
+    """This attempt failed and another may succeed. `wait`: seconds that the server asked for."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -62,8 +62,8 @@ class _BadLuck(Exception):
 
 
 @dataclass(frozen=True)
-class _Manners:
-    """What this server and model accept; each refusal changes one thing, and is never provoked again."""
+class ServerCapabilities:
+    """What this server and model accept. Each refusal switches one thing off for all later requests."""
 
     limit_name: str | None = "max_tokens"
     seed: bool = True
@@ -72,7 +72,7 @@ class _Manners:
 
 
 class ChatClient:
-    """A model behind a server. Not to be shared between threads."""
+    """A model behind a server. Use one client per thread."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class ChatClient:
         self._say = say
         self._seconds_left = seconds_left
         self._first_wait = first_wait
-        self._manners = _Manners()
+        self._capabilities = ServerCapabilities()
         self._client = openai.OpenAI(
             api_key=self._key, base_url=settings.base_url, max_retries=0, timeout=settings.request_seconds
         )
@@ -100,7 +100,7 @@ class ChatClient:
         that is refused, ServerFailed when nobody is there.
         """
         try:
-            return self._patiently(lambda: self._once(self._list_models, _CHECK_SECONDS), attempts=2)
+            return self._with_retries(lambda: self._once(self._list_models, _CHECK_SECONDS), attempts=2)
         except openai.APIStatusError:
             return False
         except ServerFailed as error:
@@ -112,16 +112,16 @@ class ChatClient:
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         """See `Model.complete`."""
         start = time.monotonic()
-        answer = self._patiently(lambda: self._politely(messages, tools), attempts=ATTEMPTS)
+        answer = self._with_retries(lambda: self._adapt_and_send(messages, tools), attempts=ATTEMPTS)
         return replace(answer, seconds=round(time.monotonic() - start, 3))
 
     # -- again, when it was bad luck ------------------------------------------------------------------------------
 
-    def _patiently(self, request: Callable[[], T], attempts: int) -> T:
+    def _with_retries(self, request: Callable[[], T], attempts: int) -> T:
         for attempt in range(1, attempts + 1):
             try:
                 return request()
-            except _BadLuck as bad:
+            except _Retryable as bad:
                 wait = self._first_wait * 2 ** (attempt - 1) if bad.wait is None else bad.wait
                 if attempt == attempts:
                     times = f" ({attempts} attempts)" if attempts > 1 else ""
@@ -136,11 +136,11 @@ class ChatClient:
                 time.sleep(wait)
         raise AssertionError("unreachable")
 
-    # -- once, with what the server refuses left out --------------------------------------------------------------
+    # -- one request, without what the server refuses --------------------------------------------------------------
 
-    def _politely(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
+    def _adapt_and_send(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         while True:
-            before = self._manners
+            before = self._capabilities
             try:
                 return self._once(lambda: self._ask(messages, tools))
             except openai.APIStatusError as error:
@@ -149,34 +149,34 @@ class ChatClient:
                 if _CONTEXT.search(bad.about):
                     self._learn(bad.about, bool(tools), bad)
                 else:
-                    raise _BadLuck(self._clean(str(bad))) from None
-            assert self._manners != before
+                    raise _Retryable(self._clean(str(bad))) from None
+            assert self._capabilities != before
 
     def _learn(self, said: str, tools: bool, error: Exception) -> None:
         """Change what the next attempt sends, or raise what the refusal means."""
-        manners = self._manners
-        if manners.limit_name and manners.limit_name in said:
+        capabilities = self._capabilities
+        if capabilities.limit_name and capabilities.limit_name in said:
             # The name is what most servers know; the newest models refuse it in favour of another one.
-            other = manners.limit_name == "max_tokens" and "max_completion_tokens" in said and "large" not in said
-            self._manners = replace(manners, limit_name="max_completion_tokens" if other else None)
-        elif manners.seed and re.search(r"\bseed\b", said):
-            self._manners = replace(manners, seed=False)
-        elif manners.temperature and self._settings.temperature is not None and "temperature" in said:
-            self._manners = replace(manners, temperature=False)
-        elif manners.echo_reasoning and "reasoning" in said:
-            self._manners = replace(manners, echo_reasoning=False)
+            other = capabilities.limit_name == "max_tokens" and "max_completion_tokens" in said and "large" not in said
+            self._capabilities = replace(capabilities, limit_name="max_completion_tokens" if other else None)
+        elif capabilities.seed and re.search(r"\bseed\b", said):
+            self._capabilities = replace(capabilities, seed=False)
+        elif capabilities.temperature and self._settings.temperature is not None and "temperature" in said:
+            self._capabilities = replace(capabilities, temperature=False)
+        elif capabilities.echo_reasoning and "reasoning" in said:
+            self._capabilities = replace(capabilities, echo_reasoning=False)
         elif _CONTEXT.search(said):
-            if not manners.limit_name:
+            if not capabilities.limit_name:
                 raise ContextExceeded(self._clean(said)) from error
             # Room is wanted for the answer, too: try once without reserving any.
-            self._manners = replace(manners, limit_name=None)
+            self._capabilities = replace(capabilities, limit_name=None)
         elif tools and _TOOLS.search(said):
             raise ToolsRefused(self._clean(said)) from error
         else:
             raise ServerFailed(f"{self._settings.base_url} refuses the request: {self._clean(said)}") from error
 
     def _once(self, request: Callable[[], T], most: float = math.inf) -> T:
-        """One attempt within the deadline. Raises _BadLuck, ServerFailed, or an APIStatusError to learn from."""
+        """One attempt within the deadline. Raises _Retryable, ServerFailed, or an APIStatusError to learn from."""
         left = self._seconds_left()
         if left <= 0:
             raise OutOfTime("the search's time has ended")
@@ -189,13 +189,13 @@ class ChatClient:
                 raise
             raise judged from error
         except TimeoutError as error:
-            raise _BadLuck(f"no answer within {seconds:.0f} s") from error
+            raise _Retryable(f"no answer within {seconds:.0f} s") from error
         except openai.APIConnectionError as error:
-            raise _BadLuck(f"no connection ({_root(error)})") from error
+            raise _Retryable(f"no connection ({_root(error)})") from error
         except _TRANSPORT as error:
-            raise _BadLuck(f"the answer broke off ({self._clean(_root(error))})") from error
+            raise _Retryable(f"the answer broke off ({self._clean(_root(error))})") from error
         except ValueError as error:  # the openai package decodes bodies in some places, and says so with ValueErrors
-            raise _BadLuck(f"the answer cannot be read ({self._clean(str(error))})") from error
+            raise _Retryable(f"the answer cannot be read ({self._clean(str(error))})") from error
 
     def _judged(self, error: openai.APIStatusError) -> Exception | None:
         """What the status means, or None when the server says what it does not like about the request."""
@@ -211,22 +211,22 @@ class ChatClient:
             return ServerFailed(f"{where}: the account has no money left ({quoted})")
         if status == 500 and _CONTEXT.search(said):
             return None
-        if status in _BAD_LUCK or status >= 500:
-            return _BadLuck(f"status {status}: {quoted}", _retry_after(error.response.headers))
+        if status in _RETRYABLE or status >= 500:
+            return _Retryable(f"status {status}: {quoted}", _retry_after(error.response.headers))
         if status in (400, 413, 422):
             return None
         return ServerFailed(f"{where}: status {status}: {quoted}")
 
     def _ask(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
-        settings, manners = self._settings, self._manners
+        settings, capabilities = self._settings, self._capabilities
         request: dict[str, Any] = {"model": settings.model, "messages": [self._on_wire(one) for one in messages]}
         if tools:
             request["tools"] = tools
-        if manners.limit_name:
-            request[manners.limit_name] = settings.answer_tokens
-        if manners.seed:
+        if capabilities.limit_name:
+            request[capabilities.limit_name] = settings.answer_tokens
+        if capabilities.seed:
             request["seed"] = settings.seed
-        if manners.temperature and settings.temperature is not None:
+        if capabilities.temperature and settings.temperature is not None:
             request["temperature"] = settings.temperature
         create = cast(Any, self._client.chat.completions.with_streaming_response.create)
         deadline = time.monotonic() + settings.request_seconds
@@ -235,10 +235,10 @@ class ChatClient:
         return parse_answer(without_key(body, self._key), sent_characters=len(json.dumps(request["messages"])))
 
     def _on_wire(self, message: Message) -> Message:
-        """The message as this server takes it: with the reasoning under the name it came by, or without."""
+        """The message as this server accepts it: with the reasoning in the field it came in, or without reasoning."""
         plain = {name: value for name, value in message.items() if name not in ("reasoning", "reasoning_field")}
         wanted = message.get("reasoning_field") == "reasoning_content" and message.get("tool_calls")
-        if wanted and self._manners.echo_reasoning:
+        if wanted and self._capabilities.echo_reasoning:
             plain["reasoning_content"] = message["reasoning"]
         return plain
 
@@ -258,7 +258,7 @@ class ChatClient:
             parts.append(chunk)
             size += len(chunk)
             if size > _MAX_BODY:
-                raise _BadLuck(f"an answer of more than {_MAX_BODY:,} bytes")
+                raise _Retryable(f"an answer of more than {_MAX_BODY:,} bytes")
             if time.monotonic() > deadline:
                 raise TimeoutError
         return b"".join(parts).decode("utf-8", "replace")
@@ -313,7 +313,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
 
 
 def _root(error: BaseException) -> str:
-    """What lies at the bottom of a chain of exceptions, which says more than `Connection error.`."""
+    """The first cause in a chain of exceptions; its text says more than `Connection error.`."""
     while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
         error = cast(BaseException, error.__cause__ or error.__context__)
     return str(error) or type(error).__name__

@@ -25,7 +25,7 @@ _LEVELS = 3
 
 @dataclass
 class Exchange:
-    """An answer of the model, and what it was told: a reply for each of its calls, or an explanation."""
+    """An answer of the model and what the model was told next: a reply to each call, or an explanation."""
 
     answer: Answer
     replies: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Conversation:
     exchanges: list[Exchange] = field(default_factory=list)
 
     def messages(self, form: Form, room: int | None = None) -> list[dict[str, Any]]:
-        """The messages to send: all of them, or what fits into `room` characters, or else the least there can be."""
+        """The messages to send: all of them, as many as fit into `room` characters, or the shortest possible list."""
         messages = self._render(form, 0, 0)
         if room is None:
             return messages

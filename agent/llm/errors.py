@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ServerFailed(Exception):
-    """No answer is to be had, after all retries. The message names the server's own words, without secrets."""
+    """The server gave no answer after all retries. The message quotes the server, without secrets."""
 
 
 class AccessRefused(ServerFailed):
@@ -16,7 +16,7 @@ class ModelUnknown(ServerFailed):
 
 
 class OutOfTime(Exception):
-    """The search's own wall time ended while an answer was awaited."""
+    """The search's time limit passed while it waited for an answer."""
 
 
 class ContextExceeded(Exception):

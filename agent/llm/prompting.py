@@ -1,28 +1,25 @@
-"""What the model reads: the texts under prompts/, filled with this search's task, file, models, noise and budget."""
+"""Renders the prompts: the templates under prompts/, filled with this search's task, file, models, noise, budget."""
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.protocol import Accuracies, Situation
 from benchmark.noise import noise_prior
 from benchmark.tasks import Profile
+from prompts import environment
 from sandbox.region import scaffold
-
-if TYPE_CHECKING:
-    import jinja2
 
 
 def system_prompt() -> str:
-    """Who the model is."""
+    """The system message: it says what role the model has."""
     return _render("llm_system.j2")
 
 
 def form_prompt(form: str, *, screening: bool = False, confirm: int = 0) -> str:
-    """How the model answers: with `tools`, or in the `portable` form; see `task_prompt` for the other arguments."""
+    """The instructions on how to answer: with `tools`, or in `portable` form; see `task_prompt` for the rest."""
     return _render("llm_form.j2", form=form, screening=screening, confirm=confirm)
 
 
@@ -71,25 +68,25 @@ def baseline_note(profile: Profile, baseline: Accuracies, seeds: tuple[int, ...]
 
 
 def note(kind: str, **values: Any) -> str:
-    """A short message in between; see prompts/llm_notes.j2 for the kinds."""
+    """A short message between replies; see prompts/llm_notes.j2 for the kinds."""
     return _render(
         "llm_notes.j2", **{"kind": kind, "count": 0, "left": 0, "detail": "", "form": "tools", **values}
     ).strip()
 
 
 def trials_table(**values: Any) -> str:
-    """What scaling the numbers of one structure came to."""
+    """The table of trials in which the numbers of one structure were scaled."""
     return _render("llm_trials.j2", **values).strip()
 
 
 def tools(*, screening: bool = False, confirm: int = 0) -> list[dict[str, Any]]:
-    """The tools as Chat Completions describes functions; see `task_prompt` for the arguments."""
+    """The tools in the format of Chat Completions; see `task_prompt` for the arguments."""
     described = json.loads(_render("llm_tools.j2", filename=scaffold_name(), screening=screening, confirm=confirm))
     return [{"type": "function", "function": function} for function in described]
 
 
 def task_facts(profile: str, task: str, baseline: Accuracies, seeds: int) -> dict[str, Any]:
-    """Baseline accuracies, their mean, the seed noise that is believed in, and twice the error of a difference."""
+    """Facts on one task: baseline accuracies, their mean, prior seed SD, two standard errors of a difference."""
     values = [value for value in baseline.get(task, {}).values() if value is not None]
     prior = noise_prior(profile, task)
     return {
@@ -107,28 +104,11 @@ def numbered(text: str) -> str:
 
 
 def scaffold_name() -> str:
-    """The file as the tools call it."""
+    """The file's name in tools and prompts."""
     from sandbox.region import SCAFFOLD_NAME
 
     return SCAFFOLD_NAME
 
 
 def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(values)
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    import jinja2
-
-    import prompts
-
-    folder = Path(prompts.__file__).parent
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # plain text for models, not HTML
-    )
+    return environment().get_template(template).render(values)

@@ -1,4 +1,4 @@
-"""What a search needs to know about its model: where it is, and what it may use up."""
+"""The settings of a search's language model: its server, and limits on tokens and cost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Price:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """A model on a server, and how it is asked."""
+    """A model, its server, and the parameters of a request."""
 
     model: str
     base_url: str
@@ -53,8 +53,8 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a whole search may use up. None: no limit."""
+class SpendingLimits:
+    """Limits on tokens and dollars for a whole search. None: no limit."""
 
     tokens: int | None = None
     cost: float | None = None
@@ -84,16 +84,16 @@ def model_settings(config: SearchConfig, environ: Mapping[str, str] = os.environ
     )
 
 
-def limits(config: SearchConfig) -> Limits:
-    """What the model may use up. Raises UsageError for a limit on cost without a price."""
+def limits(config: SearchConfig) -> SpendingLimits:
+    """The limits that `config` sets. Raises UsageError for a limit on cost without a price."""
     price = Price.parse(config.price) if config.price is not None else None
     if config.max_cost is not None and price is None:
         raise UsageError("--max-cost needs --price IN/OUT: dollars for a million tokens in and out, such as 0.28/0.42")
-    return Limits(config.max_tokens, config.max_cost, price)
+    return SpendingLimits(config.max_tokens, config.max_cost, price)
 
 
 def key_or_placeholder(environ: Mapping[str, str]) -> str:
-    """The key, or a word that stands for none."""
+    """The key, or a placeholder when there is none."""
     return read_key(environ) or _PLACEHOLDER
 
 

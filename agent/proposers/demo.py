@@ -22,7 +22,7 @@ _ACCURACY = re.compile(r"^test_acc_\S+=([\d.]+)$", re.MULTILINE)
 
 
 class DemoModel:
-    """Answers by where the conversation stands, so that a resumed run goes on as the first one would have."""
+    """Answers from the state of the conversation, so that a resumed run continues as the first one would have."""
 
     def __init__(self, script: list[dict[str, Any]] | None = None) -> None:
         self._script = json.loads(_SCRIPT.read_text(encoding="utf-8")) if script is None else script
@@ -59,7 +59,7 @@ class DemoModel:
 
 
 def _tests(messages: list[Message]) -> tuple[dict[int, float], int | None]:
-    """Mean accuracy of each test that the replies tell of, and how many tests are left (None: no test yet)."""
+    """Mean accuracy of each test in the replies, and how many tests are left (None: no test yet)."""
     means: dict[int, float] = {}
     left = None
     for message in messages:

@@ -6,18 +6,16 @@ gets the table of these trials with the reply to its test, and the region holds 
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from agent.llm import prompting
 from agent.proposers.llm import LLMProposer
+from agent.proposers.optuna_search import fresh_journal, new_study
 from agent.protocol import Observation, Situation, TestOutcome, ToolCall
 from agent.runs.log import EventLog, Proposal
 from agent.spaces.literals import (
@@ -56,7 +54,7 @@ class _Scaling:
 
 
 class HybridProposer:
-    """The model's calls, with Optuna's trials put in after each of its tests. See the module's text."""
+    """Passes the model's calls on and inserts Optuna's trials after each of its tests; see the module docstring."""
 
     name = "hybrid"
 
@@ -64,7 +62,7 @@ class HybridProposer:
         self._model = model
         self._seed = seed
         self._log = log
-        self._storage = _storage(journal)
+        self._storage = fresh_journal(journal)
         self._structures = 0
         self._region = ""
         self._tests_left = 0
@@ -76,7 +74,7 @@ class HybridProposer:
         self._model.prepare(situation)
 
     def ask(self, situation: Situation) -> ToolCall | None:
-        """The next step of a scaling that is under way, else the model's next call."""
+        """The next call of the current scaling, or the model's next call when none is under way."""
         self._region, self._tests_left = situation.region, situation.tests_left
         if self._scaling is not None:
             call = self._scale(self._scaling, situation)
@@ -86,7 +84,7 @@ class HybridProposer:
         return self._model.ask(situation)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """A reply for the model, or the score of a trial."""
+        """Pass a reply to the model, or the score of a trial to Optuna."""
         test = observation.test
         if self._scaling is not None:
             self._told(self._scaling, call, observation)
@@ -113,7 +111,7 @@ class HybridProposer:
             self._tell_with(call, observation, prompting.note("numbers", detail="there are none"))
             return
         self._structures += 1
-        study = _study(self._storage, f"structure {self._structures}", self._seed + self._structures)
+        study = new_study(self._storage, f"structure {self._structures}", self._seed + self._structures)
         study.add_trial(create_trial(params=current(numbers), distributions=distributions(numbers), value=test.score))
         scaling = _Scaling(self._region, numbers, study, call, observation, trials)
         self._scaling = scaling
@@ -195,19 +193,3 @@ def _keep(scaling: _Scaling, values: dict[str, float], region: str, test: TestOu
 def _best(scaling: _Scaling) -> int:
     """The trial with the highest score, the earlier one on a tie; the model's own test is always one of them."""
     return max(scaling.outcomes, key=lambda number: (scaling.outcomes[number].score, -number))
-
-
-def _storage(journal: Path) -> JournalStorage:
-    """A fresh journal: a resumed run makes its studies again from the log."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    journal.unlink(missing_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return JournalStorage(JournalFileBackend(str(journal)))
-
-
-def _study(storage: JournalStorage, name: str, seed: int) -> optuna.Study:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=seed)
-        return optuna.create_study(storage=storage, sampler=sampler, direction="maximize", study_name=name)

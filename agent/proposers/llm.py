@@ -1,4 +1,4 @@
-"""A language model as proposer: its answers become tool calls, its manners are bounded, its words go into the log.
+"""A language model as proposer: answers become tool calls, useless answers are limited, all text is logged.
 
 Every answer is a `proposal` event, written before anything is done with it; a resumed run takes it from there and asks
 nobody. So is the reason why the model stopped.
@@ -18,16 +18,16 @@ from agent.llm.calls import MAX_CALLS, ArgumentError, calls_in_text, tool_call
 from agent.llm.client import Message, Model
 from agent.llm.conversation import Conversation, Exchange, Form, request_sha256, size
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
-from agent.llm.settings import Limits
+from agent.llm.settings import SpendingLimits
 from agent.protocol import Observation, ProposerEnd, Situation, ToolCall
 from agent.runs.log import EventLog, Proposal
 from benchmark.tasks import Profile
 
 MAX_REPAIRS = 2
-"""Answers in a row without a usable call that are met with an explanation; the next one ends the search."""
+"""Answers in a row without a usable call to which we reply with an explanation; the next one ends the search."""
 
 PATIENCE = 30
-"""Calls in a row without a new test, after which the model is not asked again; 8 when no test is left."""
+"""Calls in a row without a new test after which we stop asking the model; 8 when no test is left."""
 
 _PATIENCE_AT_THE_END = 8
 _NUDGE_EVERY = 10
@@ -40,13 +40,13 @@ Status = Literal["cost", "format", "api", "time"]
 
 @dataclass(frozen=True)
 class Brief:
-    """What the prompt says about this search, and what the model may use up."""
+    """What the prompt says about this search, and the limits on the model."""
 
     profile: Profile
     budget: int
     seeds: tuple[int, ...]
     model: str
-    limits: Limits = field(default_factory=Limits)
+    limits: SpendingLimits = field(default_factory=SpendingLimits)
     answer_tokens: int = 16384
     context_tokens: int | None = None
     scaled: bool = False
@@ -58,8 +58,8 @@ class Brief:
 class LLMProposer:
     """Asks a model, carries its calls to the loop one by one, and the replies back.
 
-    `ask_early`: nobody could say yet whether the server will answer, so `prepare` asks the first question before the
-    baseline is trained.
+    With `ask_early`, `prepare` asks the first question before the baseline is trained, because it is not known yet
+    whether the server answers.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class LLMProposer:
     # -- the protocol ---------------------------------------------------------------------------------------------
 
     def prepare(self, situation: Situation) -> None:
-        """Ask the first question now, if that is the only way to find out whether anybody answers."""
+        """Ask the first question now if only that tells whether the server answers."""
         taped = self._log.recorded("proposal") is not None
         if taped or (self._ask_early and not self._log.replaying):
             self._next_answer(situation)
 
     def ask(self, situation: Situation) -> ToolCall | None:
-        """The model's next call. Raises ProposerEnd when it, its server or its money gives out."""
+        """The model's next call. Raises ProposerEnd when the model or server fails or a limit is reached."""
         self._begin(situation)
         while True:
             while self._steps:
@@ -169,7 +169,7 @@ class LLMProposer:
             self._repair(conversation.exchanges[-1], steps)
 
     def _repair(self, exchange: Exchange, problems: list[ToolCall | str]) -> None:
-        """Explain what was wrong with an answer that holds nothing to carry out; not for ever."""
+        """Explain what was wrong with an answer that holds no call; end the search after `MAX_REPAIRS` of them."""
         answer = exchange.answer
         self._repairs += 1
         if self._repairs > MAX_REPAIRS:
@@ -293,7 +293,7 @@ class LLMProposer:
         return price.cost(self._prompt_tokens, 0) if price else 0.0
 
     def _count(self, answer: Answer) -> None:
-        """Book an answer's tokens and cost, from the log when it came from there; warn when the context looks cut."""
+        """Add up an answer's tokens and cost, also for an answer from the log; warn when the context looks cut."""
         usage, price = answer.usage, self._brief.limits.price
         self._answers += 1
         self._prompt_tokens = usage.prompt

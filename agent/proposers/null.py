@@ -24,7 +24,7 @@ class NullProposer:
         return ToolCall("test") if situation.region == region else replace_region(situation, region)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """A copy that is refused once would be refused for ever."""
+        """Note a refusal: a copy that is refused once would always be refused."""
         self._refused = not observation.ok and observation.test is None
 
 

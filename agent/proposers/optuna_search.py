@@ -1,4 +1,4 @@
-"""Optuna, or chance, as proposer: chooses numbers, writes them as readable code, screens, tests, submits the best."""
+"""Optuna or random search as proposer: choose numbers, write them as readable code, screen, test, submit the best."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from agent.spaces.base import Space
 
 _REFUSALS_IN_A_ROW = 20
 _CARRIED = 2
-"""Candidates that were looked at and not tested stay in the running: the best of them are looked at for nothing."""
+"""Screened candidates that are kept for the next round, best first; screening them again costs nothing."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class OptunaProposer:
 
     The objective is the mean accuracy over the visible tasks, in percent. With screening, several points are looked at
     before each test and the best is tested; Optuna hears of the others as pruned trials with their held-out loss.
-    `random` samples the same space by chance alone and starts without the enqueued points. A candidate that is refused
+    `random` samples the same space at random and starts without the enqueued points. A candidate that is refused
     or fails costs its trial, not a test. With `test_start` the region that stands in the workspace is tested first.
     """
 
@@ -46,11 +46,14 @@ class OptunaProposer:
         self.name = name
         self._log = log
         self._space = space
-        self._study = _new_study(name, seed, space, journal)
+        self._study = new_study(fresh_journal(journal), "initsearch", seed, random=name == "random")
+        if name == "optuna":
+            for point in space.first():
+                self._study.enqueue_trial(dict(point))
         self._point: _Point | None = None
         self._pool: list[_Point] = []
         self._chosen = False
-        self._edited = test_start  # the region that the search starts from stands in the workspace already
+        self._edited = test_start  # the workspace already holds the start region
         self._refused = 0
 
     def ask(self, situation: Situation) -> ToolCall | None:
@@ -127,20 +130,20 @@ class OptunaProposer:
             self._study.tell(point.trial, test.score)
 
 
-def _new_study(name: str, seed: int, space: Space, journal: Path) -> optuna.Study:
-    """A fresh study in a journal; a resumed run makes its study again from the log, which is the source of truth."""
+def fresh_journal(journal: Path) -> JournalStorage:
+    """An empty journal in place of an old one: a resumed run makes its studies again from the log."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.unlink(missing_ok=True)
-    samplers: dict[str, type[optuna.samplers.RandomSampler | optuna.samplers.TPESampler]] = {
-        "random": optuna.samplers.RandomSampler,
-        "optuna": optuna.samplers.TPESampler,
-    }
-    sampler = samplers[name](seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        study = optuna.create_study(storage=storage, sampler=sampler, direction="maximize", study_name="initsearch")
-    if name == "optuna":
-        for point in space.first():
-            study.enqueue_trial(dict(point))
-    return study
+        return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def new_study(storage: JournalStorage, name: str, seed: int, *, random: bool = False) -> optuna.Study:
+    """A study that maximises, with TPE or, when `random`, chance as its sampler."""
+    sampler_class = optuna.samplers.RandomSampler if random else optuna.samplers.TPESampler
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.create_study(
+            storage=storage, sampler=sampler_class(seed=seed), direction="maximize", study_name=name
+        )

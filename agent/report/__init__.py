@@ -12,7 +12,8 @@ from agent.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from agent.report.findings import Findings
-    from agent.runs.record import Fields, RunRecord
+    from agent.runs.lines import Fields
+    from agent.runs.record import RunRecord
     from sandbox.isolate import Isolation
 
 __all__ = ["measured_network", "write_report"]
@@ -47,7 +48,7 @@ def write_report(
 def measured_network(
     record: RunRecord, findings: Findings, *, isolation: Isolation | None = None, measure: bool = True
 ) -> tuple[Fields | None, str]:
-    """What the function does to the networks: as kept, or measured now; or None and why not."""
+    """The measurements of the networks, stored or made now; or None and the reason."""
     from agent.report.network import measure_network, read_network, save_network
 
     test = findings.subject

@@ -1,4 +1,4 @@
-"""What `agent ablate` found, as it is kept in ablation.json and as people read it."""
+"""The result of `agent ablate`: the schema of ablation.json, and its sentences for people."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agent.report.findings import signed
 from agent.runs.directory import RunDirectory
+from benchmark.comparison import signed
 from benchmark.results import region_sha256
 
 Seeds = dict[int, float | None]
@@ -32,7 +32,7 @@ class Contribution(_Kept):
 
 
 class PartResult(_Kept):
-    """What came of one part. `refused` says why it was not trained, and is None when it was."""
+    """The result for one part. `refused` says why it was not trained, and is None when it was."""
 
     kind: Literal["hunk", "number"]
     label: str
@@ -66,7 +66,7 @@ class Ablation(_Kept):
     trainings: int
     trainings_of_search: int
     accuracies: dict[str, Seeds]
-    """The submission's, with the fresh seeds."""
+    """Accuracies of the submission with the fresh seeds."""
     parts: tuple[PartResult, ...]
     conclusion: str
 
@@ -80,7 +80,7 @@ class Ablation(_Kept):
 
 
 def read_ablation(run: RunDirectory, region: str) -> Ablation | None:
-    """What was kept about this very region; None when there is nothing, or nothing that can be read."""
+    """The stored ablation of exactly this region; None when there is none or it cannot be read."""
     try:
         kept = Ablation.model_validate_json((run.path / "ablation.json").read_bytes())
     except (OSError, ValidationError):

@@ -11,14 +11,15 @@ from typing import Any
 from agent.analysis.comparison import compare_tasks
 from agent.report.drawings import curve_line
 from agent.report.figures import Drawing, curves
-from agent.report.findings import Findings, find, overall_of, signed
+from agent.report.findings import Findings, find, overall_of
 from agent.report.page import template
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, mapping, number, read_run, text
+from benchmark.comparison import signed
 from benchmark.statistics import Comparison, StatisticsError, in_words
 
 MAX_RUNS = 6
-"""More curves than that cannot be told apart."""
+"""The most curves in a figure; more cannot be told apart."""
 
 
 @dataclass(frozen=True)

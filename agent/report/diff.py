@@ -23,7 +23,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Row:
+class DiffRow:
     """Two lines that stand beside each other; `gap` rows stand for `skipped` equal lines."""
 
     kind: Literal["equal", "changed", "removed", "added", "gap"]
@@ -36,7 +36,7 @@ class Row:
 class Diff:
     """All rows, and how many lines came and went. `cut` is how many rows were left out at the end."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[DiffRow, ...]
     added: int
     removed: int
     cut: int = 0
@@ -47,12 +47,12 @@ def side_by_side(old: str, new: str) -> Diff:
     old, new = spelt(old), spelt(new)
     before, after = _lines(old), _lines(new)
     left, right = _coloured(old, len(before)), _coloured(new, len(after))
-    rows: list[Row] = []
+    rows: list[DiffRow] = []
     added = removed = shown = 0
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     for group in matcher.get_grouped_opcodes(_CONTEXT):
         if (skipped := group[0][1] - shown) > 0:
-            rows.append(Row("gap", skipped=skipped))
+            rows.append(DiffRow("gap", skipped=skipped))
         shown = group[-1][2]
         for tag, i1, i2, j1, j2 in group:
             if tag != "equal":
@@ -60,9 +60,9 @@ def side_by_side(old: str, new: str) -> Diff:
             for offset in range(max(i2 - i1, j2 - j1)):
                 one = Side(i1 + offset + 1, left[i1 + offset]) if i1 + offset < i2 else None
                 other = Side(j1 + offset + 1, right[j1 + offset]) if j1 + offset < j2 else None
-                rows.append(Row(_kind(tag, one, other), one, other))
+                rows.append(DiffRow(_kind(tag, one, other), one, other))
     if rows and len(before) > shown:
-        rows.append(Row("gap", skipped=len(before) - shown))
+        rows.append(DiffRow("gap", skipped=len(before) - shown))
     return Diff(tuple(rows[:MAX_LINES]), added, removed, max(0, len(rows) - MAX_LINES))
 
 

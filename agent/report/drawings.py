@@ -1,4 +1,4 @@
-"""Which figures the page shows, and what each says to somebody who cannot see it."""
+"""The figures of the page, each with a text for readers who cannot see it."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def _canvas(x: str, y: str, size: tuple[float, float] = _SIZE) -> tuple[Figure, 
 
 
 def _legend(axes: Axes) -> None:
-    """Above the axes, where it covers no data."""
+    """Put the legend above the axes, where it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure = axes.get_figure(root=True)

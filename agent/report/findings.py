@@ -1,4 +1,4 @@
-"""What a run's numbers come to: comparisons with intervals, test by test, and the verdict in one sentence.
+"""Evaluates a run's numbers: comparisons with intervals, test by test, and the verdict in one sentence.
 
 Everything is computed anew from the event log with the statistics that the search itself uses, and compared with what
 the search wrote into run.json.
@@ -6,7 +6,6 @@ the search wrote into run.json.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +13,9 @@ from typing import Literal
 from agent.analysis import comparison
 from agent.analysis.look_scores import look_scores
 from agent.protocol import Accuracies
-from agent.runs.record import Fields, RunRecord, mapping, number, text, whole
+from agent.runs.lines import Fields
+from agent.runs.record import RunRecord, mapping, number, text, whole
+from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall, StatisticsError, combine
 
 Tone = Literal["good", "bad", "open"]
@@ -44,8 +45,8 @@ class TestRow:
 
 
 @dataclass(frozen=True)
-class Look:
-    """A short training by which the search chose what to test. It is no test.
+class LookRow:
+    """A short training that the search used to choose what to test. It does not count as a test.
 
     `place` lies between the numbers of the tests before and after it. `loss` is that on held-out pictures, nats, None
     for a candidate that was rejected, `rejected` says why. `cost` is in tests.
@@ -65,7 +66,7 @@ class Findings:
     visible: Comparisons
     hidden: Comparisons
     tests: tuple[TestRow, ...]
-    looks: tuple[Look, ...]
+    looks: tuple[LookRow, ...]
     subject: int | None
     baseline: float | None
     """Mean visible accuracy of the baseline, percent."""
@@ -115,14 +116,6 @@ def mean_accuracy(accuracies: Mapping[str, Mapping[int, float | None]]) -> float
     return sum(means) / len(means) if means else None
 
 
-def signed(value: float, places: int = 1) -> str:
-    """A number with its sign, a real minus, and no minus on zero; "–" when it is not finite."""
-    if not math.isfinite(value):
-        return "–"
-    shown = f"{abs(value):.{places}f}"
-    return shown if float(shown) == 0 else f"{'+' if value > 0 else '−'}{shown}"
-
-
 def overall_of(comparisons: Comparisons) -> Overall | None:
     """The mean over the tasks; None without any task."""
     return combine(comparisons) if comparisons else None
@@ -162,7 +155,7 @@ def _proposal_before(record: RunRecord, test: int) -> Fields:
     return {}
 
 
-def _looks(record: RunRecord) -> list[Look]:
+def _looks(record: RunRecord) -> list[LookRow]:
     """The screenings in order; those between the same two tests are spread evenly."""
     between: dict[int, list[Fields]] = {}
     before = 0
@@ -172,7 +165,7 @@ def _looks(record: RunRecord) -> list[Look]:
         elif event.get("kind") == "screened":
             between.setdefault(before, []).append(event)
     return [
-        Look(
+        LookRow(
             place=test + (index + 1) / (len(events) + 1),
             kept=event.get("kept") is True,
             loss=number(event.get("loss")),
@@ -212,7 +205,7 @@ def _compare(
     others: Sequence[Accuracies] = (),
     look: float | None = None,
 ) -> Comparisons:
-    """As `comparison.compare_tasks`, but a task without a baseline or with senseless numbers is a failure."""
+    """As `comparison.compare_tasks`; a task without a baseline or with impossible numbers counts as failed."""
     known = {task: seeds for task, seeds in candidate.items() if task in baseline}
     comparisons: dict[str, Comparison | None] = dict.fromkeys(candidate)
     for task, seeds in known.items():
@@ -227,13 +220,13 @@ def _compare(
 
 
 def _best(tests: tuple[TestRow, ...]) -> int | None:
-    """As the search would choose."""
+    """The test that the search would choose."""
     scored = [(test.overall.score, -test.number) for test in tests if test.overall and not test.overall.failed]
     return -max(scored)[1] if scored else None
 
 
 def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> list[str]:
-    """Where run.json says something else than its own log: somebody edited one of them, or the statistics changed."""
+    """Where run.json and the log disagree: one of them was edited, or the statistics have changed since."""
     found = []
     older = False
     for task, recorded in mapping(record.summary.get(kind)).items():
@@ -272,7 +265,7 @@ def _verdict(
         {
             "improvement": ("good", "Carries over", sentence),
             "worse": ("bad", "Does not carry over", sentence),
-            "not resolved": ("open", "Not resolved", sentence),
+            "not resolved": ("open", "No difference shown", sentence),
         }[unseen.resolved]  # type: ignore[return-value]
         if seen is None or seen.resolved != "worse"
         else ("bad", "Worse than the baseline", sentence)

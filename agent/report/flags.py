@@ -1,4 +1,4 @@
-"""What a reviewer should look at, raised without anyone asking: from the code, its weights and the numbers."""
+"""Flags: what a reviewer should look at, found in the code, its weights and the numbers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from agent.report.findings import Findings, overall_of, signed
-from agent.runs.record import Fields, RunRecord, mapping, number, text
+from agent.report.findings import Findings, overall_of
+from agent.runs.lines import Fields
+from agent.runs.record import RunRecord, mapping, number, text
+from benchmark.comparison import signed
 from benchmark.tasks import PROFILES
 
 Weight = Literal["stop", "look", "note"]
@@ -26,11 +28,11 @@ _OWN_RANDOMNESS = {
 _KNOWN = (math.sqrt(2), math.sqrt(3), math.sqrt(1 / 2), math.sqrt(1 / 3), math.pi, math.e, 5 / 3, 1 / 3, 2 / 3)
 _ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
 _LONG_NUMBER = 4
-"""Significant digits from which a literal looks like something a program left behind."""
+"""A literal with at least so many significant digits looks as if a program had written it."""
 _LARGE_CHANGE = 15
-"""Lines of code added from which a gain should be visible to be worth them."""
+"""A submission that adds at least so many lines should show a gain."""
 _SAME_SCALE = 1.5
-"""Factor up to which two architectures count as treated alike."""
+"""Two architectures count as treated alike when their scales differ by at most this factor."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def raise_flags(record: RunRecord, findings: Findings, network: Fields | None) -
 
 
 def code_flags(region: str) -> list[Flag]:
-    """What the text of a region shows. A region that does not parse has no flags: it cannot have been tested."""
+    """Flags from the text of a region. A region that does not parse has no flags: it cannot have been tested."""
     try:
         tree = ast.parse(region)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -68,7 +70,7 @@ def code_flags(region: str) -> list[Flag]:
 
 
 def weight_flags(network: Fields) -> list[Flag]:
-    """What the measured networks show; `network` is what `agent.report.network` kept."""
+    """Flags from the measured networks; `network` is what `agent.report.network` kept."""
     flags: list[Flag] = []
     factors: dict[str, dict[str, float]] = {}
     for task, roles in mapping(network.get("tasks")).items():
@@ -124,7 +126,7 @@ def _gain_flags(record: RunRecord, findings: Findings, region: str) -> Iterator[
             if one is not None and one.resolved == "not resolved":
                 message = (
                     f"{signed(one.gain)} points on {task} cannot be told from noise: "
-                    f"the smallest effect visible here is about {one.smallest_visible_effect:.1f}."
+                    f"the smallest detectable effect is about {one.smallest_visible_effect:.1f}."
                 )
                 yield Flag("note", "small gain", message)
     if visible is not None and hidden is not None and visible.resolved == "improvement" != hidden.resolved:

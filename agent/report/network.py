@@ -1,4 +1,4 @@
-"""What an initialisation does to each network before any training: weights, and the signal through them both ways.
+"""Measures each network before any training: its weights, and the signal forward and backward.
 
 The candidate's function runs once more for this, in isolation; what is measured is measured on the trusted side. The
 numbers are kept in `network.json`, so that a page can be made again without running anything.
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.runs.directory import RunDirectory
-from agent.runs.record import Fields, RunRecord, mapping, text
+from agent.runs.lines import Fields
+from agent.runs.record import RunRecord, mapping, text
 from benchmark.data import DataError, ImageDataset, load_dataset
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 IMAGES = 64
-"""Pictures in the batch that is sent through: enough for a scale, and a second of work."""
+"""Pictures in the measured batch: enough for a stable scale, and about a second of work."""
 _MAX_NETWORKS = 8
 
 
@@ -109,7 +110,7 @@ def _measure(
 
 
 def _parameters(model: nn.Module) -> list[Fields]:
-    """Every parameter in the model's order: what it belongs to, how its values lie, and its std against Kaiming's."""
+    """Every parameter in the model's order: its role, the statistics of its values, its std relative to Kaiming's."""
     from torch import nn
 
     rows = []
@@ -133,7 +134,7 @@ def _parameters(model: nn.Module) -> list[Fields]:
 
 
 def _role(module: nn.Module, last_linear: bool, name: str) -> str:
-    """What a parameter is to its network, in the words of the field."""
+    """The role of a parameter in its network, in the terms of the field."""
     from torch import nn
 
     what = "bias" if name.endswith("bias") else "weight"
@@ -155,7 +156,7 @@ def _kaiming_ratio(std: float, module: nn.Module) -> float | None:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: None stands for what is not finite."""
+    """The number, or None when it is not finite: JSON has no infinity."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

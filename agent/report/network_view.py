@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.report.figures import Drawing, Line, curves
-from agent.runs.record import Fields, mapping, number, text
+from agent.runs.lines import Fields
+from agent.runs.record import mapping, number, text
 
 _ROLES = ("baseline", "submission")
 
 
 @dataclass(frozen=True)
 class RuleRow:
-    """Parameters of one kind: how many, and what baseline and submission made of them, in words."""
+    """Parameters of one role: how many, and how baseline and submission initialise them, in words."""
 
     role: str
     count: int
@@ -24,7 +25,7 @@ class RuleRow:
 
     @property
     def changed(self) -> bool:
-        """Whether the submission does something else than the baseline."""
+        """Whether submission and baseline differ here."""
         return self.baseline != self.submission
 
 

@@ -1,4 +1,4 @@
-"""The page itself: everything a reviewer needs, put together and rendered as one HTML file."""
+"""Renders the report: everything that a reviewer needs, in one HTML file."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.report import drawings
 from agent.report.ablation import read_ablation
 from agent.report.diff import coloured, side_by_side
-from agent.report.findings import Comparisons, Findings, TestRow, overall_of, signed
+from agent.report.findings import Comparisons, Findings, TestRow, overall_of
 from agent.report.flags import Flag
 from agent.report.network_view import NetworkView
 from agent.report.transcript import transcript
 from agent.runs.record import RunRecord, mapping, number, text
 from agent.safe_text import spelt
+from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall
+from prompts import environment
 
 if TYPE_CHECKING:
     import jinja2
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 1_000_000
 _TRANSCRIPT_BYTES = 320_000
 _MOST_ROWS = 60
-"""Of tables whose names a proposer or a foreign file gives."""
+"""The most rows of a table whose names come from a proposer or a foreign file."""
 
 
 @dataclass(frozen=True)
@@ -197,20 +198,8 @@ def _when(timestamp: float | None) -> str:
 
 
 def template(name: str) -> jinja2.Template:
-    """A page's template: strict about unknown names, escaping everything that is not marked as safe."""
-    import jinja2
-
-    import prompts
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(prompts.__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["spelt"] = _spelt
-    return environment.get_template(name)
+    """A page's template, with the filter `spelt` for untrusted text."""
+    return environment(spelt=_spelt).get_template(name)
 
 
 def _spelt(value: object, limit: int | None = 600) -> str:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.runs.record import Fields, Step, mapping, text
+from agent.runs.lines import Fields
+from agent.runs.record import ToolStep, mapping, text
 
 MAX_STEPS = 600
-"""More steps than anybody reads: the first and the last half of these are shown."""
+"""The most steps that are shown; of a longer run, the first and the last half of these."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
-class Part:
+class StepPart:
     """One labelled text of a step, such as the thought, the new code or the reply."""
 
     label: str
@@ -44,11 +45,11 @@ class StepView:
     ok: bool | None
     error: str | None
     seconds: float | None
-    parts: tuple[Part, ...]
+    parts: tuple[StepPart, ...]
 
 
 @dataclass(frozen=True)
-class Transcript:
+class TranscriptView:
     """The steps that are shown; `left_out` is how many are missing between `steps[:cut]` and `steps[cut:]`."""
 
     steps: tuple[StepView, ...]
@@ -56,14 +57,14 @@ class Transcript:
     cut: int
 
 
-def transcript(steps: Sequence[Step], *, budget: int) -> Transcript:
+def transcript(steps: Sequence[ToolStep], *, budget: int) -> TranscriptView:
     """All steps, or the first and last; their texts together take at most about `budget` bytes of HTML."""
     half = MAX_STEPS // 2
     shown = list(steps) if len(steps) <= MAX_STEPS else [*steps[:half], *steps[-half:]]
     parts = [_parts(step) for step in shown]
     limit = _fair_limit([_weight(body) for step in parts for _, body, _ in step], budget)
     views = tuple(_view(step, texts, limit) for step, texts in zip(shown, parts, strict=True))
-    return Transcript(views, len(steps) - len(shown), half if len(shown) < len(steps) else len(shown))
+    return TranscriptView(views, len(steps) - len(shown), half if len(shown) < len(steps) else len(shown))
 
 
 def excerpt(body: str, limit: int) -> Excerpt:
@@ -93,7 +94,7 @@ def _fair_limit(weights: Sequence[int], budget: int) -> int:
     return low
 
 
-def _view(step: Step, parts: Sequence[tuple[str, str, bool]], limit: int) -> StepView:
+def _view(step: ToolStep, parts: Sequence[tuple[str, str, bool]], limit: int) -> StepView:
     return StepView(
         number=step.number,
         tool=step.tool[:40],
@@ -101,17 +102,17 @@ def _view(step: Step, parts: Sequence[tuple[str, str, bool]], limit: int) -> Ste
         ok=step.ok,
         error=step.error and step.error[:200],
         seconds=step.seconds,
-        parts=tuple(Part(label, excerpt(body, limit), code) for label, body, code in parts if body),
+        parts=tuple(StepPart(label, excerpt(body, limit), code) for label, body, code in parts if body),
     )
 
 
-def _brief(step: Step) -> str:
+def _brief(step: ToolStep) -> str:
     """The small arguments in a line."""
     small = {name: value for name, value in step.arguments.items() if name not in ("content", "filename")}
     return ", ".join(f"{name} {value}" for name, value in small.items())[:160]
 
 
-def _parts(step: Step) -> list[tuple[str, str, bool]]:
+def _parts(step: ToolStep) -> list[tuple[str, str, bool]]:
     """(label, text, whether it is code)."""
     parts: list[tuple[str, str, bool]] = []
     for content in step.thoughts:

@@ -50,11 +50,6 @@ class RunDirectory:
         return self.path / "hidden"
 
     @property
-    def scratch(self) -> Path:
-        """Initial weights on their way from isolation to the trainer; emptied as it is used."""
-        return self.path / "scratch"
-
-    @property
     def study(self) -> Path:
         """Optuna's journal."""
         return self.path / "study.journal"

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,9 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from agent.errors import RunDamaged, in_one_sentence
-
-SCHEMA = 1
-GENESIS = "0" * 64
+from agent.runs.lines import GENESIS, SCHEMA, Fields, read_lines
 
 
 class _Event(BaseModel):
@@ -197,11 +195,9 @@ class Record:
         return json.dumps({**head, **self.event.model_dump(mode="json")}, ensure_ascii=False).encode()
 
     @classmethod
-    def parse(cls, line: bytes) -> Record:
-        """The inverse of `line`. Raises ValueError when it is not a record of this schema."""
-        fields = json.loads(line)
-        if not isinstance(fields, dict):
-            raise ValueError("not a JSON object")
+    def parse(cls, fields: Fields) -> Record:
+        """The inverse of `line`, from the line's fields. Raises ValueError when it is not a record of this schema."""
+        fields = dict(fields)
         try:
             seq, ts, schema, previous = (fields.pop(name) for name in ("seq", "ts", "schema", "previous"))
         except KeyError as missing:
@@ -310,23 +306,20 @@ def _read(path: Path) -> tuple[list[Record], int, str]:
     """
     records: list[Record] = []
     intact, previous = 0, GENESIS
-    for number, line in enumerate(_lines(path.read_bytes()), start=1):
+    for line in read_lines(path.read_bytes()):
         try:
-            record = Record.parse(line)
+            if line.fault is not None:
+                raise ValueError(line.fault)
+            record = Record.parse(line.fields)
         except ValueError as error:
             reason = in_one_sentence(error)
-            raise RunDamaged(f"{path}: line {number} is not an event of this version: {reason}") from None
-        if record.previous != previous or record.seq != number - 1:
-            raise RunDamaged(f"{path}: line {number} does not follow the line before it: the log was edited")
+            raise RunDamaged(f"{path}: line {line.number} is not an event of this version: {reason}") from None
+        if not line.follows or record.seq != line.number - 1:
+            raise RunDamaged(f"{path}: line {line.number} does not follow the line before it: the log was edited")
         records.append(record)
-        intact += len(line) + 1
-        previous = hashlib.sha256(line).hexdigest()
+        intact += len(line.data) + 1
+        previous = line.sha256
     return records, intact, previous
-
-
-def _lines(data: bytes) -> Iterator[bytes]:
-    """Complete lines only: what a crash left after the last newline never counted."""
-    yield from data.split(b"\n")[:-1]
 
 
 def _stable(event: Event) -> dict[str, Any]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from agent.runs.directory import RunDirectory
-from agent.runs.log import GENESIS, SCHEMA
+from agent.runs.lines import SCHEMA, Fields, exchanges, read_lines, torn
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
 from sandbox.region import SCAFFOLD_NAME, RegionError, scaffold, split
 from sandbox.repository import Repository, WorkspaceError
 
 SUMMARY_SCHEMA = 1
-Fields = dict[str, Any]
 _LONGEST_NAME = 200
 """Characters of a task's name: it stands in every table, figure and description."""
 
@@ -39,7 +35,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Step:
+class ToolStep:
     """One tool call with what was thought before it and what the tool answered. Everything in it is untrusted text."""
 
     number: int
@@ -61,7 +57,7 @@ class RunRecord:
     summary: Fields
     events: tuple[Fields, ...]
     evaluations: tuple[Evaluation, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[ToolStep, ...]
     results: Mapping[str, EvaluationResult]
     baseline_region: str
     regions: Mapping[int, str]
@@ -167,25 +163,19 @@ def _read_events(path: Path, problems: list[str]) -> tuple[Fields, ...]:
     except OSError:
         problems.append("There is no event log: the run was stopped before it began, or events.jsonl was removed.")
         return ()
-    *lines, rest = data.split(b"\n")
-    if rest:
+    if torn(data):
         problems.append("The last line of the event log is cut short, as after a crash; it is left out.")
     events: list[Fields] = []
-    previous, schemas = GENESIS, set()
-    for position, line in enumerate(lines, start=1):
-        try:
-            event = json.loads(line)
-            if not isinstance(event, dict):
-                raise ValueError("not an object")
-        except (ValueError, RecursionError) as error:
-            problems.append(f"Line {position} of the event log cannot be read ({error}); what follows it is left out.")
+    for line in read_lines(data):
+        if line.fault is not None:
+            problems.append(
+                f"Line {line.number} of the event log cannot be read ({line.fault}); what follows it is left out."
+            )
             break
-        if event.get("previous") != previous:
-            problems.append(f"Line {position} of the event log does not follow the one before: the log was edited.")
-            previous = text(event.get("previous"))
-        previous = hashlib.sha256(line).hexdigest()
-        schemas.add(text(event.get("schema")))
-        events.append(event)
+        if not line.follows:
+            problems.append(f"Line {line.number} of the event log does not follow the one before: the log was edited.")
+        events.append(line.fields)
+    schemas = {text(event.get("schema")) for event in events}
     if others := sorted(schemas - {str(SCHEMA)}):
         problems.append(
             f"The event log has schema {', '.join(others)}; this version knows {SCHEMA}. Parts may be missing."
@@ -206,27 +196,22 @@ def _evaluation(event: Fields) -> Evaluation:
     )
 
 
-def _steps(events: tuple[Fields, ...]) -> Iterator[Step]:
-    """Calls with their replies. A resumed run records nothing twice, so the order of the log is that of the search."""
-    replies = {event.get("step"): event for event in events if event.get("kind") == "tool_replied"}
-    thoughts: list[Fields] = []
-    for event in events:
-        if event.get("kind") == "proposal":
-            thoughts.append(mapping(event.get("content")))
-        elif event.get("kind") == "tool_called":
-            reply = replies.get(event.get("step"), {})
-            begun, ended = number(event.get("ts")), number(reply.get("ts"))
-            yield Step(
-                number=whole(event.get("step")) or 0,
-                tool=text(event.get("tool")),
-                arguments=mapping(event.get("arguments")),
-                thoughts=tuple(thoughts),
-                reply=None if reply.get("reply") is None else text(reply["reply"]),
-                ok=reply.get("ok"),
-                error=None if reply.get("error") is None else text(reply["error"]),
-                seconds=ended - begun if begun is not None and ended is not None else None,
-            )
-            thoughts = []
+def _steps(events: tuple[Fields, ...]) -> Iterator[ToolStep]:
+    for exchange in exchanges(events):
+        if (call := exchange.call) is None:
+            continue
+        reply = exchange.reply or {}
+        begun, ended = number(call.get("ts")), number(reply.get("ts"))
+        yield ToolStep(
+            number=whole(call.get("step")) or 0,
+            tool=text(call.get("tool")),
+            arguments=mapping(call.get("arguments")),
+            thoughts=tuple(mapping(proposal.get("content")) for proposal in exchange.proposals),
+            reply=None if reply.get("reply") is None else text(reply["reply"]),
+            ok=reply.get("ok"),
+            error=None if reply.get("error") is None else text(reply["error"]),
+            seconds=ended - begun if begun is not None and ended is not None else None,
+        )
 
 
 def _read_results(

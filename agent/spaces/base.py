@@ -1,4 +1,4 @@
-"""What Optuna searches: the built-in strategy, or the numbers of a region that somebody wrote."""
+"""The search spaces for Optuna: the built-in strategy, or the numbers in a region that a person or model wrote."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Space(Protocol):
-    """Points that become region texts."""
+    """A search space. Each of its points can be written as a region text."""
 
     def distributions(self) -> Mapping[str, BaseDistribution]:
         """Optuna's dimensions, by name."""
@@ -41,7 +41,7 @@ class BuiltIn:
         return builtin.distributions(self._architectures)
 
     def first(self) -> Sequence[Mapping[str, Any]]:
-        """The known ideas: see `builtin.first_points`."""
+        """Points for the ideas known from papers: see `builtin.first_points`."""
         searched = self.distributions()
         return [
             {name: value for name, value in parameters.as_dict().items() if name in searched}

@@ -8,18 +8,16 @@ initialisations are points of the same space (`first_points`), so a search can s
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agent.spaces.literals import readable
+from prompts import environment
 
 if TYPE_CHECKING:
-    import jinja2
     import optuna
     from optuna.distributions import BaseDistribution
 
@@ -47,7 +45,7 @@ class Parameters:
     identity_share: float = 0.5
     """Share of a kernel's squared norm that passes channels through unchanged (dirac_mix only)."""
     filter_norm: bool = False
-    """Whether all filters of a layer get the same norm."""
+    """True: all filters of a layer get the same norm."""
     g_conv: float = 1.0
     """Gain of all convolutions over kaiming_normal's √2."""
     depth_slope: float = 0.0
@@ -234,20 +232,24 @@ def render(parameters: Parameters) -> str:
     )
     factors = ["conv_gain"] * (parameters.g_conv != 1)
     factors += ["math.exp(depth_slope * (index / len(convs) - 0.5))"] * (parameters.depth_slope != 0)
-    return _template().render(
-        p=parameters,
-        numbers=_numbers(parameters),
-        summary=textwrap.wrap(description[0].upper() + description[1:] + ".", 112),
-        details=_details(parameters),
-        conv_factor=" * ".join(factors),
-        changes_branch_end=changes_branch_end,
-        uses_branches=changes_branch_end or parameters.shortcut_gain != 1,
-        rescales=parameters != neutral,
+    return (
+        environment()
+        .get_template("strategy.py.j2")
+        .render(
+            p=parameters,
+            numbers=_numbers(parameters),
+            summary=textwrap.wrap(description[0].upper() + description[1:] + ".", 112),
+            details=_details(parameters),
+            conv_factor=" * ".join(factors),
+            changes_branch_end=changes_branch_end,
+            uses_branches=changes_branch_end or parameters.shortcut_gain != 1,
+            rescales=parameters != neutral,
+        )
     )
 
 
 def describe(parameters: Parameters) -> str:
-    """The point in one line, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
+    """One line that describes the point, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
     parts = {
         "filter_norm": "filters of equal norm",
         "g_conv": "convolutions × {}",
@@ -313,20 +315,3 @@ def _details(parameters: Parameters) -> list[str]:
         ):
             lines.append(source)
     return lines
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    import jinja2
-
-    import prompts
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(prompts.__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    return environment.get_template("strategy.py.j2")

@@ -36,7 +36,7 @@ _EXPONENT_REACH = 1.0
 
 
 class ScaleCommentError(ValueError):
-    """A `# scale:` comment says nothing usable; the message names the line and shows the form."""
+    """A `# scale:` comment cannot be parsed; the message names the line and shows the form."""
 
 
 class UnknownNumberError(KeyError):
@@ -166,7 +166,7 @@ def suggest(trial: optuna.Trial, numbers: Iterable[ScalableNumber]) -> dict[str,
 
 
 def _literals(tree: ast.AST) -> Iterator[_Literal]:
-    """Float literals by where they stand; strings and what is inside f-strings are never looked at."""
+    """Float literals by their place in the tree; strings and what is inside f-strings are never looked at."""
     for node in _walk(tree):
         if isinstance(node, ast.Assign):
             for target in node.targets:
@@ -222,7 +222,7 @@ def _called(call: ast.Call) -> str:
 
 
 def _usable(low: float, high: float, log: bool) -> bool:
-    """Nothing can be sampled around zero or beyond what a float can hold."""
+    """Whether a range can be sampled: not around zero, and not beyond the largest float."""
     return low < high and math.isfinite(high - low) and (low > 0 or not log)
 
 

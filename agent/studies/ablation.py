@@ -24,6 +24,7 @@ from agent.runs.record import RunRecord, read_run, text
 from agent.studies.parts import Part, find_parts
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256
+from benchmark.seeds import unused_seeds
 from benchmark.statistics import Resolved, combine
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile, get_profile
@@ -58,8 +59,8 @@ def ablate(
         raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
     parts = find_parts(_start(record), region)
     # Behind all of the search, its confirmation included.
-    first = 1 + max((one.seed for one in record.evaluations), default=config.seed)
-    fresh = tuple(range(first, first + (seeds or config.seeds)))
+    used = (one.seed for one in record.evaluations)
+    fresh = tuple(unused_seeds(used, seeds or config.seeds, default=config.seed))
     each = len(profile.visible) * len(fresh)
     spent = sum(not one.role.startswith("hidden/") for one in record.evaluations)
     affordable = int(share * spent) // each - 1  # the submission itself needs the fresh seeds, too

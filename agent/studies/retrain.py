@@ -31,9 +31,9 @@ from agent.progress import Progress
 from agent.proposers.transcript import function_region
 from agent.protocol import Accuracies, ToolCall
 from agent.runs.log import Evaluated, EventLog, Launch, read_events
-from agent.transcripts import Call, Replay, Segment, Transcript, load_transcript
+from agent.transcripts import RecordedCall, Replay, Segment, Transcript, load_transcript
 from agent.transcripts.replay import SegmentReplay
-from agent.transcripts.verdict import NO_RESULT, Comparison, difference
+from agent.transcripts.verdict import NO_RESULT, Judgement, difference
 from agent.transcripts.views import STAND_IN
 from benchmark.results import region_sha256
 from benchmark.store import ResultStore, user_store
@@ -110,20 +110,20 @@ class _OwnRun:
     def regions(self) -> tuple[str, ...]:
         return (self.tools.workspace.region,)
 
-    def judge(self, call: Call) -> Comparison:
+    def judge(self, call: RecordedCall) -> Judgement:
         if call.recorded is None:
-            return Comparison("unverifiable", NO_RESULT, "")
+            return Judgement("unverifiable", NO_RESULT, "")
         reply = self.tools.dispatch(call.step, ToolCall(call.tool, call.arguments)).reply
         executed, unequal = self._compare(call.tool)
         region = region_sha256(self.tools.workspace.region)
         if call.region_sha256 not in (None, region):
             reason = f"the region's hash: recorded {str(call.region_sha256)[:12]}…, ours {region[:12]}…"
-            return Comparison("differs", reason, reply, executed)
+            return Judgement("differs", reason, reply, executed)
         if self.elsewhere and call.tool in ("screen", "test", "submit"):
-            return Comparison("unverifiable", ELSEWHERE, reply, executed)
+            return Judgement("unverifiable", ELSEWHERE, reply, executed)
         if unequal is None and reply != call.recorded:
             unequal = difference(call.recorded, reply)
-        return Comparison("exact" if unequal is None else "differs", unequal, reply, executed)
+        return Judgement("exact" if unequal is None else "differs", unequal, reply, executed)
 
     def _compare(self, tool: str) -> tuple[dict[str, Any] | None, str | None]:
         """What a call was recorded with and what it gave now, and the first accuracy that should be equal and isn't.
@@ -282,7 +282,7 @@ class _Conversation:
     def regions(self) -> tuple[str, ...]:
         return self.replayed.regions()
 
-    def judge(self, call: Call) -> Comparison:
+    def judge(self, call: RecordedCall) -> Judgement:
         result = self.replayed.judge(call)
         region = function_region(self.regions())
         if region is None or region == self._untouched:

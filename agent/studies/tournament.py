@@ -27,15 +27,11 @@ from agent.proposers import check_proposer
 from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.log import Submitted, accuracies_by_role, read_events
+from benchmark.seeds import CONTEST_STEP, FRESH_FROM, contest_seed, winners_seeds
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
-
-STRIDE = 1000
-"""Between the first seeds of two repeats: a search may use further seeds behind its own."""
-FRESH_FROM = 1_000_000_000
-"""Winners are measured again with seeds from here on; no search comes near them."""
 
 _UNFINISHED = ("running", "interrupted", "failed", "infra")
 _ELSEWHERE = frozenset({"runs", "cache", "download"})  # settings that change no accuracy
@@ -137,8 +133,8 @@ class Contest:
             raise UsageError("--proposers wants different names, separated by commas, such as random,optuna")
         if repeats < 1 or fresh < 0:
             raise UsageError("--repeats must be at least 1, and --fresh at least 0")
-        if config.seeds > STRIDE or config.seed + repeats * STRIDE > FRESH_FROM or fresh * repeats > FRESH_FROM:
-            raise UsageError(f"too many seeds: --seed + {STRIDE} × --repeats must stay below {FRESH_FROM:,}")
+        if contest_seed(config.seed, repeats + 1) > FRESH_FROM or fresh * repeats > FRESH_FROM:
+            raise UsageError(f"too many seeds: --seed + {CONTEST_STEP} × --repeats must stay below {FRESH_FROM:,}")
         self.config = config
         self.proposers = tuple(proposers)
         self.repeats = repeats
@@ -149,14 +145,13 @@ class Contest:
 
     def search_config(self, proposer: str, number: int) -> SearchConfig:
         """The configuration of one search; repeats are numbered from 1."""
-        seed = self.config.seed + STRIDE * (number - 1)
+        seed = contest_seed(self.config.seed, number)
         changes = {"proposer": proposer, "seed": seed, "profile": self.profile.name, "submit": True}
         return SearchConfig.model_validate({**self.config.model_dump(), **changes})
 
     def fresh_seeds(self, number: int) -> range:
         """The seeds with which a repeat's winners are measured again."""
-        first = FRESH_FROM + self.fresh * (number - 1)
-        return range(first, first + self.fresh)
+        return winners_seeds(number, self.fresh)
 
     def run(self, make_progress: Callable[[], Progress]) -> Iterator[Repeat]:
         """Find or run every search, repeat by repeat, so that an interruption leaves equally many of each.

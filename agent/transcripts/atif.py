@@ -14,8 +14,8 @@ from typing import Any
 from agent.transcripts.mlsbench import read_snapshots
 from agent.transcripts.model import (
     CUT_MARK,
-    Call,
     Note,
+    RecordedCall,
     Role,
     Segment,
     Transcript,
@@ -45,7 +45,7 @@ def read_atif(document: Mapping[str, Any], where: str) -> Transcript:
     if not isinstance(agent, Mapping) or not isinstance(steps, list):
         raise TranscriptError(f"{where}: an ATIF trajectory needs `agent` and `steps`")
     ours = _mapping(_mapping(document.get("extra")).get(_OURS))
-    segments: list[tuple[str, bool, list[Call | Note], list[EditableFile] | None]] = []
+    segments: list[tuple[str, bool, list[RecordedCall | Note], list[EditableFile] | None]] = []
     for index, step in enumerate(steps):
         at = f"{where}: steps[{index}]"
         if not isinstance(step, Mapping):
@@ -132,7 +132,7 @@ def write_atif(transcript: Transcript, *, agent_name: str, agent_version: str) -
     }
 
 
-def _inference(entry: Call | Note) -> dict[str, Any]:
+def _inference(entry: RecordedCall | Note) -> dict[str, Any]:
     if not entry.model_called:
         return {"llm_call_count": 0}  # ATIF forbids reasoning on such a step
     return {"llm_call_count": 1, **({"reasoning_content": entry.thinking} if entry.thinking else {})}
@@ -140,7 +140,7 @@ def _inference(entry: Call | Note) -> dict[str, Any]:
 
 def _agent_step(
     step: Mapping[str, Any], note: Mapping[str, Any], said: str, number: int, at: str
-) -> Iterator[Call | Note]:
+) -> Iterator[RecordedCall | Note]:
     """One step may hold several calls; results name their call, or, where they do not, follow the same order."""
     thinking = _content(step.get("reasoning_content"), f"{at}: reasoning_content")
     by_model = step.get("llm_call_count") != 0
@@ -165,7 +165,7 @@ def _agent_step(
         error = None if note.get("parse_error") is None else str(note["parse_error"])
         if error is None and not isinstance(arguments, Mapping):
             error = str(arguments)
-        yield Call(
+        yield RecordedCall(
             step=own,
             tool=call["function_name"],
             arguments=dict(arguments) if isinstance(arguments, Mapping) and error is None else {},

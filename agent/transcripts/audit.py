@@ -1,4 +1,4 @@
-"""Did anything of a hidden task show before the submission?
+"""Find whether a reply showed anything of a hidden task before the submission.
 
 A test reports each visible task under a heading `### LABEL (script)`. A label is hidden in a segment when no such
 heading names it before the submission, or when the task's own text (or the record) declares it hidden. A leak is a
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.transcripts.loading import load_transcript
-from agent.transcripts.model import Call, Segment, Transcript
+from agent.transcripts.model import RecordedCall, Segment, Transcript
 from agent.transcripts.test_count import submission
 
 _SECTION = re.compile(r"^### (\S+)(?: \(|$)", re.MULTILINE)
@@ -78,10 +78,10 @@ def audit(source: Path | str | Transcript) -> Audit:
     return Audit(tuple(leaks), sum(1 for _ in transcript.calls), results)
 
 
-def _split(segment: Segment) -> tuple[list[Call], list[Call]]:
+def _split(segment: Segment) -> tuple[list[RecordedCall], list[RecordedCall]]:
     """A segment's replies with results: of tests before the submission, and of the submission and what follows."""
     calls = [call for call in segment.calls if call.tool in ("test", "submit")]
-    before: list[Call] = []
+    before: list[RecordedCall] = []
     for position, call in enumerate(calls):
         if call.recorded is None or call.recorded.startswith("ERROR"):
             continue
@@ -91,7 +91,7 @@ def _split(segment: Segment) -> tuple[list[Call], list[Call]]:
     return before, []
 
 
-def _submits_itself(call: Call, later: Sequence[Call]) -> bool:
+def _submits_itself(call: RecordedCall, later: Sequence[RecordedCall]) -> bool:
     """Whether the last test's result is final; where its end was cut off, because nothing else was submitted."""
     text = call.recorded or ""
     if _AUTO_SUBMIT in text:
@@ -100,7 +100,11 @@ def _submits_itself(call: Call, later: Sequence[Call]) -> bool:
 
 
 def _leaks(
-    index: int, segment: Segment, before: Sequence[Call], after: Sequence[Call], declared: frozenset[str]
+    index: int,
+    segment: Segment,
+    before: Sequence[RecordedCall],
+    after: Sequence[RecordedCall],
+    declared: frozenset[str],
 ) -> Iterator[Leak]:
     shown = _sections(before)
     labels = shown | _sections(after) | set(_SCRIPT_LABEL.findall(segment.prompt)) | declared
@@ -119,7 +123,7 @@ def _leaks(
             yield Leak(index, call.step, label, ", ".join(dict.fromkeys(excerpts)))
 
 
-def _named(index: int, segment: Segment, final: Call | None, declared: frozenset[str]) -> Iterator[Leak]:
+def _named(index: int, segment: Segment, final: RecordedCall | None, declared: frozenset[str]) -> Iterator[Leak]:
     """Where a task that the record itself declares hidden is named before the submission, by whomever but the model.
 
     A model may write any name into its code, and reads it again in each view of the file.
@@ -130,7 +134,7 @@ def _named(index: int, segment: Segment, final: Call | None, declared: frozenset
     for entry in segment.entries:
         if entry is final:
             return
-        if isinstance(entry, Call):
+        if isinstance(entry, RecordedCall):
             own += f"{dict(entry.arguments)}{entry.said}{entry.thinking}"
             text = entry.recorded or ""
         elif entry.role == "assistant":
@@ -146,7 +150,7 @@ def _line_with(label: str, text: str) -> str:
     return next(line for line in text.split("\n") if label in line)
 
 
-def _sections(calls: Sequence[Call]) -> set[str]:
+def _sections(calls: Sequence[RecordedCall]) -> set[str]:
     return {label for call in calls for label in _SECTION.findall(call.recorded or "")}
 
 

@@ -1,4 +1,4 @@
-"""Open a recorded conversation of any known format, or say in one line why it is none."""
+"""Load a recorded conversation of any known format. Errors say in one line why a file is not one."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from agent.transcripts.model import (
     CUT_MARK,
-    Call,
     Note,
+    RecordedCall,
     Segment,
     Snapshot,
     Transcript,
@@ -44,8 +44,8 @@ class _OpenCall:
     recorded: str | None = None
     recorded_cut: bool = False
 
-    def close(self) -> Call:
-        return Call(**vars(self))
+    def close(self) -> RecordedCall:
+        return RecordedCall(**vars(self))
 
 
 @dataclass

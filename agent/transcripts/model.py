@@ -24,7 +24,7 @@ class TranscriptError(UsageError):
 
 
 @dataclass(frozen=True)
-class Call:
+class RecordedCall:
     """One tool call and the reply that was recorded for it."""
 
     step: int
@@ -67,14 +67,14 @@ class Segment:
 
     prompt: str = ""
     prompt_cut: bool = False
-    entries: Sequence[Call | Note] = ()
+    entries: Sequence[RecordedCall | Note] = ()
     workspace: Sequence[EditableFile] | None = None
     """The files before the first call, where the record states them; otherwise the prompt's listing has to do."""
 
     @property
-    def calls(self) -> Iterator[Call]:
+    def calls(self) -> Iterator[RecordedCall]:
         """The tool calls, in order."""
-        return (entry for entry in self.entries if isinstance(entry, Call))
+        return (entry for entry in self.entries if isinstance(entry, RecordedCall))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Transcript:
     """Tasks that the record itself declares hidden."""
 
     @property
-    def calls(self) -> Iterator[tuple[int, Call]]:
+    def calls(self) -> Iterator[tuple[int, RecordedCall]]:
         """Every tool call with the index of its segment, counted from 0."""
         return ((index, call) for index, segment in enumerate(self.segments) for call in segment.calls)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.transcripts.loading import load_transcript
-from agent.transcripts.model import Call, Segment, Transcript
+from agent.transcripts.model import RecordedCall, Segment, Transcript
 from agent.transcripts.resync import as_seen, content_in_part, learn_from_snapshots, restore_content
 from agent.transcripts.test_count import first_line, is_budget_line, open_book
-from agent.transcripts.verdict import VERDICTS, Comparison, Verdict, compare
+from agent.transcripts.verdict import VERDICTS, Judgement, Verdict, compare
 from agent.transcripts.views import Unseen, View, initial_files, parse_listings, parse_view
 from benchmark.results import region_sha256
 from sandbox.editing import Dialect, Editor, Reply, unknown_tool, unparseable_arguments
@@ -25,10 +25,10 @@ from sandbox.rules import advise
 
 CUT_CALL = "the call's own text was cut and no snapshot gives it"
 NO_WORKSPACE = "the workspace can't be known: the prompt was cut before it lists this file"
-TRAINING = "only a training run could give its numbers; the budget line agrees"
-TRAINING_NO_LINE = "only a training run could give its numbers; this dialect prints no budget line"
-LOOKS = "only training runs could tell what was seen in them"
-CHECKED = "only a run of the candidate could tell whether the test was refused or known already"
+TRAINING = "not checked: needs training (--execute); the budget line agrees"
+TRAINING_NO_LINE = "not checked: needs training (--execute); this dialect prints no budget line"
+LOOKS = "not checked: needs training; a replay does not repeat looks"
+CHECKED = "not checked: needs a run of the candidate, which tells whether the test was refused or known already"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CallVerdict:
     """What became of one call. `recorded` is the reply as far as it was kept, `replayed` is ours."""
 
     segment: int
-    call: Call
+    call: RecordedCall
     verdict: Verdict
     reason: str | None
     replayed: str
@@ -63,7 +63,7 @@ class CallVerdict:
 class Machine(Protocol):
     """Applies the calls of one segment."""
 
-    def judge(self, call: Call) -> Comparison:
+    def judge(self, call: RecordedCall) -> Judgement:
         """Apply one call and compare the replies."""
         ...
 
@@ -125,7 +125,7 @@ class SegmentReplay:
         files = self._editor.files.values()
         return tuple(file.range_text(index) for file in files for index in range(len(file.ranges)))
 
-    def judge(self, call: Call) -> Comparison:
+    def judge(self, call: RecordedCall) -> Judgement:
         """Apply one call and compare the replies."""
         for file in self._editor.files.values():
             file.lines = self._unseen.settle(file.lines)
@@ -135,10 +135,10 @@ class SegmentReplay:
             ours = region_sha256(regions[0] if regions else "")
             if ours != call.region_sha256:
                 reason = f"the region's hash: recorded {call.region_sha256[:12]}…, ours {ours[:12]}…"
-                return Comparison("differs", reason, result.replayed)
+                return Judgement("differs", reason, result.replayed)
         return result
 
-    def _judge_in_doubt(self, call: Call) -> Comparison:
+    def _judge_in_doubt(self, call: RecordedCall) -> Judgement:
         """Judge a call; after one without a recorded reply, which may or may not have been carried out, try both."""
         if call.tool not in ("edit", "undo"):
             return self._judge(call)
@@ -156,7 +156,7 @@ class SegmentReplay:
         self._editor = done
         return result
 
-    def _judge(self, call: Call) -> Comparison:
+    def _judge(self, call: RecordedCall) -> Judgement:
         if call.parse_error is not None:
             detail = call.parse_error.removeprefix("Failed to parse tool arguments: ")
             return compare(call, unparseable_arguments(detail).text, self._unseen)
@@ -165,7 +165,7 @@ class SegmentReplay:
         if call.tool in ("test", "submit"):
             return self._test_or_submit(call)
         if call.tool == "screen" and self._dialect is Dialect.OURS:
-            return Comparison("unverifiable", LOOKS, "")
+            return Judgement("unverifiable", LOOKS, "")
         reply: Reply
         if call.tool == "undo":
             reply = self._editor.undo(call.arguments.get("n", 1))
@@ -177,10 +177,10 @@ class SegmentReplay:
             reply = unknown_tool(call.tool)
         return compare(call, reply.text, self._unseen)
 
-    def _test_or_submit(self, call: Call) -> Comparison:
+    def _test_or_submit(self, call: RecordedCall) -> Judgement:
         recorded = call.recorded
         if self._dialect is Dialect.OURS and recorded is not None and _needs_the_candidate(recorded):
-            return Comparison("unverifiable", CHECKED, "")
+            return Judgement("unverifiable", CHECKED, "")
         if recorded is not None:
             self._book.settle(recorded)
         answer = self._book.answer(call)
@@ -189,23 +189,23 @@ class SegmentReplay:
         if answer.whole or recorded is None:
             result = compare(call, answer.text, self._unseen)
         elif first_line(recorded) == answer.text or (call.recorded_cut and answer.text.startswith(recorded)):
-            result = Comparison("unverifiable", TRAINING, answer.text)
+            result = Judgement("unverifiable", TRAINING, answer.text)
         elif not self._prints_budget and not recorded.startswith(("ERROR", "[submit]")):
-            result = Comparison("unverifiable", TRAINING_NO_LINE, answer.text)
+            result = Judgement("unverifiable", TRAINING_NO_LINE, answer.text)
         else:
             reason = f"the first line: recorded {first_line(recorded)!r:.120}, ours {answer.text!r:.120}"
-            result = Comparison("differs", reason, answer.text)
+            result = Judgement("differs", reason, answer.text)
         if result.verdict == "differs":
             self._book.correct(recorded or "")
         return result
 
-    def _edit(self, call: Call) -> Comparison:
+    def _edit(self, call: RecordedCall) -> Judgement:
         view = parse_view(call.recorded, cut=call.recorded_cut) if call.recorded is not None else None
         name = call.arguments.get("filename")
         file = self._editor.files.get(name) if isinstance(name, str) else None
         if file is None and view is not None and view.name == name and not self._all_files_listed:
             self._adopt(call, view, None)
-            return Comparison("unverifiable", NO_WORKSPACE, "")
+            return Judgement("unverifiable", NO_WORKSPACE, "")
         before = list(file.lines) if file is not None else []
         arguments, partly = dict(call.arguments), False
         if file is not None and call.content_cut:
@@ -217,7 +217,7 @@ class SegmentReplay:
             learn_from_snapshots(call, file, self._snapshots, self._unseen)
         result = compare(call, self._unseen.settle_text(reply.text), self._unseen)
         if partly and reply.ok and call.recorded is not None and result.verdict != "differs":
-            result = Comparison("unverifiable", CUT_CALL, result.replayed)
+            result = Judgement("unverifiable", CUT_CALL, result.replayed)
         if view is not None and (partly or result.verdict == "differs"):
             if reply.ok and _refused(call):
                 self._editor.undo(1)
@@ -226,13 +226,13 @@ class SegmentReplay:
             self._adopt(call, view, self._editor.files.get(view.name))
         return result
 
-    def _adopt(self, call: Call, view: View, file: EditableFile | None) -> None:
+    def _adopt(self, call: RecordedCall, view: View, file: EditableFile | None) -> None:
         seen = as_seen(call, view, file, self._snapshots, self._unseen)
         if seen is not None:
             self._editor.resynchronise(seen)
 
 
-def _refused(call: Call) -> bool:
+def _refused(call: RecordedCall) -> bool:
     return call.recorded is not None and call.recorded.startswith("ERROR")
 
 

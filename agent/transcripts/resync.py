@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from agent.transcripts.model import CUT_MARK, Call, Snapshot
+from agent.transcripts.model import CUT_MARK, RecordedCall, Snapshot
 from agent.transcripts.views import Unseen, View, is_unseen
 from sandbox.lines import EditableFile, Range, split_lines
 
 
-def restore_content(call: Call, file: EditableFile, snapshots: Iterable[Snapshot]) -> str | None:
+def restore_content(call: RecordedCall, file: EditableFile, snapshots: Iterable[Snapshot]) -> str | None:
     """The whole text that a cut edit of `file` wrote, from a snapshot of its step; None when none fits.
 
     The snapshot must be the file as it was, with other lines in the edited place, and these must begin with what the
@@ -33,7 +33,7 @@ def restore_content(call: Call, file: EditableFile, snapshots: Iterable[Snapshot
     return None
 
 
-def learn_from_snapshots(call: Call, file: EditableFile, snapshots: Iterable[Snapshot], unseen: Unseen) -> None:
+def learn_from_snapshots(call: RecordedCall, file: EditableFile, snapshots: Iterable[Snapshot], unseen: Unseen) -> None:
     """Learn lines that were never shown from a snapshot of this step that agrees with all the others."""
     if not any(map(is_unseen, file.lines)):
         return
@@ -46,7 +46,7 @@ def learn_from_snapshots(call: Call, file: EditableFile, snapshots: Iterable[Sna
 
 
 def as_seen(
-    call: Call, view: View, file: EditableFile | None, snapshots: Iterable[Snapshot], unseen: Unseen
+    call: RecordedCall, view: View, file: EditableFile | None, snapshots: Iterable[Snapshot], unseen: Unseen
 ) -> EditableFile | None:
     """The file as a reply's view shows it; None when the view is too poor to tell.
 
@@ -67,7 +67,7 @@ def as_seen(
         return None
 
 
-def content_in_part(call: Call, file: EditableFile, view: View | None, unseen: Unseen) -> str:
+def content_in_part(call: RecordedCall, file: EditableFile, view: View | None, unseen: Unseen) -> str:
     """What a cut edit of `file` wrote as far as it was kept; unseen lines fill it up to the length a view tells."""
     kept = str(call.arguments["content"]).removesuffix(CUT_MARK).split("\n")[:-1]
     place = edited_lines(call.arguments)
@@ -98,7 +98,7 @@ def _whole(value: object) -> int | None:
         return None
 
 
-def _candidates(call: Call, name: str, snapshots: Iterable[Snapshot]) -> Iterator[list[str]]:
+def _candidates(call: RecordedCall, name: str, snapshots: Iterable[Snapshot]) -> Iterator[list[str]]:
     return (split_lines(item.content) for item in snapshots if item.step == call.step and item.is_of(name))
 
 

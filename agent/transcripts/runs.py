@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from agent.errors import RunDamaged
-from agent.runs.log import Launch, Proposal, Record, ToolCalled, ToolReplied, read_events
-from agent.transcripts.model import Call, Note, Segment, Transcript, TranscriptError
+from agent.runs.lines import Fields, exchanges
+from agent.runs.log import Launch, Record, read_events
+from agent.transcripts.model import Note, RecordedCall, Segment, Transcript, TranscriptError
 from benchmark.tasks import PROFILES
 from sandbox.editing import Dialect
 from sandbox.region import SCAFFOLD_NAME, RegionError, split
@@ -45,55 +45,49 @@ def read_run(path: Path) -> Transcript:
     )
 
 
-def _conversation(records: list[Record]) -> tuple[str, list[Call | Note]]:
-    """What a model was told at first, and each call with its reply and with what the proposer thought before it.
+def _conversation(records: list[Record]) -> tuple[str, list[RecordedCall | Note]]:
+    """What a model was told first, then each call with its reply and with what the proposer thought before it.
 
     What a model was told in between and no tool said, and what it said after its last call, are notes.
     """
-    replies = {r.event.step: r.event for r in records if isinstance(r.event, ToolReplied)}
     prompt = ""
-    entries: list[Call | Note] = []
-    thoughts: list[Proposal] = []
+    entries: list[RecordedCall | Note] = []
     step = 0
-    for record in records:
-        event = record.event
-        if isinstance(event, Proposal):
-            told = [str(text) for text in event.content.get("sent") or ()]
+    for exchange in exchanges(record.event.model_dump() for record in records):
+        contents: list[Fields] = [proposal["content"] for proposal in exchange.proposals]
+        for content in contents:
+            told = [str(text) for text in content.get("sent") or ()]
             if told and not prompt:
                 prompt = "\n\n".join(told)
             else:
                 entries += [Note("user", text, step) for text in told]
-            thoughts.append(event)
-        elif isinstance(event, ToolCalled):
-            step = event.step
-            reply = replies.get(step)
-            said, thinking, model_called = _thoughts(thoughts)
-            thoughts = []
-            entries.append(
-                Call(
-                    step=step,
-                    tool=event.tool,
-                    arguments=event.arguments,
-                    recorded=None if reply is None else reply.reply,
-                    thinking=thinking,
-                    said=said,
-                    model_called=model_called,
-                    region_sha256=None if reply is None else reply.region_sha256,
-                )
+        said, thinking, model_called = _thoughts(contents)
+        if (call := exchange.call) is None:
+            entries.append(Note("assistant", said, step, thinking, model_called))
+            continue
+        step, reply = call["step"], exchange.reply
+        entries.append(
+            RecordedCall(
+                step=step,
+                tool=call["tool"],
+                arguments=call["arguments"],
+                recorded=None if reply is None else reply["reply"],
+                thinking=thinking,
+                said=said,
+                model_called=model_called,
+                region_sha256=None if reply is None else reply["region_sha256"],
             )
-    if thoughts:
-        said, thinking, model_called = _thoughts(thoughts)
-        entries.append(Note("assistant", said, step, thinking, model_called))
+        )
     return prompt, entries
 
 
-def _thoughts(proposals: list[Proposal]) -> tuple[str, str, bool]:
+def _thoughts(contents: list[Fields]) -> tuple[str, str, bool]:
     """What was said and thought before a call, and whether a language model was asked for it."""
     said, thinking, model_called = [], [], False
-    for proposal in proposals:
-        message: dict[str, Any] | None = proposal.content.get("message")
+    for content in contents:
+        message: Fields | None = content.get("message")
         if message is None:
-            said.append(json.dumps(proposal.content, ensure_ascii=False))
+            said.append(json.dumps(content, ensure_ascii=False))
             continue
         model_called = True
         said.append(str(message.get("content") or ""))

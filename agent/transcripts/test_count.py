@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from agent.transcripts.model import Call, Segment, Transcript
+from agent.transcripts.model import RecordedCall, Segment, Transcript
 
 DEFAULT_BUDGET = 3
 
@@ -20,8 +20,8 @@ _SHORT_WORDING = "No test results yet. Run test() at least once first."
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Our reply as far as we can know it. `whole` is false when measured numbers follow below."""
+class PredictedReply:
+    """The part of the reply that follows from the calls. `whole` is false when measured numbers follow it."""
 
     text: str
     whole: bool
@@ -42,7 +42,7 @@ class TestBook:
     unanswered: int = 0
     """How many of the counted tests have no recorded reply, so that nobody knows if they were carried out."""
 
-    def answer(self, call: Call) -> Answer:
+    def answer(self, call: RecordedCall) -> PredictedReply:
         """Our reply to a test or submit call; counts the test."""
         chosen = submission(call)
         if chosen is None:
@@ -62,10 +62,10 @@ class TestBook:
         if line := _BUDGET_LINE.match(first_line(recorded)):
             self.used = int(line[1])
 
-    def _test(self) -> Answer:
+    def _test(self) -> PredictedReply:
         if self.used >= self.budget:
             used = f"{self.used}/{self.budget}"
-            return Answer(
+            return PredictedReply(
                 f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose which test result to "
                 "submit as final.",
                 whole=True,
@@ -80,37 +80,39 @@ class TestBook:
                 else (f"n={self.used}) to submit this result")
             )
             hint = f"; call submit({choice}"
-        return Answer(f"[Test #{self.used}] ({left} {'test' if left == 1 else 'tests'} remaining{hint})", whole=False)
+        return PredictedReply(
+            f"[Test #{self.used}] ({left} {'test' if left == 1 else 'tests'} remaining{hint})", whole=False
+        )
 
-    def _submit(self, chosen: object, *, by_test: bool) -> Answer:
+    def _submit(self, chosen: object, *, by_test: bool) -> PredictedReply:
         long = by_test and not self.short_wording
         zero = by_test and chosen == 0 and not isinstance(chosen, bool)
         if zero and (long or self.used):
-            return Answer(
+            return PredictedReply(
                 "ERROR: submit=0 is invalid. To run a new experiment, call test() with NO arguments (omit the submit "
                 "parameter entirely). To submit a previous result, use submit=N where N >= 1.",
                 whole=True,
             )
         if self.used == 0:
             if long:
-                return Answer(
+                return PredictedReply(
                     "ERROR: No test results yet. You must call test() with NO arguments first to run an experiment. "
                     "Only after that can you use test(submit=N) to submit a result.",
                     whole=True,
                 )
-            return Answer(f"ERROR: {_SHORT_WORDING}", whole=True)
+            return PredictedReply(f"ERROR: {_SHORT_WORDING}", whole=True)
         if chosen is LAST:
             chosen = self.used
         if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= self.used:
-            return Answer(f"ERROR: There is no test #{chosen}; tests so far: {self.used}.", whole=True)
-        return Answer(f"[submit] Submitting result from test #{chosen} as final.", whole=False)
+            return PredictedReply(f"ERROR: There is no test #{chosen}; tests so far: {self.used}.", whole=True)
+        return PredictedReply(f"[submit] Submitting result from test #{chosen} as final.", whole=False)
 
 
 LAST = object()
 """What the oldest dialect submits: the latest test."""
 
 
-def submission(call: Call) -> object:
+def submission(call: RecordedCall) -> object:
     """What a call submits: a test's number as the model wrote it, LAST, or None when the call runs a new test."""
     if call.tool == "submit":
         return call.arguments.get("n", call.arguments.get("submit", LAST))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from agent.transcripts.model import Call
+from agent.transcripts.model import RecordedCall
 from agent.transcripts.views import STAND_IN, Unseen, was_listed
 
 Verdict = Literal["exact", "prefix", "differs", "unverifiable"]
@@ -17,8 +17,8 @@ UNSEEN_LINES = "the workspace can't be known: the reply shows lines that an earl
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A verdict, why (None when the replies agree), and our reply with stand-ins put into words."""
+class Judgement:
+    """The verdict on one reply, its reason (None when the replies agree), and our reply with readable stand-ins."""
 
     verdict: Verdict
     reason: str | None
@@ -27,22 +27,22 @@ class Comparison:
     """What training again gave, where it was asked for."""
 
 
-def compare(call: Call, ours: str, unseen: Unseen) -> Comparison:
+def compare(call: RecordedCall, ours: str, unseen: Unseen) -> Judgement:
     """Exact when equal; prefix when the recorded reply was cut and ours begins with it; otherwise they differ.
 
     Where ours has a stand-in for a line that the record has not shown so far, the recorded reply itself may fill it:
     without consequence if the prompt's listing had left it out, otherwise at the price of the verdict.
     """
     if call.recorded is None:
-        return Comparison("unverifiable", NO_RESULT, readable(ours))
+        return Judgement("unverifiable", NO_RESULT, readable(ours))
     filled, found = _fill(ours, call)
     agrees = filled.startswith(call.recorded) if call.recorded_cut else filled == call.recorded
     if not agrees:
-        return Comparison("differs", difference(call.recorded, filled, cut=call.recorded_cut), readable(filled))
+        return Judgement("differs", difference(call.recorded, filled, cut=call.recorded_cut), readable(filled))
     unseen.learnt.update(found)
     if not all(map(was_listed, found)):
-        return Comparison("unverifiable", UNSEEN_LINES, readable(filled))
-    return Comparison("prefix" if call.recorded_cut else "exact", None, readable(filled))
+        return Judgement("unverifiable", UNSEEN_LINES, readable(filled))
+    return Judgement("prefix" if call.recorded_cut else "exact", None, readable(filled))
 
 
 def readable(text: str) -> str:
@@ -50,7 +50,7 @@ def readable(text: str) -> str:
     return STAND_IN.sub("<a line that the record does not show>", text)
 
 
-def _fill(ours: str, call: Call) -> tuple[str, dict[str, str]]:
+def _fill(ours: str, call: RecordedCall) -> tuple[str, dict[str, str]]:
     recorded = (call.recorded or "").split("\n")
     filled = ours.split("\n")
     found = {}

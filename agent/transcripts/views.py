@@ -1,4 +1,4 @@
-"""What a conversation says about its files: the prompt's listing, and the views that follow the edits.
+"""Reads files out of a conversation: from the prompt's listing, and from the views that follow edits.
 
 Line numbers are 1-based and ranges inclusive, as the tools show them.
 """
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.transcripts.model import Call, Segment
+from agent.transcripts.model import RecordedCall, Segment
 from sandbox.lines import EditableFile, Range
 
 # Numbers have at most six digits: nothing recorded may make us build a file of more lines than that.
@@ -167,7 +167,7 @@ def parse_view(reply: str, *, cut: bool = False) -> View | None:
     return None
 
 
-def views(segment: Segment) -> Iterator[tuple[Call, View]]:
+def views(segment: Segment) -> Iterator[tuple[RecordedCall, View]]:
     """Every view in a segment's replies."""
     for call in segment.calls:
         view = parse_view(call.recorded, cut=call.recorded_cut) if call.recorded else None

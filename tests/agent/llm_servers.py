@@ -15,14 +15,15 @@ from typing import Any, cast
 from agent.clock import Clock
 from agent.engine.loop import End, run_loop
 from agent.engine.toolbox import Toolbox
+from agent.evaluation.evaluator import Evaluator
 from agent.llm.client import ChatClient, Model
-from agent.llm.settings import Limits, ModelSettings
+from agent.llm.settings import ModelSettings, SpendingLimits
 from agent.proposers.llm import Brief, LLMProposer
-from agent.protocol import Observation, Proposer, Situation, TestOutcome, ToolCall
-from agent.runs.log import EventLog, Proposal, Submitted, ToolCalled, ToolReplied, read_events
+from agent.protocol import Observation, Proposer, TestOutcome
+from agent.runs.log import EventLog, Proposal, ToolReplied, read_events
 from benchmark.results import region_sha256
+from benchmark.store import ResultStore
 from benchmark.tasks import get_profile
-from sandbox.region import SCAFFOLD_NAME
 from sandbox.workspace import Workspace
 
 KEY = "sk-test-0123456789abcdefSECRET"
@@ -161,69 +162,31 @@ def client(url: str, *, key: str = KEY, said: list[str] | None = None, **changes
     return ChatClient(settings(url, **changes), {"OPENAI_API_KEY": key}, say=say, first_wait=0.01)
 
 
-class Bench:
+class Bench(Toolbox):
     """The toolbox of a search without its training: a real workspace, a real budget, made-up accuracies.
 
     A region that holds `fail` fails its test; otherwise test n gets 10 + n percent, or what `score` makes of it.
     """
 
     def __init__(self, folder: Path, budget: int, score: Callable[[int, str], float] | None = None) -> None:
-        self.workspace = Workspace.create(folder / "workspace")
         self.log = EventLog(folder / "events.jsonl")
-        self.budget = budget
-        self.tests: list[TestOutcome] = []
-        self.submitted: int | None = None
+        super().__init__(
+            workspace=Workspace.create(folder / "workspace"),
+            evaluator=cast(Evaluator, None),
+            log=self.log,
+            profile=get_profile("smoke"),
+            seeds=(0,),
+            budget=budget,
+            baseline={TASK: {0: 10.0}},
+            keep=cast(ResultStore, None),
+            shared=None,
+        )
         self.by = ""
         self._score = score or (lambda number, region: 10.0 + number)
 
-    def situation(self) -> Situation:
-        return Situation(
-            filename=SCAFFOLD_NAME,
-            region=self.workspace.region,
-            editable=self.workspace.editable,
-            tests_left=self.budget - len(self.tests),
-            tests=tuple(self.tests),
-            baseline={TASK: {0: 10.0}},
-            best=self.best(),
-        )
-
-    def best(self) -> int | None:
-        valid = [test for test in self.tests if not test.failed]
-        return max(valid, key=lambda test: (test.score, -test.number)).number if valid else None
-
-    def dispatch(self, step: int, call: ToolCall) -> Observation:
-        self.log.append(ToolCalled(step=step, tool=call.tool, arguments=dict(call.arguments)))
-        seen = self._carry_out(call)
-        digest = region_sha256(self.workspace.region)
-        self.log.append(ToolReplied(step=step, ok=seen.ok, error=seen.error, reply=seen.reply, region_sha256=digest))
-        return seen
-
     def submit(self, number: int, *, by: str) -> Observation:
-        test = next((test for test in self.tests if test.number == number), None)
-        if test is None or test.failed:
-            return Observation(f"ERROR: Test #{number} cannot be submitted.", ok=False, error="failed_test")
-        self.submitted, self.by = number, by
-        who = cast(Any, "proposer" if by == "proposer" else "harness")
-        self.log.append(Submitted(number=number, region_sha256=test.region_sha256, by=who))
-        return Observation(f"[submit] Submitting result from test #{number} as final.", submitted=number)
-
-    def _carry_out(self, call: ToolCall) -> Observation:
-        match call.tool:
-            case "edit":
-                reply = self.workspace.edit(call.arguments)
-            case "undo":
-                reply = self.workspace.undo(call.arguments.get("n", 1))
-            case "view":
-                reply = self.workspace.view()
-            case "rewrite":
-                reply = self.workspace.rewrite(call.arguments.get("content"))
-            case "submit":
-                return self.submit(call.arguments.get("n", 0), by="proposer")
-            case "test":
-                return self._test()
-            case unknown:
-                return Observation(f"ERROR: Unknown tool '{unknown}'", ok=False, error="unknown_tool")
-        return Observation(reply.text, reply.ok, reply.kind)
+        self.by = by
+        return super().submit(number, by=by)
 
     def _test(self) -> Observation:
         region = self.workspace.region
@@ -237,9 +200,11 @@ class Bench:
         value = None if "fail" in region else self._score(number, region)
         outcome = TestOutcome(number, {TASK: {0: value}}, digest)
         self.tests.append(outcome)
+        self.workspace.tag(f"test/{number}")
         left = self.budget - number
+        self._reports[number] = f"[Test #{number}] ({left} tests remaining)\n\ntest_acc_{TASK}={value}"
         return Observation(
-            f"[Test #{number}] ({left} tests remaining)\n\ntest_acc_{TASK}={value}",
+            self._reports[number],
             ok=not outcome.failed,
             error="candidate_failed" if outcome.failed else None,
             test=outcome,
@@ -267,14 +232,14 @@ def bench(folder: Path, budget: int = 3, score: Callable[[int, str], float] | No
 
 def run(proposer: Proposer, on: Bench, max_steps: int = 200, max_seconds: float | None = None) -> End:
     """The project's own loop."""
-    return run_loop(proposer, cast(Toolbox, on), Clock(), on.log, max_steps=max_steps, max_seconds=max_seconds)
+    return run_loop(proposer, on, Clock(), on.log, max_steps=max_steps, max_seconds=max_seconds)
 
 
 def search_with(
     folder: Path, model: Model, /, *, budget: int = 3, said: list[str] | None = None, **changes: Any
 ) -> tuple[End, Bench]:
     """A search by `model` on a bench, from start or from the folder's log."""
-    limits = changes.pop("limits", Limits())
+    limits = changes.pop("limits", SpendingLimits())
     with bench(folder, budget) as on:
         say = (lambda text: None) if said is None else said.append
         return run(LLMProposer(brief(budget, limits=limits, **changes), model, on.log, say=say), on), on

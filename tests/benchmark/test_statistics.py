@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from benchmark.comparison import signed
 from benchmark.dunnett import critical_value, visible_effect
 from benchmark.statistics import (
     DuplicateSeedError,
@@ -260,3 +261,20 @@ def test_words_say_what_was_found_and_what_could_have_been() -> None:
     failed = combine({"resnet": None, "vgg": compare(KAIMING, FIXUP, PRIOR)})
     assert in_words(failed) == "failed on resnet: no overall gain"
     assert "mean of 1 task)" in in_words(_overall(0.1))
+
+
+@pytest.mark.parametrize(
+    ("value", "places", "shown"),
+    [
+        (1.25, 1, "+1.2"),
+        (-1.26, 1, "−1.3"),
+        (0.0, 2, "0.00"),
+        (-0.0, 1, "0.0"),
+        (-0.004, 2, "−0.00"),
+        (math.nan, 1, "–"),
+        (-math.inf, 1, "–"),
+    ],
+)
+def test_numbers_with_a_sign(value: float, places: int, shown: str) -> None:
+    """A table had both "-" and "−". A bound that rounds to zero still shows on which side of zero it lies."""
+    assert signed(value, places) == shown

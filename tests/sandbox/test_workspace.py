@@ -53,7 +53,6 @@ def test_a_new_workspace_is_the_scaffold_under_git(workspace: Workspace) -> None
     assert workspace.editable == (scaffold().lines.start, scaffold().lines.end)
     assert workspace.head == _git(workspace.path, "rev-parse", "HEAD").strip()
     assert _git(workspace.path, "status", "--porcelain") == ""
-    assert not workspace.outdated
     assert workspace.check() is None
     workspace.verify()
 

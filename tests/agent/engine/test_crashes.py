@@ -25,7 +25,8 @@ import optuna
 import pytest
 
 from agent.runs.directory import RunDirectory
-from agent.runs.log import GENESIS, Evaluated, Event, TestFinished, read_events
+from agent.runs.lines import GENESIS
+from agent.runs.log import Evaluated, Event, TestFinished, read_events
 from agent.studies.verify import verify
 from benchmark.store import ResultStore
 from tests.agent.conftest import Agent

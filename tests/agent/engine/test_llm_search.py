@@ -17,7 +17,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.evaluation.workbench import open_laboratory
-from agent.llm.settings import Limits, Price, address, limits, model_settings
+from agent.llm.settings import Price, SpendingLimits, address, limits, model_settings
 from agent.progress import Progress
 from agent.proposers import check_proposer
 from agent.runs.directory import RunDirectory
@@ -198,7 +198,7 @@ def test_where_settings_come_from() -> None:
     assert address(SearchConfig(), environ) == "http://from.environ/v1"
     assert address(SearchConfig(base_url="http://localhost:1/v1"), environ) == "http://localhost:1/v1"
     assert model_settings(SearchConfig(proposer="llm", model="m", base_url="http://localhost:1/v1"), {}).model == "m"
-    assert limits(SearchConfig(price="0.5/2", max_cost=1.0, max_tokens=9)) == Limits(9, 1.0, Price(0.5, 2.0))
+    assert limits(SearchConfig(price="0.5/2", max_cost=1.0, max_tokens=9)) == SpendingLimits(9, 1.0, Price(0.5, 2.0))
     assert Price.parse("1/2").cost(1_000_000, 500_000) == 2.0
     for wrong in ("1", "a/b", "-1/2", "1/2/3", "nan/1"):
         with pytest.raises(UsageError, match="IN/OUT"):

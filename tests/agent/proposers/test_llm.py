@@ -14,7 +14,7 @@ from agent.errors import RunDamaged, UsageError
 from agent.llm.answers import Answer
 from agent.llm.client import Message
 from agent.llm.errors import AccessRefused, ContextExceeded, OutOfTime, ServerFailed, ToolsRefused
-from agent.llm.settings import Limits, Price
+from agent.llm.settings import Price, SpendingLimits
 from agent.proposers.demo import DemoModel
 from agent.proposers.llm import MAX_REPAIRS, PATIENCE, LLMProposer
 from tests.agent.llm_servers import (
@@ -367,10 +367,12 @@ def test_limits_on_tokens_and_cost(tmp_path: Path) -> None:
     usage = {"prompt_tokens": 5000, "completion_tokens": 1000}
     turns = by_turn(*[completion("", write(float(n)), TEST, usage=usage) for n in range(1, 10)])
     with BadServer(turns) as server:
-        end, on = search_with(tmp_path / "t", client(server.url), budget=9, limits=Limits(tokens=20_000))
+        end, on = search_with(tmp_path / "t", client(server.url), budget=9, limits=SpendingLimits(tokens=20_000))
         assert (end.status, len(on.tests), on.submitted) == ("cost", 3, 3)
         price = Price.parse("1/10")
-        end, on = search_with(tmp_path / "c", client(server.url), budget=9, limits=Limits(cost=0.049, price=price))
+        end, on = search_with(
+            tmp_path / "c", client(server.url), budget=9, limits=SpendingLimits(cost=0.049, price=price)
+        )
     assert (end.status, len(on.tests)) == ("cost", 3)
     assert "$0.049" in end.message
 
@@ -378,7 +380,7 @@ def test_limits_on_tokens_and_cost(tmp_path: Path) -> None:
 def test_tiny_limit_is_known_before_the_first_question(tmp_path: Path) -> None:
     """A limit that the task alone passes lets nothing be asked at all."""
     with BadServer(completion("x")) as server:
-        end, _ = search_with(tmp_path, client(server.url), limits=Limits(tokens=100))
+        end, _ = search_with(tmp_path, client(server.url), limits=SpendingLimits(tokens=100))
     assert (end.status, server.requests) == ("cost", [])
 
 

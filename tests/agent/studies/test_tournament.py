@@ -16,9 +16,10 @@ from agent.cli.compare import run_contest
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.progress import Progress
-from agent.studies.tournament import FRESH_FROM, Contest, differences, estimate, find_run, overall, winner
+from agent.studies.tournament import Contest, differences, estimate, find_run, overall, winner
 from benchmark.recipes import get_recipe
 from benchmark.results import region_sha256
+from benchmark.seeds import FRESH_FROM
 from sandbox.isolate import Isolation
 from sandbox.region import scaffold
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines

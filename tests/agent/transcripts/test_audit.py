@@ -11,7 +11,7 @@ import pytest
 
 from agent.cli.transcript_text import run_audit
 from agent.transcripts import audit, parse_transcript
-from agent.transcripts.model import CUT_MARK, Call, Note, Segment, Transcript
+from agent.transcripts.model import CUT_MARK, Note, RecordedCall, Segment, Transcript
 from tests.agent.transcript_samples import LISTING, call, conversation, prompt, write
 
 HEAD = "[Test #1] (2 tests remaining; call submit(n=1) to submit this result)\n\n"
@@ -107,7 +107,7 @@ def test_a_task_that_the_text_declares_hidden_may_not_even_have_a_section() -> N
     assert "test_acc_mobilenetv2-fmnist=93.1" in found.leaks[0].text
 
 
-def _own(*entries: Call | Note, prompt: str = "") -> list[tuple[int, str, str]]:
+def _own(*entries: RecordedCall | Note, prompt: str = "") -> list[tuple[int, str, str]]:
     segment = Segment(prompt, entries=entries)
     found = audit(Transcript("run", segments=(segment,), hidden_labels=frozenset({"mobilenetv2-tiny"})))
     return [(leak.step, leak.label, leak.text) for leak in found.leaks]
@@ -116,10 +116,10 @@ def _own(*entries: Call | Note, prompt: str = "") -> list[tuple[int, str, str]]:
 def test_a_run_of_ours_must_not_even_name_its_hidden_task() -> None:
     """In the prompt, in a note, in the reply of any tool: our record declares the name, so nobody may be told it."""
     name = "mobilenetv2-tiny"
-    assert _own(Call(1, "view", recorded=f"first\nsee {name} too\nlast")) == [(1, name, f"see {name} too")]
+    assert _own(RecordedCall(1, "view", recorded=f"first\nsee {name} too\nlast")) == [(1, name, f"see {name} too")]
     assert _own(Note("user", f"now {name}", 2)) == [(2, name, f"now {name}")]
     assert _own(prompt=f"# Task\nlater {name}") == [(0, name, f"later {name}")]
-    assert _own(Call(1, "test", recorded=f"[Test #1] ok\ntest_acc_{name}=12.00")) == [
+    assert _own(RecordedCall(1, "test", recorded=f"[Test #1] ok\ntest_acc_{name}=12.00")) == [
         (1, name, f"test_acc_{name}=12.00")
     ]
 
@@ -127,9 +127,9 @@ def test_a_run_of_ours_must_not_even_name_its_hidden_task() -> None:
 def test_what_the_model_wrote_itself_or_saw_after_the_submission_is_no_leak() -> None:
     """A name in the model's own code comes back with every view; the submission's reply may name everything."""
     name = "mobilenetv2-tiny"
-    written = Call(1, "rewrite", {"content": f"# for {name}"}, recorded=f"OK\n     1  # for {name}")
-    tested = Call(2, "test", recorded="[Test #1] (0 tests remaining)")
-    submitted = Call(3, "submit", {"n": 1}, recorded=f"[submit] Submitting\n### {name}")
+    written = RecordedCall(1, "rewrite", {"content": f"# for {name}"}, recorded=f"OK\n     1  # for {name}")
+    tested = RecordedCall(2, "test", recorded="[Test #1] (0 tests remaining)")
+    submitted = RecordedCall(3, "submit", {"n": 1}, recorded=f"[submit] Submitting\n### {name}")
     assert _own(written, tested, submitted, Note("user", name, 4)) == []
     assert len(_own(tested, written, Note("user", "mobilenetv2 on tiny pictures"))) == 0
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agent.transcripts import (
-    Call,
     Note,
+    RecordedCall,
     Segment,
     Transcript,
     TranscriptError,
@@ -42,7 +42,7 @@ SAMPLE = conversation(
     prompt(),
     call(1, "edit", edit(1, 6, "x"), REFUSED_REPLY),
     [{"step": 2, "role": "assistant", "content": "I think.", "thinking": "Hm."}],
-    [{"step": 2, "role": "user", "content": "Call a tool."}],
+    [{"step": 2, "role": "user", "content": "RecordedCall a tool."}],
     call(3, "edit", {"error": "Expecting value"}, "ERROR: Failed to parse tool arguments: Expecting value"),
     prompt(),
     call(1, "edit", edit(3, 4, DOUBLED), DOUBLED_REPLY),
@@ -116,7 +116,7 @@ def test_segments_calls_and_notes() -> None:
     assert [len(list(segment.calls)) for segment in transcript.segments] == [2, 3]
     assert [(entry.role, entry.text) for entry in transcript.segments[0].entries if isinstance(entry, Note)] == [
         ("assistant", "I think."),
-        ("user", "Call a tool."),
+        ("user", "RecordedCall a tool."),
     ]
     assert [found.recorded is None for _, found in transcript.calls] == [False, False, False, False, True]
 
@@ -145,11 +145,11 @@ def _own_run(model_called: bool = True) -> Transcript:
     done = "OK: Replaced lines 3..3 with 1 line(s) in f.py. Editable range: 2–3.\n\n" + body.format("return None")
     undone = "Undo complete:\nRestored: f.py\n\n" + body.format("pass")
     entries = [
-        Call(
+        RecordedCall(
             1, "edit", edit(3, 3, "    return None", "f.py"), recorded=done, thinking="why", model_called=model_called
         ),
-        Call(2, "undo", {"n": 1}, recorded=undone, model_called=model_called),
-        Call(3, "rewrite", {"content": "x = 2"}, recorded=None, model_called=model_called),
+        RecordedCall(2, "undo", {"n": 1}, recorded=undone, model_called=model_called),
+        RecordedCall(3, "rewrite", {"content": "x = 2"}, recorded=None, model_called=model_called),
     ]
     segment = Segment("Do it.", entries=tuple(entries), workspace=[file])
     return Transcript("run", "init", "m", (segment,), dialect=Dialect.OURS, budget=5, hidden_labels=frozenset({"h"}))
