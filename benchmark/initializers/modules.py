@@ -16,6 +16,7 @@ from torch import nn
 from benchmark.initializers.tensors import (
     delta_orthogonal_,
     dirac_,
+    fans,
     orthogonal_,
     trunc_normal_,
     variance_scaling_,
@@ -94,16 +95,20 @@ def kaiming_init(
     """Weight of variance gain² / fan, with torch's gain for the nonlinearity (√2 for ReLU), "normal" or "uniform".
 
     torch counts the fan_out of a grouped convolution `groups` times too large (PyTorch issue 23854), which makes a
-    depthwise layer's weights √groups too small; `groups_correct` puts that right, for mode "fan_out".
+    depthwise layer's weights √groups too small, and takes the two fans of a transposed convolution for each other;
+    `groups_correct` puts both right.
     Source: He et al. 2015, "Delving Deep into Rectifiers", equations 10 and 14.
     """
     weight = tensor_of(module, "weight")
     if weight is not None:
         draw = nn.init.kaiming_uniform_ if distribution == "uniform" else nn.init.kaiming_normal_
         draw(weight, a=a, mode=mode, nonlinearity=nonlinearity)  # type: ignore[arg-type]
-        if groups_correct and mode == "fan_out":
+        if groups_correct:
+            place = 1 if mode == "fan_out" else 0
+            counted = fans(weight)[place]
+            right = fans(weight, getattr(module, "groups", 1), getattr(module, "transposed", False))[place]
             with torch.no_grad():
-                weight.mul_(math.sqrt(getattr(module, "groups", 1)))
+                weight.mul_(math.sqrt(counted / right))
     fill_bias(module, bias)
 
 
@@ -162,7 +167,9 @@ def lecun_normal_init(module: nn.Module, bias: float = 0) -> None:
     """Weight from N(0, 1 / fan_in), not cut. Source: LeCun et al. 1998, "Efficient BackProp", section 4.6."""
     weight = tensor_of(module, "weight")
     if weight is not None:
-        variance_scaling_(weight, 1.0, "fan_in", "normal", getattr(module, "groups", 1))
+        variance_scaling_(
+            weight, 1.0, "fan_in", "normal", getattr(module, "groups", 1), getattr(module, "transposed", False)
+        )
     fill_bias(module, bias)
 
 
@@ -176,7 +183,9 @@ def variance_scaling_init(
     """Weight of variance scale / fan, groups counted: see `tensors.variance_scaling_`."""
     weight = tensor_of(module, "weight")
     if weight is not None:
-        variance_scaling_(weight, scale, mode, distribution, getattr(module, "groups", 1))
+        variance_scaling_(
+            weight, scale, mode, distribution, getattr(module, "groups", 1), getattr(module, "transposed", False)
+        )
     fill_bias(module, bias)
 
 

@@ -17,6 +17,7 @@ from benchmark.initializers import (
     delta_orthogonal_init,
     dirac_init,
     fixup_init,
+    initialize,
     kaiming_init,
     lecun_normal_init,
     orthogonal_init,
@@ -280,3 +281,39 @@ def test_zero_initialised_branches_learn() -> None:
     filters = block.conv2.weight.detach().flatten(1)
     assert filters.norm(dim=1).min() > 0
     assert torch.pdist(F.normalize(filters)).min() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_truncated_normal_in_reduced_precision_has_no_outliers(dtype: torch.dtype) -> None:
+    """In bf16 the uniform numbers were rounded to -1, so that weights of std 0.02 held values of -2 (std 0.091)."""
+    module = nn.Linear(500, 400).to(dtype)
+    trunc_normal_init(module, std=0.02)
+    weight = module.weight.detach().float()
+    assert weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert weight.abs().max().item() < 0.12
+
+
+def test_truncated_normal_warns_of_a_mean_far_outside() -> None:
+    """Mean 5 with std 0.1 and the default bounds gave -2 everywhere, in silence."""
+    with pytest.warns(UserWarning, match="more than 2 std"):
+        trunc_normal_init(nn.Linear(3, 3), mean=5, std=0.1)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_transposed_convolutions_have_their_fans_the_other_way_round(groups: int) -> None:
+    """The variance of a ConvTranspose2d's weight was wrong by in / out: its shape is (in, out / groups, k, k)."""
+    layer = nn.ConvTranspose2d(16, 256, 3, groups=groups)
+    fan_in, fan_out = 16 // groups * 9, 256 // groups * 9
+    lecun_normal_init(layer)
+    assert layer.weight.var().item() == pytest.approx(1 / fan_in, rel=0.1)
+    variance_scaling_init(layer, scale=2, mode="fan_out")
+    assert layer.weight.var().item() == pytest.approx(2 / fan_out, rel=0.1)
+    for mode, fan in (("fan_in", fan_in), ("fan_out", fan_out)):
+        kaiming_init(layer, mode=mode, groups_correct=True)
+        assert layer.weight.var().item() == pytest.approx(2 / fan, rel=0.1)
+
+
+def test_types_may_have_the_scope_of_their_registry() -> None:
+    """'mmengine.Kaiming' was unknown."""
+    log = initialize(nn.Conv2d(3, 4, 3), {"type": "mmengine.Kaiming", "layer": "Conv2d"})
+    assert not log.unset
