@@ -195,6 +195,7 @@ def _matched(module: nn.Module, step: Step, warnings: list[str]) -> list[nn.Modu
                 f"{type(rule).__name__} cannot set the weight of a {type(each).__name__}, of shape "
                 f"{tuple(weight.shape)}: its formula needs {rule.min_dims} dimensions or more"
             )
+    warnings += rule.check(below)
     return below
 
 

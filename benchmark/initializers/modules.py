@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmark.initializers.branches import is_norm, residual_branches
 from benchmark.initializers.tensors import (
     delta_orthogonal_,
     dirac_,
@@ -197,43 +198,31 @@ def zero_ones_init(module: nn.Module, bias: float = 0) -> None:
     fill_bias(module, bias)
 
 
-def branch_weights(block: nn.Module) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    """The matrices and kernels, in order, and the last norm's weight, of a residual block's branch.
-
-    The branch is the block without its children called `shortcut` or `downsample`.
-    """
-    layers: list[torch.Tensor] = []
-    norm = None
-    for name, child in block.named_children():
-        for module in child.modules() if name not in ("shortcut", "downsample") else ():
-            weight = tensor_of(module, "weight")
-            if weight is not None and isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
-                norm = weight
-            elif weight is not None and weight.dim() > 1:
-                layers.append(weight)
-    return layers, norm
-
-
 def fixup_init(blocks: list[nn.Module]) -> list[torch.Tensor]:
     """Scale what is there so that the sum of L residual branches neither grows with L nor is felt at step 0.
 
-    `blocks` are all residual blocks of the network, already initialised otherwise; those whose `use_residual` (or
-    `use_res_connect`) is False have no skip and are left out. With a norm in the branch: its last layer × L^-½ and the
-    last norm's weight 0. Without: the paper's rules 1 and 2, the last of m layers 0 and the others × L^(-1/(2m-2)).
-    The paper's scalar biases and multipliers would change the network and are left out.
-    Returns the tensors that were scaled or zeroed.
+    `blocks` are all residual blocks of the network, already initialised otherwise; their branches are found in their
+    own graphs (`branches.residual_branches`), and blocks that add nothing to a skip are left alone. A branch that ends
+    in a norm: its last layer × L^-½ and the norm's weight 0. A branch that ends in a layer, with norms before it
+    (pre-activation): that layer 0. A branch without norms: the paper's rules 1 and 2, the last of m layers 0 and the
+    others × L^(-1/(2m-2)). Anything else, such as an activation before the addition, is left alone: a zero before it
+    would stop all gradients. The paper's scalar biases and multipliers would change the network and are left out.
+    Returns the tensors that were scaled or zeroed. Raises ValueError where no branch of any block can be silenced.
     Source: Zhang et al. 2019, "Fixup Initialization", section 3.
     """
+    found = [(block, branch) for block in blocks for branch in residual_branches(block) or []]
+    usable = [(block, layers, last) for block, (layers, last) in found if last is not None]
+    if blocks and not usable:
+        raise ValueError("no block adds a branch that ends in a norm or a layer to a skip: there is nothing to silence")
     touched: list[torch.Tensor] = []
-    skipping = [block for block in blocks if getattr(block, "use_residual", getattr(block, "use_res_connect", True))]
     with torch.no_grad():
-        for block in skipping:
-            layers, norm = branch_weights(block)
-            if norm is None:
-                for layer in layers[:-1]:
-                    touched.append(layer.mul_(len(skipping) ** (-1 / (2 * len(layers) - 2))))
-                touched += [last.zero_() for last in layers[-1:]]
-            else:
-                touched += [last.mul_(len(skipping) ** -0.5) for last in layers[-1:]]
-                touched.append(norm.zero_())
+        for block, layers, last in usable:
+            weights = [layer.get_parameter("weight") for layer in layers]
+            if last not in layers:
+                touched += [weight.mul_(len(usable) ** -0.5) for weight in weights[-1:]]
+                touched.append(last.get_parameter("weight").zero_())
+                continue
+            if not any(is_norm(module) for module in block.modules()):
+                touched += [weight.mul_(len(usable) ** (-1 / (2 * len(weights) - 2))) for weight in weights[:-1]]
+            touched.append(last.get_parameter("weight").zero_())
     return touched
