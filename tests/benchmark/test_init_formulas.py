@@ -267,7 +267,7 @@ class PreActivation(nn.Module):
             self.skip = nn.Identity()  # registered last: was taken for the end of the branch
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(F.relu(self.bn1(x)))
+        out: Tensor = self.conv1(F.relu(self.bn1(x)))
         out = self.conv2(F.relu(self.bn2(out)))
         out += self.skip(x)
         return out
