@@ -146,6 +146,8 @@ def _build(entry: dict[str, Any], where: str) -> Rule:
         raise UnknownInitializerError(f"{where} needs the key 'type'; known: {', '.join(INITIALIZERS)}")
     kind = arguments.pop("type")
     if isinstance(kind, str):
+        if kind not in INITIALIZERS and "." in kind:
+            kind = kind.rpartition(".")[2]  # a registry's scope, as in 'mmengine.Kaiming'
         if kind not in INITIALIZERS:
             close = difflib.get_close_matches(kind, INITIALIZERS, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
@@ -193,6 +195,7 @@ def _matched(module: nn.Module, step: Step, warnings: list[str]) -> list[nn.Modu
                 f"{type(rule).__name__} cannot set the weight of a {type(each).__name__}, of shape "
                 f"{tuple(weight.shape)}: its formula needs {rule.min_dims} dimensions or more"
             )
+    warnings += rule.check(below)
     return below
 
 

@@ -100,9 +100,9 @@ def _with_helpers(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     assert isinstance(function, types.FunctionType)
     found: list[Callable[..., Any]] = []
     # Names alone: an attribute such as nn.init.orthogonal_ may be called like one of our own functions.
-    names = {node.id for node in ast.walk(ast.parse(inspect.getsource(function))) if isinstance(node, ast.Name)}
-    for name in function.__code__.co_names:
-        value = function.__globals__.get(name) if name in names else None
+    names = [node.id for node in ast.walk(ast.parse(inspect.getsource(function))) if isinstance(node, ast.Name)]
+    for name in dict.fromkeys(names):
+        value = function.__globals__.get(name)
         if isinstance(value, types.FunctionType) and value.__module__.startswith("benchmark.initializers"):
             found += [helper for helper in _with_helpers(value) if helper not in found]
     return [*found, function]

@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmark.initializers.branches import is_norm, residual_branches
 from benchmark.initializers.tensors import (
     delta_orthogonal_,
     dirac_,
+    fans,
     orthogonal_,
     trunc_normal_,
     variance_scaling_,
@@ -94,16 +96,20 @@ def kaiming_init(
     """Weight of variance gain² / fan, with torch's gain for the nonlinearity (√2 for ReLU), "normal" or "uniform".
 
     torch counts the fan_out of a grouped convolution `groups` times too large (PyTorch issue 23854), which makes a
-    depthwise layer's weights √groups too small; `groups_correct` puts that right, for mode "fan_out".
+    depthwise layer's weights √groups too small, and takes the two fans of a transposed convolution for each other;
+    `groups_correct` puts both right.
     Source: He et al. 2015, "Delving Deep into Rectifiers", equations 10 and 14.
     """
     weight = tensor_of(module, "weight")
     if weight is not None:
         draw = nn.init.kaiming_uniform_ if distribution == "uniform" else nn.init.kaiming_normal_
         draw(weight, a=a, mode=mode, nonlinearity=nonlinearity)  # type: ignore[arg-type]
-        if groups_correct and mode == "fan_out":
+        if groups_correct:
+            place = 1 if mode == "fan_out" else 0
+            counted = fans(weight)[place]
+            right = fans(weight, getattr(module, "groups", 1), getattr(module, "transposed", False))[place]
             with torch.no_grad():
-                weight.mul_(math.sqrt(getattr(module, "groups", 1)))
+                weight.mul_(math.sqrt(counted / right))
     fill_bias(module, bias)
 
 
@@ -162,7 +168,9 @@ def lecun_normal_init(module: nn.Module, bias: float = 0) -> None:
     """Weight from N(0, 1 / fan_in), not cut. Source: LeCun et al. 1998, "Efficient BackProp", section 4.6."""
     weight = tensor_of(module, "weight")
     if weight is not None:
-        variance_scaling_(weight, 1.0, "fan_in", "normal", getattr(module, "groups", 1))
+        variance_scaling_(
+            weight, 1.0, "fan_in", "normal", getattr(module, "groups", 1), getattr(module, "transposed", False)
+        )
     fill_bias(module, bias)
 
 
@@ -176,7 +184,9 @@ def variance_scaling_init(
     """Weight of variance scale / fan, groups counted: see `tensors.variance_scaling_`."""
     weight = tensor_of(module, "weight")
     if weight is not None:
-        variance_scaling_(weight, scale, mode, distribution, getattr(module, "groups", 1))
+        variance_scaling_(
+            weight, scale, mode, distribution, getattr(module, "groups", 1), getattr(module, "transposed", False)
+        )
     fill_bias(module, bias)
 
 
@@ -188,43 +198,31 @@ def zero_ones_init(module: nn.Module, bias: float = 0) -> None:
     fill_bias(module, bias)
 
 
-def branch_weights(block: nn.Module) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    """The matrices and kernels, in order, and the last norm's weight, of a residual block's branch.
-
-    The branch is the block without its children called `shortcut` or `downsample`.
-    """
-    layers: list[torch.Tensor] = []
-    norm = None
-    for name, child in block.named_children():
-        for module in child.modules() if name not in ("shortcut", "downsample") else ():
-            weight = tensor_of(module, "weight")
-            if weight is not None and isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
-                norm = weight
-            elif weight is not None and weight.dim() > 1:
-                layers.append(weight)
-    return layers, norm
-
-
 def fixup_init(blocks: list[nn.Module]) -> list[torch.Tensor]:
     """Scale what is there so that the sum of L residual branches neither grows with L nor is felt at step 0.
 
-    `blocks` are all residual blocks of the network, already initialised otherwise; those whose `use_residual` (or
-    `use_res_connect`) is False have no skip and are left out. With a norm in the branch: its last layer × L^-½ and the
-    last norm's weight 0. Without: the paper's rules 1 and 2, the last of m layers 0 and the others × L^(-1/(2m-2)).
-    The paper's scalar biases and multipliers would change the network and are left out.
-    Returns the tensors that were scaled or zeroed.
+    `blocks` are all residual blocks of the network, already initialised otherwise; their branches are found in their
+    own graphs (`branches.residual_branches`), and blocks that add nothing to a skip are left alone. A branch that ends
+    in a norm: its last layer × L^-½ and the norm's weight 0. A branch that ends in a layer, with norms before it
+    (pre-activation): that layer 0. A branch without norms: the paper's rules 1 and 2, the last of m layers 0 and the
+    others × L^(-1/(2m-2)). Anything else, such as an activation before the addition, is left alone: a zero before it
+    would stop all gradients. The paper's scalar biases and multipliers would change the network and are left out.
+    Returns the tensors that were scaled or zeroed. Raises ValueError where no branch of any block can be silenced.
     Source: Zhang et al. 2019, "Fixup Initialization", section 3.
     """
+    found = [(block, branch) for block in blocks for branch in residual_branches(block) or []]
+    usable = [(block, layers, last) for block, (layers, last) in found if last is not None]
+    if blocks and not usable:
+        raise ValueError("no block adds a branch that ends in a norm or a layer to a skip: there is nothing to silence")
     touched: list[torch.Tensor] = []
-    skipping = [block for block in blocks if getattr(block, "use_residual", getattr(block, "use_res_connect", True))]
     with torch.no_grad():
-        for block in skipping:
-            layers, norm = branch_weights(block)
-            if norm is None:
-                for layer in layers[:-1]:
-                    touched.append(layer.mul_(len(skipping) ** (-1 / (2 * len(layers) - 2))))
-                touched += [last.zero_() for last in layers[-1:]]
-            else:
-                touched += [last.mul_(len(skipping) ** -0.5) for last in layers[-1:]]
-                touched.append(norm.zero_())
+        for block, layers, last in usable:
+            weights = [layer.get_parameter("weight") for layer in layers]
+            if last not in layers:
+                touched += [weight.mul_(len(usable) ** -0.5) for weight in weights[-1:]]
+                touched.append(last.get_parameter("weight").zero_())
+                continue
+            if not any(is_norm(module) for module in block.modules()):
+                touched += [weight.mul_(len(usable) ** (-1 / (2 * len(weights) - 2))) for weight in weights[:-1]]
+            touched.append(last.get_parameter("weight").zero_())
     return touched

@@ -58,6 +58,10 @@ class MatchingRule(Rule):
         """Whether `layer` names the module's class or a direct base class of it."""
         return not names_of(type(module)).isdisjoint(self.layers)
 
+    def check(self, targets: list[nn.Module]) -> list[str]:
+        """Warnings about the modules that `apply` would get, before anything is touched. Raises InitConfigError."""
+        return []
+
     def apply(self, targets: list[nn.Module]) -> list[torch.Tensor]:
         """Initialise the modules in this order; returns the tensors that were set."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from benchmark.initializers import modules
+from benchmark.initializers.branches import residual_branches
 from benchmark.initializers.errors import InitConfigError
 from benchmark.initializers.registry import LayerRule, MatchingRule, Rule, register
 
@@ -227,6 +228,24 @@ class FixupInit(MatchingRule):
     """Zhang et al. 2019, on residual blocks that earlier rules have initialised. `layer` names the blocks' classes."""
 
     function = modules.fixup_init
+
+    def check(self, targets: list[nn.Module]) -> list[str]:
+        """What will be left alone and why. Raises InitConfigError where no branch can be silenced."""
+        found = [(type(block).__name__, residual_branches(block)) for block in targets]
+        if targets and not any(last is not None for _, branches in found for _, last in branches or []):
+            raise InitConfigError(
+                f"Fixup: {', '.join(sorted({name for name, _ in found}))}: no branch that ends in a norm or a weight "
+                "layer is added to a skip there, as far as torch.fx can trace it; `layer` must name the residual blocks"
+            )
+        warnings = []
+        for name, branches in found:
+            if branches is None:
+                warnings.append(f"Fixup: {name} cannot be traced by torch.fx: left alone, its branches are unknown")
+            elif any(last is None for _, last in branches):
+                warnings.append(
+                    f"Fixup: {name} has something else than a norm or a layer before the addition: it is left alone"
+                )
+        return list(dict.fromkeys(warnings))
 
     def apply(self, targets: list[nn.Module]) -> list[torch.Tensor]:
         """Scale the blocks' branches; returns the tensors that were scaled or zeroed."""

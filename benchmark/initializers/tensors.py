@@ -12,17 +12,19 @@ import torch
 from torch import nn
 
 
-def fans(tensor: torch.Tensor, groups: int = 1) -> tuple[int, int]:
+def fans(tensor: torch.Tensor, groups: int = 1, transposed: bool = False) -> tuple[int, int]:
     """(fan_in, fan_out): how many inputs reach an output of this weight, and how many outputs one input reaches.
 
     fan_in = in / groups · |kernel|, fan_out = out / groups · |kernel|. torch's own fan_out leaves out `groups`.
+    The weight of a transposed convolution has the shape (in, out / groups, *kernel). Strides are not counted.
     Raises ValueError for a tensor of fewer than two dimensions. Source: He et al. 2015, sections 2.2; PyTorch issue
     23854 for groups.
     """
     if tensor.dim() < 2:
         raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has no fan: it needs two dimensions or more")
     receptive_field = math.prod(tensor.shape[2:])
-    return tensor.shape[1] * receptive_field, tensor.shape[0] // groups * receptive_field
+    behind, ahead = tensor.shape[1] * receptive_field, tensor.shape[0] // groups * receptive_field
+    return (ahead, behind) if transposed else (behind, ahead)
 
 
 def trunc_normal_(tensor: torch.Tensor, mean: float = 0, std: float = 1, a: float = -2, b: float = 2) -> torch.Tensor:
@@ -30,12 +32,19 @@ def trunc_normal_(tensor: torch.Tensor, mean: float = 0, std: float = 1, a: floa
 
     Inverse-CDF sampling: x = mean + std · √2 · erfinv(u), u uniform on [2Φ(α)-1, 2Φ(β)-1], α, β = (a, b - mean) / std.
     The same numbers as MMEngine 0.10.7 for the same seed; torch 2.13's own function samples by rejection and differs.
+    Reduced precision is drawn in float32 and rounded: in bfloat16 the uniform number itself is often rounded to ±1,
+    whose erfinv is infinite. Warns as torch does when `mean` lies more than two std outside [a, b]: all mass is then
+    in the tails, and the numbers pile up at a bound.
     """
+    nn.init.trunc_normal_(torch.empty(0), mean, std, a, b)  # draws nothing: only for its warning
     lower, upper = (math.erf((bound - mean) / std / math.sqrt(2.0)) for bound in (a, b))
     # Via Φ and back, as MMEngine does: the detour decides the last bit.
     lower, upper = (2 * ((1.0 + value) / 2.0) - 1 for value in (lower, upper))
     with torch.no_grad():
-        return tensor.uniform_(lower, upper).erfinv_().mul_(std * math.sqrt(2.0)).add_(mean).clamp_(a, b)
+        reduced = tensor.dtype in (torch.float16, torch.bfloat16)
+        drawn = torch.empty_like(tensor, dtype=torch.float32) if reduced else tensor
+        drawn.uniform_(lower, upper).erfinv_().mul_(std * math.sqrt(2.0)).add_(mean).clamp_(a, b)
+        return tensor.copy_(drawn) if reduced else tensor
 
 
 def orthogonal_(tensor: torch.Tensor, gain: float = 1) -> torch.Tensor:
@@ -114,6 +123,7 @@ def variance_scaling_(
     mode: str = "fan_in",
     distribution: str = "truncated_normal",
     groups: int = 1,
+    transposed: bool = False,
 ) -> torch.Tensor:
     """Fill with zero mean and variance scale / n, n = fan_in, fan_out, or their mean (fan_avg), counting groups.
 
@@ -121,7 +131,7 @@ def variance_scaling_(
     "normal" is not cut; "uniform" is U(-l, l) with l = √(3 · scale / n).
     Source: Keras and JAX, `VarianceScaling`; fan_avg with scale 1 is Glorot & Bengio 2010, with scale 2 and fan_in He.
     """
-    fan_in, fan_out = fans(tensor, groups)
+    fan_in, fan_out = fans(tensor, groups, transposed)
     fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[mode]
     std = math.sqrt(scale / fan)
     if distribution == "normal":

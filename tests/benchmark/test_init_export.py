@@ -134,6 +134,10 @@ def test_a_config_is_read_in_every_form(text: str) -> None:
         ("", "one expression is expected"),
         ("import os", "one expression is expected"),
         ("a = {}\nb = {}", "one expression is expected"),
+        ("a = dict(init_cfg=dict(type='Normal'))\nb = dict(init_cfg=dict(type='Uniform'))", "2 different init_cfg"),
+        ("[dict(type='Normal', std=9 ** 9 ** 9 ** 9)]", "out of range"),
+        ("[dict(type='Normal', std=math.sqrt(-1))]", "line 1"),
+        ("[dict(type='Normal', std=os.urandom(1))]", "would have to be run"),
         ("[dict(type='Kaiming',\n      a=f())]", r"line 2: 'f\(\)' would have to be run"),
         ("dict([('type', 'Kaiming')])", "would have to be run"),
         ("dict(**base)", "would have to be run"),
@@ -149,3 +153,30 @@ def test_what_is_no_config_is_refused_with_the_line(text: str, message: str) -> 
     """Nothing in the file is ever run."""
     with pytest.raises(InitConfigError, match=message):
         parse_init_cfg(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "std"),
+    [
+        ("\ufeff[dict(type='Normal', std=0.5, layer='Conv2d')]", 0.5),
+        ("[dict(type='Normal', std=math.sqrt(5), layer='Conv2d')]", 5**0.5),
+        ("[dict(type='Normal', std=5 ** 0.5, layer='Conv2d')]", 5**0.5),
+        ("[dict(type='Normal', std=- -1 / 100, layer='Conv2d')]", 0.01),
+        ("import math\ninit_cfg = [dict(type='Normal', std=math.sqrt(5), layer='Conv2d')]", 5**0.5),
+        ("from math import sqrt\ninit_cfg: list = [dict(type='Normal', std=sqrt(5), layer='Conv2d')]", 5**0.5),
+        ("s = 0.25\ninit_cfg = [dict(type='Normal', std=s * 2, layer='Conv2d')]", 0.5),
+        ("init_cfg = [dict(type=NormalInit, std=0.5, layer='Conv2d')]", 0.5),
+        ('{"init_cfg": [{"type": "Normal", "std": 0.5, "layer": "Conv2d"}]}', 0.5),
+        ("dict(init_cfg=[dict(type='Normal', std=0.5, layer='Conv2d')])", 0.5),
+        (
+            "_base_ = ['../base.py']\nimport os\nroot = os.getcwd()\n"
+            "model = dict(type='ResNet', depth=50, data=load(root),\n"
+            "    backbone=dict(init_cfg=[dict(type='Normal', std=0.5, layer='Conv2d')]), head=dict(init_cfg=None))\n"
+            "optimizer = dict(type='SGD', lr=0.1)\n",
+            0.5,
+        ),
+    ],
+)
+def test_configs_as_people_write_them(text: str, std: float) -> None:
+    """`a=math.sqrt(5)`, a class as type, an import above, a whole config file or a BOM were refused."""
+    assert parse_init_cfg(text) == [{"type": "Normal", "std": pytest.approx(std), "layer": "Conv2d"}]

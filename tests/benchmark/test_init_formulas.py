@@ -13,10 +13,12 @@ from scipy import stats
 from torch import Tensor, nn
 
 from benchmark.initializers import (
+    InitConfigError,
     bias_init_with_prob,
     delta_orthogonal_init,
     dirac_init,
     fixup_init,
+    initialize,
     kaiming_init,
     lecun_normal_init,
     orthogonal_init,
@@ -252,6 +254,143 @@ def test_fixup_without_norms_follows_the_papers_rules() -> None:
         assert torch.equal(apply(block, vectors), vectors)
 
 
+class PreActivation(nn.Module):
+    """Norm and ReLU before each convolution: the branch ends in a convolution (He et al. 2016)."""
+
+    def __init__(self, skip_first: bool = False) -> None:
+        super().__init__()
+        if skip_first:
+            self.skip = nn.Identity()
+        self.bn1, self.conv1 = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        self.bn2, self.conv2 = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1, bias=False)
+        if not skip_first:
+            self.skip = nn.Identity()  # registered last: was taken for the end of the branch
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv1(F.relu(self.bn1(x)))
+        out = self.conv2(F.relu(self.bn2(out)))
+        out += self.skip(x)
+        return out
+
+
+class Projected(nn.Module):
+    """A skip through a convolution and a norm, called by no name that one could know, and registered last."""
+
+    def __init__(self, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(4, 8, 3, padding=1), norm(8)
+        self.conv2, self.norm2 = nn.Conv2d(8, 8, 3, padding=1), norm(8)
+        self.proj, self.norm3 = nn.Conv2d(4, 8, 1), norm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch: Tensor = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        return F.relu(branch + self.norm3(self.proj(x)))
+
+
+class Encoder(nn.Module):
+    """Two additions in one block, as in a transformer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.mix = nn.LayerNorm(4), nn.Linear(4, 4)
+        self.norm2, self.mlp = nn.LayerNorm(4), nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 4), nn.Dropout())
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.mix(self.norm1(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+
+class ActivationLast(nn.Module):
+    """An activation stands between the norm and the addition: a norm of zero would be dead for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + F.relu(self.norm(self.conv(x)))
+
+
+class Untraceable(nn.Module):
+    """Its forward looks at values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) if x.sum() > 0 else x
+
+
+class NoSkip(nn.Module):
+    """Called a residual block, but without a skip, as timm's `has_skip` can say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+NORMS: list[Callable[[int], nn.Module]] = [
+    nn.BatchNorm2d,
+    nn.SyncBatchNorm,
+    lambda width: nn.InstanceNorm2d(width, affine=True),
+    lambda width: nn.GroupNorm(2, width),
+]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        PreActivation,
+        lambda: PreActivation(skip_first=True),
+        Encoder,
+        *(lambda norm=norm: Projected(norm) for norm in NORMS),
+    ],
+)
+def test_fixup_finds_the_branch_in_the_graph(build: Callable[[], nn.Module]) -> None:
+    """Pre-activation blocks died for ever, and a child registered last was taken for the branch's end.
+
+    The block is silent, and after one step of the parameters that it zeroed, gradients reach everything.
+    """
+    block = build()
+    block.apply(lambda module: kaiming_init(module) if isinstance(module, nn.Conv2d | nn.Linear) else None)
+    touched = fixup_init([block])
+    assert touched
+    block.eval()
+    inputs = torch.randn(8, 4) if isinstance(block, Encoder) else torch.randn(4, 4, 6, 6)
+    if not isinstance(block, Projected):
+        assert torch.equal(apply(block, inputs), inputs)
+    elif not isinstance(block.norm2, nn.SyncBatchNorm):
+        skip = F.relu(apply(block.norm3, apply(block.proj, inputs)))
+        torch.testing.assert_close(apply(block, inputs), skip)
+    for _ in range(2):
+        block.zero_grad()
+        (block(inputs) * torch.randn_like(block(inputs))).sum().backward()
+        for parameter in block.parameters():
+            parameter.data -= 0.01 * (parameter.grad if parameter.grad is not None else 0)
+    weights = {name: one for name, one in block.named_parameters() if one.dim() > 1}
+    assert all(one.grad is not None and bool(one.grad.any()) for one in weights.values()), list(weights)
+
+
+def test_fixup_leaves_alone_what_it_would_kill() -> None:
+    """A norm before a ReLU and blocks without a skip are not zeroed; what is unknown is said, or refused."""
+    cut, silent = NoSkip(), PreActivation()
+    fixup_init([cut, silent])
+    assert bool(cut.norm.weight.all())
+    for odd, words in ((ActivationLast(), "something else than a norm"), (Untraceable(), "cannot be traced")):
+        network = nn.Sequential(odd, PreActivation())
+        before = {name: value.clone() for name, value in odd.named_parameters()}
+        log = initialize(network, {"type": "Fixup", "layer": [type(odd).__name__, "PreActivation"]})
+        assert any(words in warning for warning in log.warnings)
+        assert all(torch.equal(value, before[name]) for name, value in odd.named_parameters())
+        with pytest.raises(InitConfigError, match="no branch that ends"):
+            initialize(odd, {"type": "Fixup", "layer": type(odd).__name__})
+
+
 def test_zero_module_silences_and_returns_the_module() -> None:
     """Every parameter below is zero, so that a residual branch that ends in it adds nothing."""
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Linear(2, 2))
@@ -280,3 +419,39 @@ def test_zero_initialised_branches_learn() -> None:
     filters = block.conv2.weight.detach().flatten(1)
     assert filters.norm(dim=1).min() > 0
     assert torch.pdist(F.normalize(filters)).min() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_truncated_normal_in_reduced_precision_has_no_outliers(dtype: torch.dtype) -> None:
+    """In bf16 the uniform numbers were rounded to -1, so that weights of std 0.02 held values of -2 (std 0.091)."""
+    module = nn.Linear(500, 400).to(dtype)
+    trunc_normal_init(module, std=0.02)
+    weight = module.weight.detach().float()
+    assert weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert weight.abs().max().item() < 0.12
+
+
+def test_truncated_normal_warns_of_a_mean_far_outside() -> None:
+    """Mean 5 with std 0.1 and the default bounds gave -2 everywhere, in silence."""
+    with pytest.warns(UserWarning, match="more than 2 std"):
+        trunc_normal_init(nn.Linear(3, 3), mean=5, std=0.1)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_transposed_convolutions_have_their_fans_the_other_way_round(groups: int) -> None:
+    """The variance of a ConvTranspose2d's weight was wrong by in / out: its shape is (in, out / groups, k, k)."""
+    layer = nn.ConvTranspose2d(16, 256, 3, groups=groups)
+    fan_in, fan_out = 16 // groups * 9, 256 // groups * 9
+    lecun_normal_init(layer)
+    assert layer.weight.var().item() == pytest.approx(1 / fan_in, rel=0.1)
+    variance_scaling_init(layer, scale=2, mode="fan_out")
+    assert layer.weight.var().item() == pytest.approx(2 / fan_out, rel=0.1)
+    for mode, fan in (("fan_in", fan_in), ("fan_out", fan_out)):
+        kaiming_init(layer, mode=mode, groups_correct=True)
+        assert layer.weight.var().item() == pytest.approx(2 / fan, rel=0.1)
+
+
+def test_types_may_have_the_scope_of_their_registry() -> None:
+    """'mmengine.Kaiming' was unknown."""
+    log = initialize(nn.Conv2d(3, 4, 3), {"type": "mmengine.Kaiming", "layer": "Conv2d"})
+    assert not log.unset

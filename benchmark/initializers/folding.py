@@ -1,0 +1,91 @@
+"""Constants out of a Python expression, without running it: dicts, lists, numbers, arithmetic, and math's functions."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from benchmark.initializers.errors import InitConfigError
+
+_MATH_MODULES = ("math", "np", "numpy", "torch")
+_CONSTANTS = {name: getattr(math, name) for name in ("pi", "e", "tau")}
+_FUNCTIONS: Mapping[str, Callable[..., float]] = {
+    name: getattr(math, name) for name in ("sqrt", "exp", "log", "log2", "log10", "pow", "sin", "cos")
+}
+_OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+}
+
+
+class NotConstantError(Exception):
+    """An expression whose value only running it would tell."""
+
+
+def fold(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    """The value of an expression: dict(…) and {…}, lists, constants, arithmetic of numbers, math.sqrt and its like.
+
+    `names` gives the values of plain names, such as those that the file assigns before. A tuple becomes a list.
+    Raises InitConfigError with the line for anything else, and for arithmetic that fails.
+    """
+    try:
+        return _fold(node, names)
+    except NotConstantError as error:
+        (culprit,) = error.args
+        raise InitConfigError(
+            f"line {culprit.lineno}: {ast.unparse(culprit)[:60]!r} would have to be run; only dicts, lists, numbers, "
+            "strings and arithmetic are read"
+        ) from None
+    except (ArithmeticError, ValueError, TypeError) as error:
+        raise InitConfigError(f"line {node.lineno}: {ast.unparse(node)[:60]!r}: {error}") from None
+
+
+def _fold(node: ast.expr, names: Mapping[str, Any]) -> Any:
+    match node:
+        case ast.Constant(value=value) if isinstance(value, str | int | float | None):
+            return value
+        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords) if all(word.arg for word in keywords):
+            return {word.arg: _fold(word.value, names) for word in keywords}
+        case ast.Dict(keys=keys, values=values) if all(isinstance(key, ast.Constant) for key in keys):
+            return {_fold(key, names): _fold(value, names) for key, value in zip(keys, values, strict=True) if key}
+        case ast.List(elts=elements) | ast.Tuple(elts=elements):
+            return [_fold(element, names) for element in elements]
+        case ast.Name(id=name) if name in names:
+            return names[name]
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
+            value = _number(operand, names)
+            return -value if isinstance(sign, ast.USub) else value
+        case ast.BinOp(left=left, op=ast.Pow(), right=right):
+            return float(_number(left, names)) ** float(_number(right, names))  # floats overflow early, integers never
+        case ast.BinOp(left=left, op=operation, right=right) if type(operation) in _OPERATORS:
+            return _OPERATORS[type(operation)](_number(left, names), _number(right, names))
+        case ast.Attribute(value=ast.Name(id=module), attr=name) if module in _MATH_MODULES and name in _CONSTANTS:
+            return _CONSTANTS[name]
+        case ast.Call(func=function, args=arguments, keywords=[]):
+            called = _function(function)
+            if called is not None:
+                return called(*(float(_number(argument, names)) for argument in arguments))
+    raise NotConstantError(node)
+
+
+def _function(node: ast.expr) -> Callable[..., float] | None:
+    match node:
+        case ast.Attribute(value=ast.Name(id=module), attr=name) if module in _MATH_MODULES:
+            return _FUNCTIONS.get(name)
+        case ast.Name(id=name):
+            return _FUNCTIONS.get(name)
+    return None
+
+
+def _number(node: ast.expr, names: Mapping[str, Any]) -> int | float:
+    value = _fold(node, names)
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e300:
+        raise NotConstantError(node)
+    return value
