@@ -40,7 +40,10 @@ def joined(body: str) -> dict[str, Any]:
     if not (ended or finish_reason or answer.get("error")):
         raise ValueError("the stream broke off")
     if calls:
-        message["tool_calls"] = [calls[index] for index in sorted(calls)]
+        message["tool_calls"] = [
+            {"id": call["id"], "function": {name: "".join(call[name]) for name in ("name", "arguments")}}
+            for _, call in sorted(calls.items())
+        ]
     return {**answer, "choices": [{"message": _plain(message), "finish_reason": finish_reason}]}
 
 
@@ -50,16 +53,15 @@ def _add(message: dict[str, Any], calls: dict[int, dict[str, Any]], delta: dict[
         if isinstance(value, str) and name != "role":
             message.setdefault(name, []).append(value)
     for position, part in enumerate(delta.get("tool_calls") or []):
-        if not isinstance(part, dict):
-            continue
-        index = part.get("index")
-        call = calls.setdefault(
-            index if isinstance(index, int) else position, {"id": None, "function": {"name": "", "arguments": ""}}
-        )
-        call["id"] = part.get("id") or call["id"]
-        function = part.get("function")
-        for name in ("name", "arguments") if isinstance(function, dict) else ():
-            call["function"][name] += str(function.get(name) or "")
+        if isinstance(part, dict):
+            index = part.get("index")
+            number = index if isinstance(index, int) else position
+            call = calls.setdefault(number, {"id": None, "name": [], "arguments": []})
+            call["id"] = part.get("id") or call["id"]
+            function = part.get("function")
+            if isinstance(function, dict):
+                for name in ("name", "arguments"):
+                    call[name].append(str(function.get(name) or ""))
 
 
 def _plain(message: dict[str, Any]) -> dict[str, Any]:
