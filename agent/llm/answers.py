@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from agent.llm.streamed import is_stream, joined
+
 MAX_TEXT = 64 * 1024
 """Characters that are kept of any one text of an answer: a region may have 16 kB."""
 
@@ -104,21 +106,30 @@ def parse_answer(body: str, *, sent_characters: int) -> Answer:
     Raises BadBody for HTML, an empty body, an error with status 200, or no choice at all.
     """
     try:
-        data = json.loads(body, strict=False)
+        data = joined(body) if is_stream(body) else json.loads(body, strict=False)
     except (ValueError, RecursionError):
         raise BadBody(f"the server answered with something that is not JSON: {_quote(body)}") from None
     if not isinstance(data, dict):
         raise BadBody(f"the server answered with JSON that is no completion: {_quote(body)}")
     if data.get("error"):
-        error = data["error"]
-        said = str(error.get("message") or error) if isinstance(error, dict) else str(error)
+        said = _error_text(data["error"])
         raise BadBody(f"the server answered 200 with an error: {_quote(said)}", said)
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
+    if isinstance(choice, dict) and (choice.get("error") or choice.get("finish_reason") == "error"):
+        said = _error_text(choice.get("error") or "finish_reason is error")
+        raise BadBody(f"the server answered 200 with an error in its choice: {_quote(said)}", said)
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise BadBody(f"the server's answer holds no message: {_quote(body)}")
-    return _read(data, choice, message, sent_characters)
+    answer = _read(data, choice, message, sent_characters)
+    if answer.usage.estimated and not (answer.text or answer.reasoning or answer.calls):
+        raise BadBody("the server answered with nothing, and counted no tokens for it")
+    return answer
+
+
+def _error_text(error: Any) -> str:
+    return str(error.get("message") or error) if isinstance(error, dict) else str(error)
 
 
 def _read(data: dict[str, Any], choice: dict[str, Any], message: dict[str, Any], sent_characters: int) -> Answer:

@@ -1,4 +1,4 @@
-"""One question to an OpenAI-compatible server: with a deadline, retries, and a memory of what the server refuses.
+"""One question to an OpenAI-compatible server: own deadline, retries, and what the server refuses learned for good.
 
 Answers are never streamed: a cut stream looks like a finished one. The body is read here, not by the openai package,
 because servers send HTML, errors and nothing at all with status 200.
@@ -6,47 +6,44 @@ because servers send HTML, errors and nothing at all with status 200.
 
 from __future__ import annotations
 
-import email.utils
 import importlib
 import json
 import math
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast
 
 import openai
 
-from agent.config import SearchConfig
-from agent.errors import UsageError
 from agent.llm.answers import Answer, BadBody, parse_answer
+from agent.llm.capabilities import (
+    Message,
+    ServerCapabilities,
+    speaks_of_context,
+    speaks_of_roles,
+    speaks_of_tools,
+)
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
-from agent.llm.settings import ModelSettings, key_or_placeholder, model_settings
-from agent.secrets import KEY_VARIABLE, read_key, scrub, without_key
-
-Message = dict[str, Any]
-"""One message of Chat Completions. Reasoning stands under `reasoning`; the client sends it where it is wanted."""
+from agent.llm.settings import ModelSettings, key_or_placeholder
+from agent.llm.waiting import asked_to_wait
+from agent.secrets import KEY_VARIABLE, scrub, without_key
 
 ATTEMPTS = 5
+PATIENT_ATTEMPTS = 8
+"""Where the server is only busy or still loads the model: with the waits between them a minute and a half."""
+_LONGEST_OWN_WAIT = 32.0  # seconds, where the server does not say how long to wait
 LONGEST_WAIT = 120.0  # seconds: a server that asks for more will not be waited for
 _CHECK_SECONDS = 20.0
 _MAX_BODY = 16 * 1024 * 1024  # bytes
 _RETRYABLE = {408, 409, 425, 429}  # and 5xx: the same request may succeed later
-_CONTEXT = re.compile(
-    r"context[ _-]?(length|size|window)|maximum context|exceed_context|too many tokens|prompt is too long"
-    r"|reduce the length|input is too long|token limit",
-    re.IGNORECASE,
-)
-_TOOLS = re.compile(r"\btools?\b|tool_choice|function.?call", re.IGNORECASE)
-
 T = TypeVar("T")
 
 
 class Model(Protocol):
-    """Answers a conversation: a server, or a script that ships in the package."""
+    """Whatever answers a conversation: a server, or a script that ships in the package."""
 
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         """The answer. Raises ServerFailed, OutOfTime, ContextExceeded or ToolsRefused."""
@@ -54,25 +51,19 @@ class Model(Protocol):
 
 
 class _Retryable(Exception):
-    """This attempt failed and another may succeed. `wait`: seconds that the server asked for."""
+    """This attempt failed, another may succeed.
 
-    def __init__(self, message: str, wait: float | None = None) -> None:
+    `wait`: what the server asked for, in seconds. `busy`: it is there and will answer later, so patience pays.
+    """
+
+    def __init__(self, message: str, wait: float | None = None, *, busy: bool = False) -> None:
         super().__init__(message)
         self.wait = wait
-
-
-@dataclass(frozen=True)
-class ServerCapabilities:
-    """What this server and model accept. Each refusal switches one thing off for all later requests."""
-
-    limit_name: str | None = "max_tokens"
-    seed: bool = True
-    temperature: bool = True
-    echo_reasoning: bool = True
+        self.busy = busy
 
 
 class ChatClient:
-    """A model behind a server. Use one client per thread."""
+    """A model behind a server. Not to be shared between threads."""
 
     def __init__(
         self,
@@ -89,42 +80,65 @@ class ChatClient:
         self._seconds_left = seconds_left
         self._first_wait = first_wait
         self._capabilities = ServerCapabilities()
+        self._answered = 0  # characters of the longest question that was answered
+        self._shortened = False  # whether a refusal without a known reason was taken for one of the length
         self._client = openai.OpenAI(
             api_key=self._key, base_url=settings.base_url, max_retries=0, timeout=settings.request_seconds
         )
 
-    def check(self) -> bool:
-        """Ask for the list of models, which costs nothing: True when the server knew us and answered it properly.
+    def models(self) -> list[str] | None:
+        """The names of the server's models, which cost nothing to ask for; None when it has no such list.
 
-        False when the server has no such list, so that only a real question can tell. Raises AccessRefused for a key
-        that is refused, ServerFailed when nobody is there.
+        Raises AccessRefused for a key that is refused, ServerFailed when nobody is there.
         """
         try:
             return self._with_retries(lambda: self._once(self._list_models, _CHECK_SECONDS), attempts=2)
         except openai.APIStatusError:
-            return False
+            return None
         except ServerFailed as error:
             absent = isinstance(error.__cause__, openai.APIConnectionError | TimeoutError)
             if absent or isinstance(error, AccessRefused):
                 raise
+            return None
+
+    def knows_us(self) -> bool:
+        """Ask an empty question, which costs nothing: True when the server refuses only its emptiness.
+
+        Its list of models may be public, so that only a question shows whether it takes the key. False when the answer
+        proves nothing. Raises AccessRefused, ModelUnknown.
+        """
+        try:
+            self._once(lambda: self._send({"model": self._settings.model, "messages": []}), _CHECK_SECONDS)
+        except openai.APIStatusError as error:
+            return error.status_code in (400, 422)
+        except (AccessRefused, ModelUnknown):
+            raise
+        except (_Retryable, BadBody, ServerFailed):
             return False
+        return True
 
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         """See `Model.complete`."""
         start = time.monotonic()
         answer = self._with_retries(lambda: self._adapt_and_send(messages, tools), attempts=ATTEMPTS)
+        self._answered = max(self._answered, _characters(messages))
+        self._shortened = False
         return replace(answer, seconds=round(time.monotonic() - start, 3))
 
-    # -- again, when it was bad luck ------------------------------------------------------------------------------
+    # -- retries ------------------------------------------------------------------------------------------------
 
     def _with_retries(self, request: Callable[[], T], attempts: int) -> T:
-        for attempt in range(1, attempts + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return request()
             except _Retryable as bad:
-                wait = self._first_wait * 2 ** (attempt - 1) if bad.wait is None else bad.wait
-                if attempt == attempts:
-                    times = f" ({attempts} attempts)" if attempts > 1 else ""
+                last = max(attempts, PATIENT_ATTEMPTS) if bad.busy and attempts > 2 else attempts
+                own = min(self._first_wait * 2 ** (attempt - 1), _LONGEST_OWN_WAIT)
+                wait = own if bad.wait is None else bad.wait
+                if attempt >= last:
+                    times = f" ({attempt} attempts)" if attempt > 1 else ""
                     raise ServerFailed(f"{self._settings.base_url}: {bad}{times}") from bad.__cause__
                 if wait > LONGEST_WAIT:
                     raise ServerFailed(
@@ -134,46 +148,43 @@ class ChatClient:
                     raise OutOfTime(f"the search's time ended while waiting for {self._settings.base_url}") from None
                 self._say(f"the model's server: {bad}; asking again in {wait:.3g} s")
                 time.sleep(wait)
-        raise AssertionError("unreachable")
 
     # -- one request, without what the server refuses --------------------------------------------------------------
 
     def _adapt_and_send(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
+        tried = {self._capabilities}
         while True:
-            before = self._capabilities
             try:
                 return self._once(lambda: self._ask(messages, tools))
             except openai.APIStatusError as error:
-                self._learn(self._said(error), bool(tools), error)
+                self._learn(self._said(error), messages, tools, error)
             except BadBody as bad:
-                if _CONTEXT.search(bad.about):
-                    self._learn(bad.about, bool(tools), bad)
-                else:
+                if not speaks_of_context(bad.about):
                     raise _Retryable(self._clean(str(bad))) from None
-            assert self._capabilities != before
+                self._learn(bad.about, messages, tools, bad)
+            if self._capabilities in tried:
+                raise ServerFailed(f"{self._settings.base_url} contradicts itself about what it accepts")
+            tried.add(self._capabilities)
 
-    def _learn(self, said: str, tools: bool, error: Exception) -> None:
+    def _learn(self, said: str, messages: list[Message], tools: list[dict[str, Any]] | None, error: Exception) -> None:
         """Change what the next attempt sends, or raise what the refusal means."""
-        capabilities = self._capabilities
-        if capabilities.limit_name and capabilities.limit_name in said:
-            # The name is what most servers know; the newest models refuse it in favour of another one.
-            other = capabilities.limit_name == "max_tokens" and "max_completion_tokens" in said and "large" not in said
-            self._capabilities = replace(capabilities, limit_name="max_completion_tokens" if other else None)
-        elif capabilities.seed and re.search(r"\bseed\b", said):
-            self._capabilities = replace(capabilities, seed=False)
-        elif capabilities.temperature and self._settings.temperature is not None and "temperature" in said:
-            self._capabilities = replace(capabilities, temperature=False)
-        elif capabilities.echo_reasoning and "reasoning" in said:
-            self._capabilities = replace(capabilities, echo_reasoning=False)
-        elif _CONTEXT.search(said):
-            if not capabilities.limit_name:
-                raise ContextExceeded(self._clean(said)) from error
-            # Room is wanted for the answer, too: try once without reserving any.
-            self._capabilities = replace(capabilities, limit_name=None)
-        elif tools and _TOOLS.search(said):
-            raise ToolsRefused(self._clean(said)) from error
-        else:
-            raise ServerFailed(f"{self._settings.base_url} refuses the request: {self._clean(said)}") from error
+        shown = self._clean(said)
+        temperature = self._settings.temperature is not None
+        try:
+            learned = self._capabilities.after_refusal(said, tools=bool(tools), temperature=temperature)
+        except (ContextExceeded, ToolsRefused) as meant:
+            raise type(meant)(shown) from error
+        if learned is not None:
+            self._capabilities = learned
+            return
+        status = error.status_code if isinstance(error, openai.APIStatusError) else 200
+        longer = 0 < self._answered < _characters(messages)
+        # Servers have many words for a full context, and some have none: what a shorter question did not get, and what
+        # means "too large" by its number, is tried once with less.
+        if not self._shortened and (status == 413 or (status == 400 and longer)):
+            self._shortened = True
+            raise ContextExceeded(shown or f"status {status} without a word") from error
+        raise ServerFailed(f"{self._settings.base_url} refuses the request: {shown or f'status {status}'}") from error
 
     def _once(self, request: Callable[[], T], most: float = math.inf) -> T:
         """One attempt within the deadline. Raises _Retryable, ServerFailed, or an APIStatusError to learn from."""
@@ -203,53 +214,52 @@ class ChatClient:
         where, quoted = self._settings.base_url, self._clean(said)
         if status in (401, 403):
             return AccessRefused(f"{where} refuses the key in {KEY_VARIABLE} ({status}: {quoted})")
-        if status in (404, 500, 501) and _TOOLS.search(said):
+        if status in (404, 500, 501) and speaks_of_tools(said):
             return None
         if status == 404:
             return ModelUnknown(f"{where} does not know {self._settings.model!r} ({status}: {quoted})")
         if status == 429 and "insufficient_quota" in said:
             return ServerFailed(f"{where}: the account has no money left ({quoted})")
-        if status == 500 and _CONTEXT.search(said):
+        if status == 500 and (speaks_of_context(said) or speaks_of_roles(said)):
             return None
         if status in _RETRYABLE or status >= 500:
-            return _Retryable(f"status {status}: {quoted}", _retry_after(error.response.headers))
-        if status in (400, 413, 422):
+            busy = status == 429 or (status == 503 and "loading" in said.lower())
+            return _Retryable(f"status {status}: {quoted}", asked_to_wait(error.response.headers, said), busy=busy)
+        if status in (400, 413, 422) or (status == 402 and "max_tokens" in said):
             return None
         return ServerFailed(f"{where}: status {status}: {quoted}")
 
     def _ask(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         settings, capabilities = self._settings, self._capabilities
-        request: dict[str, Any] = {"model": settings.model, "messages": [self._on_wire(one) for one in messages]}
+        request: dict[str, Any] = {"model": settings.model, "messages": capabilities.shaped(messages)}
         if tools:
             request["tools"] = tools
         if capabilities.limit_name:
-            request[capabilities.limit_name] = settings.answer_tokens
+            request[capabilities.limit_name] = min(
+                settings.answer_tokens, capabilities.most_tokens or settings.answer_tokens
+            )
         if capabilities.seed:
             request["seed"] = settings.seed
         if capabilities.temperature and settings.temperature is not None:
             request["temperature"] = settings.temperature
+        return parse_answer(self._send(request), sent_characters=len(json.dumps(request["messages"])))
+
+    def _send(self, request: dict[str, Any]) -> str:
+        """The body of the server's answer, without the key."""
         create = cast(Any, self._client.chat.completions.with_streaming_response.create)
-        deadline = time.monotonic() + settings.request_seconds
+        deadline = time.monotonic() + self._settings.request_seconds
         with create(**request) as response:
-            body = self._read(response.iter_bytes(), deadline)
-        return parse_answer(without_key(body, self._key), sent_characters=len(json.dumps(request["messages"])))
+            return without_key(self._read(response.iter_bytes(), deadline), self._key)
 
-    def _on_wire(self, message: Message) -> Message:
-        """The message as this server accepts it: with the reasoning in the field it came in, or without reasoning."""
-        plain = {name: value for name, value in message.items() if name not in ("reasoning", "reasoning_field")}
-        wanted = message.get("reasoning_field") == "reasoning_content" and message.get("tool_calls")
-        if wanted and self._capabilities.echo_reasoning:
-            plain["reasoning_content"] = message["reasoning"]
-        return plain
-
-    def _list_models(self) -> bool:
+    def _list_models(self) -> list[str] | None:
         deadline = time.monotonic() + _CHECK_SECONDS
         with self._client.models.with_streaming_response.list() as response:
             body = self._read(response.iter_bytes(), deadline)
         try:
-            return isinstance(json.loads(body)["data"], list)
+            found = json.loads(body)["data"]
+            return [str(one["id"]) for one in found if isinstance(one, dict) and "id" in one]
         except (ValueError, KeyError, TypeError, RecursionError):
-            return False
+            return None
 
     def _read(self, chunks: Any, deadline: float) -> str:
         """The body, unless it comes too slowly or does not end."""
@@ -273,16 +283,6 @@ class ChatClient:
         return flat[:300] + ("…" if len(flat) > 300 else "")
 
 
-def contact(config: SearchConfig, environ: Mapping[str, str]) -> bool:
-    """See `ChatClient.check`, for the server of a search. Raises UsageError: nothing was started yet."""
-    settings = model_settings(config, environ)
-    try:
-        return ChatClient(settings, environ).check()
-    except ServerFailed as error:
-        hint = "" if read_key(environ) or not isinstance(error, AccessRefused) else f"; {KEY_VARIABLE} is not set"
-        raise UsageError(f"{error}{hint}") from None
-
-
 def _within(seconds: float, work: Callable[[], T]) -> T:
     """`work()`, given up after `seconds`: the package's own timeout counts each read anew. Raises TimeoutError.
 
@@ -300,20 +300,12 @@ def _within(seconds: float, work: Callable[[], T]) -> T:
     return future.result(timeout=seconds)
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait, from `Retry-After-Ms` or `Retry-After` (seconds or a date); None when there is no usable one."""
-    for name, divisor in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        try:
-            seconds = float(headers.get(name, "")) / divisor
-        except ValueError:
-            continue
-        return seconds if math.isfinite(seconds) and seconds >= 0 else None
-    parsed = email.utils.parsedate_tz(headers.get("retry-after", ""))
-    return max(0.0, email.utils.mktime_tz(parsed) - time.time()) if parsed else None
+def _characters(messages: list[Message]) -> int:
+    return sum(len(str(message.get("content") or "")) for message in messages)
 
 
 def _root(error: BaseException) -> str:
-    """The first cause in a chain of exceptions; its text says more than `Connection error.`."""
+    """What lies at the bottom of a chain of exceptions, which says more than `Connection error.`."""
     while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
         error = cast(BaseException, error.__cause__ or error.__context__)
     return str(error) or type(error).__name__

@@ -110,6 +110,9 @@ def address(config: SearchConfig, environ: Mapping[str, str]) -> str:
             f"--base-url: user, password and query do not belong there, since the address is kept in the run; "
             f"put the key into {KEY_VARIABLE}"
         )
+    for tail in ("/chat/completions", "/completions", "/models", "/responses"):
+        if parts.path.endswith(tail):
+            raise UsageError(f"--base-url {url}: leave out the end {tail}: {url.removesuffix(tail)}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"--base-url {url}: expected something like http://localhost:8080/v1")
     return url

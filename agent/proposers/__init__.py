@@ -58,7 +58,7 @@ def check_proposer(config: SearchConfig) -> bool:
     name, _, argument = config.proposer.partition(":")
     _check_words(config, name, argument)
     if config.proposer in ("llm", "hybrid"):
-        from agent.llm.client import contact
+        from agent.llm.contact import contact
 
         return contact(config, os.environ)
     return True

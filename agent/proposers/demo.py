@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.llm.answers import Answer, Usage, WireCall
-from agent.llm.client import Message
+from agent.llm.capabilities import Message
 
 _SCRIPT = Path(__file__).with_name("demo.json")
 _EDITABLE = re.compile(r"\[Current file: \S+ \| editable: (\d+)")

@@ -15,7 +15,8 @@ from agent.errors import RunDamaged, UsageError
 from agent.llm import prompting
 from agent.llm.answers import Answer
 from agent.llm.calls import MAX_CALLS, ArgumentError, calls_in_text, tool_call
-from agent.llm.client import Message, Model
+from agent.llm.capabilities import Message
+from agent.llm.client import Model
 from agent.llm.conversation import Conversation, Exchange, Form, request_sha256, size
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.settings import SpendingLimits

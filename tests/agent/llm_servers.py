@@ -87,11 +87,17 @@ def error(status: int, message: str, *, code: str | None = None, **headers: str)
 class BadServer:
     """Plays its replies one after the other, the last one for ever; remembers what it was asked."""
 
-    def __init__(self, *replies: Reply | Callable[[dict[str, Any]], Reply], models: Reply | None = None) -> None:
+    def __init__(
+        self,
+        *replies: Reply | Callable[[dict[str, Any]], Reply],
+        models: Reply | None = None,
+        empty: Reply | None = None,
+    ) -> None:
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str] = []
         self._replies = list(replies)
         self._models = models or Reply(b'{"object": "list", "data": []}')
+        self._empty = empty or error(400, "messages must not be empty")  # to the free question of first contact
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/v1"
@@ -104,6 +110,10 @@ class BadServer:
         self._http.shutdown()
         self._http.server_close()
 
+    def list_for(self, path: str) -> Reply:
+        """The answer to a question for the list of models."""
+        return self._models
+
     def reply_to(self, request: dict[str, Any]) -> Reply:
         self.requests.append(request)
         reply = self._replies[0] if len(self._replies) == 1 else self._replies.pop(0)
@@ -115,12 +125,12 @@ class BadServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 server.keys.append(self.headers.get("Authorization", ""))
-                self._send(server._models)
+                self._send(server.list_for(self.path))
 
             def do_POST(self) -> None:
                 server.keys.append(self.headers.get("Authorization", ""))
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                self._send(server.reply_to(request))
+                self._send(server.reply_to(request) if request["messages"] else server._empty)
 
             def _send(self, reply: Reply) -> None:
                 time.sleep(reply.delay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from agent.llm.client import ChatClient
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.prompting import tools
+from agent.llm.waiting import asked_to_wait
 from tests.agent.llm_servers import KEY, BadServer, Reply, client, completion, error, settings
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -35,6 +37,10 @@ TOOLS = tools()
         pytest.param(error(503, "busy", Retry_After="0"), id="503 with Retry-After"),
         pytest.param(error(429, "slow down", Retry_After="0.01"), id="429 with Retry-After"),
         pytest.param(error(408, "timeout"), id="408"),
+        pytest.param(Reply(b'{"choices": [{"error": {"message": "provider down"}}]}'), id="error in a choice"),
+        pytest.param(completion("half", finish_reason="error"), id="finish_reason error"),
+        pytest.param(completion("", usage=None), id="an empty answer without usage"),
+        pytest.param(Reply(b'data: {"choices": [{"delta": {"content": "cut"}}]}\n\n'), id="a stream that breaks off"),
     ],
 )
 def test_bad_luck_is_tried_again(bad: Reply) -> None:
@@ -159,6 +165,16 @@ def test_newer_name_of_the_token_limit() -> None:
         error(400, "This model's maximum context length is 4096 tokens. However, you requested 9000 tokens"),
         error(400, "the request exceeds the available context size, try increasing it"),
         error(500, "context size exceeded"),
+        error(400, "The input token count (40000) exceeds the maximum number of tokens allowed (32768)."),
+        error(400, "This model's maximum prompt length is 8192 but the request contains 9000 tokens."),
+        error(400, "prompt token count of 70000 exceeds the limit of 64000"),
+        error(413, "Request too large for model `x` on tokens per minute (TPM): please reduce your message size"),
+        error(400, "The prompt is longer than the maximum model length of 4096."),
+        error(400, "Range of input length should be [1, 30720]"),
+        error(400, "Prompt exceeds max length"),
+        error(400, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000"),
+        error(400, "Prompt too long: 5000 exceeds max_seq_len 4096"),
+        error(400, "Maximum input length exceeded"),
         Reply(b'{"error": {"message": "Prompt is too long", "code": 400}}'),
     ],
 )
@@ -246,15 +262,174 @@ def test_key_never_comes_out() -> None:
     assert "0123" not in str(refused.value)
 
 
-def test_first_contact() -> None:
-    """The list of models tells a right key from a wrong one at no cost; without a list only a question can tell."""
-    with BadServer() as server:
-        assert client(server.url).check() is True
-    for unknowing in (error(404, "no such page"), Reply(b"<html>"), error(501, "GET?"), error(500, "boom")):
-        with BadServer(models=unknowing) as server:
-            assert client(server.url).check() is False
-    with BadServer(models=error(401, "wrong key")) as server, pytest.raises(AccessRefused):
-        client(server.url).check()
-    with pytest.raises(ServerFailed, match="no connection"):
-        client(server.url).check()
-    assert server.requests == []
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"error": {"message": "nope"}}'])
+def test_a_longer_question_that_is_refused_is_tried_shorter_once(body: bytes) -> None:
+    """Servers have words for a full context that nobody listed, or none: a shorter question had been answered."""
+    longer = [*HELLO, {"role": "assistant", "content": "x"}, {"role": "user", "content": "more"}]
+    with BadServer(completion("fine"), Reply(body, 400)) as server:
+        asked = client(server.url)
+        asked.complete(HELLO, None)
+        with pytest.raises(ContextExceeded):
+            asked.complete(longer, None)
+        with pytest.raises(ServerFailed):
+            asked.complete(longer, None)
+    with BadServer(Reply(body, 413)) as server, pytest.raises(ContextExceeded):
+        client(server.url).complete(HELLO, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "headers", "seconds"),
+    [
+        ("Please retry in 0.31s.", {}, 0.31),
+        ('{"error": {"details": [{"retryDelay": "0.32s"}]}}', {}, 0.32),
+        ("Rate limit reached. Please try again in 330ms.", {}, 0.33),
+        ("slow down", {"Retry_After": "0.34s"}, 0.34),
+        ("slow down", {"X_RateLimit_Reset": "0.35"}, 0.35),
+        ("slow down", {"X_RateLimit_Reset_Requests": "360ms"}, 0.36),
+    ],
+)
+def test_waits_are_read_wherever_they_stand(said: str, headers: dict[str, str], seconds: float) -> None:
+    """Without a Retry-After of plain seconds the search gave up after 15 s, though the server had said when."""
+    told: list[str] = []
+    with BadServer(error(429, said, **headers), completion("fine")) as server:
+        client(server.url, said=told).complete(HELLO, None)
+    assert f"asking again in {seconds:g} s" in told[0]
+
+
+def test_durations_and_points_in_time() -> None:
+    """Reset headers hold seconds, durations, and epochs in seconds or milliseconds."""
+    assert asked_to_wait({"x-ratelimit-reset": "1m30s"}, "") == 90
+    assert asked_to_wait({"x-ratelimit-reset": "2h0m0.5s"}, "") == 7200.5
+    assert asked_to_wait({"x-ratelimit-reset": str(time.time() + 20)}, "") == pytest.approx(20, abs=2)
+    assert asked_to_wait({"x-ratelimit-reset": str(1000 * (time.time() + 20))}, "") == pytest.approx(20, abs=2)
+    assert asked_to_wait({"retry-after": "20s", "x-ratelimit-reset": "5"}, "retry in 3s") == 20
+    assert asked_to_wait({"retry-after": "soon"}, "no idea when") is None
+
+
+@pytest.mark.parametrize("busy", [error(429, "busy"), error(503, "Loading model")])
+def test_busy_servers_get_more_patience(busy: Reply) -> None:
+    """A model that loads for 20 s was given up after five attempts in 15 s."""
+    with BadServer(*[busy] * 7, completion("fine")) as server:
+        assert client(server.url).complete(HELLO, None).text == "fine"
+    assert len(server.requests) == 8
+
+
+SAID: dict[str, Any] = {
+    "role": "assistant",
+    "content": "so",
+    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "view", "arguments": "{}"}}],
+    "reasoning": "thought",
+    "reasoning_field": "reasoning_content",
+}
+
+
+def test_reasoning_that_must_come_back_comes_back() -> None:
+    """A 400 that misses reasoning_content switched the echo off, so that every later question was refused, too."""
+
+    def wants_all(request: dict[str, Any]) -> Reply:
+        given = [one.get("reasoning_content") for one in request["messages"] if one["role"] == "assistant"]
+        if None in given:
+            return error(400, "The reasoning_content in the thinking mode must be passed back to the API.")
+        return completion("fine") if all(given) else error(400, "reasoning_content is missing: it may not be empty")
+
+    plain = {"role": "assistant", "content": "earlier, shortened"}
+    with BadServer(wants_all) as server:
+        asked = client(server.url)
+        asked.complete([*HELLO, plain, SAID], TOOLS)
+        assert [one.get("reasoning_content") for one in server.requests[-1]["messages"]] == [None, " ", "thought"]
+        asked.complete([*HELLO, plain], TOOLS)
+    assert len(server.requests) == 4
+
+
+def test_a_server_that_wants_reasoning_and_refuses_it() -> None:
+    """Whatever contradictory a server says, the client comes to an end."""
+
+    def contradicts(request: dict[str, Any]) -> Reply:
+        given = any("reasoning_content" in one for one in request["messages"])
+        return error(400, "reasoning_content is not allowed" if given else "reasoning_content is missing")
+
+    with BadServer(contradicts) as server, pytest.raises(ServerFailed):
+        client(server.url).complete([*HELLO, SAID], TOOLS)
+    assert len(server.requests) < 8
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_chat_templates_with_few_roles(status: int) -> None:
+    """Gemma's template knows no system role and wants the roles to alternate: the search ended, or retried in vain."""
+
+    def template(request: dict[str, Any]) -> Reply:
+        roles = [message["role"] for message in request["messages"]]
+        if "system" in roles:
+            return error(status, "System role not supported")
+        if any(left == right for left, right in itertools.pairwise(roles)):
+            return error(status, "Conversation roles must alternate user/assistant/user/assistant/...")
+        return completion("fine")
+
+    messages = [
+        {"role": "system", "content": "be good"},
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+        {"role": "user", "content": "d"},
+    ]
+    with BadServer(template) as server:
+        asked = client(server.url)
+        assert asked.complete(messages, None).text == "fine"
+        last = server.requests[-1]["messages"]
+        assert [one["content"] for one in last] == ["be good\n\na", "b", "c\n\nd"]
+        count = len(server.requests)
+        asked.complete(messages, None)
+    assert len(server.requests) == count + 1
+
+
+def test_tools_where_roles_must_alternate() -> None:
+    """Replies of tools have a role of their own, so such a template means the portable form."""
+    messages = [*HELLO, {k: v for k, v in SAID.items() if "reasoning" not in k}]
+    messages.append({"role": "tool", "tool_call_id": "1", "content": "text"})
+    refusal = error(400, "Conversation roles must alternate user/assistant/user/assistant/...")
+    with BadServer(refusal) as server, pytest.raises(ToolsRefused):
+        client(server.url).complete(messages, TOOLS)
+
+
+def test_answers_that_are_streamed_unasked() -> None:
+    """A gateway that always streams sent events, which were taken for rubbish."""
+    events = [
+        {"model": "m", "choices": [{"delta": {"role": "assistant", "content": "he"}}]},
+        {"choices": [{"delta": {"content": "llo", "reasoning_content": "hm"}}]},
+        {"choices": [{"delta": {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "test"}}]}}]},
+        {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": '{"a"'}}]}}]},
+        {"choices": [{"delta": {"tool_calls": [{"index": 0, "function": {"arguments": ": 1}"}}]}}]},
+        {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]},
+        {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}},
+    ]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    with BadServer(Reply(body.encode())) as server:
+        answer = client(server.url).complete(HELLO, TOOLS)
+    assert (answer.text, answer.reasoning, answer.finish_reason) == ("hello", "hm", "tool_calls")
+    assert answer.usage.prompt == 7
+    assert [(call.id, call.name, call.arguments) for call in answer.calls] == [("c", "test", '{"a": 1}')]
+
+
+def test_a_smaller_answer_is_asked_for_where_the_account_pays_no_more() -> None:
+    """A router's 402 that names what can be afforded ended the search."""
+    words = (
+        "This request requires more credits, or fewer max_tokens. You requested up to 16384, but can only afford 900."
+    )
+
+    def poor(request: dict[str, Any]) -> Reply:
+        return completion("fine") if request.get("max_tokens", 0) <= 900 else error(402, words)
+
+    with BadServer(poor) as server:
+        client(server.url).complete(HELLO, None)
+    assert server.requests[-1]["max_tokens"] == 900
+
+
+def test_other_names_of_the_token_limit() -> None:
+    """A refusal that speaks of max_output_tokens is about what we call max_tokens."""
+
+    def strict(request: dict[str, Any]) -> Reply:
+        return error(400, "max_output_tokens must be below 8192") if "max_tokens" in request else completion("fine")
+
+    with BadServer(strict) as server:
+        client(server.url).complete(HELLO, None)
+    assert len(server.requests) == 2

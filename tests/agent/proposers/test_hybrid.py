@@ -12,7 +12,7 @@ import pytest
 
 from agent.engine.loop import End
 from agent.llm.answers import Answer, Usage, WireCall
-from agent.llm.client import Message
+from agent.llm.capabilities import Message
 from agent.proposers.hybrid import HybridProposer
 from agent.proposers.llm import LLMProposer
 from tests.agent.llm_servers import GOOD, Bench, bench, brief, proposals, run

@@ -12,7 +12,7 @@ import pytest
 
 from agent.errors import RunDamaged, UsageError
 from agent.llm.answers import Answer
-from agent.llm.client import Message
+from agent.llm.capabilities import Message
 from agent.llm.errors import AccessRefused, ContextExceeded, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.settings import Price, SpendingLimits
 from agent.proposers.demo import DemoModel

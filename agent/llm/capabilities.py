@@ -1,0 +1,134 @@
+"""What a server and its model accept, learned from what they refuse: each refusal changes one thing, for good."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from agent.llm.errors import ContextExceeded, ToolsRefused
+
+Message = dict[str, Any]
+"""One message of Chat Completions. Reasoning stands under `reasoning`; the client sends it where it is wanted."""
+
+Echo = Literal["off", "calls", "all", "blank"]
+"""Reasoning that is sent back: none; that of messages with tool calls; that of every message of the model, an empty one
+too; the same, with a space where it is empty."""
+
+_TOOLS = re.compile(r"\btools?\b|tool_choice|function.?call", re.IGNORECASE)
+_SIZE = r"(?:tokens?|prompt|input|context|messages?|sequence|request)"
+_EXCESS = r"(?:exceed|longer than|too (?:long|large|many)|must be <=|at most|maximum|limit|should be \[1,)"
+_CONTEXT = re.compile(
+    r"context[ _-]?(?:length|size|window)|exceed_context|reduce (?:the length|your message)"
+    rf"|{_SIZE}[^.\n]{{0,80}}\b{_EXCESS}|{_EXCESS}[^.\n]{{0,80}}{_SIZE}",
+    re.IGNORECASE,
+)
+_DEMANDED = re.compile(r"missing|must be (?:passed|provided|included|sent|set)|required|passed back", re.IGNORECASE)
+_NO_SYSTEM = re.compile(r"system (?:role|message|prompt)s?\b.{0,40}(?:not supported|unsupported|not allowed)", re.I)
+_ALTERNATE = re.compile(r"roles? must alternate|alternat\w+ (?:between )?user|must be user/assistant", re.I)
+_LIMIT_NAMES = ("max_completion_tokens", "max_output_tokens", "maxoutputtokens", "max_new_tokens")
+_AFFORDABLE = re.compile(r"can only afford (\d{1,9})|at most (\d{1,9}) (?:completion|output) tokens", re.IGNORECASE)
+
+
+def speaks_of_context(said: str) -> bool:
+    """Whether a refusal says that the question is too long for the model."""
+    return _CONTEXT.search(said) is not None
+
+
+def speaks_of_tools(said: str) -> bool:
+    """Whether a refusal is about tool calls."""
+    return _TOOLS.search(said) is not None
+
+
+def speaks_of_roles(said: str) -> bool:
+    """Whether a chat template refuses the roles of the messages."""
+    return _NO_SYSTEM.search(said) is not None or _ALTERNATE.search(said) is not None
+
+
+@dataclass(frozen=True)
+class ServerCapabilities:
+    """What is sent to this server and model, and what is left out."""
+
+    limit_name: str | None = "max_tokens"
+    """Under which name the limit on the answer is sent; None: not at all."""
+    most_tokens: int | None = None
+    """What the server grants, where it said that it grants less than was asked for."""
+    seed: bool = True
+    temperature: bool = True
+    echo: Echo = "calls"
+    system_role: bool = True
+    """False: the system's text begins the first message of the user."""
+    any_order: bool = True
+    """False: messages of one role in a row are sent as one."""
+
+    def after_refusal(self, said: str, *, tools: bool, temperature: bool) -> ServerCapabilities | None:
+        """What to send instead, or None when the refusal teaches nothing.
+
+        `tools`, `temperature`: whether the refused request had them. Raises ContextExceeded, ToolsRefused.
+        """
+        affordable = next((int(n) for match in _AFFORDABLE.finditer(said) for n in match.groups() if n), None)
+        if self.limit_name and affordable and (self.most_tokens is None or affordable < self.most_tokens):
+            return replace(self, most_tokens=affordable)
+        if self.limit_name and self._about_limit(said):
+            # The name is what most servers know; the newest models refuse it in favour of another one.
+            other = self.limit_name == "max_tokens" and "max_completion_tokens" in said and "large" not in said
+            return replace(self, limit_name="max_completion_tokens" if other else None)
+        if self.seed and re.search(r"\bseed\b", said):
+            return replace(self, seed=False)
+        if self.temperature and temperature and "temperature" in said:
+            return replace(self, temperature=False)
+        if "reasoning" in said and (echo := self._echo_after(said)) is not None:
+            return replace(self, echo=echo)
+        if self.system_role and _NO_SYSTEM.search(said):
+            return replace(self, system_role=False)
+        if _ALTERNATE.search(said):
+            if self.any_order:
+                return replace(self, any_order=False, system_role=False)
+            if tools:
+                raise ToolsRefused(said)
+        if speaks_of_context(said):
+            if not self.limit_name:
+                raise ContextExceeded(said)
+            return replace(self, limit_name=None)  # room is wanted for the answer, too: try without reserving any
+        if tools and speaks_of_tools(said):
+            raise ToolsRefused(said)
+        return None
+
+    def _about_limit(self, said: str) -> bool:
+        if self.limit_name is not None and self.limit_name in said:
+            return True
+        return any(name in said.lower() for name in _LIMIT_NAMES) and "`inputs`" not in said
+
+    def _echo_after(self, said: str) -> Echo | None:
+        """The next step towards what the server wants: more where it misses something, else none at all."""
+        if _DEMANDED.search(said):
+            more: dict[Echo, Echo] = {"off": "all", "calls": "all", "all": "blank"}
+            return more.get(self.echo)
+        return "off" if self.echo == "calls" else None
+
+    def shaped(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages as this server takes them."""
+        shaped = [self._with_reasoning(message) for message in messages]
+        if not self.system_role:
+            shaped = [{**one, "role": "user"} if one.get("role") == "system" else one for one in shaped]
+        if self.any_order and self.system_role:
+            return shaped
+        merged: list[Message] = []
+        for message in shaped:
+            plain = merged and set(message) == set(merged[-1]) == {"role", "content"}
+            if plain and merged[-1]["role"] == message["role"]:
+                merged[-1] = {**message, "content": f"{merged[-1]['content']}\n\n{message['content']}"}
+            else:
+                merged.append(message)
+        return merged
+
+    def _with_reasoning(self, message: Message) -> Message:
+        plain = {name: value for name, value in message.items() if name not in ("reasoning", "reasoning_field")}
+        if message.get("role") != "assistant" or self.echo == "off":
+            return plain
+        reasoning = message.get("reasoning") or ""
+        if self.echo == "calls":
+            wanted = message.get("reasoning_field") == "reasoning_content" and message.get("tool_calls")
+            return {**plain, "reasoning_content": reasoning} if wanted else plain
+        return {**plain, "reasoning_content": reasoning or (" " if self.echo == "blank" else "")}
