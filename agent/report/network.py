@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from sandbox.isolate import Isolation
 
 SCHEMA = 1
-IMAGES = 64
-"""Pictures in the measured batch: enough for a stable scale, and about a second of work."""
+IMAGES = 32
+"""Pictures in the batch that is sent through: enough for a scale, in one or two seconds a network."""
 _MAX_NETWORKS = 8
 
 
