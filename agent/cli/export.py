@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.config import suggestion
 from agent.errors import UsageError
 from agent.runs.directory import RunDirectory
+from agent.runs.files import read_text
 from agent.transcripts import load_transcript, write_atif, write_mls_bench
 
 _FILES = {"patch": "submission.patch", "module": "initialize_weights.py"}
@@ -53,10 +54,10 @@ def _track(run: RunDirectory, form: str, output: Path | None) -> None:
 def render(run: RunDirectory, form: str) -> str:
     """The run in one of `FORMATS`, as text. Raises UsageError."""
     if form in _FILES:
-        path = run.path / _FILES[form]
-        if not path.is_file():
-            raise UsageError(f"{run.path}: nothing was submitted, so there is no {_FILES[form]}")
-        return path.read_text(encoding="utf-8")
+        try:
+            return read_text(run.path, _FILES[form])
+        except FileNotFoundError:
+            raise UsageError(f"{run.path}: nothing was submitted, so there is no {_FILES[form]}") from None
     transcript = load_transcript(run.path)
     if form == "mls-bench":
         document = write_mls_bench(transcript)

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on one line of stdout, at once."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    line = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which no terminal or pipe can take
+        line = json.dumps(value, default=str)
+    print(line, flush=True)
 
 
 def make_console() -> Console:

@@ -12,8 +12,10 @@ from agent.analysis.null_claims import NOTICE
 from agent.cli.output import make_console, print_json
 from agent.errors import AgentError, UsageError
 from agent.runs.directory import RunDirectory, list_runs
+from agent.runs.files import read_text
 from agent.runs.reviews import standing
 from agent.safe_text import spelt
+from benchmark.files import is_plain
 
 _COLUMNS = (
     *("name", "path", "status", "profile", "proposer", "tests_used", "budget", "submitted_test"),
@@ -30,7 +32,7 @@ def run_list(runs: Path, *, style: Literal["table", "json", "csv", "html"]) -> N
     if style == "csv":
         writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
         return
     if style == "html":
         _write_index(runs, rows)
@@ -59,6 +61,14 @@ def run_list(runs: Path, *, style: Literal["table", "json", "csv", "html"]) -> N
     print(f"next: agent show {rows[-1]['name']}", file=sys.stderr)
 
 
+def _cell(value: object) -> object:
+    """A text that a spreadsheet would take for a formula, behind an apostrophe, which keeps it a text."""
+    if not isinstance(value, str):
+        return value
+    value = spelt(value)
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
+
+
 def _write_index(runs: Path, rows: list[dict[str, Any]]) -> None:
     from agent.report.comparison_page import index_page
     from benchmark.files import write_atomically
@@ -81,8 +91,8 @@ def run_show(run: str, runs: Path, *, as_json: bool) -> None:
         return
     print("\n".join(spelt(line) for line in _lines(directory.path, summary)))
     patch = directory.path / "submission.patch"
-    if patch.exists():
-        print(f"\n{spelt(patch.read_text(encoding='utf-8'))}")
+    if directory.has(patch.name):
+        print(f"\n{spelt(read_text(directory.path, patch.name))}")
         print(f"next: agent review {directory.path.name}", file=sys.stderr)
     elif summary.get("status") in ("interrupted", "failed", "running"):
         print(f"next: agent search --resume {directory.path}", file=sys.stderr)
@@ -126,7 +136,7 @@ def _row(path: Path) -> dict[str, Any]:
         "visible_gain": _mean_gain(summary.get("visible", {})),
         "hidden_gain": _mean_gain(summary.get("hidden", {})),
         "review": _review(path),
-        "has_report": (path / "report.html").is_file(),
+        "has_report": is_plain(path, "report.html"),
     }
 
 

@@ -18,9 +18,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from agent.errors import RunDamaged
+from benchmark.files import NotPlain, open_plain, read_plain
 
 SCHEMA = 1
 GENESIS = "0" * 64
+MAX_LOG_BYTES = 256 * 2**20
+"""A thousand calls of a language model with all that was sent and thought have a tenth of it."""
+_LAST_TS = 253402300799.0
+"""The end of the year 9999, in seconds since the epoch: no later time can be written out."""
 
 
 class _Event(BaseModel):
@@ -199,7 +204,10 @@ class Record:
     @classmethod
     def parse(cls, line: bytes) -> Record:
         """The inverse of `line`. Raises ValueError when it is not a record of this schema."""
-        fields = json.loads(line)
+        try:
+            fields = json.loads(line)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         if not isinstance(fields, dict):
             raise ValueError("not a JSON object")
         try:
@@ -207,7 +215,9 @@ class Record:
         except KeyError as missing:
             raise ValueError(f"no {missing}") from None
         if schema != SCHEMA:
-            raise ValueError(f"schema {schema}, expected {SCHEMA}")
+            raise ValueError(f"schema {schema!r:.80}, expected {SCHEMA}")
+        if isinstance(ts, bool) or not isinstance(ts, int | float) or not 0 <= ts <= _LAST_TS:
+            raise ValueError(f"{ts!r:.80} is no time")
         return cls(seq, ts, previous, _ADAPTER.validate_python(fields))
 
 
@@ -220,10 +230,10 @@ class EventLog:
         self.seconds = 0.0
         """How long writing has taken so far."""
         intact, self._previous = 0, GENESIS
-        if path.exists():
+        if os.path.lexists(path):
             self.records, intact, self._previous = _read(path)
         self._position = 0
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = open_plain(path.parent, path.name, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.ftruncate(self._descriptor, intact)
 
     def __enter__(self) -> EventLog:
@@ -310,7 +320,11 @@ def _read(path: Path) -> tuple[list[Record], int, str]:
     """
     records: list[Record] = []
     intact, previous = 0, GENESIS
-    for number, line in enumerate(_lines(path.read_bytes()), start=1):
+    try:
+        data = read_plain(path.parent, path.name, limit=MAX_LOG_BYTES)
+    except NotPlain as error:
+        raise RunDamaged(str(error)) from None
+    for number, line in enumerate(_lines(data), start=1):
         try:
             record = Record.parse(line)
         except ValueError as error:

@@ -29,8 +29,8 @@ from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.log import Submitted, accuracies_by_role, read_events
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
+from sandbox.history import History
 from sandbox.region import scaffold
-from sandbox.workspace import Workspace
 
 STRIDE = 1000
 """Between the first seeds of two repeats: a search may use further seeds behind its own."""
@@ -228,8 +228,7 @@ def winner(repeat: Repeat) -> str | None:
     """The region that was submitted, from the run's git history; None where nothing was."""
     if repeat.submitted is None:
         return None
-    with Workspace.open(repeat.run.workspace) as workspace:
-        return workspace.region_at(f"submit/{repeat.submitted}")
+    return History(repeat.run.workspace).region_at(f"submit/{repeat.submitted}")
 
 
 def overall(gains: Sequence[Gains], confidence: float = 0.95) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sandbox.region import SCAFFOLD_NAME, RegionError, split
 def read_run(path: Path) -> Transcript:
     """The conversation in a run directory or its events.jsonl. Raises TranscriptError when it can't be read."""
     log = path / "events.jsonl" if path.is_dir() else path
-    if not log.is_file():
+    if not os.path.lexists(log):
         raise TranscriptError(f"{path}: no events.jsonl here; give a run directory (`agent runs` lists them)")
     try:
         records = read_events(log)
@@ -30,14 +31,18 @@ def read_run(path: Path) -> Transcript:
     except RegionError as error:
         raise TranscriptError(f"{log}: the recorded scaffold cannot be used: {error}") from None
     profile = PROFILES.get(launch.profile)
-    prompt, entries = _conversation(records)
+    try:
+        prompt, entries = _conversation(records)
+        budget = int(launch.config["budget"])
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise TranscriptError(f"{log}: a proposal or the configuration is no search's: {error!r:.300}") from None
     return Transcript(
         source="run",
         task=launch.profile,
         model=str(launch.config.get("model") or launch.config.get("proposer") or ""),
         segments=[Segment(prompt, entries=entries, workspace=workspace)],
         dialect=Dialect.OURS,
-        budget=int(launch.config["budget"]),
+        budget=budget,
         hidden_labels=frozenset(task.name for task in profile.hidden) if profile else frozenset(),
     )
 
