@@ -148,4 +148,4 @@ def _name(path: Path, name: str) -> str:
 
 def _named(error: OSError, path: Path) -> OSError:
     """The same error with the whole path: the system knows the last name only."""
-    return OSError(error.errno, error.strerror, str(path))
+    return error if isinstance(error, NotPlain) else OSError(error.errno, error.strerror, str(path))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.analysis import generalisation
 from agent.cli.output import print_json
-from agent.errors import UsageError
+from agent.errors import RunDamaged, UsageError
 from agent.report.comparison_page import MAX_RUNS, Member, Pair, comparability, comparison_page, members, pairs
 from agent.runs.directory import RunDirectory
 from agent.safe_text import spelt
@@ -19,7 +19,7 @@ def run_compare(names: Sequence[str], runs: Path, output: Path | None, *, as_jso
     """Compare every later run with the first, and write the page. Raises UsageError, RunDamaged."""
     if not 2 <= len(names) <= MAX_RUNS:
         raise UsageError(f"give two to {MAX_RUNS} runs to compare, not {len(names)}; `agent runs` lists them")
-    found = members([RunDirectory.find(name, runs) for name in names])
+    found = members(_readable([RunDirectory.find(name, runs) for name in names]))
     path = output or runs / "comparison.html"
     try:
         write_atomically(path, comparison_page(found).encode(errors="replace"))
@@ -40,6 +40,21 @@ def run_compare(names: Sequence[str], runs: Path, output: Path | None, *, as_jso
     print(path)
     print(f"next: open {path}, or agent review {found[-1].record.name}", file=sys.stderr)
     return 0
+
+
+def _readable(directories: Sequence[RunDirectory]) -> list[RunDirectory]:
+    """The runs that can be read; each other one is named on stderr. Raises RunDamaged when fewer than two are left."""
+    good = []
+    for directory in directories:
+        try:
+            directory.read_raw_summary()
+        except RunDamaged as error:
+            print(spelt(f"left out: {error}"), file=sys.stderr)
+        else:
+            good.append(directory)
+    if len(good) < 2:
+        raise RunDamaged("fewer than two of these runs can be read; `agent runs` lists others")
+    return good
 
 
 def _print(found: Sequence[Member]) -> None:

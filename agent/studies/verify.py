@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from agent.evaluation.workbench import open_laboratory
 from agent.progress import Progress
 from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory
-from agent.runs.files import read_text
+from agent.runs.files import read_text, strangers
 from agent.runs.log import (
     Confirmed,
     Ended,
@@ -68,6 +69,8 @@ def verify(run: RunDirectory, *, execute: bool = False, progress: Progress | Non
         _judge("run.json agrees with the log", lambda: _summary_faults(run, launch, events)),
         _judge("the patch and the module are the submission", lambda: _artifact_faults(run, launch, events)),
     ]
+    if found := list(itertools.islice(strangers(run.path), 5)):
+        checks.append(Check("the run holds files and folders only", "; ".join(found)))
     if execute:
         checks.append(
             _judge("training again gives the same", lambda: _rerun_faults(run, launch, events, progress or Progress()))
