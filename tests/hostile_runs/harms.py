@@ -69,7 +69,8 @@ def promisor_remote_for_a_deleted_blob(target: Target) -> None:
     """git asks the remote's program for the missing object."""
     _config(
         target,
-        f'[remote "x"]\n url = .\n promisor = true\n uploadpack = "{target.program}"\n[extensions]\n partialClone = x\n',
+        f'[remote "x"]\n url = .\n promisor = true\n uploadpack = "{target.program}"\n'
+        "[extensions]\n partialClone = x\n",
     )
     _config(target, "[core]\n repositoryformatversion = 1\n")
     blob = _git(target, "rev-parse", "HEAD:sandbox/custom_init.py")
@@ -118,7 +119,8 @@ def filters_and_text_converters(target: Target) -> None:
     _config(
         target,
         f'[filter "x"]\n smudge = "{target.program}"\n clean = "{target.program}"\n'
-        f'[diff "x"]\n textconv = "{target.program}"\n command = "{target.program}"\n[diff]\n external = "{target.program}"\n',
+        f'[diff "x"]\n textconv = "{target.program}"\n command = "{target.program}"\n'
+        f'[diff]\n external = "{target.program}"\n',
     )
 
 
@@ -311,7 +313,7 @@ def log_has_a_second_name(target: Target) -> None:
 def patch_is_a_socket(target: Target) -> None:
     """A socket in the place of a file."""
     (target.run / "submission.patch").unlink()
-    here = os.getcwd()
+    here = Path.cwd()
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as listener:
         os.chdir(target.run)  # the name of a socket has at most 108 bytes
         try:
@@ -412,9 +414,9 @@ _event("at_no_time", lambda event: event.update(ts="noon"), "submitted")
 _event("of_a_configuration_without_budget", lambda event: event.update(config={}), "launch")
 _event("of_a_configuration_of_lists", lambda event: event.update(config={"budget": [], "seeds": {}}), "launch")
 _event(
-    "of_a_proposal_that_is_none", lambda event: event.update(content={"sent": 5, "message": 7}), "proposal", blind=True
+    "of_a_proposal_of_numbers", lambda event: event.update(content={"sent": 5, "message": 7}), "proposal", blind=True
 )
-_event("of_half_a_character", lambda event: event.update(reply="\\ud800"), "tool_replied", blind=True)
+_event("of_half_a_character", lambda event: event.update(reply="\ud800"), "tool_replied", blind=True)
 _event("of_an_infinite_accuracy", lambda event: event.update(accuracy=float("inf")), "evaluated")
 _event("of_a_scaffold_that_is_none", lambda event: event.update(scaffold="def f(): pass"), "launch")
 _event("of_an_unknown_profile", lambda event: event.update(profile="\x1b[2J"), "launch", blind=True)
@@ -491,6 +493,6 @@ def _rewrite_log(target: Target, change: Callable[[dict[str, Any]], Any], kind: 
         if event["kind"] == kind:
             change(event)
         event["previous"] = previous
-        lines.append(json.dumps(event, ensure_ascii=False).encode())
+        lines.append(json.dumps(event).encode())
         previous = hashlib.sha256(lines[-1]).hexdigest()
     path.write_bytes(b"\n".join(lines) + b"\n")

@@ -106,7 +106,7 @@ def _agent(words: str, target: Target, good: Path, monkeypatch: pytest.MonkeyPat
     texts = []
     for stream in (out, err):
         stream.flush()
-        texts.append(stream.buffer.getvalue().decode())  # type: ignore[attr-defined]
+        texts.append(stream.buffer.getvalue().decode())
     return code, texts[0], texts[1]
 
 
