@@ -63,7 +63,8 @@ def render(run: RunDirectory, form: str) -> str:
         document = write_mls_bench(transcript)
     else:
         document = write_atif(transcript, agent_name="initsearch", agent_version=_version())
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    # Half of a surrogate pair, which no file can take, becomes JSON's own escape.
+    return json.dumps(document, indent=1, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
 
 
 def _version() -> str:

@@ -13,11 +13,8 @@ if TYPE_CHECKING:
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object on one line of stdout, at once."""
     line = json.dumps(value, ensure_ascii=False, default=str)
-    try:
-        line.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which no terminal or pipe can take
-        line = json.dumps(value, default=str)
-    print(line, flush=True)
+    # Half of a surrogate pair, which no terminal or pipe can take, becomes JSON's own escape.
+    print(line.encode(errors="backslashreplace").decode(), flush=True)
 
 
 def make_console() -> Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import io
 import json
@@ -147,7 +148,7 @@ def test_acting_is_refused(harm: Harm, target: Target, good: Path, monkeypatch: 
         code, out, err = _agent(words, target, good, monkeypatch)
         if words != "review RUN --approve":
             assert code in (1, 2, 3), (words, out, err)
-            assert err.startswith(("error: ", "run ")), err
+            assert "error: " in err, err
         assert "Traceback" not in err
         assert _fingerprint(target.outside) == before, words
         assert not target.marker.exists()
@@ -170,8 +171,9 @@ def test_cells_are_no_formulas(target: Target, good: Path, monkeypatch: pytest.M
     for formula in ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"):
         path.write_text(json.dumps({**summary, "profile": formula, "status": formula}))
         _, out, _ = _agent("runs --csv", target, good, monkeypatch)
-        assert f",{formula}" not in out
-        assert "'" in out
+        (row,) = csv.DictReader(io.StringIO(out))
+        assert not row["profile"].startswith(tuple("=+-@\t\r")), formula
+        assert float(row["hidden_gain"]) < 0, "a number stays one"
 
 
 def test_an_intact_run_is_found_intact(target: Target, good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
