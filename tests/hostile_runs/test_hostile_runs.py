@@ -33,8 +33,8 @@ ALL_LOOKS = (
     "export RUN --format mls-bench",
 )
 THOROUGH = {
-    *("promisor_remote_for_a_deleted_blob", "signature_program", "workspace_is_a_link", "network_nested_deeply"),
-    *("summary_of_half_a_character", "summary_nested_deeply", "event_of_half_a_character"),
+    *("promisor_remote_for_a_deleted_blob", "signature_program", "workspace_is_a_link"),
+    *("summary_nested_deeply", "event_of_half_a_character"),
 }
 """The harms that are looked at with all commands: a page takes seconds. INITSEARCH_HOSTILE=all does so with each."""
 ACTS = ("search --resume RUN", "submit RUN", "ablate RUN", "review RUN --approve")
