@@ -12,10 +12,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from agent.errors import UsageError, in_one_sentence
+from benchmark.files import read_regular
 from benchmark.seeds import MOST, confirmation_seeds, evaluation_seeds
 
 ENV_PREFIX = "INITSEARCH_"
 DEFAULT_TOML = Path("initsearch.toml")
+_MAX_TOML_BYTES = 2**20
 
 
 class SearchConfig(BaseModel):
@@ -194,8 +196,10 @@ def _read_toml(path: Path | None) -> dict[str, Any]:
             return {}
         path = DEFAULT_TOML
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_regular(path, limit=_MAX_TOML_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise UsageError(f"--config {path}: no such file") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"--config {path}: nested too deeply") from None
+    except (OSError, ValueError) as error:
         raise UsageError(f"--config {path}: {error}") from None

@@ -23,7 +23,9 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
+
+from benchmark.files import open_plain
 
 Report = Callable[[Any], None]
 Ask = Callable[[Any], Any]
@@ -244,7 +246,10 @@ class _Slot:
         path = json.dumps(sys.path)
         script = f"import sys; sys.path[:] = {path}; from benchmark.slot import serve; serve({theirs.fileno()})"
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(self._log.open("ab")) if self._log else subprocess.DEVNULL
+            log: int | IO[bytes] = subprocess.DEVNULL
+            if self._log is not None:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                log = stack.enter_context(os.fdopen(open_plain(self._log.parent, self._log.name, flags=flags), "ab"))
             process = subprocess.Popen(
                 [sys.executable, "-c", script],
                 stdin=subprocess.DEVNULL,

@@ -1,43 +1,179 @@
-"""Writing a file so that a crash leaves the old one or the new one, never half of one."""
+"""Files that others may have prepared: no link is followed, nothing but a regular file is opened, sizes are limited.
+
+A run directory or a result store may come from somebody else. A link in it could lead a reader or a writer out of it,
+a named pipe would make a reader wait for ever, and a giant file would fill the memory.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_CAREFUL = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK: opening a named pipe must not wait for its other end."""
+
+
+class NotPlain(OSError):
+    """What is there is a link, pipe, socket, device, or folder, or larger than it can be."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(errno.EINVAL, reason, str(path))
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}"
+
+
+def open_plain(root: Path, *names: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of the regular file `root`/`names`; `root` may be reached by links, and nothing below it is one.
+
+    A file that is opened for writing must have one name only: a second one could belong to somebody else's file.
+    Raises NotPlain, FileNotFoundError, or another OSError.
+    """
+    path = root.joinpath(*names)
+    folder = open_folder(root, *names[:-1])
+    try:
+        try:
+            handle = os.open(_name(path, names[-1]), flags | _CAREFUL, 0o644, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+                raise NotPlain(path, _NOT_REGULAR) from None
+            raise _named(error, path) from None
+    finally:
+        os.close(folder)
+    found = os.fstat(handle)
+    if not stat.S_ISREG(found.st_mode) or (flags & (os.O_WRONLY | os.O_RDWR) and found.st_nlink != 1):
+        os.close(handle)
+        raise NotPlain(path, _NOT_REGULAR if not stat.S_ISREG(found.st_mode) else "has a second name (a hard link)")
+    return handle
+
+
+def open_folder(root: Path, *names: str) -> int:
+    """A descriptor of the folder `root`/`names`. Raises as `open_plain`."""
+    path = root
+    folder = os.open(root, _FOLDER)
+    for name in names:
+        path = path / name
+        try:
+            inner = os.open(_name(path, name), _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise NotPlain(path, "a link or a file where a folder belongs; nothing in it is used") from None
+            raise _named(error, path) from None
+        finally:
+            os.close(folder)
+        folder = inner
+    return folder
+
+
+def read_plain(root: Path, *names: str, limit: int) -> bytes:
+    """All bytes of the regular file `root`/`names`, at most `limit`. Raises as `open_plain`."""
+    return _read(open_plain(root, *names), root.joinpath(*names), limit)
+
+
+def read_regular(path: Path, *, limit: int) -> bytes:
+    """As `read_plain`, for a file that a user names: links to it are followed."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise NotPlain(path, _NOT_REGULAR)
+    return _read(handle, path, limit)
+
+
+def is_plain(root: Path, *names: str) -> bool:
+    """Whether `open_plain` would find a regular file there."""
+    try:
+        os.close(open_plain(root, *names))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def write_plain(root: Path, *names: str, data: bytes) -> None:
+    """Write beside `root`/`names`, flush to the disk, rename into place, flush the folder; no folder is a link.
+
+    Raises OSError; leaves no litter.
+    """
+    folder = open_folder(root, *names[:-1])
+    try:
+        _write(folder, root.joinpath(*names), data)
+    finally:
+        os.close(folder)
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = True) -> None:
-    """Write `parts` beside `path`, rename the file into place and, when `durable`, flush it and its folder to the disk.
+    """As `write_plain`, where links on the way to the folder are the user's own. A link at `path` is replaced.
 
-    A link at `path` is replaced, not followed. Raises OSError and then leaves no temporary file.
+    `durable`: flush the file and its folder to the disk.
     """
-    with staged(path, *parts, durable=durable) as temporary:
-        temporary.replace(path)
-    if durable:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    folder = open_folder(path.parent)
+    try:
+        _write(folder, path, *parts, durable=durable)
+    finally:
+        os.close(folder)
 
 
-@contextmanager
-def staged(path: Path, *parts: bytes | memoryview, durable: bool = True) -> Iterator[Path]:
-    """A temporary file beside `path` that holds `parts`, so that the caller's rename into place needs no further space.
+@contextlib.contextmanager
+def staged(path: Path, data: bytes) -> Iterator[Path]:
+    """A temporary file beside `path` that holds `data`, so that the caller's rename into place needs no further space.
 
     The file is removed at the end unless the caller has renamed it. Raises OSError.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_NOT_REGULAR = "a link, pipe, socket, device or folder where a regular file belongs; it is not opened"
+
+
+def _write(folder: int, path: Path, *parts: bytes | memoryview, durable: bool = True) -> None:
+    temporary = f".{path.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CAREFUL, 0o666, dir_fd=folder)
+        with os.fdopen(handle, "wb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
             if durable:
-                os.fsync(file.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+                os.fsync(handle)
+        os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        if isinstance(error, OSError):
+            raise _named(error, path) from None
+        raise
+    if durable:
+        os.fsync(folder)
+
+
+def _read(handle: int, path: Path, limit: int) -> bytes:
+    with os.fdopen(handle, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise NotPlain(path, f"larger than {limit:,} bytes, which it cannot be; it is not read")
+    return data
+
+
+def _name(path: Path, name: str) -> str:
+    """The name of one entry of a folder. Raises NotPlain for anything that leads elsewhere."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise NotPlain(path, "not the name of a file")
+    return name
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """The same error with the whole path: the system knows the last name only."""
+    return error if isinstance(error, NotPlain) else OSError(error.errno, error.strerror, str(path))

@@ -116,7 +116,7 @@ def signal_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> Signa
             f"{tuple(images.shape)} and {tuple(labels.shape)}"
         )
     # channels_last: on a CPU depthwise convolutions take half the time, forwards and backwards.
-    probe = _Probe(copy.deepcopy(model).to(memory_format=torch.channels_last))
+    probe = _Probe(copy.deepcopy(model).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     parameter = next(probe.model.parameters())
     logits = probe.model(images.to(parameter).contiguous(memory_format=torch.channels_last)).float()
     labels = labels.to(logits.device)

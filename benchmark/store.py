@@ -10,12 +10,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from benchmark.files import write_atomically
+from benchmark.files import read_plain, write_plain
 from benchmark.results import EvaluationResult
+
+_MAX_BYTES = 16 * 2**20
+"""A result has a few kilobytes: one line of its curve for each epoch."""
 
 
 class ResultStore:
-    """A folder of results, one JSON file per key, each with a checksum of its content."""
+    """A folder of results, one JSON file per key, each with a checksum of its content. It is no link, nor are they."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -29,12 +32,12 @@ class ResultStore:
     def get(self, key: str) -> EvaluationResult | None:
         """The stored result, or None when there is none or the file does not fit its key or checksum."""
         try:
-            envelope = json.loads(self.path(key).read_text(encoding="utf-8"))
+            envelope = json.loads(read_plain(*self._place(key), limit=_MAX_BYTES))
             payload = envelope["result"]
             if envelope["sha256"] != _checksum(payload):
                 return None
             result = EvaluationResult.model_validate(payload)
-        except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
             return None
         return result if result.key == key else None
 
@@ -44,8 +47,11 @@ class ResultStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         payload = result.model_dump(mode="json")
         envelope = {"sha256": _checksum(payload), "result": payload}
-        write_atomically(self.path(result.key), (json.dumps(envelope, indent=1) + "\n").encode())
+        write_plain(*self._place(result.key), data=(json.dumps(envelope, indent=1) + "\n").encode())
         self.seconds += time.monotonic() - started
+
+    def _place(self, key: str) -> tuple[Path, str, str]:
+        return self.folder.parent, self.folder.name, f"{key}.json"
 
 
 def user_store() -> ResultStore:
@@ -53,7 +59,8 @@ def user_store() -> ResultStore:
     from platformdirs import user_cache_path
 
     override = os.environ.get("INITSEARCH_CACHE_DIR")
-    return ResultStore((Path(override) if override else user_cache_path("initsearch")) / "results")
+    folder = (Path(override) if override else user_cache_path("initsearch")) / "results"
+    return ResultStore(folder.resolve())  # the user's own links are followed
 
 
 def _checksum(payload: object) -> str:

@@ -1,6 +1,7 @@
 """One file under git, seen by nothing of the machine: no hooks, no fsmonitor, no system or user configuration.
 
-Commits are made from git's plumbing, so that one either happens whole, file included, or leaves everything as it was.
+git writes, and only where we made the repository; `sandbox.objects` reads. Commits are made from git's plumbing, so
+that one either happens whole, file included, or leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -8,24 +9,20 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.files import staged
+from sandbox.objects import BRANCH, Commit, Objects, Unreadable, WorkspaceError
 
 if TYPE_CHECKING:
     import git
 
-_BRANCH = "refs/heads/main"
 _STALE_SECONDS = 60
 _NAME, _EMAIL = "initsearch", "initsearch@localhost"
-
-
-class WorkspaceError(Exception):
-    """Something about a workspace that its user must know."""
 
 
 class GitMissing(WorkspaceError):
@@ -44,14 +41,6 @@ class WorkspaceWriteFailed(WorkspaceError):
     """The disk or git refused to write; the workspace is as it was before."""
 
 
-@dataclass(frozen=True)
-class Commit:
-    """One entry of the history: its 40 hexadecimal digits and the trailers of its message."""
-
-    sha: str
-    trailers: dict[str, str]
-
-
 class Repository:
     """A git repository in `path` that holds the one file `name`."""
 
@@ -63,6 +52,7 @@ class Repository:
         self.seconds = 0.0
         """How long git and the disk have taken so far."""
         self._git = _git(path)
+        self._objects = Objects(path)
 
     def close(self) -> None:
         """Let go of git's helper processes. May be called twice."""
@@ -88,12 +78,12 @@ class Repository:
             blob = self._git.hash_object("-w", "--no-filters", "--", str(temporary.resolve()))
             self._git.update_index("--add", "--cacheinfo", f"100644,{blob},{self._name}")
             commit = str(self._git.commit_tree(self._git.write_tree(), *parents, "-m", message))
-            self._git.update_ref(_BRANCH, commit, parent or "0" * 40)
+            self._git.update_ref(BRANCH, commit, parent or "0" * 40)
             try:
                 temporary.replace(self.file)
             except OSError:
                 if parent is not None:
-                    self._git.update_ref(_BRANCH, parent, commit)
+                    self._git.update_ref(BRANCH, parent, commit)
                 raise
         return commit
 
@@ -104,27 +94,27 @@ class Repository:
 
     def history(self, *keys: str) -> list[Commit]:
         """All commits from the first to the last, with the trailers of these names."""
-        fields = "%x00".join(["%H", *(f"%(trailers:key={key},valueonly,separator=)" for key in keys)])
-        log = self._read("log", "--first-parent", "--reverse", f"--format={fields}", _BRANCH)
-        rows = (line.split("\0") for line in log.splitlines())
-        return [Commit(sha, dict(zip(keys, values, strict=True))) for sha, *values in rows]
+        with self._reading():
+            return self._objects.history(*keys)
 
     def resolve(self, ref: str) -> str:
         """The commit that `ref` names; raises WorkspaceError when there is none."""
-        try:
-            return self._read("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}").strip()
-        except GitMissing:
-            raise
-        except WorkspaceError as error:
-            raise WorkspaceError(f"{self.path} has no version {ref!r}") from error
+        with self._reading():
+            return self._objects.resolve(ref)
 
     def text_at(self, commit: str) -> str:
         """The file's text in a commit."""
-        return self._read("cat-file", "blob", f"{commit}:{self._name}")
+        with self._reading():
+            return self._objects.blob(self._objects.resolve(commit), self._name).decode()
 
     def diff(self, old: str, new: str) -> str:
         """The unified diff between two commits."""
-        return self._read("diff", "--no-color", "--no-ext-diff", "--no-textconv", old, new, "--", self._name)
+        return unified_diff(self.text_at(old), self.text_at(new), self._name)
+
+    def strangers(self) -> list[str]:
+        """What is in git's folder and was not made by this class: settings, hooks, links, packs."""
+        with self._reading():
+            return list(self._objects.strangers())
 
     def replace_file(self, text: str) -> None:
         """Put `text` in place of the file without a commit."""
@@ -139,23 +129,15 @@ class Repository:
                 if time.time() - leftover.stat().st_mtime > _STALE_SECONDS:
                     leftover.unlink()
 
-    def _read(self, *command: str) -> str:
-        """Run git and return its output as it is, decoded."""
-        import git
-
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
         started = time.monotonic()
         try:
-            output = self._git.execute(
-                [self._git.GIT_PYTHON_GIT_EXECUTABLE, *command], strip_newline_in_stdout=False, stdout_as_string=False
-            )
-        except git.GitCommandNotFound as error:
-            raise _missing() from error
-        except git.GitCommandError as error:
-            raise WorkspaceError(f"git {command[0]} failed: {_reason(error)}") from error
+            yield
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unreadable(f"{self.path}: {error}") from None
         finally:
             self.seconds += time.monotonic() - started
-        assert isinstance(output, bytes)
-        return output.decode()
 
     @contextlib.contextmanager
     def _write_errors(self) -> Iterator[None]:
@@ -172,6 +154,37 @@ class Repository:
             raise WorkspaceWriteFailed(f"could not write in {self.path}: {error.strerror or error}") from error
         finally:
             self.seconds += time.monotonic() - started
+
+
+def unified_diff(old: str, new: str, name: str) -> str:
+    """What git says is the difference between two texts of the file `name`, "" when there is none.
+
+    git compares two files in an empty folder: it sees no repository and so no settings of one.
+    """
+    import git
+
+    if old == new:
+        return ""
+    with tempfile.TemporaryDirectory(prefix="initsearch-diff-") as folder:
+        for side, text in (("a", old), ("b", new)):
+            file = Path(folder, side, name)
+            file.parent.mkdir(parents=True)
+            file.write_bytes(text.encode())
+        command = _git(Path(folder))
+        words = ("diff", "--no-index", "--no-prefix", "--no-color", "--no-ext-diff", "--no-textconv", "--abbrev=7")
+        try:
+            status, output, errors = command.execute(
+                [command.GIT_PYTHON_GIT_EXECUTABLE, *words, "--", f"a/{name}", f"b/{name}"],
+                with_extended_output=True,
+                with_exceptions=False,
+                strip_newline_in_stdout=False,
+                stdout_as_string=False,
+            )
+        except git.GitCommandNotFound as error:
+            raise _missing() from error
+    if status != 1:
+        raise WorkspaceError(f"git diff failed: {str(errors).strip() or f'exit status {status}'}")
+    return output.decode() if isinstance(output, bytes) else output
 
 
 def _missing() -> GitMissing:
@@ -198,6 +211,9 @@ def _git(path: Path) -> git.Git:
         GIT_OBJECT_DIRECTORY=str(folder / ".git" / "objects"),
         GIT_COMMON_DIR=str(folder / ".git"),
         GIT_ALTERNATE_OBJECT_DIRECTORIES="",
+        # The only formats that `sandbox.objects` reads; a later git may have others as its defaults.
+        GIT_DEFAULT_HASH="sha1",
+        GIT_DEFAULT_REF_FORMAT="files",
         GIT_NAMESPACE="",
         GIT_CONFIG_NOSYSTEM="1",
         GIT_CONFIG_SYSTEM=os.devnull,

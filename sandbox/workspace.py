@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from benchmark.files import read_plain
 from sandbox.editing import Editor, Reply
 from sandbox.lines import EditableFile
+from sandbox.objects import MAX_BYTES, WorkspaceError
 from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, sha256, split
 from sandbox.repository import (
     GitMissing,
     NotAWorkspace,
     Repository,
-    WorkspaceError,
     WorkspaceTampered,
     WorkspaceWriteFailed,
 )
@@ -67,11 +68,15 @@ class Workspace:
         """Open an existing workspace with its undo stack.
 
         A file that is one commit behind, because a crash cut an edit short, is brought up to date; any other difference
-        between file and history raises WorkspaceTampered. Raises NotAWorkspace when `path` holds none, or GitMissing.
+        between file and history raises WorkspaceTampered, and so do settings, hooks and the like that this class did
+        not make, because git would obey them. Raises NotAWorkspace when `path` holds none, or GitMissing.
+        Who only looks takes `sandbox.history.History`, which writes nothing and asks no git.
         """
         if not (path / ".git").is_dir():
             raise NotAWorkspace(f"{path} is not a workspace: it has no .git folder; make one with Workspace.create")
         workspace = cls(Repository(path, SCAFFOLD_NAME))
+        if strangers := workspace._repository.strangers():
+            raise WorkspaceTampered(f"{path}: {'; '.join(strangers[:3])}; git is not run there")
         workspace._finish_interrupted_write()
         workspace.verify()
         return workspace
@@ -185,10 +190,10 @@ class Workspace:
         """Hash the fixed parts anew and compare the file on disk with the history; raises WorkspaceTampered."""
         file = self._repository.file
         try:
-            data = file.read_bytes()
+            data = self._read_file()
         except OSError as error:
             raise WorkspaceTampered(f"{file} cannot be read: {error.strerror}") from error
-        if file.is_symlink() or data != self._repository.text_at(self._head).encode():
+        if data != self._repository.text_at(self._head).encode():
             raise WorkspaceTampered(f"{file} was changed by something else than edit and undo")
         if self._repository.resolve("HEAD") != self._head or data != self.text.encode():
             raise WorkspaceTampered(f"{self.path}: the history was changed by something else than edit and undo")
@@ -199,6 +204,9 @@ class Workspace:
     @property
     def _file(self) -> EditableFile:
         return self._editor.files[SCAFFOLD_NAME]
+
+    def _read_file(self) -> bytes:
+        return read_plain(self.path, *SCAFFOLD_NAME.split("/"), limit=MAX_BYTES)
 
     def _load(self) -> None:
         """Set everything from git's history."""
@@ -244,9 +252,8 @@ class Workspace:
 
     def _finish_interrupted_write(self) -> None:
         self._repository.sweep()
-        file = self._repository.file
         try:
-            behind = not file.is_symlink() and file.read_bytes() == self._repository.text_at(f"{self._head}^").encode()
+            behind = self._read_file() == self._repository.text_at(f"{self._head}^").encode()
         except (WorkspaceError, OSError):
             return  # The first commit has no parent; a missing file is for `verify` to report.
         if behind:

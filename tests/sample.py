@@ -68,8 +68,12 @@ def restore(folder: Path, target: Path) -> RunDirectory:
     """A whole run folder again, at `target`, which must not exist."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns(_BUNDLE))
     workspace = RunDirectory(target).workspace
-    _git("clone", "--quiet", folder.absolute() / _BUNDLE, workspace)
-    _git("-C", workspace, "remote", "remove", "origin")
+    _git("init", "--quiet", "--template=", "--initial-branch=main", workspace)
+    fetch = ("fetch", "--quiet", "--update-head-ok", "--no-write-fetch-head")
+    _git("-C", workspace, *fetch, folder.absolute() / _BUNDLE, "+refs/*:refs/*")
+    _git("-C", workspace, "read-tree", "HEAD")
+    _git("-C", workspace, "checkout-index", "--all")
+    _unpack(workspace)
     return RunDirectory(target)
 
 
@@ -123,8 +127,18 @@ def _judge() -> int:
     return 1 if faults else 0
 
 
-def _git(*words: str | Path) -> None:
-    subprocess.run(["git", *map(str, words)], check=True, capture_output=True, timeout=120)
+def _unpack(workspace: Path) -> None:
+    """Loose objects, as a search leaves them."""
+    packs = workspace / ".git" / "objects" / "pack"
+    with tempfile.TemporaryDirectory(prefix="initsearch-sample-") as folder:
+        for number, path in enumerate(sorted(packs.iterdir())):
+            shutil.move(path, Path(folder) / f"{number}{path.suffix}")
+        for pack in Path(folder).glob("*.pack"):
+            _git("-C", workspace, "unpack-objects", "-q", data=pack.read_bytes())
+
+
+def _git(*words: str | Path, data: bytes = b"") -> None:
+    subprocess.run(["git", *map(str, words)], check=True, capture_output=True, timeout=120, input=data)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ from agent.cli.app import (
     app,
 )
 from agent.cli.output import print_json, print_next
-from agent.errors import AgentError, Interrupted, UsageError
+from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
 from agent.safe_text import spelt
 
 if TYPE_CHECKING:
     from agent.analysis.generalisation import RunGains
     from agent.report.comparison_page import Member, Pair
+    from agent.runs.directory import RunDirectory
     from agent.studies.tournament import Contest, Gains, Repeat
 
 _AGAIN = "what was done is kept; the same command goes on from here"
@@ -106,7 +107,7 @@ def _compare_runs(names: Sequence[str], runs: Path, output: Path | None, *, as_j
 
     if not 2 <= len(names) <= MAX_RUNS:
         raise UsageError(f"give two to {MAX_RUNS} runs to compare, not {len(names)}; `agent runs` lists them")
-    found = members([RunDirectory.find(name, runs) for name in names])
+    found = members(_readable([RunDirectory.find(name, runs) for name in names]))
     path = output or runs / "comparison.html"
     try:
         write_atomically(path, comparison_page(found).encode(errors="replace"))
@@ -126,6 +127,21 @@ def _compare_runs(names: Sequence[str], runs: Path, output: Path | None, *, as_j
     _print_pairs(found)
     print(path)
     print_next(f"open {path}, or agent review {found[-1].record.name}")
+
+
+def _readable(directories: Sequence[RunDirectory]) -> list[RunDirectory]:
+    """The runs that can be read; each other one is named on stderr. Raises RunDamaged when fewer than two are left."""
+    good = []
+    for directory in directories:
+        try:
+            directory.read_raw_summary()
+        except RunDamaged as error:
+            print(f"left out: {error}", file=sys.stderr)
+        else:
+            good.append(directory)
+    if len(good) < 2:
+        raise RunDamaged("fewer than two of these runs can be read; `agent runs` lists others")
+    return good
 
 
 def _print_pairs(found: Sequence[Member]) -> None:

@@ -82,19 +82,21 @@ def _track(run: RunDirectory, form: str, output: Path | None) -> None:
 
 def render(run: RunDirectory, form: str) -> str:
     """The run in one of `FORMATS`, as text. Raises UsageError."""
+    from agent.runs.files import read_text
     from agent.transcripts import load_transcript, write_atif, write_mls_bench
 
     if form in _FILES:
-        path = run.path / _FILES[form]
-        if not path.is_file():
-            raise UsageError(f"{run.path}: nothing was submitted, so there is no {_FILES[form]}")
-        return path.read_text(encoding="utf-8")
+        try:
+            return read_text(run.path, _FILES[form])
+        except FileNotFoundError:
+            raise UsageError(f"{run.path}: nothing was submitted, so there is no {_FILES[form]}") from None
     transcript = load_transcript(run.path)
     if form == "mls-bench":
         document = write_mls_bench(transcript)
     else:
         document = write_atif(transcript, agent_name="initsearch", agent_version=_version())
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    # Half of a surrogate pair, which no file can take, becomes JSON's own escape.
+    return json.dumps(document, indent=1, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
 
 
 def _version() -> str:

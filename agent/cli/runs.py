@@ -44,7 +44,7 @@ def runs(
     if as_csv:
         writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
         return
     if html:
         _write_index(runs, rows)
@@ -73,6 +73,14 @@ def runs(
     print_next(f"agent show {rows[-1]['name']}")
 
 
+def _cell(value: object) -> object:
+    """A text that a spreadsheet would take for a formula, behind an apostrophe, which keeps it a text."""
+    if not isinstance(value, str):
+        return value
+    value = spelt(value)
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else value
+
+
 def _write_index(runs: Path, rows: list[dict[str, Any]]) -> None:
     from agent.report.comparison_page import index_page
     from benchmark.files import write_atomically
@@ -88,6 +96,7 @@ def _write_index(runs: Path, rows: list[dict[str, Any]]) -> None:
 
 def _row(path: Path) -> dict[str, Any]:
     from agent.runs.directory import RunDirectory
+    from benchmark.files import is_plain
 
     try:
         summary = RunDirectory(path).read_summary()
@@ -105,7 +114,7 @@ def _row(path: Path) -> dict[str, Any]:
         "visible_gain": _mean_gain(summary.get("visible", {})),
         "hidden_gain": _mean_gain(summary.get("hidden", {})),
         "review": _review(path),
-        "has_report": (path / "report.html").is_file(),
+        "has_report": is_plain(path, "report.html"),
     }
 
 

@@ -21,6 +21,7 @@ def show(run: RunArgument = "latest", runs: RunsOption = Path("runs"), as_json: 
       agent show 20260101-120000 --json
     """
     from agent.runs.directory import RunDirectory
+    from agent.runs.files import read_text
 
     directory = RunDirectory.find(run, runs)
     summary = directory.read_summary()
@@ -29,8 +30,8 @@ def show(run: RunArgument = "latest", runs: RunsOption = Path("runs"), as_json: 
         return
     print("\n".join(spelt(line) for line in _lines(directory.path, summary)))
     patch = directory.path / "submission.patch"
-    if patch.exists():
-        print(f"\n{spelt(patch.read_text(encoding='utf-8'))}")
+    if directory.has(patch.name):
+        print(f"\n{spelt(read_text(directory.path, patch.name))}")
         print_next(f"agent review {directory.path.name}")
     elif summary.get("status") in ("interrupted", "failed", "running"):
         print_next(f"agent search --resume {directory.path}")

@@ -52,17 +52,22 @@ def submit(
 
 def _require_approved(directory: RunDirectory, test: object) -> None:
     """Raise Rejected unless the patch on the disk is the run's own and an approval of it is in force."""
+    from agent.errors import RunDamaged
     from agent.runs.artifacts import patch_text
+    from agent.runs.files import read_bytes
     from agent.runs.reviews import WORDS, standing
-    from sandbox.workspace import Workspace
+    from sandbox.history import History
+    from sandbox.workspace import WorkspaceError
 
     now = standing(directory)
     name = directory.path.name
     if not isinstance(test, int) or now.patch_sha256 is None:
         raise Rejected(f"{directory.path}: no test was chosen yet, so there is nothing that could be approved")
-    with Workspace.open(directory.workspace) as workspace:
-        own = patch_text(directory, workspace, test)
-    if (directory.path / "submission.patch").read_bytes() != own.encode():
+    try:
+        own = patch_text(directory, History(directory.workspace), test)
+    except WorkspaceError as error:
+        raise RunDamaged(f"{directory.path}: the patch of test {test} cannot be made again: {error}") from None
+    if read_bytes(directory.path, "submission.patch") != own.encode():
         raise Rejected(f"{directory.path}: submission.patch is not the patch of test {test}; it was changed by hand")
     if not now.approved:
         state = f"the verdict in force is “{WORDS[now.verdict.kind]}”" if now.verdict else "nobody approved it"

@@ -9,8 +9,10 @@ from typing import Any
 
 from agent.errors import UsageError
 from agent.protocol import Observation, Situation, ToolCall, replace_region
+from benchmark.files import read_regular
 from sandbox.region import RegionError, region_of
 
+MAX_BYTES = 16 * 2**20
 Step = Callable[[Situation], ToolCall]
 
 
@@ -40,19 +42,21 @@ class ScriptedProposer:
         if not argument:
             raise UsageError("--proposer scripted:FILE needs a file: a JSON list of tool calls, or a region text")
         try:
-            text = Path(argument).read_text(encoding="utf-8")
+            text = read_regular(Path(argument), limit=MAX_BYTES).decode("utf-8")
         except FileNotFoundError:
             raise UsageError(f"--proposer scripted:{argument}: no such file") from None
-        except OSError as error:
-            raise UsageError(f"--proposer scripted:{argument}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise UsageError(f"--proposer scripted:{argument}: not UTF-8 text: {error}") from None
+        except OSError as error:
+            raise UsageError(f"--proposer scripted:{argument}: cannot be read: {error.strerror}") from None
         try:
             if Path(argument).suffix == ".json" or text.lstrip().startswith("["):
                 return cls(_parse(text))
             region = region_of(text)
+        except RecursionError:
+            raise UsageError(f"--proposer scripted:{argument}: nested too deeply") from None
         except (RegionError, ValueError) as error:
-            raise UsageError(f"--proposer scripted:{argument}: {error}") from None
+            raise UsageError(f"--proposer scripted:{argument}: {error!s:.300}") from None
         edit: Step = lambda situation: replace_region(situation, region)  # noqa: E731 - a step like the others
         return cls([edit, ToolCall("test"), ToolCall("submit", {"n": 1})])
 

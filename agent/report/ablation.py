@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from agent.errors import RunDamaged
 from agent.runs.directory import RunDirectory
+from agent.runs.files import read_bytes
 from benchmark.comparison import signed
 from benchmark.results import region_sha256
 
@@ -82,7 +84,7 @@ class Ablation(_Kept):
 def read_ablation(run: RunDirectory, region: str) -> Ablation | None:
     """The stored ablation of exactly this region; None when there is none or it cannot be read."""
     try:
-        kept = Ablation.model_validate_json((run.path / "ablation.json").read_bytes())
-    except (OSError, ValidationError):
+        kept = Ablation.model_validate_json(read_bytes(run.path, "ablation.json"))
+    except (OSError, RunDamaged, ValidationError):
         return None
     return kept if kept.region_sha256 == region_sha256(region) else None

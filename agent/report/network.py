@@ -14,7 +14,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.errors import RunDamaged
 from agent.runs.directory import RunDirectory
+from agent.runs.files import read_object
 from agent.runs.lines import Fields
 from agent.runs.record import RunRecord, mapping, text
 from benchmark.data import DataError, ImageDataset, load_dataset
@@ -41,7 +43,7 @@ def measure_network(record: RunRecord, test: int, isolation: Isolation) -> Field
     tasks = [*record.tasks("visible"), *(record.tasks("hidden") if record.submitted is not None else [])]
     seed = _first_seed(record)
     root = mapping(record.summary.get("config")).get("data_root")
-    load = lru_cache(1)(partial(load_dataset, data_root=None if root is None else Path(root)))
+    load = lru_cache(1)(partial(load_dataset, data_root=Path(root) if isinstance(root, str) else None))
     found: Fields = {}
     with tempfile.TemporaryDirectory(prefix="initsearch-report-") as folder:
         for task in tasks[:_MAX_NETWORKS]:
@@ -60,8 +62,8 @@ def save_network(directory: RunDirectory, measured: Fields) -> None:
 def read_network(record: RunRecord, test: int) -> Fields | None:
     """The kept numbers, if they are about this baseline and this test."""
     try:
-        kept = mapping(json.loads(_path(record.directory).read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
+        kept = read_object(record.directory.path, _path(record.directory).name)
+    except (OSError, RunDamaged):
         return None
     regions = _digests({"baseline": record.baseline_region, "submission": record.regions.get(test, "")})
     return kept if kept.get("schema") == SCHEMA and kept.get("regions") == regions else None

@@ -17,6 +17,7 @@ from agent.errors import UsageError
 from agent.report.findings import Findings, find
 from agent.runs.directory import RunDirectory
 from agent.runs.record import Evaluation, RunRecord, mapping, number, read_run
+from benchmark.files import is_plain
 from benchmark.results import EvaluationResult
 
 CURVES = ("train_loss", "train_acc", "test_loss", "test_acc", "lr")
@@ -86,7 +87,7 @@ def write_mlflow(run: RunDirectory, database: Path) -> int:
     client.log_batch(whole, gains, [Param(name, str(value)[:500]) for name, value in config.items()])
     client.set_tag(whole, "verdict", findings.verdict)
     for file in _FILES:
-        if (run.path / file).is_file():
+        if is_plain(run.path, file):
             client.log_artifact(whole, str(run.path / file))
     count = 0
     for one, result in _results(record):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from agent.runs.directory import RunDirectory
 from agent.runs.log import Submitted, read_events
 from benchmark.files import write_atomically
+from sandbox.history import History
 from sandbox.workspace import Workspace
 
 _HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {number}).
@@ -72,7 +73,7 @@ def write_artifacts(
     write_atomically(run.path / "initialize_weights.py", module.encode())
 
 
-def patch_text(run: RunDirectory, workspace: Workspace, number: int) -> str:
+def patch_text(run: RunDirectory, workspace: Workspace | History, number: int) -> str:
     """The content of submission.patch. It holds no numbers, because the hidden ones come after its review."""
     return mail(workspace.diff("baseline", f"test/{number}"), run.path.name, number, when=_submitted_at(run))
 
@@ -119,7 +120,7 @@ def _plain(sentence: str) -> str:
 
 def _submitted_at(run: RunDirectory) -> float:
     """When the submission was recorded; now, where the log has none."""
-    if not run.events.exists():
+    if not run.has(run.events.name):
         return time.time()
     times = [record.ts for record in read_events(run.events) if isinstance(record.event, Submitted)]
     return times[-1] if times else time.time()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
 import secrets
 import time
@@ -15,6 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from agent.errors import RunBusy, RunDamaged, UsageError
+from agent.runs import files
 from benchmark.files import write_atomically
 
 
@@ -72,7 +75,7 @@ class RunDirectory:
     def find(cls, run: str | Path, runs: Path = Path("runs")) -> RunDirectory:
         """The run given by path, by name under `runs`, by an unambiguous part of its name, or as `latest`."""
         for candidate in (Path(run), runs / run):
-            if (candidate / "run.json").is_file():
+            if os.path.lexists(candidate / "run.json"):
                 return cls(candidate.resolve())
         names = [path.name for path in list_runs(runs)]
         matches = [name for name in names if str(run) in name]
@@ -83,14 +86,24 @@ class RunDirectory:
         raise UsageError(f"no run {str(run)!r} in {runs.absolute()}; `agent runs` lists what is there")
 
     def read_summary(self) -> dict[str, Any]:
-        """`run.json` as a dictionary. Raises RunDamaged when it is missing or not JSON."""
+        """`run.json` as a dictionary. Raises RunDamaged when it is missing, not JSON, or a field has a wrong type."""
+        return files.check_summary(self.summary, self.read_raw_summary())
+
+    def read_raw_summary(self) -> dict[str, Any]:
+        """`run.json` for those who look at every field's type themselves. Raises RunDamaged."""
         try:
-            summary = json.loads(self.summary.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunDamaged(f"{self.summary}: {error}") from None
-        if not isinstance(summary, dict):
-            raise RunDamaged(f"{self.summary}: not a JSON object")
-        return summary
+            return files.read_object(self.path, self.summary.name)
+        except FileNotFoundError as error:
+            raise RunDamaged(f"{self.summary}: {error.strerror}") from None
+
+    def has(self, name: str) -> bool:
+        """Whether there is an entry of this name, whatever it is: a link to nowhere too."""
+        return os.path.lexists(self.path / name)
+
+    def require_plain(self) -> None:
+        """For those who write: raise RunDamaged where the run holds links or anything else than files and folders."""
+        if found := list(itertools.islice(files.strangers(self.path), 3)):
+            raise RunDamaged(f"{self.path}: {'; '.join(found)}: nothing is written there")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace `run.json` in one step: a reader sees the old or the new one, never half."""
@@ -100,8 +113,10 @@ class RunDirectory:
     def held(self) -> Iterator[None]:
         """Hold the run for this process, and sweep up after one that was killed; the kernel frees it even on kill -9.
 
-        Raises RunBusy when another process holds it, OSError where nothing can be written.
+        Raises RunBusy when another process holds it, OSError where nothing can be written, RunDamaged where the run
+        holds links, by which writing would lead elsewhere.
         """
+        self.require_plain()
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
@@ -125,7 +140,7 @@ def list_runs(runs: Path) -> list[Path]:
     """All run directories under `runs`, oldest first."""
     if not runs.is_dir():
         return []
-    return sorted(path for path in runs.iterdir() if not path.is_symlink() and (path / "run.json").is_file())
+    return sorted(path for path in runs.iterdir() if not path.is_symlink() and os.path.lexists(path / "run.json"))
 
 
 def _point_latest(runs: Path, name: str) -> None:

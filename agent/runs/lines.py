@@ -6,10 +6,11 @@ Every reader of a log starts here. `agent.runs.log` accepts only what is intact;
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from agent.runs.files import parse_json
 
 SCHEMA = 1
 GENESIS = "0" * 64
@@ -55,8 +56,8 @@ def torn(data: bytes) -> bool:
 
 def _parsed(line: bytes) -> tuple[Fields, str | None]:
     try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(line)
+    except ValueError as error:
         return {}, str(error)
     return (fields, None) if isinstance(fields, dict) else ({}, "not an object")
 

@@ -19,6 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from agent.errors import RunDamaged, in_one_sentence
 from agent.runs.lines import GENESIS, SCHEMA, Fields, read_lines
+from benchmark.files import NotPlain, open_plain, read_plain
+
+MAX_LOG_BYTES = 256 * 2**20
+"""A thousand calls of a language model with all that was sent and thought have a tenth of it."""
+_LAST_TS = 253402300799.0
+"""The end of the year 9999, in seconds since the epoch: no later time can be written out."""
 
 
 class _Event(BaseModel):
@@ -203,7 +209,9 @@ class Record:
         except KeyError as missing:
             raise ValueError(f"no {missing}") from None
         if schema != SCHEMA:
-            raise ValueError(f"schema {schema}, expected {SCHEMA}")
+            raise ValueError(f"schema {schema!r:.80}, expected {SCHEMA}")
+        if isinstance(ts, bool) or not isinstance(ts, int | float) or not 0 <= ts <= _LAST_TS:
+            raise ValueError(f"{ts!r:.80} is no time")
         return cls(seq, ts, previous, _ADAPTER.validate_python(fields))
 
 
@@ -216,10 +224,10 @@ class EventLog:
         self.seconds = 0.0
         """How long writing has taken so far."""
         intact, self._previous = 0, GENESIS
-        if path.exists():
+        if os.path.lexists(path):
             self.records, intact, self._previous = _read(path)
         self._position = 0
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._descriptor = open_plain(path.parent, path.name, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.ftruncate(self._descriptor, intact)
 
     def __enter__(self) -> EventLog:
@@ -306,7 +314,11 @@ def _read(path: Path) -> tuple[list[Record], int, str]:
     """
     records: list[Record] = []
     intact, previous = 0, GENESIS
-    for line in read_lines(path.read_bytes()):
+    try:
+        data = read_plain(path.parent, path.name, limit=MAX_LOG_BYTES)
+    except NotPlain as error:
+        raise RunDamaged(str(error)) from None
+    for line in read_lines(data):
         try:
             if line.fault is not None:
                 raise ValueError(line.fault)

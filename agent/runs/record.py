@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.runs.directory import RunDirectory
 from agent.runs.lines import SCHEMA, Fields, exchanges, read_lines, torn
+from agent.runs.log import MAX_LOG_BYTES
+from benchmark.files import read_plain
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
-from sandbox.region import SCAFFOLD_NAME, RegionError, scaffold, split
-from sandbox.repository import Repository, WorkspaceError
+from sandbox.history import History
+from sandbox.region import RegionError, scaffold, split
+from sandbox.workspace import WorkspaceError
 
 SUMMARY_SCHEMA = 1
 _LONGEST_NAME = 200
@@ -113,7 +115,7 @@ class RunRecord:
 def read_run(directory: RunDirectory) -> RunRecord:
     """Read a run directory. Raises RunDamaged only when there is no run.json to begin with."""
     problems: list[str] = []
-    summary = directory.read_summary()
+    summary = directory.read_raw_summary()
     if summary.get("schema") != SUMMARY_SCHEMA:
         problems.append(f"run.json has schema {summary.get('schema')!r}; this version knows {SUMMARY_SCHEMA}.")
     events = _read_events(directory.events, problems)
@@ -159,9 +161,12 @@ def mapping(value: object) -> Fields:
 
 def _read_events(path: Path, problems: list[str]) -> tuple[Fields, ...]:
     try:
-        data = path.read_bytes()
-    except OSError:
+        data = read_plain(path.parent, path.name, limit=MAX_LOG_BYTES)
+    except FileNotFoundError:
         problems.append("There is no event log: the run was stopped before it began, or events.jsonl was removed.")
+        return ()
+    except OSError as error:
+        problems.append(f"The event log cannot be read: {error}")
         return ()
     if torn(data):
         problems.append("The last line of the event log is cut short, as after a crash; it is left out.")
@@ -244,29 +249,29 @@ def _read_regions(
     }
     baseline = _recorded_baseline(events)
     regions: dict[int, str] = {}
-    if not (directory.workspace / ".git").is_dir():
+    if not directory.has("workspace"):
         problems.append("There is no workspace: the code of the tests cannot be shown.")
         return baseline or scaffold().region, regions
     try:
-        with closing(Repository(directory.workspace, SCAFFOLD_NAME)) as repository:
-            baseline = _region_at(repository, "baseline") or baseline
-            for test, digest in tests.items():
-                region = None if test is None else _region_at(repository, f"test/{test}")
-                if region is None:
-                    problems.append(f"The code of test {test} is not in the workspace.")
-                elif region_sha256(region) != digest:
-                    problems.append(f"The code of test {test} is not what was tested: its hash differs from the log's.")
-                elif test is not None:
-                    regions[test] = region
+        history = History(directory.workspace)
+        baseline = _region_at(history, "baseline") or baseline
+        for test, digest in tests.items():
+            region = None if test is None else _region_at(history, f"test/{test}")
+            if region is None:
+                problems.append(f"The code of test {test} is not in the workspace.")
+            elif region_sha256(region) != digest:
+                problems.append(f"The code of test {test} is not what was tested: its hash differs from the log's.")
+            elif test is not None:
+                regions[test] = region
     except (WorkspaceError, OSError) as error:
         problems.append(f"The workspace cannot be read: {error}")
     return baseline or scaffold().region, regions
 
 
-def _region_at(repository: Repository, tag: str) -> str | None:
+def _region_at(history: History, tag: str) -> str | None:
     try:
-        return split(repository.text_at(repository.resolve(f"refs/tags/{tag}"))).region
-    except (WorkspaceError, RegionError, UnicodeDecodeError):
+        return history.region_at(f"refs/tags/{tag}")
+    except (WorkspaceError, RegionError):
         return None
 
 

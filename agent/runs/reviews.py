@@ -13,10 +13,14 @@ import os
 import subprocess
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from agent.errors import RunDamaged, UsageError
 from agent.runs.directory import RunDirectory
+from agent.runs.files import parse_json, read_bytes
+from benchmark.files import open_plain
 
 SCHEMA = 1
 Kind = Literal["approve", "reject", "request_changes", "comment"]
@@ -32,10 +36,12 @@ WORDS: dict[Kind, str] = {
 class Review:
     """One line of reviews.jsonl. `time` is in seconds since the epoch; `file` and `line` are those of a comment."""
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     kind: Kind
     message: str
     author: str
-    time: float
+    time: Annotated[float, Field(ge=0, lt=253402300800, allow_inf_nan=False)]
     patch_sha256: str
     test: int | None = None
     file: str | None = None
@@ -44,6 +50,9 @@ class Review:
     def as_json(self) -> dict[str, Any]:
         """The line's fields."""
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+
+_REVIEW: TypeAdapter[Review] = TypeAdapter(Review)
 
 
 @dataclass(frozen=True)
@@ -80,10 +89,10 @@ def standing(run: RunDirectory) -> Standing:
     """What people have said of a run. Raises RunDamaged for a line of reviews.jsonl that cannot be read."""
     path = run.path / "reviews.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(run.path, path.name).decode("utf-8").split("\n")
     except FileNotFoundError:
         lines = []
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise RunDamaged(f"{path}: cannot be read: {error}") from None
     reviews = tuple(_parse(line, f"{path}: line {number}") for number, line in enumerate(lines, 1) if line)
     return Standing(reviews, patch_sha256(run))
@@ -92,7 +101,7 @@ def standing(run: RunDirectory) -> Standing:
 def patch_sha256(run: RunDirectory) -> str | None:
     """SHA-256 of submission.patch, hexadecimal; None when there is none."""
     try:
-        return hashlib.sha256((run.path / "submission.patch").read_bytes()).hexdigest()
+        return hashlib.sha256(read_bytes(run.path, "submission.patch")).hexdigest()
     except FileNotFoundError:
         return None
 
@@ -114,7 +123,7 @@ def add_review(
         raise UsageError(f"--{kind.replace('_', '-')} needs a reason: -m 'why'")
     review = Review(kind, message.strip(), author(), time.time(), digest, test, file, line)
     data = (json.dumps(review.as_json(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-    handle = os.open(run.path / "reviews.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = open_plain(run.path, "reviews.jsonl", flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(handle, data)
         os.fsync(handle)
@@ -144,9 +153,9 @@ def _git_config(key: str) -> str:
 
 def _parse(line: str, where: str) -> Review:
     try:
-        fields = json.loads(line)
+        fields = parse_json(line)
         if fields.pop("schema") != SCHEMA or fields["kind"] not in WORDS:
             raise ValueError("a review of another version")
-        return Review(**fields)
+        return _REVIEW.validate_python(fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunDamaged(f"{where} is not a review: {error}; mend or remove the line") from None

@@ -30,8 +30,8 @@ from agent.runs.log import Submitted, accuracies_by_role, read_events
 from benchmark.seeds import CONTEST_STEP, FRESH_FROM, contest_seed, winners_seeds
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
+from sandbox.history import History
 from sandbox.region import scaffold
-from sandbox.workspace import Workspace
 
 _UNFINISHED = ("running", "interrupted", "failed", "infra")
 _ELSEWHERE = frozenset({"runs", "cache", "download"})  # settings that change no accuracy
@@ -223,8 +223,7 @@ def winner(repeat: Repeat) -> str | None:
     """The region that was submitted, from the run's git history; None where nothing was."""
     if repeat.submitted is None:
         return None
-    with Workspace.open(repeat.run.workspace) as workspace:
-        return workspace.region_at(f"submit/{repeat.submitted}")
+    return History(repeat.run.workspace).region_at(f"submit/{repeat.submitted}")
 
 
 def overall(gains: Sequence[Gains], confidence: float = 0.95) -> Estimate:

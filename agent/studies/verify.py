@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from agent.evaluation.workbench import open_laboratory
 from agent.progress import Progress
 from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory
+from agent.runs.files import read_text, strangers
 from agent.runs.log import (
     Confirmed,
     Ended,
@@ -33,8 +35,9 @@ from agent.runs.log import (
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
 from benchmark.tasks import get_profile
+from sandbox.history import History
 from sandbox.region import RegionError, split
-from sandbox.workspace import Workspace, WorkspaceError
+from sandbox.workspace import WorkspaceError
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def verify(run: RunDirectory, *, execute: bool = False, progress: Progress | Non
         _judge("run.json agrees with the log", lambda: _summary_faults(run, launch, events)),
         _judge("the patch and the module are the submission", lambda: _artifact_faults(run, launch, events)),
     ]
+    if found := list(itertools.islice(strangers(run.path), 5)):
+        checks.append(Check("the run holds files and folders only", "; ".join(found)))
     if execute:
         checks.append(
             _judge("training again gives the same", lambda: _rerun_faults(run, launch, events, progress or Progress()))
@@ -73,14 +78,14 @@ def verify(run: RunDirectory, *, execute: bool = False, progress: Progress | Non
     return checks
 
 
-_FOREIGN = (LookupError, ValueError, TypeError, AttributeError)
-"""What reading a file raises that somebody changed by hand."""
+_MISFITS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What comes of values that have another type or size than a search writes."""
 
 
 def _judge(what: str, faults: Callable[[], Iterator[str]]) -> Check:
     try:
         found = list(faults())
-    except (AgentError, WorkspaceError, RegionError, OSError, *_FOREIGN) as error:
+    except (AgentError, WorkspaceError, RegionError, OSError, *_MISFITS) as error:
         found = [f"cannot be checked: {in_one_sentence(error)}"]
     return Check(what, "; ".join(found) or None)
 
@@ -90,15 +95,16 @@ def _submission(events: list[Event]) -> Submitted | None:
 
 
 def _git_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
-    with Workspace.open(run.workspace) as workspace:
-        for event in events:
-            tag = None
-            if isinstance(event, TestStarted):
-                tag = f"test/{event.number}"
-            elif isinstance(event, Submitted):
-                tag = f"submit/{event.number}"
-            if tag is not None and region_sha256(workspace.region_at(tag)) != event.region_sha256:  # type: ignore[union-attr]
-                yield f"tag {tag} is another region than the log says"
+    history = History(run.workspace)
+    yield from history.faults()
+    for event in events:
+        tag = None
+        if isinstance(event, TestStarted):
+            tag = f"test/{event.number}"
+        elif isinstance(event, Submitted):
+            tag = f"submit/{event.number}"
+        if tag is not None and region_sha256(history.region_at(tag)) != event.region_sha256:  # type: ignore[union-attr]
+            yield f"tag {tag} is another region than the log says"
 
 
 def _result_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
@@ -214,15 +220,15 @@ def _artifact_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> 
         target = Path(folder) / "sandbox" / "custom_init.py"
         target.parent.mkdir()
         target.write_text(launch.scaffold, encoding="utf-8")
-        patch = run.path / "submission.patch"
-        applied = subprocess.run(["git", "apply", str(patch)], cwd=folder, capture_output=True, text=True, check=False)
+        patch = read_text(run.path, "submission.patch")
+        applied = subprocess.run(["git", "apply"], input=patch, cwd=folder, capture_output=True, text=True, check=False)
         if applied.returncode:
             yield f"submission.patch does not apply: {applied.stderr.strip()}"
             return
         region = split(target.read_text(encoding="utf-8")).region
     if region_sha256(region) != submission.region_sha256:
         yield "submission.patch gives another region than was submitted"
-    elif not (run.path / "initialize_weights.py").read_text(encoding="utf-8").endswith(region):
+    elif not read_text(run.path, "initialize_weights.py").endswith(region):
         yield "initialize_weights.py is not the submitted function"
 
 
@@ -231,8 +237,7 @@ def _rerun_faults(run: RunDirectory, launch: Launch, events: list[Event], progre
     submission = _submission(events)
     last = submission.number if submission else max(e.number for e in events if isinstance(e, TestStarted))
     recorded = next(e for e in events if isinstance(e, Evaluated) and e.role == f"test/{last}")
-    with Workspace.open(run.workspace) as workspace:
-        region = workspace.region_at(f"test/{last}")
+    region = History(run.workspace).region_at(f"test/{last}")
     config = SearchConfig.model_validate({**launch.config, "isolation": "auto", "allow_unsandboxed": False})
     task = get_profile(launch.profile).task(recorded.task)
     with (

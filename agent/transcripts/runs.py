@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from agent.errors import RunDamaged
@@ -17,7 +18,7 @@ from sandbox.region import SCAFFOLD_NAME, RegionError, split
 def read_run(path: Path) -> Transcript:
     """The conversation in a run directory or its events.jsonl. Raises TranscriptError when it can't be read."""
     log = path / "events.jsonl" if path.is_dir() else path
-    if not log.is_file():
+    if not os.path.lexists(log):
         raise TranscriptError(f"{path}: no events.jsonl here; give a run directory (`agent runs` lists them)")
     try:
         records = read_events(log)
@@ -33,7 +34,11 @@ def read_run(path: Path) -> Transcript:
     if not isinstance(budget, int):
         raise TranscriptError(f"{log}: the launch has no budget; the log was edited or is of another version")
     profile = PROFILES.get(launch.profile)
-    prompt, entries = _conversation(records)
+    try:
+        prompt, entries = _conversation(records)
+        budget = int(launch.config["budget"])
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise TranscriptError(f"{log}: a proposal or the configuration is no search's: {error!r:.300}") from None
     return Transcript(
         source="run",
         task=launch.profile,

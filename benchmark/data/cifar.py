@@ -17,6 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmark.data.dataset import DataError, UInt8Array
+from benchmark.files import read_regular
+
+MAX_BYTES = 256 * 2**20
+"""Of one file: the largest has 155 MB."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def read_cifar(folder: Path, files: CifarFiles) -> tuple[dict[str, UInt8Array], 
 def _read_checked(path: Path, md5: str) -> bytes:
     """The bytes of `path`; raises DataError when they cannot be read or their md5 is another."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path, limit=MAX_BYTES)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 from benchmark.data.dataset import DataError, UInt8Array
 from benchmark.data.idx import parse_idx
+from benchmark.files import read_regular
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
+MAX_BYTES = 64 * 2**20
+"""Of one file, unpacked: the largest has 47 MB."""
 CLASS_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -69,9 +73,10 @@ def read_fashion_mnist(folder: Path, sha256: Mapping[str, str] = SHA256) -> dict
     arrays = {}
     for key, path in files.items():
         try:
-            content = path.read_bytes()
+            content = read_regular(path, limit=MAX_BYTES)
             if path.suffix == ".gz":
-                content = gzip.decompress(content)
+                with gzip.open(io.BytesIO(content)) as unpacked:
+                    content = unpacked.read(MAX_BYTES)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"{path} is corrupt: it does not unpack ({error}); fetch it again") from error
         except OSError as error:

@@ -1,0 +1,155 @@
+"""Reading what a run directory holds, which may come from somebody else: bytes, text and JSON, or one typed error.
+
+`benchmark.files` opens: no link inside a run is followed, nothing but regular files is opened, and sizes are limited.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agent.errors import RunDamaged
+from benchmark.files import open_folder, read_plain
+
+MAX_BYTES = 16 * 2**20
+"""Of any file of a run but its log: the largest, report.html, has about one megabyte."""
+_MAX_DEPTH = 100
+_MAX_ENTRIES = 1_000_000
+_LEFT_BY_OPTUNA = "study.journal.lock"
+"""Optuna locks its journal by a link to nowhere, which a kill leaves behind."""
+
+Number = float | None
+
+
+class _Loose(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Gain(_Loose):
+    gain: Number = None
+    baseline: Number = None
+    submitted: Number = None
+
+
+class _Test(_Loose):
+    number: int
+    accuracies: dict[str, dict[str, Number]]
+
+
+class _Overhead(_Loose):
+    isolation: float
+    bookkeeping: float
+    share: float
+
+
+class _Summary(_Loose):
+    """The shape of run.json as far as commands rely on it; a run that has not ended lacks most of it."""
+
+    status: str | None = None
+    message: str | None = None
+    profile: str | None = None
+    reason: str | None = None
+    isolation_level: str | None = None
+    config: dict[str, Any] = {}
+    tasks: dict[str, list[dict[str, Any]]] = {}
+    tests: list[_Test] = []
+    tests_used: int | None = None
+    budget: int | None = None
+    submitted_test: int | None = None
+    visible: dict[str, _Gain] = {}
+    hidden: dict[str, _Gain] = {}
+    seconds: dict[str, float] = {}
+    overhead: _Overhead | None = None
+    words: list[str] = []
+    created: float | None = None
+
+
+def read_text(root: Path, *names: str, limit: int = MAX_BYTES) -> str:
+    """A text file of a run; bytes that are no UTF-8 become U+FFFD. Raises RunDamaged, FileNotFoundError."""
+    return read_bytes(root, *names, limit=limit).decode(errors="replace")
+
+
+def read_bytes(root: Path, *names: str, limit: int = MAX_BYTES) -> bytes:
+    """The bytes of a file of a run. Raises RunDamaged where it is no regular file, FileNotFoundError."""
+    try:
+        return read_plain(root, *names, limit=limit)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunDamaged(_where(error, root.joinpath(*names))) from None
+
+
+def read_object(root: Path, *names: str, limit: int = MAX_BYTES) -> dict[str, Any]:
+    """A JSON object of a run. Raises RunDamaged for anything else, FileNotFoundError."""
+    data = read_bytes(root, *names, limit=limit)
+    try:
+        value = parse_json(data)
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+    except ValueError as error:
+        raise RunDamaged(f"{root.joinpath(*names)}: {error!s:.300}") from None
+    return value
+
+
+def parse_json(data: bytes | str) -> Any:
+    """What JSON says. Raises ValueError, also for what is nested more deeply than any file of ours."""
+    try:
+        value = json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level, depth = [value], 0
+    while level := [one for many in level for one in _inner(many)]:
+        if (depth := depth + 1) > _MAX_DEPTH:
+            raise ValueError("nested too deeply")
+    return value
+
+
+def check_summary(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
+    """The same, if its fields are of the types that commands count on. Raises RunDamaged with the first that is not."""
+    try:
+        _Summary.model_validate(summary)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise RunDamaged(f"{path}: {'.'.join(map(str, first['loc']))[:200]}: {first['msg']}") from None
+    return summary
+
+
+def strangers(root: Path) -> Iterator[str]:
+    """What a run directory must not hold: links, files of two names, pipes, sockets, devices. One sentence for each."""
+    pending: list[tuple[str, ...]] = [()]
+    count = 0
+    while pending:
+        names = pending.pop()
+        folder = open_folder(root, *names)
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    place = "/".join((*names, entry.name))
+                    found = entry.stat(follow_symlinks=False)
+                    if (count := count + 1) > _MAX_ENTRIES:
+                        yield f"there are more than {_MAX_ENTRIES:,} files"
+                        return
+                    if stat.S_ISDIR(found.st_mode):
+                        pending.append((*names, entry.name))
+                    elif place == _LEFT_BY_OPTUNA and stat.S_ISLNK(found.st_mode):
+                        continue
+                    elif not stat.S_ISREG(found.st_mode):
+                        yield f"{place} is a link, pipe, socket or device"
+                    elif found.st_nlink != 1:
+                        yield f"{place} has a second name (a hard link), by which it may be somebody else's file"
+        finally:
+            os.close(folder)
+
+
+def _inner(value: Any) -> Any:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _where(error: OSError, path: Path) -> str:
+    return f"{error.filename or path}: {error.strerror or error}"
