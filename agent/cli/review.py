@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from agent.analysis.comparison import as_json as tasks_json
 from agent.cli.output import make_console, print_json
-from agent.engine.loop import WAITING
 from agent.errors import UsageError
 from agent.report import measured_network
 from agent.report.findings import Comparisons, Findings, find, overall_of, signed
@@ -21,6 +20,7 @@ from agent.report.flags import Flag, raise_flags
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, read_run
 from agent.runs.reviews import WORDS, Kind, Review, Standing, add_review, standing
+from agent.runs.status import RunStatus
 from agent.safe_text import spelt
 from benchmark.statistics import Comparison, Overall
 from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split
@@ -115,7 +115,7 @@ def _record(directory: RunDirectory, subject: Subject, kind: Kind, value: str, m
         print(f"note: approved with {len(grave)} flag(s) that ask to be explained first", file=sys.stderr)
     name = directory.path.name
     approved = f"git am {directory.path / 'submission.patch'}"
-    if subject.record.status == WAITING:
+    if RunStatus.of(subject.record.summary).waiting:
         approved = f"agent submit {name} --require-approval"
     follow = {
         "approve": approved,

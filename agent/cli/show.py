@@ -13,6 +13,7 @@ from agent.cli.output import make_console, print_json
 from agent.errors import AgentError, UsageError
 from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.reviews import standing
+from agent.runs.status import RunStatus
 from agent.safe_text import spelt
 
 _COLUMNS = (
@@ -84,7 +85,7 @@ def run_show(run: str, runs: Path, *, as_json: bool) -> None:
     if patch.exists():
         print(f"\n{spelt(patch.read_text(encoding='utf-8'))}")
         print(f"next: agent review {directory.path.name}", file=sys.stderr)
-    elif summary.get("status") in ("interrupted", "failed", "running"):
+    elif RunStatus.of(summary).resumable:
         print(f"next: agent search --resume {directory.path}", file=sys.stderr)
 
 

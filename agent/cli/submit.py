@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.cli.search import execute
-from agent.engine.loop import WAITING
 from agent.errors import Rejected, UsageError
 from agent.runs.artifacts import patch_text
 from agent.runs.directory import RunDirectory
 from agent.runs.reviews import WORDS, standing
+from agent.runs.status import RunStatus
 from sandbox.workspace import Workspace
 
 
@@ -20,9 +20,9 @@ def run_submit(run: str, runs: Path, *, require_approval: bool, as_json: bool) -
     directory = RunDirectory.find(run, runs)
     recorded = directory.read_summary()
     # A run that was cut off during the hidden task is an ordinary interrupted one, whose submission stays held.
-    unfinished = recorded.get("status") in ("running", "interrupted", "failed", "infra")
+    status = RunStatus.of(recorded)
     held = recorded.get("config", {}).get("submit") is False
-    if recorded.get("status") != WAITING and not (unfinished and held):
+    if not status.waiting and not (status.resumable and held):
         raise UsageError(f"{directory.path}: this run does not wait for a submission ({recorded.get('status')})")
     if require_approval:
         require_approved(directory, recorded.get("submitted_test"))

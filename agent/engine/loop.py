@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from agent.clock import Clock
 from agent.engine.toolbox import Toolbox
@@ -15,8 +15,7 @@ from sandbox.isolate import IsolationCrashed
 EndStatus = Literal[
     "submitted", "tests_exhausted", "steps", "time", "cost", "format", "api", "infra", "waiting_for_review"
 ]
-WAITING: Final = "waiting_for_review"
-"""A test was chosen, and the hidden task is held back until a person lets it run. No end: the run goes on then."""
+"""All are values of `RunStatus`. After `waiting_for_review` the run goes on when a person lets it."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from agent.runs.log import Submitted, read_events
 from benchmark.files import write_atomically
 from sandbox.workspace import Workspace
 
+ARTIFACTS = ("submission.patch", "initialize_weights.py")
+
 _HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {number}).
 
     import torchvision

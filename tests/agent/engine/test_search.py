@@ -147,4 +147,4 @@ def test_resuming_keeps_the_isolation_that_was_found_first(tmp_path: Path) -> No
         search.run.write_summary(summary)
         resumed = Search.resume(search.run)
         assert resumed.config.isolation == "auto"
-        assert resumed._pinned.isolation == expected
+        assert resumed.pinned.isolation == expected
