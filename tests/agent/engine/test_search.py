@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 from agent import load_run
+from agent.cli.search import run_search
 from agent.cli.show import run_show
 from agent.config import SearchConfig
 from agent.engine.search import Search, SearchOutcome
+from agent.errors import RunDamaged
 from agent.runs.log import Evaluated, Submitted, read_events
 from benchmark.results import region_sha256
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
+from tests.agent.conftest import json_lines
+from tests.agent.report_samples import change_summary, copy_run
 
 VISIBLE, HIDDEN = "resnet20-tiny", "mobilenetv2-tiny"
 
@@ -136,6 +140,27 @@ def test_run_json_says_what_ran(finished: SearchOutcome) -> None:
     assert summary["versions"]["torch"]
     assert summary["environment"]["threads"] == "1"
     assert (finished.run.parent / "latest").resolve() == finished.run
+
+
+def test_resuming_a_finished_search_makes_what_is_missing(
+    finished: SearchOutcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A search was killed while its page was written: --resume answered with an error, and no `done` line ever came."""
+    run = copy_run(finished.run, tmp_path)
+    names = ("submission.patch", "initialize_weights.py")
+    for name in names:
+        (run.path / name).unlink()
+    assert run_search({"runs": tmp_path}, toml=None, resume=run.path.name, as_json=True) == 0
+    launch, done = json_lines(capsys.readouterr().out)
+    assert (launch["event"], launch["run"]) == ("launch", str(run.path))
+    assert list(done) == list(finished.done)
+    assert done == json.loads(json.dumps(finished.done)) | {"run": str(run.path)}
+    assert (run.path / "report.html").exists()
+    for name in names:
+        assert (run.path / name).read_bytes() == (finished.run / name).read_bytes()
+    change_summary(run, visible=None)
+    with pytest.raises(RunDamaged, match="visible"):
+        run_search({"runs": tmp_path}, toml=None, resume=run.path.name, as_json=True)
 
 
 def test_resuming_keeps_the_isolation_that_was_found_first(tmp_path: Path) -> None:
