@@ -1,4 +1,4 @@
-"""What a search came to: the comparisons, the last line of `agent search --json`, and the same in words."""
+"""The result of a search: the comparisons, the last line of `agent search --json`, and the same in words."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SOMETIMES_DONE = ("confirmed", "null", "would_have_claimed")
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What a search came to; `done` is the last line of `agent search --json`."""
+    """The result of a search; `done` is the last line of `agent search --json`."""
 
     run: Path
     status: str
@@ -60,7 +60,7 @@ def launch_line(run: Path, profile: str, budget: int, proposer: str, reason: str
 
 
 def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
-    """The `launch` line of a finished search and what it came to, both from run.json.
+    """The `launch` line of a finished search and its result, both from run.json.
 
     Patch and module are made again when they are missing. Raises RunDamaged, WorkspaceError.
     """

@@ -11,6 +11,8 @@ import pytest
 from agent.config import SearchConfig
 from agent.engine.search import Search
 from agent.proposers import ProposerContext, make_proposer, transcript
+from agent.proposers.transcript import calls_of as transcript_calls
+from agent.protocol import ToolCall
 from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog, Launch, read_events
 from agent.studies.verify import verify
@@ -151,8 +153,12 @@ def test_a_transcript_is_replayed_once(
     monkeypatch.chdir(tmp_path)
     write_file(tmp_path, "transcript", undisturbed)
     read = []
-    load = transcript.load_transcript
-    monkeypatch.setattr(transcript, "load_transcript", lambda path: read.append(path) or load(path))
+
+    def calls_of(path: str) -> list[ToolCall]:
+        read.append(path)
+        return transcript_calls(path)
+
+    monkeypatch.setattr(transcript, "calls_of", calls_of)
     search = Search.create(SearchConfig(profile="smoke", proposer="transcript:events.jsonl"))
     assert search.inputs is not None
     with EventLog(tmp_path / "log") as log:
