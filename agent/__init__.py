@@ -30,8 +30,11 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
     from agent.config import load_config
     from agent.engine.search import Search
     from agent.progress import Progress
+    from agent.report import report_at_end
 
-    return Search.create(load_config(settings)).execute(progress or Progress())
+    search, progress = Search.create(load_config(settings)), progress or Progress()
+    with search.opened(progress) as opened, report_at_end(search.run, opened.isolation, progress.message):
+        return opened.execute()
 
 
 def load_run(run: str | Path, runs: str | Path = "runs") -> dict[str, Any]:

@@ -89,8 +89,8 @@ def _review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: str
 
 def _record(directory: RunDirectory, subject: Subject, kind: Kind, value: str, message: str, *, as_json: bool) -> int:
     from agent.cli.review_text import in_force
-    from agent.engine.loop import WAITING
     from agent.runs.reviews import WORDS, add_review, standing
+    from agent.runs.status import RunStatus
 
     file, line = _place(value, subject) if kind == "comment" else (None, None)
     review = add_review(directory, kind, message, test=subject.findings.subject, file=file, line=line)
@@ -104,7 +104,7 @@ def _record(directory: RunDirectory, subject: Subject, kind: Kind, value: str, m
         print(f"note: approved with {len(grave)} flag(s) that ask to be explained first", file=sys.stderr)
     name = directory.path.name
     approved = f"git am {directory.path / 'submission.patch'}"
-    if subject.record.status == WAITING:
+    if RunStatus.of(subject.record.summary).waiting:
         approved = f"agent submit {name} --require-approval"
     follow = {
         "approve": approved,

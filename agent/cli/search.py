@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +22,9 @@ from agent.cli.output import print_json, print_next
 from agent.errors import AgentError, Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from agent.engine.outcome import SearchOutcome
     from agent.engine.search import Search
+    from agent.runs.directory import RunDirectory
 
 NO_SETTINGS = ("null", "settings", "resume", "config", "as_json")
 """The parameters of `search` that are no fields of SearchConfig; every other one is the field of its name."""
@@ -132,9 +134,14 @@ def search(
 
     from agent.engine.search import Search
     from agent.runs.directory import RunDirectory
+    from agent.runs.status import RunStatus
 
-    begun = Search.resume(RunDirectory.find(resume, loaded.runs)) if resume else Search.create(loaded)
-    raise typer.Exit(execute(begun, as_json=as_json))
+    if not resume:
+        raise typer.Exit(execute(Search.create(loaded), as_json=as_json))
+    run = RunDirectory.find(resume, loaded.runs)
+    if RunStatus.of(run.read_summary()).finished:
+        raise typer.Exit(repeat(run, as_json=as_json))
+    raise typer.Exit(execute(Search.resume(run), as_json=as_json))
 
 
 def _null_proposer(proposer: str | None) -> str:
@@ -146,16 +153,15 @@ def _null_proposer(proposer: str | None) -> str:
 
 def execute(search: Search, *, as_json: bool) -> int:
     """Run a search with its progress on stderr, print what was found, return the exit code."""
-    from agent.engine.search import OUR_FAILURES
+    from agent.engine.summary import OUR_FAILURES
     from agent.progress import make_progress
+    from agent.report import report_at_end
 
-    if as_json:
-        print_json(search.launch)
-    else:
-        print(f"run {search.run.path}", file=sys.stderr)
+    _print_launch(search.launch, as_json=as_json)
     progress = make_progress()
     try:
-        outcome = search.execute(progress)
+        with search.opened(progress) as opened, report_at_end(search.run, opened.isolation, progress.message):
+            outcome = opened.execute()
     except (Interrupted, KeyboardInterrupt) as stop:
         progress.close()
         print(f"stopped; go on with: agent search --resume {search.run.path}", file=sys.stderr)
@@ -166,10 +172,43 @@ def execute(search: Search, *, as_json: bool) -> int:
         ) from None
     finally:
         progress.close()
+    return _print_outcome(outcome, as_json=as_json)
+
+
+def repeat(run: RunDirectory, *, as_json: bool) -> int:
+    """Print again what a finished search printed, and make its patch, its module and its page if they are missing.
+
+    A search that was killed while its page was written has ended, and had not said so.
+    """
+    from agent.engine.outcome import finished_outcome
+    from agent.engine.summary import OUR_FAILURES
+    from agent.report import try_to_write_report
+
+    try:
+        with run.held():
+            launch, outcome = finished_outcome(run)
+            _print_launch(launch, as_json=as_json)
+            if not (run.path / "report.html").exists():
+                try_to_write_report(run, lambda text: print(text, file=sys.stderr))
+    except OUR_FAILURES as error:
+        raise AgentError(f"{run.path}: this run is complete, but {error}; `agent show` prints it") from None
+    return _print_outcome(outcome, as_json=as_json)
+
+
+def _print_launch(launch: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(launch)
+    else:
+        print(f"run {launch['run']}", file=sys.stderr)
+
+
+def _print_outcome(outcome: SearchOutcome, *, as_json: bool) -> int:
     if as_json:
         print_json(outcome.done)
     else:
         print("\n".join(outcome.words))
-    following = "review" if outcome.status == "waiting_for_review" else "show"
+    from agent.runs.status import RunStatus
+
+    following = "review" if RunStatus.of(outcome.done).waiting else "show"
     print_next(f"agent {following} {outcome.run.name}")
     return outcome.exit_code

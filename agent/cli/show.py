@@ -22,6 +22,7 @@ def show(run: RunArgument = "latest", runs: RunsOption = Path("runs"), as_json: 
     """
     from agent.runs.directory import RunDirectory
     from agent.runs.files import read_text
+    from agent.runs.status import RunStatus
 
     directory = RunDirectory.find(run, runs)
     summary = directory.read_summary()
@@ -33,7 +34,7 @@ def show(run: RunArgument = "latest", runs: RunsOption = Path("runs"), as_json: 
     if directory.has(patch.name):
         print(f"\n{spelt(read_text(directory.path, patch.name))}")
         print_next(f"agent review {directory.path.name}")
-    elif summary.get("status") in ("interrupted", "failed", "running"):
+    elif RunStatus.of(summary).resumable:
         print_next(f"agent search --resume {directory.path}")
 
 

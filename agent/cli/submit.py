@@ -34,16 +34,16 @@ def submit(
 
     The exit code is 3 when an approval is required and there is none.
     """
-    from agent.engine.loop import WAITING
     from agent.engine.search import Search
     from agent.runs.directory import RunDirectory
+    from agent.runs.status import RunStatus
 
     directory = RunDirectory.find(run, runs)
     recorded = directory.read_summary()
     # A run that was cut off during the hidden task is an ordinary interrupted one, whose submission stays held.
-    unfinished = recorded.get("status") in ("running", "interrupted", "failed", "infra")
+    status = RunStatus.of(recorded)
     held = recorded.get("config", {}).get("submit") is False
-    if recorded.get("status") != WAITING and not (unfinished and held):
+    if not status.waiting and not (status.resumable and held):
         raise UsageError(f"{directory.path}: this run does not wait for a submission ({recorded.get('status')})")
     if require_approval:
         _require_approved(directory, recorded.get("submitted_test"))

@@ -1,1 +1,1 @@
-"""The search itself: set-up, loop, toolbox, screening, outcome."""
+"""The search itself: set-up, loop, toolbox, screening, summary, outcome."""

@@ -1,4 +1,4 @@
-"""What a long search should know before it starts."""
+"""Tell a person, before a long search starts, what it costs and which effect it can show."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmark.tasks import Profile
 LONG_SECONDS = 600.0
 
 _SURELY_SHORT = 20_000
-"""Training pictures: fewer cannot take so long, unless a machine does only 33 a second."""
+"""Training pictures. Fewer take less than ten minutes on any machine that trains on more than 33 a second."""
 
 
 def say_if_long(
@@ -25,9 +25,9 @@ def say_if_long(
     environment: Mapping[str, str],
     say: Callable[[str], None],
 ) -> None:
-    """Before a search of over ten minutes, say what it costs, which effect it can see, and what would see more.
+    """Before a search of over ten minutes, say its cost, which effect it can show, and what would show a smaller one.
 
-    Needs two training steps of each task, once: what was measured is kept beside the store of results.
+    This measures two training steps of each task, once; the result is kept beside the store of results.
     """
     design = Design.of(config)
     if _training_pictures(profile, design) < _SURELY_SHORT or (config.max_seconds or math.inf) <= LONG_SECONDS:

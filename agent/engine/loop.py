@@ -1,9 +1,9 @@
-"""The loop: ask the proposer, carry out, tell the proposer, until a typed end."""
+"""The loop: ask the proposer for a call, carry it out, tell the proposer the reply, until a typed end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from agent.clock import Clock
 from agent.engine.toolbox import Toolbox
@@ -15,8 +15,7 @@ from sandbox.isolate import IsolationCrashed
 EndStatus = Literal[
     "submitted", "tests_exhausted", "steps", "time", "cost", "format", "api", "infra", "waiting_for_review"
 ]
-WAITING: Final = "waiting_for_review"
-"""A test was chosen, and the hidden task is held back until a person lets it run. No end: the run goes on then."""
+"""All are values of `RunStatus`. After `waiting_for_review` the run goes on when a person lets it."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ def run_loop(
     max_steps: int,
     max_seconds: float | None = None,
 ) -> End:
-    """Let `proposer` work until it submits, gives up or meets a limit; then see to it that the best test is submitted.
+    """Let `proposer` work until it submits, gives up or meets a limit. If it did not submit, submit the best test.
 
-    Infrastructure failures end the loop without a submission: nothing may be concluded from what our machine broke.
+    Infrastructure failures end the loop without a submission, because results of a broken machine prove nothing.
     """
     try:
         end = _run(proposer, tools, clock, log, max_steps, max_seconds)
@@ -53,7 +52,7 @@ def run_loop(
 
 
 def _submit_best(tools: Toolbox) -> int | None:
-    """The test that became final. Where all finalists fail on fresh seeds, the next best are tried."""
+    """The number of the test that became final. Where all finalists fail on fresh seeds, the next best are tried."""
     while (best := tools.best()) is not None:
         if (submitted := tools.submit(best, by="harness").submitted) is not None:
             return submitted
@@ -83,7 +82,7 @@ def _run(
 
 
 def _time_is_up(clock: Clock, log: EventLog, max_seconds: float) -> bool:
-    """A resumed search, whose clock began anew, stops where the recorded one did, and there only."""
+    """Whether the limit is passed. While a search is resumed the log decides, because the clock began anew."""
     if log.replaying:
         return log.recorded("time_up") is not None
     return clock.elapsed > max_seconds

@@ -1,8 +1,9 @@
-"""What a search came to: the comparisons, the last line of `agent search --json`, and the same in words."""
+"""The result of a search: the comparisons, the last line of `agent search --json`, and the same in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,73 @@ from agent.analysis.finalists import trained_again
 from agent.config import SearchConfig
 from agent.engine.loop import End
 from agent.engine.toolbox import Toolbox
+from agent.errors import RunDamaged
 from agent.protocol import Accuracies
+from agent.runs.artifacts import ARTIFACTS, write_artifacts
+from agent.runs.directory import RunDirectory
+from agent.runs.status import RunStatus
 from benchmark.statistics import Comparison
 from benchmark.tasks import Profile
+from sandbox.workspace import Workspace
 
 Comparisons = Mapping[str, Comparison | None]
+
+_ALWAYS_DONE = (
+    *("status", "run", "tests_used", "submitted_test"),
+    *("visible", "hidden", "generalisation", "seconds"),
+)
+_SOMETIMES_DONE = ("confirmed", "null", "would_have_claimed")
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """The result of a search; `done` is the last line of `agent search --json`."""
+
+    run: Path
+    status: str
+    done: dict[str, Any]
+    words: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 our machinery failed, 4 the budget is spent and there is nothing to submit."""
+        if self.status == RunStatus.INFRA:
+            return 1
+        return 0 if self.done["submitted_test"] is not None else 4
+
+
+def launch_line(run: Path, profile: str, budget: int, proposer: str, reason: str) -> dict[str, Any]:
+    """The `launch` object of the contract."""
+    return {
+        "event": "launch",
+        "run": str(run),
+        "profile": profile,
+        "budget": budget,
+        "proposer": proposer,
+        "reason": reason,
+    }
+
+
+def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
+    """The `launch` line of a finished search and its result, both from run.json.
+
+    Patch and module are made again when they are missing. Raises RunDamaged, WorkspaceError.
+    """
+    summary = run.read_summary()
+    try:
+        config = summary["config"]
+        launch = launch_line(run.path, summary["profile"], config["budget"], config["proposer"], summary["reason"])
+        sometimes = [name for name in _SOMETIMES_DONE if summary.get(name, False) is not False]
+        fields = {name: summary[name] for name in (*_ALWAYS_DONE, *sometimes)}
+        words = summary["words"]
+    except (KeyError, TypeError) as error:
+        raise RunDamaged(f"{run.summary}: it lacks what a finished search has ({error})") from None
+    number = summary["submitted_test"]
+    if number is not None and not all((run.path / name).exists() for name in ARTIFACTS):
+        with Workspace.open(run.workspace) as workspace:
+            write_artifacts(run, workspace, workspace.region_at(f"test/{number}"), number, words[1:])
+    done = {"event": "done", **fields, "run": str(run.path)}
+    return launch, SearchOutcome(run.path, summary["status"], done, words)
 
 
 def conclude(

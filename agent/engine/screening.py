@@ -67,7 +67,7 @@ def look_cost(task: Task, fidelity: float) -> float:
 
 @dataclass
 class Screen:
-    """Spends `share` of a test's cost before each test. Unused allowance is kept for later."""
+    """Screens candidates. It may spend `share` of a test's cost before each test; the rest is kept for later."""
 
     evaluator: Evaluator
     record: Callable[[Screened], None]
@@ -75,11 +75,11 @@ class Screen:
     share: float
     seed: int
     seeds: int
-    """Of a test: a look has one."""
+    """Training seeds per test. A look always uses one seed."""
     keep: ResultStore
     shared: ResultStore | None
     spent: float = 0.0
-    """In tests."""
+    """What screening has cost so far, in tests."""
     rounds: int = 0
     seen: list[tuple[str, int, float | None]] = field(default_factory=list)
     """Hash of the region, rung and loss of every look so far."""
@@ -97,7 +97,7 @@ class Screen:
         return len({digest for digest in map(region_sha256, regions) if (digest, 0) not in self._paid})
 
     def run(self, regions: Sequence[str], tests: int) -> Round:
-        """Look at all of them, at the better half again, and say which is best. What was seen before costs nothing."""
+        """Look at all candidates, then again at the better half, and return the best. A repeated look costs nothing."""
         self.rounds += 1
         before = self.spent
         looks = [Look(region, rejected=self._reject(region)) for region in regions]
@@ -139,7 +139,7 @@ class Screen:
         return Round(tuple(looks), best, cost)
 
     def _reject(self, region: str) -> str | None:
-        """Why the candidate is not worth a training: the free checks, then the signal at step 0."""
+        """Why the candidate is not trained (by the free checks, or the signal at step 0); None when it is."""
         report = self.evaluator.check(region, self.profile.visible, self._seed(0))
         if not report.accepted:
             return f"{report.kind}: {report.message}"

@@ -1,102 +1,91 @@
-"""One search from configuration to verdict: set up, run the loop, submit, evaluate the hidden task, sum up."""
+"""One search from configuration to verdict: set up, baseline, loop, hidden task, summary."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
-import platform
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from agent.analysis import null_claims
 from agent.analysis.design import Design
 from agent.clock import Clock
 from agent.config import SearchConfig
-from agent.engine.equipment import equip
 from agent.engine.forecast import say_if_long
-from agent.engine.loop import WAITING, End, run_loop
-from agent.engine.outcome import conclude
+from agent.engine.loop import End, run_loop
+from agent.engine.outcome import SearchOutcome, conclude, launch_line
+from agent.engine.setup import (
+    Inputs,
+    check_prerequisites,
+    fresh_workspace,
+    make_toolbox,
+    record_launch,
+    start_region,
+)
+from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
-from agent.errors import AgentError, Interrupted, RunDamaged, UsageError, in_one_sentence
+from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import Laboratory, open_laboratory
 from agent.profiles import resolve_profile
 from agent.progress import Progress
-from agent.proposers import Surroundings, check_proposer, make_proposer, prepare
-from agent.protocol import Accuracies, ProposerEnd, ToolCall
-from agent.report import write_report
+from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
+from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
 from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Ended, EventLog, Launch
+from agent.runs.log import Ended, EventLog
+from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
-from agent.spaces.start import starting_region
-from benchmark.data import DataError, available
-from benchmark.executor import InfrastructureError
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
-from benchmark.vision import installed_version
-from sandbox.isolate import Isolation, IsolationCrashed
+from sandbox.isolate import Isolation
 from sandbox.region import scaffold
-from sandbox.workspace import Workspace, WorkspaceError
+from sandbox.workspace import Workspace
 
-OUR_FAILURES = (InfrastructureError, IsolationCrashed, DataError, WorkspaceError, OSError)
-"""What a machine, a disk or a person can do to a search. It stops, and can be resumed."""
-
-_RESUMED = "resumed"
-
-
-@dataclass(frozen=True)
-class SearchOutcome:
-    """What a search came to; `done` is the last line of `agent search --json`."""
-
-    run: Path
-    status: str
-    done: dict[str, Any]
-    words: list[str]
-
-    @property
-    def exit_code(self) -> int:
-        """0 done, 1 our machinery failed, 4 the budget is spent and there is nothing to submit."""
-        if self.status == "infra":
-            return 1
-        return 0 if self.done["submitted_test"] is not None else 4
+__all__ = ["OpenSearch", "Search", "SearchOutcome"]
 
 
 class Search:
-    """A search in its run directory. `launch` is known before anything is spent."""
+    """A search and its run directory. Nothing is started or spent before `opened`.
+
+    `inputs` are None for a resumed search, which takes them from its log. `release`: the hidden task may run.
+    `isolation`: the level that a resumed search must have, since results belong to one.
+    """
 
     def __init__(
-        self, config: SearchConfig, run: RunDirectory, profile: Profile, reason: str, *, contacted: bool = False
+        self,
+        config: SearchConfig,
+        run: RunDirectory,
+        profile: Profile,
+        reason: str,
+        *,
+        release: bool,
+        inputs: Inputs | None = None,
+        isolation: str | None = None,
+        contacted: bool = False,
     ) -> None:
         self.config = config
         self.run = run
         self.profile = profile
         self.reason = reason
+        self.release = release
+        self.inputs = inputs
+        self.pinned = config if isolation is None else config.model_copy(update={"isolation": isolation})
+        self.contacted = contacted
         self.clock = Clock()
-        self._contacted = contacted
-        self._released = config.submit
-        self._pinned = config
-        self._environ: dict[str, str] = {}
-        self._summary: dict[str, Any] = {}
+        self.summary = RunSummary(run, config, profile, reason, self.clock)
 
     @classmethod
     def create(cls, config: SearchConfig) -> Search:
         """Check everything that can be checked for free, then make the run directory. Raises UsageError."""
         profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
-        _require_data(profile, config)
-        starting_region(config.start)
-        contacted = check_proposer(config)
-        if shutil.which("git") is None:
-            raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
+        check_prerequisites(config, profile)
+        start = start_region(config)
+        checked = proposer_kind(config).check(config)
         run = RunDirectory.create(config.runs, f"{profile.name}-{config.proposer.partition(':')[0]}")
-        return cls(config, run, profile, reason, contacted=contacted)
+        inputs = Inputs(start, checked.script)
+        return cls(config, run, profile, reason, release=config.submit, inputs=inputs, contacted=checked.contacted)
 
     @classmethod
     def resume(cls, run: RunDirectory, *, release: bool = False) -> Search:
@@ -105,228 +94,190 @@ class Search:
         Raises UsageError when it is already done, or waits and is not released.
         """
         recorded = run.read_summary()
-        status = recorded.get("status")
-        if status == WAITING and not release:
+        status = RunStatus.of(recorded)
+        if status.waiting and not release:
             raise UsageError(f"{run.path}: this run waits for a review; `agent submit {run.path.name}` goes on with it")
-        if status not in ("running", "interrupted", "failed", "infra", WAITING):
+        if status.finished:
             raise UsageError(f"{run.path}: this run is complete ({status}); `agent show` prints it")
+        if not status.resumable and not status.waiting:
+            raise UsageError(
+                f"{run.path}: run.json has the status {recorded.get('status')!r}, which means nothing here"
+            )
         try:
             config = SearchConfig.model_validate(recorded["config"])
-            profile, reason = resolve_profile(recorded["profile"]), _RESUMED
+            profile, _ = resolve_profile(recorded["profile"])
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
-        search = cls(config, run, profile[0], reason)
-        search._released = config.submit or release
         # `auto` can find another level on another day, and a result belongs to one. An unsandboxed run says so itself.
         level = recorded.get("isolation_level")
-        if level in ("bubblewrap", "landlock"):
-            search._pinned = config.model_copy(update={"isolation": level})
-        return search
+        isolation = level if level in ("bubblewrap", "landlock") else None
+        return cls(config, run, profile, "resumed", release=config.submit or release, isolation=isolation)
 
     @property
     def launch(self) -> dict[str, Any]:
         """The first line of `agent search --json`."""
-        return {
-            "event": "launch",
-            "run": str(self.run.path),
-            "profile": self.profile.name,
-            "budget": self.config.budget,
-            "proposer": self.config.proposer,
-            "reason": self.reason,
-        }
+        return launch_line(self.run.path, self.profile.name, self.config.budget, self.config.proposer, self.reason)
 
-    def execute(self, progress: Progress, *, page: bool = True) -> SearchOutcome:
-        """Run to the end. On a signal or a failure the run directory says so and can be resumed.
+    def execute(self, progress: Progress) -> SearchOutcome:
+        """Run to the end. On a signal or a failure the run directory says so and can be resumed."""
+        with self.opened(progress) as opened:
+            return opened.execute()
 
-        `page`: write report.html at the end, which measures the networks and takes its time.
+    @contextmanager
+    def opened(self, progress: Progress) -> Iterator[OpenSearch]:
+        """Hold the run and start what it needs: log, isolation, processes. All end when the block is left.
+
+        Whoever wants to use the isolation once more, for a page say, does it in the block. Raises RunBusy, UsageError.
         """
-        with self.run.held():
-            self._save(status="running", created=time.time())
-            try:
-                with ExitStack() as stack:
-                    self._environ = stack.enter_context(kept_from_children())
-                    log = stack.enter_context(EventLog(self.run.events))
-                    self.clock.watch("bookkeeping", lambda: log.seconds)
-                    laboratory = stack.enter_context(
-                        open_laboratory(
-                            self._pinned,
-                            self.clock,
-                            progress,
-                            log.append,
-                            log=self.run.path / "workers.log",
-                        )
-                    )
-                    outcome = self._execute(stack, log, laboratory, progress)
-                    laboratory.stop_evaluating()
-                    if page:
-                        self._report(progress, laboratory.isolation)
-                    return outcome
-            except (Interrupted, KeyboardInterrupt):
-                self._save_if_possible(status="interrupted")
-                raise
-            except (AgentError, *OUR_FAILURES) as error:
-                self._save_if_possible(status="failed", message=str(error))
-                self._report(progress)
-                raise
-
-    def _execute(self, stack: ExitStack, log: EventLog, laboratory: Laboratory, progress: Progress) -> SearchOutcome:
-        config, run, profile, evaluator = self.config, self.run, self.profile, laboratory.evaluator
-        log.append(
-            Launch(
-                config=config.model_dump(mode="json"),
-                profile=profile.name,
-                environment=laboratory.environment,
-                isolation_level=laboratory.isolation.level,
-                scaffold=scaffold().text,
+        with self.run.held(), self.summary.stops_recorded(), ExitStack() as stack:
+            self.summary.save(status=RunStatus.RUNNING, created=time.time())
+            secrets = stack.enter_context(kept_from_children())
+            log = stack.enter_context(EventLog(self.run.events))
+            self.clock.watch("bookkeeping", lambda: log.seconds)
+            workers_log = self.run.path / "workers.log"
+            laboratory = stack.enter_context(
+                open_laboratory(self.pinned, self.clock, progress, log.append, log=workers_log)
             )
-        )
-        self._save(
+            yield OpenSearch(self, log, laboratory, {**os.environ, **secrets}, progress)
+
+
+class OpenSearch:
+    """A search whose log, isolation and processes are ready."""
+
+    def __init__(
+        self, search: Search, log: EventLog, laboratory: Laboratory, environ: Mapping[str, str], progress: Progress
+    ) -> None:
+        self.config, self.run, self.profile = search.config, search.run, search.profile
+        self._search = search
+        self._log = log
+        self._laboratory = laboratory
+        self._environ = environ
+        self._progress = progress
+        self._keep = ResultStore(search.run.results)
+        self._shared = user_store() if search.config.cache else None
+        for store in (self._keep, self._shared) if self._shared else (self._keep,):
+            search.clock.watch("bookkeeping", lambda store=store: store.seconds)  # type: ignore[misc]
+
+    @property
+    def isolation(self) -> Isolation:
+        """Where candidates run; open until `Search.opened` is left."""
+        return self._laboratory.isolation
+
+    def execute(self) -> SearchOutcome:
+        """Run to the end, then stop the training processes."""
+        with self._search.summary.stops_recorded():
+            inputs = self._launch()
+            with fresh_workspace(self.run) as workspace:
+                tools = self._set_up_tools(workspace)
+                proposer = make_proposer(self.config, self._context(inputs))
+                outcome = self._search_with(proposer, tools, inputs.start_region)
+            self._laboratory.stop_evaluating()
+            return outcome
+
+    def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
+        config = self.config
+        try:
+            prepare(proposer, start or scaffold().region, config.budget)
+        except ProposerEnd as stop:  # nobody will propose anything: do not train the baseline for that
+            self._log.append(Ended(status=stop.status, message=str(stop)))
+            return self._sum_up(End(stop.status, str(stop)), tools)
+        self._measure_baseline(tools)
+        if start is not None:
+            tools.dispatch(0, ToolCall("rewrite", {"content": start}))
+        steps, seconds = config.max_steps, config.max_seconds
+        end = run_loop(proposer, tools, self._search.clock, self._log, max_steps=steps, max_seconds=seconds)
+        if end.status == "infra":
+            self._log.halt(end.message)
+            return self._sum_up(end, tools)
+        if tools.submitted is not None and not self._search.release:
+            message = f"{end.message} The hidden task waits for: agent submit {self.run.path.name}"
+            return self._sum_up(End("waiting_for_review", message), tools)
+        hidden = self._run_hidden(tools)
+        self._log.append(Ended(status=end.status, message=end.message))
+        return self._sum_up(end, tools, hidden)
+
+    # -- the steps ------------------------------------------------------------------------------------------------
+
+    def _launch(self) -> Inputs:
+        """Record in log and run.json what was asked for and what it runs on. Returns what the user's files gave."""
+        laboratory = self._laboratory
+        inputs = record_launch(self._log, self.config, self.profile, laboratory, self._search.inputs)
+        self._search.summary.save(
             environment=laboratory.environment,
             isolation_level=laboratory.isolation.level,
             isolation=laboratory.isolation.evidence,
             slots=laboratory.slots,
         )
-        keep = ResultStore(run.results)
-        shared = user_store() if config.cache else None
-        for store in (keep, shared) if shared else (keep,):
-            self.clock.watch("bookkeeping", lambda store=store: store.seconds)  # type: ignore[misc]
-        seeds = config.evaluation_seeds
-        baseline_seeds = config.baseline_evaluation_seeds
-        design = Design.of(config)
-        unseen = design.hidden.trainings * len(profile.hidden) if self._released else 0
-        progress.begin(design.trainings * len(profile.visible) + unseen, config.budget)
+        return inputs
 
-        workspace = stack.enter_context(_fresh_workspace(run))
-        self.clock.watch("bookkeeping", lambda: workspace.seconds)
-        tools = equip(config, profile, laboratory, workspace=workspace, log=log, keep=keep, shared=shared)
-        proposer = make_proposer(config, self._surroundings(log, progress))
-        try:
-            prepare(proposer, config)
-        except ProposerEnd as stop:  # nobody will propose anything: do not train the baseline for that
-            log.append(Ended(status=stop.status, message=str(stop)))
-            return self._finish(End(stop.status, str(stop)), tools, {})
-
-        if self.reason != _RESUMED:
-            say_if_long(config, profile, laboratory.executor, laboratory.environment, progress.message)
-        progress.message(f"measuring the baseline ({self.profile.name}: {self.reason})")
-        baseline = Candidate("baseline", scaffold().region)
-        measured = evaluator.measure(baseline, [], profile.visible, baseline_seeds, keep=keep, shared=shared)
-        tools.baseline = measured[baseline.role]
-        if config.start is not None:
-            tools.dispatch(0, ToolCall("rewrite", {"content": starting_region(config.start)}))
-        end = run_loop(proposer, tools, self.clock, log, max_steps=config.max_steps, max_seconds=config.max_seconds)
-        if end.status == "infra":
-            log.halt(end.message)
-            return self._finish(end, tools, {})
-
-        hidden: dict[str, Accuracies] = {}
-        if tools.submitted is not None and not self._released:
-            message = f"{end.message} The hidden task waits for: agent submit {run.path.name}"
-            return self._finish(End(WAITING, message), tools, {})
-        if tools.submitted is not None:
-            progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
-            hidden = evaluator.measure(
-                Candidate("hidden/baseline", baseline.region),
-                [Candidate("hidden/submission", tools.regions[tools.submitted])],
-                profile.hidden,
-                seeds,
-                keep=ResultStore(run.hidden),  # this run's own: hidden results are never shared between runs
-            )
-        log.append(Ended(status=end.status, message=end.message))
-        return self._finish(end, tools, hidden)
-
-    def _surroundings(self, log: EventLog, progress: Progress) -> Surroundings:
-        most = self.config.max_seconds
-        return Surroundings(
-            profile=self.profile,
-            log=log,
-            study=self.run.study,
-            environ={**os.environ, **self._environ},
-            say=progress.message,
-            seconds_left=lambda: math.inf if most is None else most - self.clock.elapsed,
-            contacted=self._contacted,
+    def _set_up_tools(self, workspace: Workspace) -> Toolbox:
+        design = Design.of(self.config)
+        hidden = design.hidden.trainings * len(self.profile.hidden) if self._search.release else 0
+        self._progress.begin(design.trainings * len(self.profile.visible) + hidden, self.config.budget)
+        self._search.clock.watch("bookkeeping", lambda: workspace.seconds)
+        return make_toolbox(
+            self.config,
+            self.profile,
+            self._laboratory,
+            workspace=workspace,
+            log=self._log,
+            keep=self._keep,
+            shared=self._shared,
         )
 
-    def _report(self, progress: Progress, isolation: Isolation | None = None) -> None:
-        """Write report.html; a run is never lost to its page."""
-        try:
-            write_report(self.run, isolation=isolation, measure=isolation is not None)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the results stand
-            progress.message(
-                f"report.html could not be written ({error}); agent report {self.run.path.name} tries again"
-            )
+    def _context(self, inputs: Inputs) -> ProposerContext:
+        clock, most = self._search.clock, self.config.max_seconds
+        return ProposerContext(
+            profile=self.profile,
+            log=self._log,
+            study=self.run.study,
+            start_region=inputs.start_region,
+            script=inputs.script,
+            environ=self._environ,
+            say=self._progress.message,
+            seconds_left=lambda: math.inf if most is None else most - clock.elapsed,
+            contacted=self._search.contacted,
+        )
 
-    def _finish(self, end: End, tools: Toolbox, hidden: dict[str, Accuracies]) -> SearchOutcome:
-        done, words = conclude(self.config, self.profile, self.run.path, end, tools, hidden, self.clock.seconds())
+    def _measure_baseline(self, tools: Toolbox) -> None:
+        config, profile, laboratory, reason = self.config, self.profile, self._laboratory, self._search.reason
+        if self._search.inputs is not None:
+            say_if_long(config, profile, laboratory.executor, laboratory.environment, self._progress.message)
+        self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
+        baseline = Candidate("baseline", scaffold().region)
+        seeds = config.baseline_evaluation_seeds
+        measured = laboratory.evaluator.measure(
+            baseline, [], profile.visible, seeds, keep=self._keep, shared=self._shared
+        )
+        tools.baseline = measured[baseline.role]
+
+    def _run_hidden(self, tools: Toolbox) -> dict[str, Accuracies]:
+        """Role → accuracies of baseline and submission on the hidden task; empty when nothing was submitted."""
+        if tools.submitted is None:
+            return {}
+        self._progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
+        return self._laboratory.evaluator.measure(
+            Candidate("hidden/baseline", scaffold().region),
+            [Candidate("hidden/submission", tools.regions[tools.submitted])],
+            self.profile.hidden,
+            self.config.evaluation_seeds,
+            keep=ResultStore(self.run.hidden),  # this run's own: hidden results are never shared between runs
+        )
+
+    def _sum_up(self, end: End, tools: Toolbox, hidden: Mapping[str, Accuracies] = {}) -> SearchOutcome:
+        run, clock = self.run, self._search.clock
+        done, words = conclude(self.config, self.profile, run.path, end, tools, hidden, clock.seconds())
         if tools.submitted is not None:
-            with self.clock.phase("bookkeeping"):
-                write_artifacts(self.run, tools.workspace, tools.regions[tools.submitted], tools.submitted, words[1:])
+            with clock.phase("bookkeeping"):
+                write_artifacts(run, tools.workspace, tools.regions[tools.submitted], tools.submitted, words[1:])
         tests = [
             {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
             for test in tools.tests
         ]
-        self._save(
+        self._search.summary.save(
             **{name: value for name, value in done.items() if name != "event"},
-            overhead=self.clock.overhead(),
+            overhead=clock.overhead(),
             words=words,
             tests=tests,
         )
-        return SearchOutcome(self.run.path, end.status, done, words)
-
-    @property
-    def _caveat(self) -> str:
-        return f"{null_claims.NOTICE} {self.profile.caveat}" if self.config.null else self.profile.caveat
-
-    def _save_if_possible(self, **changes: Any) -> None:
-        """On a full disk, say, the run stays `running`, which can be resumed; the first fault is the one reported."""
-        with suppress(OSError):
-            self._save(**changes)
-
-    def _save(self, **changes: Any) -> None:
-        if not self._summary:
-            if self.run.summary.exists():
-                self._summary = self.run.read_summary()
-            else:
-                self._summary = {
-                    "schema": 1,
-                    "profile": self.profile.name,
-                    "reason": self.reason,
-                    "config": self.config.model_dump(mode="json"),
-                    "seeds": list(self.config.evaluation_seeds),
-                    "budget": self.config.budget,
-                    "null": self.config.null,
-                    "caveat": f"{null_claims.NOTICE} {self.profile.caveat}"
-                    if self.config.null
-                    else self.profile.caveat,
-                    "tasks": {
-                        kind: [{"name": task.name, **dataclasses.asdict(task)} for task in tasks]
-                        for kind, tasks in (("visible", self.profile.visible), ("hidden", self.profile.hidden))
-                    },
-                    "versions": {
-                        "python": platform.python_version(),
-                        **{name: version(name) for name in ("torch", "optuna", "numpy")},
-                        **({"torchvision": vision} if (vision := installed_version()) else {}),
-                    },
-                }
-        if "created" in changes and "created" in self._summary:
-            del changes["created"]
-        self._summary.update(changes)
-        with self.clock.phase("bookkeeping"):
-            self.run.write_summary(self._summary)
-
-
-@contextmanager
-def _fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
-    """A new repository; a resumed run makes it again by carrying out the recorded calls."""
-    if run.workspace.exists():
-        shutil.rmtree(run.workspace)
-    with Workspace.create(run.workspace) as workspace:
-        workspace.tag("baseline")
-        yield workspace
-
-
-def _require_data(profile: Profile, config: SearchConfig) -> None:
-    for name in sorted({task.dataset for task in (*profile.visible, *profile.hidden)}):
-        found = available(name, data_root=config.data_root)
-        if not found.ok and not config.download:
-            raise UsageError(f"profile {profile.name} needs {name}: {found.reason}")
+        return SearchOutcome(run.path, end.status, done, words)

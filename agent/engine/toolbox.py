@@ -1,4 +1,4 @@
-"""The tools a proposer has: edit, undo, view, rewrite, screen, test, submit; each call is written down twice."""
+"""The tools of a proposer: edit, undo, view, rewrite, screen, test, submit. The log has each call and each reply."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Toolbox:
         self.tests: list[TestOutcome] = []
         self.regions: dict[int, str] = {}
         self.ran: list[int] = []
-        """The tests that succeeded when they were run; one of them can still fail on a fresh seed."""
+        """Numbers of the tests that succeeded when they were run. A test can still fail on a fresh seed later."""
         self.submitted: int | None = None
         self.confirmed: tuple[int, ...] = ()
-        """The finalists that were trained again; their tests, and the baseline, then have the fresh seeds too."""
+        """Numbers of the finalists that were trained again. Their tests and the baseline include the fresh seeds."""
         self._reports: dict[int, str] = {}
 
     def situation(self) -> Situation:
-        """What the next decision can be based on."""
+        """What the proposer is told before its next call."""
         return Situation(
             filename=self.workspace.filename,
             region=self.workspace.region,
@@ -74,16 +74,16 @@ class Toolbox:
 
     @property
     def look_scores(self) -> dict[str, float]:
-        """What screening has to say about tests, by the hash of the region; empty without screening."""
+        """Hash of a region → its score from screening; empty without screening."""
         return {} if self._screen is None else look_scores(self._screen.seen)
 
     def best(self) -> int | None:
-        """The test to submit by all that is known, or None when none succeeded."""
+        """The number of the test that should be submitted now, or None when none succeeded."""
         chosen = choose(self._profile.name, self.baseline, self.tests, self.look_scores)
         return None if chosen is None else chosen.number
 
     def dispatch(self, step: int, call: ToolCall) -> Observation:
-        """Carry out one call. Whatever a proposer sends gets an answer; only our own failures raise."""
+        """Carry out one call and log it. A wrong call gets a reply that says so; only our own failures raise."""
         self._log.append(ToolCalled(step=step, tool=call.tool, arguments=dict(call.arguments)))
         observation = self._carry_out(call)
         self._log.append(
@@ -100,7 +100,7 @@ class Toolbox:
     def submit(self, number: int, *, by: str) -> Observation:
         """Make test `number` final, if it is one that succeeded.
 
-        With confirmation it is one of the finalists instead, and the best of them by all evidence becomes final.
+        With confirmation, all finalists are trained again, and the best of them by all seeds becomes final.
         """
         if not self.tests:
             return _refused("no_tests", "ERROR: No test results yet. Run test() at least once first.")
@@ -130,9 +130,9 @@ class Toolbox:
         return Observation("\n\n".join(filter(None, parts)), submitted=number)
 
     def _confirm(self, nominee: TestOutcome) -> tuple[TestOutcome | None, str]:
-        """Train the finalists again; the best of them by all seeds, and a sentence for whoever reads.
+        """Train the finalists again. Returns the best of them by all seeds, and a sentence for the reply.
 
-        A search comes here twice only when all finalists failed on a fresh seed, and then for others.
+        This happens a second time, with other finalists, only when all of them failed on a fresh seed.
         """
         seeds = self._confirmation_seeds
         best = self._ranked()
@@ -185,7 +185,7 @@ class Toolbox:
 
     @property
     def _looks_left(self) -> int:
-        """None are left when no test is: there would be nothing to choose a candidate for."""
+        """0 when no test is left, because a look is there to choose what to test."""
         if self._screen is None or len(self.tests) >= self.budget:
             return 0
         return self._screen.affordable(len(self.tests))

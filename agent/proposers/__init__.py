@@ -18,27 +18,216 @@ from benchmark.tasks import Profile
 from sandbox.region import SCAFFOLD_NAME, scaffold
 
 if TYPE_CHECKING:
-    from agent.llm.client import Model
     from agent.proposers.llm import Brief, LLMProposer
-
-NAMES = ("optuna", "random", "null", "llm", "hybrid", "scripted:demo", "scripted:FILE", "transcript:FILE")
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a proposer may use of the search around it."""
+class ProposerContext:
+    """What a proposer may use of its search."""
 
     profile: Profile
     log: EventLog
     study: Path
+    """Where Optuna's journal goes."""
+    start_region: str | None = None
+    """The region that the search starts from; None for the scaffold's own."""
+    script: str | None = None
+    """What `ProposerKind.script` gave, now or when the search began."""
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     """Where the key of a model's server is."""
     say: Callable[[str], None] = lambda text: None
-    """One line for a person."""
+    """Shows one line to a person."""
     seconds_left: Callable[[], float] = lambda: math.inf
     """Until the search's limit on wall time."""
     contacted: bool = False
-    """Whether `check_proposer` was already answered by the model's server."""
+    """Whether the model's server has already answered `ProposerKind.check`."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found out."""
+
+    contacted: bool = True
+    """False when only a real question can tell whether the model's server will answer."""
+    script: str | None = None
+    """See `ProposerKind.script`."""
+
+
+class ProposerKind:
+    """How the proposer of one name is checked and built. `argument`: FILE of --proposer NAME:FILE, else empty."""
+
+    def __init__(self, argument: str = "") -> None:
+        self.argument = argument
+
+    def script(self, config: SearchConfig) -> str | None:
+        """What the user's file gives, as a text that the log keeps; None without a file. Raises UsageError."""
+        return None
+
+    def check(self, config: SearchConfig) -> Checked:
+        """Find out what costs nothing, before a run directory is made: files, model, server, key.
+
+        Raises UsageError.
+        """
+        return Checked(script=self.script(config))
+
+    def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
+        """The proposer. It reads no file of the user: `context` has what they gave. Raises UsageError."""
+        raise NotImplementedError
+
+
+class _Optuna(ProposerKind):
+    """`optuna` and `random`: numbers of a built-in strategy, or of the region that the search starts from."""
+
+    def check(self, config: SearchConfig) -> Checked:
+        from agent.spaces.base import space_for
+
+        space_for(config.start, starting_region(config.start), ())
+        return Checked()
+
+    def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
+        from agent.proposers.optuna_search import OptunaProposer
+        from agent.spaces.base import BuiltIn, space_for
+
+        architectures = [task.arch for task in context.profile.visible]
+        space = space_for(config.start, context.start_region or scaffold().region, architectures)
+        test_start = config.start is not None and isinstance(space, BuiltIn)
+        if test_start:
+            context.say(f"--start {config.start} has no number to scale: it is tested as it is, then known ideas are")
+        return OptunaProposer(
+            config.proposer,
+            seed=config.seed,
+            space=space,
+            log=context.log,
+            journal=context.study,
+            test_start=test_start,
+        )
+
+
+class _Null(ProposerKind):
+    """`null`: copies of the baseline, to see what would be claimed falsely."""
+
+    def check(self, config: SearchConfig) -> Checked:
+        if config.start is not None:
+            raise UsageError(f"--null searches among copies of the baseline, so --start {config.start} contradicts it")
+        return Checked()
+
+    def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
+        from agent.proposers.null import NullProposer
+
+        return NullProposer()
+
+
+class _LanguageModel(ProposerKind):
+    """`llm`: a language model on a server."""
+
+    def check(self, config: SearchConfig) -> Checked:
+        from agent.llm.contact import contact
+        from agent.llm.settings import limits
+
+        limits(config)
+        return Checked(contacted=contact(config, os.environ))
+
+    def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
+        return self._model(config, context)
+
+    def _model(self, config: SearchConfig, context: ProposerContext, *, scaled: bool = False) -> LLMProposer:
+        from agent.llm.client import ChatClient
+        from agent.llm.settings import model_settings
+        from agent.proposers.llm import LLMProposer
+
+        settings = model_settings(config, context.environ)
+        client = ChatClient(settings, context.environ, say=context.say, seconds_left=context.seconds_left)
+        brief = _brief(config, context, model=settings.model, scaled=scaled)
+        return LLMProposer(brief, client, context.log, say=context.say, ask_early=not context.contacted)
+
+
+class _Hybrid(_LanguageModel):
+    """`hybrid`: a language model writes the structure, Optuna scales its numbers."""
+
+    def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
+        from agent.proposers.hybrid import HybridProposer
+
+        model = self._model(config, context, scaled=True)
+        return HybridProposer(model, seed=config.seed, log=context.log, journal=context.study)
+
+
+class _Demo(ProposerKind):
+    """`scripted:demo`: the answers of a language model, written beforehand."""
+
+    def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
+        from agent.proposers.demo import DemoModel
+        from agent.proposers.llm import LLMProposer
+
+        brief = _brief(config, context, model="demo")
+        return LLMProposer(brief, DemoModel(), context.log, name="demo", say=context.say)
+
+
+class _Script(ProposerKind):
+    """`scripted:FILE`: tool calls, or a region to test and submit."""
+
+    name = "scripted"
+
+    def script(self, config: SearchConfig) -> str | None:
+        from agent.proposers.scripted import read_script
+
+        return read_script(self.argument)
+
+    def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
+        from agent.proposers.scripted import ScriptedProposer
+
+        script = self.script(config) if context.script is None else context.script
+        assert script is not None
+        return ScriptedProposer.from_script(script, self.name)
+
+
+class _Transcript(_Script):
+    """`transcript:FILE`: the calls of a recorded conversation."""
+
+    name = "transcript"
+
+    def script(self, config: SearchConfig) -> str | None:
+        from agent.proposers.scripted import as_script
+        from agent.proposers.transcript import calls_of
+
+        return as_script(calls_of(self.argument))
+
+
+PROPOSERS: Mapping[str, type[ProposerKind]] = {
+    "optuna": _Optuna,
+    "random": _Optuna,
+    "null": _Null,
+    "llm": _LanguageModel,
+    "hybrid": _Hybrid,
+    "scripted:demo": _Demo,
+    "scripted:FILE": _Script,
+    "transcript:FILE": _Transcript,
+}
+"""What --proposer may be. A word in capitals after the colon stands for whatever the user writes there."""
+
+
+def proposer_kind(config: SearchConfig) -> ProposerKind:
+    """The entry of the table that `config.proposer` names. Raises UsageError for an unknown name."""
+    if kind := PROPOSERS.get(config.proposer):
+        return kind()
+    name, _, argument = config.proposer.partition(":")
+    for pattern, kind in PROPOSERS.items():
+        known, _, placeholder = pattern.partition(":")
+        if known == name and placeholder.isupper():
+            return kind(argument)
+    raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(PROPOSERS))}")
+
+
+def check_proposer(config: SearchConfig) -> bool:
+    """Check what costs nothing. Raises UsageError.
+
+    False when only a real question can tell whether the model's server will answer.
+    """
+    return proposer_kind(config).check(config).contacted
+
+
+def make_proposer(config: SearchConfig, context: ProposerContext) -> Proposer:
+    """The proposer that `config.proposer` names. Raises UsageError for an unknown name or an unusable file."""
+    return proposer_kind(config).build(config, context)
 
 
 @runtime_checkable
@@ -50,76 +239,21 @@ class DependsOnOthers(Protocol):
         ...
 
 
-def check_proposer(config: SearchConfig) -> bool:
-    """Find out what can be found out for nothing, before a run directory is made: files, model, server, key.
-
-    Raises UsageError. False when only a real question can tell whether the model's server will answer.
-    """
-    name, _, argument = config.proposer.partition(":")
-    _check_words(config, name, argument)
-    if config.proposer in ("llm", "hybrid"):
-        from agent.llm.contact import contact
-
-        return contact(config, os.environ)
-    return True
-
-
-def make_proposer(config: SearchConfig, around: Surroundings) -> Proposer:
-    """The proposer that `config.proposer` names. Raises UsageError for an unknown name or an unusable file."""
-    name, _, argument = config.proposer.partition(":")
-    _check_words(config, name, argument)
-    if name in ("optuna", "random"):
-        from agent.proposers.optuna_search import OptunaProposer
-        from agent.spaces.base import BuiltIn, space_for
-
-        architectures = [task.arch for task in around.profile.visible]
-        space = space_for(config.start, starting_region(config.start), architectures)
-        as_it_is = config.start is not None and isinstance(space, BuiltIn)
-        if as_it_is:
-            around.say(f"--start {config.start} has no number to scale: it is tested as it is, then known ideas are")
-        return OptunaProposer(
-            name, seed=config.seed, space=space, log=around.log, journal=around.study, test_start=as_it_is
-        )
-    if name == "null":
-        from agent.proposers.null import NullProposer
-
-        return NullProposer()
-    if name == "llm":
-        return _language_model(config, around)
-    if name == "hybrid":
-        from agent.proposers.hybrid import HybridProposer
-
-        model = _language_model(config, around, scaled=True)
-        return HybridProposer(model, seed=config.seed, log=around.log, journal=around.study)
-    if argument == "demo":
-        from agent.proposers.demo import DemoModel
-        from agent.proposers.llm import LLMProposer
-
-        return LLMProposer(_brief(config, around, model="demo"), DemoModel(), around.log, name="demo", say=around.say)
-    from agent.proposers.scripted import ScriptedProposer
-
-    if name == "transcript":
-        from agent.proposers.transcript import calls_of
-
-        return ScriptedProposer(calls_of(argument), name="transcript")
-    return ScriptedProposer.from_file(argument)
-
-
-def prepare(proposer: Proposer, config: SearchConfig) -> None:
+def prepare(proposer: Proposer, region: str, budget: int) -> None:
     """Let a proposer that depends on others find out, before anything is trained, whether they will answer.
 
-    Raises ProposerEnd when they will not, UsageError when it is our fault.
+    `region` is what the search starts from. Raises ProposerEnd when they will not, UsageError when it is our fault.
     """
     if not isinstance(proposer, DependsOnOthers):
         return
-    file = scaffold().with_region(starting_region(config.start))
+    file = scaffold().with_region(region)
     extent = file.editable().ranges[0]
     proposer.prepare(
         Situation(
             filename=SCAFFOLD_NAME,
             region=file.region,
             editable=(extent.start, extent.end),
-            tests_left=config.budget,
+            tests_left=budget,
             tests=(),
             baseline={},
             best=None,
@@ -127,49 +261,12 @@ def prepare(proposer: Proposer, config: SearchConfig) -> None:
     )
 
 
-def _check_words(config: SearchConfig, name: str, argument: str) -> None:
-    if config.proposer in ("llm", "hybrid"):
-        from agent.llm.settings import limits, model_settings
-
-        limits(config)
-        model_settings(config)
-    elif name == "scripted":
-        from agent.proposers.scripted import ScriptedProposer
-
-        if argument != "demo":
-            ScriptedProposer.from_file(argument)
-    elif name == "transcript":
-        from agent.proposers.transcript import calls_of
-
-        calls_of(argument)
-    elif config.null:
-        if config.start is not None:
-            raise UsageError(f"--null searches among copies of the baseline, so --start {config.start} contradicts it")
-    elif config.proposer in ("optuna", "random"):
-        from agent.spaces.base import space_for
-
-        space_for(config.start, starting_region(config.start), ())
-    else:
-        raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(NAMES))}")
-
-
-def _language_model(config: SearchConfig, around: Surroundings, *, scaled: bool = False) -> LLMProposer:
-    from agent.llm.client import ChatClient
-    from agent.llm.settings import model_settings
-    from agent.proposers.llm import LLMProposer
-
-    settings = model_settings(config, around.environ)
-    model: Model = ChatClient(settings, around.environ, say=around.say, seconds_left=around.seconds_left)
-    brief = _brief(config, around, model=settings.model, scaled=scaled)
-    return LLMProposer(brief, model, around.log, say=around.say, ask_early=not around.contacted)
-
-
-def _brief(config: SearchConfig, around: Surroundings, *, model: str, scaled: bool = False) -> Brief:
+def _brief(config: SearchConfig, context: ProposerContext, *, model: str, scaled: bool = False) -> Brief:
     from agent.llm.settings import limits
     from agent.proposers.llm import Brief
 
     return Brief(
-        profile=around.profile,
+        profile=context.profile,
         budget=config.budget,
         seeds=config.evaluation_seeds,
         model=model,

@@ -1,4 +1,4 @@
-"""Canned tool calls as a proposer: for tests, demonstrations, and code that somebody already wrote."""
+"""A script as proposer: tool calls written beforehand, for tests, demonstrations, and code that exists already."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from agent.errors import UsageError
 from agent.protocol import Observation, Situation, ToolCall, replace_region
 from benchmark.files import read_regular
-from sandbox.region import RegionError, region_of
+from sandbox.region import region_of
 
 MAX_BYTES = 16 * 2**20
 Step = Callable[[Situation], ToolCall]
@@ -24,41 +24,52 @@ class ScriptedProposer:
         self._steps = iter(tuple(steps))
 
     def ask(self, situation: Situation) -> ToolCall | None:
-        """The next canned call, or None at the end."""
+        """The next call of the script, or None at the end."""
         step = next(self._steps, None)
         return step(situation) if callable(step) else step
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """A script does not listen."""
+        """Does nothing: a script does not depend on answers."""
 
     @classmethod
-    def from_file(cls, argument: str) -> ScriptedProposer:
+    def from_script(cls, script: str, name: str = "scripted") -> ScriptedProposer:
         """A JSON list of tool calls, or a region text (then: edit, test, submit).
 
         A call is `{"tool": NAME, "arguments": {…}}`; the spellings of the public record (`tool_name`, `tool_input`)
         and of Chat Completions (`function`: `name` and `arguments` as a string) are understood too.
-        Raises UsageError when the file is missing or neither of the two.
+        Raises ValueError when it is neither of the two.
         """
-        if not argument:
-            raise UsageError("--proposer scripted:FILE needs a file: a JSON list of tool calls, or a region text")
-        try:
-            text = read_regular(Path(argument), limit=MAX_BYTES).decode("utf-8")
-        except FileNotFoundError:
-            raise UsageError(f"--proposer scripted:{argument}: no such file") from None
-        except UnicodeDecodeError as error:
-            raise UsageError(f"--proposer scripted:{argument}: not UTF-8 text: {error}") from None
-        except OSError as error:
-            raise UsageError(f"--proposer scripted:{argument}: cannot be read: {error.strerror}") from None
-        try:
-            if Path(argument).suffix == ".json" or text.lstrip().startswith("["):
-                return cls(_parse(text))
-            region = region_of(text)
-        except RecursionError:
-            raise UsageError(f"--proposer scripted:{argument}: nested too deeply") from None
-        except (RegionError, ValueError) as error:
-            raise UsageError(f"--proposer scripted:{argument}: {error!s:.300}") from None
+        if script.lstrip().startswith("["):
+            return cls(_parse(script), name)
+        region = region_of(script)
         edit: Step = lambda situation: replace_region(situation, region)  # noqa: E731 - a step like the others
-        return cls([edit, ToolCall("test"), ToolCall("submit", {"n": 1})])
+        return cls([edit, ToolCall("test"), ToolCall("submit", {"n": 1})], name)
+
+
+def read_script(path: str) -> str:
+    """The text of a script that can be played. Raises UsageError when the file is missing or is no script."""
+    if not path:
+        raise UsageError("--proposer scripted:FILE needs a file: a JSON list of tool calls, or a region text")
+    try:
+        text = read_regular(Path(path), limit=MAX_BYTES).decode("utf-8")
+        if Path(path).suffix == ".json":
+            _parse(text)
+        else:
+            ScriptedProposer.from_script(text)
+    except FileNotFoundError:
+        raise UsageError(f"--proposer scripted:{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--proposer scripted:{path}: not UTF-8 text: {error}") from None
+    except OSError as error:
+        raise UsageError(f"--proposer scripted:{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise UsageError(f"--proposer scripted:{path}: {error!s:.300}") from None
+    return text
+
+
+def as_script(calls: Iterable[ToolCall]) -> str:
+    """Tool calls as the text that `ScriptedProposer.from_script` plays."""
+    return json.dumps([{"tool": call.tool, "arguments": dict(call.arguments)} for call in calls])
 
 
 def _parse(text: str) -> list[ToolCall]:

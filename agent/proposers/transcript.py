@@ -1,4 +1,4 @@
-"""An old conversation as proposer: its edits are made again in our scaffold, its tests run for real."""
+"""The calls of a recorded conversation for our tools: its edits are made again in our scaffold, its tests are run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FUNCTION = "def initialize_weights("
 def calls_of(path: str) -> list[ToolCall]:
     """The calls of the conversation's last segment, for our tools.
 
-    What an edit or an undo made of the region becomes one `rewrite`: the text goes in by function, not by line number.
+    An edit or an undo becomes a `rewrite` with the function's whole text, because line numbers differ in our scaffold.
     Raises UsageError for a file that is no conversation, or one that is about something else than initialize_weights.
     """
     if not path:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import AgentError
+from agent.errors import AgentError, Interrupted
 from agent.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.runs.record import RunRecord
     from sandbox.isolate import Isolation
 
-__all__ = ["measured_network", "write_report"]
+__all__ = ["measured_network", "report_at_end", "try_to_write_report", "write_report"]
 
 
 def write_report(
@@ -43,6 +43,31 @@ def write_report(
     path = output or run.path / "report.html"
     write_atomically(path, page.encode(errors="replace"))
     return path
+
+
+@contextmanager
+def report_at_end(run: RunDirectory, isolation: Isolation, say: Callable[[str], None]) -> Iterator[None]:
+    """Write report.html when the block ends, in whatever way but by a signal; see `try_to_write_report`."""
+    try:
+        yield
+    except Interrupted:
+        raise
+    except Exception:
+        try_to_write_report(run, say, measure=False)
+        raise
+    try_to_write_report(run, say, isolation=isolation)
+
+
+def try_to_write_report(
+    run: RunDirectory, say: Callable[[str], None], *, isolation: Isolation | None = None, measure: bool = True
+) -> None:
+    """`write_report`, and one line to a person when it does not work: a run is never lost to its page."""
+    try:
+        write_report(run, isolation=isolation, measure=measure)
+    except Interrupted:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the results stand
+        say(f"report.html could not be written ({error}); agent report {run.path.name} tries again")
 
 
 def measured_network(

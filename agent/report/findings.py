@@ -15,6 +15,7 @@ from agent.analysis.look_scores import look_scores
 from agent.protocol import Accuracies
 from agent.runs.lines import Fields
 from agent.runs.record import RunRecord, mapping, number, text, whole
+from agent.runs.status import RunStatus
 from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall, StatisticsError, combine
 
@@ -287,13 +288,14 @@ def _judged(overall: Overall | None) -> str:
 def _without_submission(record: RunRecord, tests: tuple[TestRow, ...]) -> tuple[str, str]:
     count = len(tests)
     done = "no test was run" if not count else f"{count} test{'s were' if count > 1 else ' was'} begun"
-    if record.status in ("running", "interrupted", "failed", "infra"):
+    status = RunStatus.of(record.summary)
+    if status.resumable:
         words = {
-            "running": "This search is still running, or its process was killed",
-            "interrupted": "This search was interrupted",
-            "failed": "This search broke off",
-            "infra": "This search broke off because the machinery failed, not a candidate",
-        }[record.status]
+            RunStatus.RUNNING: "This search is still running, or its process was killed",
+            RunStatus.INTERRUPTED: "This search was interrupted",
+            RunStatus.FAILED: "This search broke off",
+            RunStatus.INFRA: "This search broke off because the machinery failed, not a candidate",
+        }[status]
         return "Unfinished", f"{words}: {done}, nothing was submitted, and the hidden task was not run."
     if count and all(test.failures for test in tests):
         return (

@@ -14,6 +14,8 @@ from benchmark.files import write_atomically
 from sandbox.history import History
 from sandbox.workspace import Workspace
 
+ARTIFACTS = ("submission.patch", "initialize_weights.py")
+
 _HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {number}).
 
     import torchvision

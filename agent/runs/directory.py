@@ -111,7 +111,7 @@ class RunDirectory:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run for this process, and sweep up after one that was killed; the kernel frees it even on kill -9.
+        """Lock the run for this process, and remove what a killed process left. A lock ends with its process.
 
         Raises RunBusy when another process holds it, OSError where nothing can be written, RunDamaged where the run
         holds links, by which writing would lead elsewhere.

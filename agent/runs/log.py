@@ -41,6 +41,10 @@ class Launch(_Event):
     isolation_level: str
     scaffold: str
     """The file under edit before the first call; with it, the log alone can be replayed."""
+    start_region: str | None = None
+    """The region that `--start` gave; None without one. A resumed search does not read the user's file again."""
+    script: str | None = None
+    """What scripted:FILE or transcript:FILE gave: a region text or a JSON list of tool calls; None without a file."""
 
 
 class Evaluated(_Event):
@@ -262,12 +266,12 @@ class EventLog:
         a torn line is cut when the log is opened again).
         """
         if self.replaying:
-            recorded = self.records[self._position].event
-            if _stable(recorded) != _stable(event):
+            was, now = _compared(self.records[self._position].event, event)
+            if was != now:
                 raise RunDamaged(
                     f"{self.path}: running the search again does not give event {self._position} as recorded: "
-                    f"{_difference(_stable(recorded), _stable(event))}; the run cannot be resumed (was it edited, or "
-                    "did the harness or this machine change?)"
+                    f"{_difference(was, now)}; the run cannot be resumed (was it edited, or did the harness or this "
+                    "machine change?)"
                 )
             self._position += 1
             return
@@ -310,7 +314,7 @@ def read_events(path: Path) -> list[Record]:
 def _read(path: Path) -> tuple[list[Record], int, str]:
     """The records, how many bytes of the file they fill, and the last line's hash.
 
-    Only what an unfinished write left after the last newline may follow.
+    What an unfinished write left after the last newline is left out.
     """
     records: list[Record] = []
     intact, previous = 0, GENESIS
@@ -332,6 +336,15 @@ def _read(path: Path) -> tuple[list[Record], int, str]:
         intact += len(line.data) + 1
         previous = line.sha256
     return records, intact, previous
+
+
+def _compared(recorded: Event, event: Event) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both events without what may differ. Of a launch, fields and settings that the recorded one lacks may, too."""
+    was, now = _stable(recorded), _stable(event)
+    if isinstance(recorded, Launch) and isinstance(event, Launch):
+        was, now = ({name: one[name] for name in one if name in recorded.model_fields_set} for one in (was, now))
+        now["config"] = {name: value for name, value in now["config"].items() if name in was["config"]}
+    return was, now
 
 
 def _stable(event: Event) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from agent.analysis import comparison
 from agent.clock import Clock
 from agent.config import SearchConfig
-from agent.engine.equipment import equip
+from agent.engine.setup import make_toolbox
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, accuracies_of
@@ -71,7 +71,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         tests = {role for role in again if role.startswith("test/")}
         progress.begin(len(again), len(tests))
         keep = ResultStore(folder / "results")
-        tools = equip(
+        tools = make_toolbox(
             config,
             profile,
             laboratory,

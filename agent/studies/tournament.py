@@ -27,13 +27,13 @@ from agent.proposers import check_proposer
 from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.log import Submitted, accuracies_by_role, read_events
+from agent.runs.status import RunStatus
 from benchmark.seeds import CONTEST_STEP, FRESH_FROM, contest_seed, winners_seeds
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.history import History
 from sandbox.region import scaffold
 
-_UNFINISHED = ("running", "interrupted", "failed", "infra")
 _ELSEWHERE = frozenset({"runs", "cache", "download"})  # settings that change no accuracy
 
 Gains = dict[str, float]
@@ -171,7 +171,7 @@ class Contest:
     def _execute(self, search: Search, number: int, progress: Progress) -> None:
         try:
             progress.message(f"repeat {number} of {self.repeats}: {search.config.proposer}, {search.run.path}")
-            outcome = search.execute(progress, page=False)
+            outcome = search.execute(progress)
         finally:
             progress.close()
         if outcome.exit_code == 1:
@@ -246,8 +246,9 @@ def find_run(config: SearchConfig) -> tuple[RunDirectory | None, bool]:
             summary = RunDirectory(path).read_summary()
         except RunDamaged:
             continue
-        if _identity(summary.get("config")) == wanted:
-            same.append((summary.get("status") not in _UNFINISHED, path))
+        status = RunStatus.of(summary)
+        if (status.finished or status.resumable) and _identity(summary.get("config")) == wanted:
+            same.append((status.finished, path))
     if not same:
         return None, False
     done, path = max(same)

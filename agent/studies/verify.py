@@ -12,7 +12,6 @@ from typing import Any
 
 from agent.clock import Clock
 from agent.config import SearchConfig
-from agent.engine.loop import WAITING
 from agent.errors import AgentError, RunDamaged, in_one_sentence
 from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import open_laboratory
@@ -32,6 +31,7 @@ from agent.runs.log import (
     accuracies_by_role,
     read_events,
 )
+from agent.runs.status import RunStatus
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
 from benchmark.tasks import get_profile
@@ -135,12 +135,13 @@ def _budget_faults(launch: Launch, events: list[Event]) -> Iterator[str]:
 
 def _summary_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> Iterator[str]:
     summary = run.read_summary()
-    status, submission = summary.get("status"), _submission(events)
+    status, submission = RunStatus.of(summary), _submission(events)
     # A search that was stopped has a log that is ahead of its summary.
-    ongoing = status in ("running", "interrupted", "failed")
+    ongoing = status.resumable and status is not RunStatus.INFRA
     ends = [event.status for event in events if isinstance(event, Ended)]
-    if ends[-1:] != [status] and not ongoing and status not in ("infra", WAITING):
-        yield f"it says that the search ended ({status}), the log {f'says {ends[-1]}' if ends else 'has no end'}"
+    if ends[-1:] != [summary.get("status")] and not status.resumable and not status.waiting:
+        recorded = f"says {ends[-1]}" if ends else "has no end"
+        yield f"it says that the search ended ({summary.get('status')}), the log {recorded}"
     submitted = summary.get("submitted_test")
     if submitted != (submission.number if submission else None) and not (ongoing and submitted is None):
         yield f"it says that test {submitted} was submitted"

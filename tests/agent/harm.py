@@ -240,8 +240,8 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
 
         events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
         if not order.get("report"):
-            searching: Any = sys.modules["agent.engine.search"]
-            searching.write_report = lambda *arguments, **named: None
+            reporting: Any = sys.modules["agent.report"]
+            reporting.write_report = lambda *arguments, **named: None
         _count(order, shared)
         sys.argv = ["agent", *order["words"]]
         cli.main()

@@ -14,8 +14,7 @@ from agent import cli
 from agent.cli.installation import require_own_modules
 from agent.config import SearchConfig
 from agent.errors import AgentError
-from tests.agent.cli.conftest import Main
-from tests.agent.conftest import ROOT, json_lines
+from tests.agent.conftest import ROOT, Main, json_lines
 from tests.agent.report_samples import Fields, change_log, copy_run
 
 

@@ -11,7 +11,7 @@ from agent.cli.app import app
 from agent.cli.search import NO_SETTINGS
 from agent.config import COMMAND_LINE_ONLY, SearchConfig, flag_name, load_config, parse_settings
 from agent.errors import UsageError
-from tests.agent.cli.conftest import Main
+from tests.agent.conftest import Main
 
 SAMPLES = {
     "proposer": "llm",

@@ -102,6 +102,6 @@ def test_signals_stop_with_their_codes_and_say_how_to_go_on(uninterrupted: Path,
     result = agent(*words)
     assert result.returncode == 0, result.stderr
     assert outcome(run) == outcome(uninterrupted)
-    again = agent("search", "--resume", str(run))
-    assert again.returncode == 2
-    assert "complete" in again.stderr
+    again = agent("search", "--resume", str(run), "--json")
+    assert again.returncode == 0, again.stderr
+    assert json_lines(again.stdout)[-1] == json_lines(result.stdout)[-1]

@@ -18,6 +18,8 @@ from agent.runs.log import Evaluated, Submitted, read_events
 from benchmark.results import region_sha256
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
+from tests.agent.conftest import Main, json_lines
+from tests.agent.report_samples import change_summary, copy_run
 
 VISIBLE, HIDDEN = "resnet20-tiny", "mobilenetv2-tiny"
 
@@ -142,6 +144,28 @@ def test_run_json_says_what_ran(finished: SearchOutcome) -> None:
     assert (finished.run.parent / "latest").resolve() == finished.run
 
 
+def test_resuming_a_finished_search_makes_what_is_missing(finished: SearchOutcome, tmp_path: Path, main: Main) -> None:
+    """A search was killed while its page was written: --resume answered with an error, and no `done` line ever came."""
+    run = copy_run(finished.run, tmp_path)
+    names = ("submission.patch", "initialize_weights.py")
+    for name in names:
+        (run.path / name).unlink()
+    resume = "search", "--resume", run.path.name, "--runs", str(tmp_path), "--json"
+    code, out, _ = main(*resume)
+    launch, done = json_lines(out)
+    assert code == 0
+    assert (launch["event"], launch["run"]) == ("launch", str(run.path))
+    assert list(done) == list(finished.done)
+    assert done == json.loads(json.dumps(finished.done)) | {"run": str(run.path)}
+    assert (run.path / "report.html").exists()
+    for name in names:
+        assert (run.path / name).read_bytes() == (finished.run / name).read_bytes()
+    change_summary(run, visible=None)
+    code, _, errors = main(*resume)
+    assert code == 1
+    assert "visible" in errors
+
+
 def test_resuming_keeps_the_isolation_that_was_found_first(tmp_path: Path) -> None:
     """A search began with landlock on a busy machine, `auto` then found bubblewrap, and it could not be resumed."""
     search = Search.create(SearchConfig(profile="smoke", runs=tmp_path))
@@ -151,4 +175,4 @@ def test_resuming_keeps_the_isolation_that_was_found_first(tmp_path: Path) -> No
         search.run.write_summary(summary)
         resumed = Search.resume(search.run)
         assert resumed.config.isolation == "auto"
-        assert resumed._pinned.isolation == expected
+        assert resumed.pinned.isolation == expected

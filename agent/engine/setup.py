@@ -1,0 +1,147 @@
+"""What a search needs before its first step: the user's files and data, a workspace, and the tools."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.config import SearchConfig
+from agent.engine.screening import Screen
+from agent.engine.toolbox import Toolbox
+from agent.errors import UsageError
+from agent.evaluation.workbench import Laboratory
+from agent.proposers import proposer_kind
+from agent.runs.directory import RunDirectory
+from agent.runs.log import EventLog, Launch
+from agent.spaces.start import starting_region
+from benchmark.data import available
+from benchmark.store import ResultStore
+from benchmark.tasks import Profile
+from sandbox.region import scaffold
+from sandbox.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the user's files contain. `Launch` records it, so that a resumed search does not read the files again."""
+
+    start_region: str | None
+    """The region that `--start` gave."""
+    script: str | None
+    """See `ProposerKind.script`."""
+
+    @classmethod
+    def recorded(cls, launch: Launch | None, config: SearchConfig) -> Inputs:
+        """As the log has it. What it lacks (a search killed early, an older log) is read from the user's files."""
+        known = launch.model_dump(exclude_unset=True) if launch else {}
+        return cls(
+            known["start_region"] if "start_region" in known else start_region(config),
+            known["script"] if "script" in known else proposer_kind(config).script(config),
+        )
+
+
+def start_region(config: SearchConfig) -> str | None:
+    """The region that `--start` gives; None without one. Raises UsageError."""
+    return None if config.start is None else starting_region(config.start)
+
+
+def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
+    """Raise UsageError when git is missing, or a data set of the profile that may not be downloaded."""
+    if shutil.which("git") is None:
+        raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
+    for name in sorted({task.dataset for task in (*profile.visible, *profile.hidden)}):
+        found = available(name, data_root=config.data_root)
+        if not found.ok and not config.download:
+            raise UsageError(f"profile {profile.name} needs {name}: {found.reason}")
+
+
+def record_launch(
+    log: EventLog, config: SearchConfig, profile: Profile, laboratory: Laboratory, inputs: Inputs | None
+) -> Inputs:
+    """Log what was asked for and what it runs on; on resuming, compare it with the log.
+
+    Returns `inputs`, which a resumed search has from its log. Raises UsageError when the environment is another one,
+    RunDamaged when anything else is.
+    """
+    recorded = log.recorded("launch")
+    launch = recorded if isinstance(recorded, Launch) else None
+    if launch is not None:
+        _require_same_environment(log.path, launch.environment, laboratory.environment)
+    inputs = inputs or Inputs.recorded(launch, config)
+    log.append(
+        Launch(
+            config=config.model_dump(mode="json"),
+            profile=profile.name,
+            environment=laboratory.environment,
+            isolation_level=laboratory.isolation.level,
+            scaffold=scaffold().text,
+            start_region=inputs.start_region,
+            script=inputs.script,
+        )
+    )
+    return inputs
+
+
+def _require_same_environment(log: Path, was: Mapping[str, str], now: Mapping[str, str]) -> None:
+    unequal = [
+        f"{name} was {was.get(name, 'not recorded')} and is now {now.get(name, 'absent')}"
+        for name in dict.fromkeys([*was, *now])
+        if was.get(name) != now.get(name)
+    ]
+    if unequal:
+        raise UsageError(
+            f"{log.parent}: the search began in another environment ({'; '.join(unequal)}), and results of two "
+            "environments cannot be compared; resume it there, or begin a new search"
+        )
+
+
+@contextmanager
+def fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
+    """A new repository; a resumed run makes it again by carrying out the recorded calls."""
+    if run.workspace.exists():
+        shutil.rmtree(run.workspace)
+    with Workspace.create(run.workspace) as workspace:
+        workspace.tag("baseline")
+        yield workspace
+
+
+def make_toolbox(
+    config: SearchConfig,
+    profile: Profile,
+    laboratory: Laboratory,
+    *,
+    workspace: Workspace,
+    log: EventLog,
+    keep: ResultStore,
+    shared: ResultStore | None,
+) -> Toolbox:
+    """A toolbox with the whole budget and without a baseline yet; results go to `keep`, and from and to `shared`."""
+    evaluator = laboratory.evaluator
+    screen = None
+    if config.screen:
+        screen = Screen(
+            evaluator=evaluator,
+            record=log.append,
+            profile=profile,
+            share=config.screen,
+            seed=config.seed,
+            seeds=config.seeds,
+            keep=keep,
+            shared=shared,
+        )
+    return Toolbox(
+        workspace=workspace,
+        evaluator=evaluator,
+        log=log,
+        profile=profile,
+        seeds=config.evaluation_seeds,
+        budget=config.budget,
+        baseline={},
+        keep=keep,
+        shared=shared,
+        screen=screen,
+        confirmation_seeds=config.confirmation_seeds,
+    )

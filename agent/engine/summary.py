@@ -1,0 +1,88 @@
+"""run.json while a search runs: what was asked for, how far it is, and what it came to."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.metadata import version
+from typing import Any
+
+from agent.analysis import null_claims
+from agent.clock import Clock
+from agent.config import SearchConfig
+from agent.errors import AgentError, Interrupted
+from agent.runs.directory import RunDirectory
+from agent.runs.status import RunStatus
+from benchmark.data import DataError
+from benchmark.executor import InfrastructureError
+from benchmark.tasks import Profile
+from benchmark.vision import installed_version
+from sandbox.isolate import IsolationCrashed
+from sandbox.workspace import WorkspaceError
+
+OUR_FAILURES = (InfrastructureError, IsolationCrashed, DataError, WorkspaceError, OSError)
+"""What a machine, a disk or a person can do to a search. It stops, and can be resumed."""
+
+
+class RunSummary:
+    """The run.json of one run; each `save` replaces the file. A resumed search goes on with what is there."""
+
+    def __init__(self, run: RunDirectory, config: SearchConfig, profile: Profile, reason: str, clock: Clock) -> None:
+        self._run = run
+        self._config = config
+        self._profile = profile
+        self._reason = reason
+        self._clock = clock
+        self._fields: dict[str, Any] = {}
+
+    def save(self, **changes: Any) -> None:
+        """Set these fields and write the file. `created` is set only once."""
+        if not self._fields:
+            self._fields = self._run.read_summary() if self._run.summary.exists() else self._first()
+        if "created" in self._fields:
+            changes.pop("created", None)
+        self._fields.update(changes)
+        with self._clock.phase("bookkeeping"):
+            self._run.write_summary(self._fields)
+
+    @contextmanager
+    def stops_recorded(self) -> Iterator[None]:
+        """Write down that the search stopped when a signal or a failure leaves the block, unless it has ended."""
+        try:
+            yield
+        except (Interrupted, KeyboardInterrupt):
+            self._stopped(status=RunStatus.INTERRUPTED)
+            raise
+        except (AgentError, *OUR_FAILURES) as error:
+            self._stopped(status=RunStatus.FAILED, message=str(error))
+            raise
+
+    def _stopped(self, **changes: Any) -> None:
+        """On a full disk, say, the run stays `running`, which can be resumed; the first fault is the one reported."""
+        if self._fields.get("status") == RunStatus.RUNNING:
+            with suppress(OSError):
+                self.save(**changes)
+
+    def _first(self) -> dict[str, Any]:
+        config, profile = self._config, self._profile
+        return {
+            "schema": 1,
+            "profile": profile.name,
+            "reason": self._reason,
+            "config": config.model_dump(mode="json"),
+            "seeds": list(config.evaluation_seeds),
+            "budget": config.budget,
+            "null": config.null,
+            "caveat": f"{null_claims.NOTICE} {profile.caveat}" if config.null else profile.caveat,
+            "tasks": {
+                kind: [{"name": task.name, **dataclasses.asdict(task)} for task in tasks]
+                for kind, tasks in (("visible", profile.visible), ("hidden", profile.hidden))
+            },
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "optuna", "numpy")},
+                **({"torchvision": vision} if (vision := installed_version()) else {}),
+            },
+        }
