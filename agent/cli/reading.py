@@ -83,6 +83,9 @@ def review(
         str | None, typer.Option("--comment", metavar="FILE:LINE", help="Remark on a line; -m has the remark.")
     ] = None,
     message: Annotated[str | None, typer.Option("-m", "--message", help="The reason or remark.")] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEYFILE", help="Sign the verdict with this ssh key.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Review what a run submitted: diff, numbers, flags; approve or reject it. Asks when on a terminal.
@@ -90,7 +93,7 @@ def review(
     \b
     Examples:
       agent review
-      agent review latest --approve
+      agent review latest --approve --sign ~/.ssh/id_ed25519
       agent review 20260101-120000 --reject -m "depends on the architecture's name"
       agent review latest --comment sandbox/custom_init.py:40 -m "why 0.3?"
 
@@ -99,7 +102,7 @@ def review(
     from agent.cli.review import run_review
 
     verdicts = {"approve": approve, "reject": reject, "request_changes": request_changes, "comment": comment or ""}
-    raise typer.Exit(run_review(run, runs, verdicts, message, as_json=as_json))  # type: ignore[arg-type]
+    raise typer.Exit(run_review(run, runs, verdicts, message, sign=sign, as_json=as_json))  # type: ignore[arg-type]
 
 
 @app.command()
@@ -247,15 +250,21 @@ def verify(
     run: Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")] = "latest",
     runs: RunsOption = Path("runs"),
     execute: Annotated[bool, typer.Option("--execute", help="Train one recorded evaluation again.")] = False,
+    allowed_signers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The ssh keys that may sign reviews: see man ssh-keygen.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Do log, git history, results, summary and patch of a run still fit each other?
+    """Do log, git history, results, summary, patch, page and reviews of a run still fit each other?
+
+    Exit code 3: something differs. What nothing can show is listed as not verifiable, and is no fault.
 
     \b
     Examples:
       agent verify latest
       agent verify latest --execute
+      agent verify latest --allowed-signers reviewers.txt
     """
     from agent.cli.verify import run_verify
 
-    raise typer.Exit(run_verify(run, runs, execute=execute, as_json=as_json))
+    raise typer.Exit(run_verify(run, runs, execute=execute, as_json=as_json, allowed_signers=allowed_signers))

@@ -22,6 +22,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, read_run
 from agent.runs.reviews import WORDS, Kind, Review, Standing, add_review, standing
 from agent.safe_text import spelt
+from agent.studies.rebuilt import require_genuine
 from benchmark.statistics import Comparison, Overall
 from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split
 
@@ -50,10 +51,18 @@ class Subject:
         return list(difflib.unified_diff(self.before.split("\n"), self.after.split("\n"), *names, lineterm=""))
 
 
-def run_review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: str | None, *, as_json: bool) -> int:
+def run_review(
+    run: str,
+    runs: Path,
+    verdicts: dict[Kind, str | bool],
+    message: str | None,
+    *,
+    sign: Path | None = None,
+    as_json: bool,
+) -> int:
     """Show, record, or ask. The exit code tells which verdict is in force: 3 rejected or changes requested, else 0.
 
-    Raises UsageError, RunDamaged.
+    Raises UsageError, RunDamaged, and Rejected for an approval of files that are not what the log gives.
     """
     directory = RunDirectory.find(run, runs)
     given = [kind for kind, value in verdicts.items() if value]
@@ -62,9 +71,12 @@ def run_review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: 
         raise UsageError(f"{flags} exclude each other: give one")
     if message is not None and not given:
         raise UsageError("-m says why: give --approve, --reject, --request-changes or --comment FILE:LINE with it")
+    if sign is not None and not given:
+        raise UsageError("--sign signs a verdict: give --approve, --reject, --request-changes or --comment with it")
     subject = look_at(directory)
     if given:
-        return _record(directory, subject, given[0], str(verdicts[given[0]]), message or "", as_json=as_json)
+        value = str(verdicts[given[0]])
+        return _record(directory, subject, given[0], value, message or "", sign=sign, as_json=as_json)
     if as_json:
         print_json(_as_json(directory, subject))
         return standing(directory).exit_code
@@ -102,9 +114,20 @@ def _frame(record: RunRecord) -> Scaffold:
         return scaffold()
 
 
-def _record(directory: RunDirectory, subject: Subject, kind: Kind, value: str, message: str, *, as_json: bool) -> int:
+def _record(
+    directory: RunDirectory,
+    subject: Subject,
+    kind: Kind,
+    value: str,
+    message: str,
+    *,
+    sign: Path | None = None,
+    as_json: bool,
+) -> int:
     file, line = _place(value, subject) if kind == "comment" else (None, None)
-    review = add_review(directory, kind, message, test=subject.findings.subject, file=file, line=line)
+    if kind == "approve":
+        require_genuine(directory)
+    review = add_review(directory, kind, message, test=subject.findings.subject, file=file, line=line, key=sign)
     now = standing(directory)
     if as_json:
         print_json({"run": str(directory.path), "recorded": review.as_json(), "in_force": _in_force(now)})
@@ -209,13 +232,13 @@ def _print_reviews(console: Console, now: Standing) -> None:
         console.print()
         console.print("Reviews", style="bold")
     for review in now.reviews:
-        old = "" if review.patch_sha256 == now.patch_sha256 else " (of an earlier patch: no longer in force)"
+        old = "" if now.concerns(review) else " (of another patch or log: no longer in force)"
         place = f" {review.file}:{review.line}" if review.file else ""
         when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(review.time))
         words = f"  {when} {spelt(review.author)}: {WORDS[review.kind]}{place}{old}"
         console.print(f"{words}{f': {spelt(review.message)}' if review.message else ''}")
     if now.dropped is not None:
-        console.print("The patch has changed since the last verdict: review it again.", style="bold yellow")
+        console.print("The patch or the log has changed since the last verdict: review it again.", style="bold yellow")
 
 
 def _ask(directory: RunDirectory, subject: Subject) -> None:

@@ -259,7 +259,7 @@ class Search:
         done, words = conclude(self.config, self.profile, self.run.path, end, tools, hidden, self.clock.seconds())
         if tools.submitted is not None:
             with self.clock.phase("bookkeeping"):
-                write_artifacts(self.run, tools.workspace, tools.regions[tools.submitted], tools.submitted, words[1:])
+                write_artifacts(self.run, tools.regions[tools.submitted], tools.submitted, words[1:])
         tests = [
             {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
             for test in tools.tests
@@ -303,7 +303,7 @@ class Search:
                     },
                     "versions": {
                         "python": platform.python_version(),
-                        **{name: version(name) for name in ("torch", "torchvision", "optuna", "numpy")},
+                        **{name: version(name) for name in ("torch", "torchvision", "optuna", "numpy", "initsearch")},
                     },
                 }
         if "created" in changes and "created" in self._summary:

@@ -298,6 +298,27 @@ def accuracies_by_role(events: Iterable[Event]) -> dict[str, dict[str, dict[int,
     return found
 
 
+def chain(path: Path) -> list[str]:
+    """SHA-256 of each line from the first, as far as every line names the hash of the one before; [] without a log.
+
+    The last one is the log's head: a copy of it fixes everything up to there. What the lines say is not looked at.
+    """
+    hashes: list[str] = []
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return hashes
+    for line in _lines(data):
+        try:
+            fields = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(fields, dict) or fields.get("previous") != (hashes[-1] if hashes else GENESIS):
+            break
+        hashes.append(hashlib.sha256(line).hexdigest())
+    return hashes
+
+
 def read_events(path: Path) -> list[Record]:
     """All intact records of a log, without touching the file. Raises RunDamaged where the chain is broken."""
     return _read(path)[0]

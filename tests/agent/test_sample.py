@@ -34,7 +34,7 @@ def test_a_kept_run_is_whole_again(finished: SearchOutcome, tmp_path: Path) -> N
         path.read_text(encoding="utf-8") for path in (tmp_path / "sample").rglob("*.json*") if path.is_file()
     )
     again = restore(tmp_path / "sample", tmp_path / "again")
-    assert [check.fault for check in verify(again)] == [None] * 7
+    assert [check.fault for check in verify(again)] == [None] * 12
     assert find(read_run(again)) == find(read_run(run))
 
 

@@ -95,7 +95,7 @@ def test_the_best_by_all_seeds_is_submitted_and_said(confirmed: Path) -> None:
 
 def test_a_confirmed_run_fits_together(confirmed: Path, agent: Agent) -> None:
     """`verify` finds nothing; `replay` cannot know the finalists, and with `--execute` finds the same ones."""
-    assert [check.fault for check in verify(RunDirectory(confirmed))] == [None] * 7
+    assert [check.fault for check in verify(RunDirectory(confirmed))] == [None] * 12
     *calls, done = json_lines(agent("replay", str(confirmed), "--json").stdout)
     assert done["differs"] == 0
     assert [one["verdict"] for one in calls if one["tool"] == "submit"] == ["unverifiable"]
@@ -172,7 +172,7 @@ def test_a_confirmation_that_broke_off_fits_together(confirmed: Path, tmp_path: 
     run.events.write_bytes(b"".join(record.line() + b"\n" for record in records[: fresh[-1]]))
     tests = [{**t, "accuracies": {TASK: {"0": t["accuracies"][TASK]["0"]}}} for t in run.read_summary()["tests"]]
     change_summary(run, status="infra", submitted_test=None, tests=tests)
-    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 6
+    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 10
 
 
 def test_failing_finalists_make_room_for_the_next(tmp_path: Path, cache: Path, server: Server) -> None:
@@ -196,7 +196,7 @@ def test_failing_finalists_make_room_for_the_next(tmp_path: Path, cache: Path, s
     summary = run.read_summary()
     assert (summary["submitted_test"], summary["visible"][TASK]["seeds"]) == (3 - better, 3)
     assert f"The best test, #{3 - better}, was submitted" in summary["words"][0]
-    assert [check.fault for check in verify(run)] == [None] * 7
+    assert [check.fault for check in verify(run)] == [None] * 12
     found = find(read_run(run))
     assert found.problems == ()
     assert found.visible[TASK] is not None
@@ -209,7 +209,7 @@ def test_failing_finalists_make_room_for_the_next(tmp_path: Path, cache: Path, s
         if test["number"] != better:
             test["accuracies"] = {TASK: {"0": test["accuracies"][TASK]["0"]}}
     change_summary(run, status="infra", submitted_test=None, tests=tests)
-    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 6
+    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 10
 
 
 def test_failing_on_a_fresh_seed_is_out(tmp_path: Path, cache: Path, server: Server) -> None:

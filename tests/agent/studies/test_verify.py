@@ -22,7 +22,7 @@ def test_intact_run_passes_and_trains_to_the_same_accuracy(agent: Agent, finishe
     (found,) = json_lines(result.stdout)
     assert result.returncode == 0, found
     assert found["intact"]
-    assert len(found["checks"]) == 8
+    assert len(found["checks"]) == 13
 
 
 def _raise_accuracy_in_result(run: Path) -> None:
