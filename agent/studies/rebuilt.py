@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -34,8 +35,8 @@ from agent.runs.log import (
 )
 from benchmark.results import region_sha256
 from benchmark.tasks import get_profile
-from sandbox.region import RegionError, split
-from sandbox.workspace import Workspace
+from sandbox.region import SCAFFOLD_NAME, RegionError, split
+from sandbox.repository import Repository
 
 ONGOING = ("running", "interrupted", "failed")
 """States of run.json in which the log is ahead of it, and in which files of the end may not have been written."""
@@ -141,15 +142,20 @@ def submitted_region(run: RunDirectory, events: Sequence[Event]) -> str:
     final = submission(events)
     if final is None:
         raise RunDamaged(f"{run.path}: nothing was submitted")
-    with Workspace.open(run.workspace) as workspace:
-        region = workspace.region_at(f"test/{final.number}")
-    if region_sha256(region) != final.region_sha256:
-        raise RunDamaged(f"{run.workspace}: test/{final.number} is another region than the log says was submitted")
-    return region
+    with closing(Repository(run.workspace, SCAFFOLD_NAME)) as repository:
+        for tag in (f"test/{final.number}", f"submit/{final.number}"):
+            region = split(repository.text_at(repository.resolve(f"refs/tags/{tag}"))).region
+            if region_sha256(region) == final.region_sha256:
+                return region
+    raise RunDamaged(f"{run.workspace}: test/{final.number} is another region than the log says was submitted")
 
 
-def artifact_mismatch(run: RunDirectory, events: Sequence[Event] | None = None) -> Mismatch:
+def artifact_mismatch(
+    run: RunDirectory, events: Sequence[Event] | None = None, *, trust_words: bool = False
+) -> Mismatch:
     """Hold patch and module against what the log gives. Raises RunDamaged, WorkspaceError when they cannot be made.
+
+    With `trust_words` the module may have the sentences of run.json, for a caller that checks those by themselves.
 
     Those of this version must be the same bytes. Of another version's patch, what `git am` makes of it must be right;
     of its module, all code, and the numbers of the docstring.
@@ -167,6 +173,8 @@ def artifact_mismatch(run: RunDirectory, events: Sequence[Event] | None = None) 
     stages = [summary_of(run, events)]
     if run.read_summary().get("status") in ONGOING:
         stages.append(summary_of(run, events, waiting=True))
+    if trust_words:
+        stages.append({"words": [str(one) for one in run.read_summary().get("words") or [""]]})
     made = [artifacts(run, run_name(run), region, final.number, stage["words"][1:]) for stage in stages]
     found = {name: (run.path / name).read_bytes() for name in (PATCH, MODULE)}
     faults, unproven = [], []

@@ -154,7 +154,8 @@ def _outcome_differences(summary: Fields, expected: Fields, ends: Sequence[Ended
     if ongoing:
         tests = summary.get("tests")
         if isinstance(tests, list):  # those that the summary knows of
-            expected |= {"tests": expected["tests"][: len(tests)], "tests_used": len(tests)}
+            known = [_known(*pair) for pair in zip(tests, expected["tests"], strict=False)]
+            expected |= {"tests": known, "tests_used": len(tests)}
         if summary.get("submitted_test") is None:
             expected = {name: expected[name] for name in ("tests", "tests_used")}
         expected = {name: value for name, value in expected.items() if name in summary}
@@ -167,8 +168,18 @@ def _outcome_differences(summary: Fields, expected: Fields, ends: Sequence[Ended
     yield from differences("", stated, expected)
 
 
-def page_findings(record: RunRecord) -> Iterator[Finding]:
-    """report.html, but for the date on it, is the page that the other files give."""
+def _known(stated: Fields, expected: Fields) -> Fields:
+    """A test as the log has it, without the seeds that the summary does not know yet."""
+    seeds = {task: mapping(mapping(stated.get("accuracies")).get(task)) for task in expected["accuracies"]}
+    accuracies = {
+        task: {seed: value for seed, value in by_seed.items() if seed in seeds[task]}
+        for task, by_seed in expected["accuracies"].items()
+    }
+    return {**expected, "accuracies": accuracies}
+
+
+def page_findings(record: RunRecord, *, fit: bool) -> Iterator[Finding]:
+    """report.html, but for the date on it, is the page that the other files give, if these `fit` each other."""
     from agent.report import measured_network
     from agent.report.findings import find
     from agent.report.flags import raise_flags
@@ -180,6 +191,9 @@ def page_findings(record: RunRecord) -> Iterator[Finding]:
         page = (run.path / "report.html").read_text(encoding="utf-8")
     except FileNotFoundError:
         yield Unproven("there is no report.html")
+        return
+    if not fit:
+        yield Unproven("not compared: the files that it shows do not fit each other")
         return
     if record.status in ONGOING:
         yield Unproven("the search has not ended: report.html may be older than its log")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from agent.config import SearchConfig
-from agent.runs.log import Evaluated, Event, Launch, Screened, Submitted, TestFinished, accuracies_by_role
+from agent.runs.log import Evaluated, Event, Launch, Screened, Submitted, TestFinished, TestStarted, accuracies_by_role
 from agent.runs.record import RunRecord
 from agent.studies.rebuilt import is_ours, submission
 from agent.studies.verify_files import Finding, Unproven
@@ -20,7 +20,7 @@ def result_findings(record: RunRecord, launch: Launch, events: Sequence[Event]) 
     """Each `evaluated` line against its file, its key and its place in the run."""
     visible, hidden = ResultStore(record.directory.results), ResultStore(record.directory.hidden)
     profile, ours = get_profile(launch.profile), is_ours(record.directory)
-    regions, digests = _regions(record, launch, events), _screened(events)
+    regions, digests = _regions(record, launch, events), _digests(launch, events)
     submitted, other_keys = False, 0
     for event in events:
         submitted = submitted or isinstance(event, Submitted)
@@ -45,8 +45,8 @@ def result_findings(record: RunRecord, launch: Launch, events: Sequence[Event]) 
         if result is None:
             yield f"{name}: no valid result file {event.key[:12]}….json"
             continue
-        expected = {region_sha256(region)} if region is not None else digests.get(event.role.split("/")[1:2][0], set())
-        for fault in _file_faults(event, result, launch, expected):
+        role = "/".join(event.role.split("/")[:2])
+        for fault in _file_faults(event, result, launch, digests.get(role, set())):
             yield f"{name}: {fault}"
         if event.cached and result.isolation_level != launch.isolation_level:
             yield Unproven(f"{name}: from the store, and made at isolation level {result.isolation_level}")
@@ -66,12 +66,17 @@ def _regions(record: RunRecord, launch: Launch, events: Sequence[Event]) -> dict
     return found
 
 
-def _screened(events: Sequence[Event]) -> dict[str, set[str]]:
-    """Round of looks → hashes of its candidates; a round that broke off has none."""
-    found: dict[str, set[str]] = {}
+def _digests(launch: Launch, events: Sequence[Event]) -> dict[str, set[str]]:
+    """Role, or `screen/ROUND`, → hashes of its regions by the log; a round of looks that broke off has none."""
+    baseline = region_sha256(split(launch.scaffold).region)
+    found = {"baseline": {baseline}, "hidden/baseline": {baseline}}
     for event in events:
         if isinstance(event, Screened):
-            found.setdefault(str(event.round), set()).add(event.region_sha256)
+            found.setdefault(f"screen/{event.round}", set()).add(event.region_sha256)
+        elif isinstance(event, TestStarted):
+            found[f"test/{event.number}"] = {event.region_sha256}
+        elif isinstance(event, Submitted):
+            found["hidden/submission"] = {event.region_sha256}
     return found
 
 

@@ -139,7 +139,7 @@ def test_git_makes_the_same_diff(tmp_path: Path) -> None:
         (lambda text: text.replace("\n-- \n", CONFTEST + "\n-- \n"), "also makes conftest.py"),
         (lambda text: text + text, "not one mail"),
         (lambda text: text.replace("fan_in", "fan_inn", 1), "another file"),
-        (lambda text: text.replace("@@ -", "@@ -9", 1), "does not apply"),
+        (lambda text: text.replace("fan_out", "fan_ut", 1), "does not apply"),
         (lambda text: text.replace("index ", "old mode 100644\nnew mode 100755\nindex ", 1), "kind of file"),
     ],
 )
