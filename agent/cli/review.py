@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from agent.analysis.comparison import as_json as tasks_json
 from agent.cli.output import make_console, print_json
 from agent.engine.loop import WAITING
-from agent.errors import UsageError
+from agent.errors import AgentError, UsageError
 from agent.report import measured_network
 from agent.report.findings import Comparisons, Findings, find, overall_of, signed
 from agent.report.flags import Flag, raise_flags
@@ -174,6 +174,10 @@ def _show(console: Console, subject: Subject, now: Standing) -> None:
     console.print(spelt(findings.verdict))
     if caveat := record.summary.get("caveat"):
         console.print(spelt(str(caveat)), style="italic")
+    try:
+        require_genuine(record.directory)
+    except AgentError as error:
+        console.print(f"Cannot be approved: {spelt(str(error))}", style="bold red")
     _print_gains(console, findings)
     console.print()
     console.print("Flags" if subject.flags else "No flags.", style="bold")

@@ -36,7 +36,7 @@ from agent.runs.log import (
 from benchmark.results import region_sha256
 from benchmark.tasks import get_profile
 from sandbox.region import SCAFFOLD_NAME, RegionError, split
-from sandbox.repository import Repository
+from sandbox.repository import Repository, WorkspaceError
 
 ONGOING = ("running", "interrupted", "failed")
 """States of run.json in which the log is ahead of it, and in which files of the end may not have been written."""
@@ -197,7 +197,10 @@ def require_genuine(run: RunDirectory) -> None:
     """
     if not (run.path / PATCH).exists() and not (run.path / MODULE).exists():
         return
-    found = artifact_mismatch(run)
+    try:
+        found = artifact_mismatch(run)
+    except (WorkspaceError, RegionError, LookupError, TypeError, ValueError) as error:
+        raise RunDamaged(f"{run.path}: what was submitted cannot be made again from the log: {error}") from error
     if found.faults:
         raise Rejected(
             f"{run.path}: {'; '.join(found.faults)}; it was changed by hand. Restore it, or delete {PATCH} and {MODULE}"
