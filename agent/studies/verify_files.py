@@ -106,7 +106,8 @@ def summary_findings(run: RunDirectory, launch: Launch, events: Sequence[Event])
     stages = [summary_of(run, events)]
     if ongoing and ends:
         stages.append(summary_of(run, events, waiting=True))
-    found += min(([*_outcome_differences(summary, stage, ends, ongoing)] for stage in stages), key=len)
+    by_stage = [list(_outcome_differences(summary, stage, ends, ongoing)) for stage in stages]
+    found += min(by_stage, key=len)
     older = [one for one in found if not ours and _STATISTICS & set(re.split(r"[.\[ ]", one))]
     faults = [one for one in found if one not in older]
     yield from faults[:_MOST_DIFFERENCES]
