@@ -107,7 +107,8 @@ def summary_findings(run: RunDirectory, launch: Launch, events: Sequence[Event])
     if ongoing and ends:
         stages.append(summary_of(run, events, waiting=True))
     by_stage = [list(_outcome_differences(summary, stage, ends, ongoing)) for stage in stages]
-    found += min(by_stage, key=len)
+    nearest = min(by_stage, key=len)
+    found += nearest
     older = [one for one in found if not ours and _STATISTICS & set(re.split(r"[.\[ ]", one))]
     faults = [one for one in found if one not in older]
     yield from faults[:_MOST_DIFFERENCES]
