@@ -33,6 +33,9 @@ def review(
         str | None, typer.Option("--comment", metavar="FILE:LINE", help="Remark on a line; -m has the remark.")
     ] = None,
     message: Annotated[str | None, typer.Option("-m", "--message", help="The reason or remark.")] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", metavar="KEYFILE", help="Sign the verdict with this ssh key.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Review what a run submitted: diff, numbers, flags; approve or reject it. Asks when on a terminal.
@@ -40,7 +43,7 @@ def review(
     \b
     Examples:
       agent review
-      agent review latest --approve
+      agent review latest --approve --sign ~/.ssh/id_ed25519
       agent review 20260101-120000 --reject -m "depends on the architecture's name"
       agent review latest --comment sandbox/custom_init.py:40 -m "why 0.3?"
 
@@ -52,13 +55,21 @@ def review(
         "request_changes": request_changes,
         "comment": comment or "",
     }
-    raise typer.Exit(_review(run, runs, verdicts, message, as_json=as_json))
+    raise typer.Exit(_review(run, runs, verdicts, message, sign=sign, as_json=as_json))
 
 
-def _review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: str | None, *, as_json: bool) -> int:
+def _review(
+    run: str,
+    runs: Path,
+    verdicts: dict[Kind, str | bool],
+    message: str | None,
+    *,
+    sign: Path | None = None,
+    as_json: bool,
+) -> int:
     """Show, record, or ask. The exit code tells which verdict is in force: 3 rejected or changes requested, else 0.
 
-    Raises UsageError, RunDamaged.
+    Raises UsageError, RunDamaged, and Rejected for an approval of files that are not what the log gives.
     """
     from agent.cli.review_text import as_json as as_object
     from agent.cli.review_text import look_at, show
@@ -72,9 +83,12 @@ def _review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: str
         raise UsageError(f"{flags} exclude each other: give one")
     if message is not None and not given:
         raise UsageError("-m says why: give --approve, --reject, --request-changes or --comment FILE:LINE with it")
+    if sign is not None and not given:
+        raise UsageError("--sign signs a verdict: give --approve, --reject, --request-changes or --comment with it")
     subject = look_at(directory)
     if given:
-        return _record(directory, subject, given[0], str(verdicts[given[0]]), message or "", as_json=as_json)
+        value = str(verdicts[given[0]])
+        return _record(directory, subject, given[0], value, message or "", sign=sign, as_json=as_json)
     if as_json:
         print_json(as_object(directory, subject))
         return standing(directory).exit_code
@@ -87,13 +101,25 @@ def _review(run: str, runs: Path, verdicts: dict[Kind, str | bool], message: str
     return standing(directory).exit_code
 
 
-def _record(directory: RunDirectory, subject: Subject, kind: Kind, value: str, message: str, *, as_json: bool) -> int:
+def _record(
+    directory: RunDirectory,
+    subject: Subject,
+    kind: Kind,
+    value: str,
+    message: str,
+    *,
+    sign: Path | None = None,
+    as_json: bool,
+) -> int:
     from agent.cli.review_text import in_force
     from agent.runs.reviews import WORDS, add_review, standing
     from agent.runs.status import RunStatus
+    from agent.studies.rebuilt import require_genuine
 
     file, line = _place(value, subject) if kind == "comment" else (None, None)
-    review = add_review(directory, kind, message, test=subject.findings.subject, file=file, line=line)
+    if kind == "approve":
+        require_genuine(directory)
+    review = add_review(directory, kind, message, test=subject.findings.subject, file=file, line=line, key=sign)
     now = standing(directory)
     if as_json:
         print_json({"run": str(directory.path), "recorded": review.as_json(), "in_force": in_force(now)})

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.analysis.comparison import as_json as tasks_json
+from agent.errors import AgentError
 from agent.report import measured_network
 from agent.report.findings import Comparisons, Findings, find, overall_of
 from agent.report.flags import Flag, raise_flags
@@ -16,6 +17,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, read_run
 from agent.runs.reviews import WORDS, Review, Standing, standing
 from agent.safe_text import spelt
+from agent.studies.rebuilt import require_genuine
 from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall
 from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split
@@ -79,6 +81,10 @@ def show(console: Console, subject: Subject, now: Standing) -> None:
     console.print(spelt(findings.verdict))
     if caveat := record.summary.get("caveat"):
         console.print(spelt(str(caveat)), style="italic")
+    try:
+        require_genuine(record.directory)
+    except AgentError as error:
+        console.print(f"Cannot be approved: {spelt(str(error))}", style="bold red")
     _print_gains(console, findings)
     console.print()
     console.print("Flags" if subject.flags else "No flags.", style="bold")
@@ -137,13 +143,13 @@ def _print_reviews(console: Console, now: Standing) -> None:
         console.print()
         console.print("Reviews", style="bold")
     for review in now.reviews:
-        old = "" if review.patch_sha256 == now.patch_sha256 else " (of an earlier patch: no longer in force)"
+        old = "" if now.concerns(review) else " (of another patch or log: no longer in force)"
         place = f" {review.file}:{review.line}" if review.file else ""
         when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(review.time))
         words = f"  {when} {spelt(review.author)}: {WORDS[review.kind]}{place}{old}"
         console.print(f"{words}{f': {spelt(review.message)}' if review.message else ''}")
     if now.dropped is not None:
-        console.print("The patch has changed since the last verdict: review it again.", style="bold yellow")
+        console.print("The patch or the log has changed since the last verdict: review it again.", style="bold yellow")
 
 
 def as_json(directory: RunDirectory, subject: Subject) -> dict[str, Any]:

@@ -32,11 +32,12 @@ def submit(
       agent review latest --approve
       agent submit latest --require-approval
 
-    The exit code is 3 when an approval is required and there is none.
+    The exit code is 3 when an approval is required and there is none, or when files of the submission were changed.
     """
     from agent.engine.search import Search
     from agent.runs.directory import RunDirectory
     from agent.runs.status import RunStatus
+    from agent.studies.rebuilt import require_genuine
 
     directory = RunDirectory.find(run, runs)
     recorded = directory.read_summary()
@@ -45,30 +46,20 @@ def submit(
     held = recorded.get("config", {}).get("submit") is False
     if not status.waiting and not (status.resumable and held):
         raise UsageError(f"{directory.path}: this run does not wait for a submission ({recorded.get('status')})")
+    require_genuine(directory)
     if require_approval:
         _require_approved(directory, recorded.get("submitted_test"))
     raise typer.Exit(execute(Search.resume(directory, release=True), as_json=as_json))
 
 
 def _require_approved(directory: RunDirectory, test: object) -> None:
-    """Raise Rejected unless the patch on the disk is the run's own and an approval of it is in force."""
-    from agent.errors import RunDamaged
-    from agent.runs.artifacts import patch_text
-    from agent.runs.files import read_bytes
+    """Raise Rejected unless an approval of the patch on the disk, and of this log, is in force."""
     from agent.runs.reviews import WORDS, standing
-    from sandbox.history import History
-    from sandbox.workspace import WorkspaceError
 
     now = standing(directory)
     name = directory.path.name
     if not isinstance(test, int) or now.patch_sha256 is None:
         raise Rejected(f"{directory.path}: no test was chosen yet, so there is nothing that could be approved")
-    try:
-        own = patch_text(directory, History(directory.workspace), test)
-    except WorkspaceError as error:
-        raise RunDamaged(f"{directory.path}: the patch of test {test} cannot be made again: {error}") from None
-    if read_bytes(directory.path, "submission.patch") != own.encode():
-        raise Rejected(f"{directory.path}: submission.patch is not the patch of test {test}; it was changed by hand")
     if not now.approved:
         state = f"the verdict in force is “{WORDS[now.verdict.kind]}”" if now.verdict else "nobody approved it"
         raise Rejected(f"{directory.path}: {state}; agent review {name} --approve comes first")

@@ -16,33 +16,52 @@ def verify(
     run: RunArgument = "latest",
     runs: RunsOption = Path("runs"),
     execute: Annotated[bool, typer.Option("--execute", help="Train one recorded evaluation again.")] = False,
+    allowed_signers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The ssh keys that may sign reviews: see man ssh-keygen.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Do log, git history, results, summary and patch of a run still fit each other?
+    """Do log, git history, results, summary, patch, page and reviews of a run still fit each other?
 
     \b
     Examples:
       agent verify latest
       agent verify latest --execute
+      agent verify latest --allowed-signers reviewers.txt
 
-    The exit code is 3 when something does not fit.
+    The exit code is 3 when something differs. What nothing can show is listed as not verifiable, and is no fault.
     """
     from agent.progress import make_progress
     from agent.runs.directory import RunDirectory
+    from agent.runs.log import chain
     from agent.studies.verify import verify
 
     directory = RunDirectory.find(run, runs)
     progress = make_progress(quiet=not execute)
     try:
-        checks = verify(directory, execute=execute, progress=progress)
+        checks = verify(directory, execute=execute, progress=progress, allowed_signers=allowed_signers)
     finally:
         progress.close()
     intact = all(check.fault is None for check in checks)
     if as_json:
-        found = [{"check": check.what, "ok": check.fault is None, "fault": check.fault} for check in checks]
-        print_json({"run": str(directory.path), "intact": intact, "checks": found})
+        log = chain(directory.events)
+        found = [
+            {
+                "name": check.what,
+                "verdict": check.verdict,
+                "detail": check.detail,
+                "check": check.what,
+                "ok": check.verdict == "ok",
+                "fault": check.fault,
+            }
+            for check in checks
+        ]
+        head = log[-1] if log else None
+        print_json({"run": str(directory.path), "intact": intact, "log_sha256": head, "checks": found})
     else:
+        marks = {"ok": "ok   ", "differs": "FAULT", "not_verifiable": "-    "}
         for check in checks:
-            print(f"ok    {check.what}" if check.fault is None else f"FAULT {check.what}: {check.fault}")
+            said = "not verifiable: " if check.verdict == "not_verifiable" else ""
+            print(f"{marks[check.verdict]} {check.what}{f': {said}{check.detail}' if check.detail else ''}")
         print_next(f"{'agent replay' if intact else 'agent show'} {directory.path.name}")
     raise typer.Exit(0 if intact else 3)

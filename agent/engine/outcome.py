@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from agent.analysis import comparison, generalisation, null_claims
 from agent.analysis.finalists import trained_again
 from agent.config import SearchConfig
 from agent.engine.loop import End
-from agent.engine.toolbox import Toolbox
 from agent.errors import RunDamaged
-from agent.protocol import Accuracies
-from agent.runs.artifacts import ARTIFACTS, write_artifacts
+from agent.protocol import Accuracies, TestOutcome
+from agent.runs.artifacts import MODULE, PATCH, write_artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.status import RunStatus
 from benchmark.statistics import Comparison
 from benchmark.tasks import Profile
-from sandbox.workspace import Workspace
+from sandbox.history import History
 
 Comparisons = Mapping[str, Comparison | None]
 
@@ -74,11 +73,38 @@ def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
     except (KeyError, TypeError) as error:
         raise RunDamaged(f"{run.summary}: it lacks what a finished search has ({error})") from None
     number = summary["submitted_test"]
-    if number is not None and not all((run.path / name).exists() for name in ARTIFACTS):
-        with Workspace.open(run.workspace) as workspace:
-            write_artifacts(run, workspace, workspace.region_at(f"test/{number}"), number, words[1:])
+    if number is not None and not all(run.has(name) for name in (PATCH, MODULE)):
+        write_artifacts(run, History(run.workspace).region_at(f"test/{number}"), number, words[1:])
     done = {"event": "done", **fields, "run": str(run.path)}
     return launch, SearchOutcome(run.path, summary["status"], done, words)
+
+
+class Evidence(Protocol):
+    """What a search knows at its end. A toolbox has it, and it can be read from the log again."""
+
+    @property
+    def baseline(self) -> Accuracies:
+        """Of the visible tasks."""
+
+    @property
+    def tests(self) -> Sequence[TestOutcome]:
+        """All that finished, with the fresh seeds of those that were confirmed."""
+
+    @property
+    def ran(self) -> Sequence[int]:
+        """The tests that succeeded when they were run."""
+
+    @property
+    def submitted(self) -> int | None:
+        """The final test."""
+
+    @property
+    def confirmed(self) -> Sequence[int]:
+        """The finalists."""
+
+    @property
+    def look_scores(self) -> Mapping[str, float]:
+        """What screening says, by the hash of the region."""
 
 
 def conclude(
@@ -86,7 +112,7 @@ def conclude(
     profile: Profile,
     run: Path,
     end: End,
-    tools: Toolbox,
+    tools: Evidence,
     unseen: Mapping[str, Accuracies],
     seconds: Mapping[str, float],
 ) -> tuple[dict[str, Any], list[str]]:
@@ -122,7 +148,7 @@ def conclude(
     return done, words
 
 
-def _compare_visible(profile: Profile, tools: Toolbox) -> Comparisons:
+def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:
     """The submitted test against the baseline on the visible tasks, by all their seeds; nothing without a submission.
 
     The intervals allow for its having been picked. They hold after a confirmation too: its pooled gain is one of those
@@ -150,7 +176,7 @@ def _compare_hidden(profile: Profile, hidden: Mapping[str, Accuracies]) -> Compa
     return comparison.compare_tasks(profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
 
 
-def _confirmed(config: SearchConfig, tools: Toolbox) -> list[str]:
+def _confirmed(config: SearchConfig, tools: Evidence) -> list[str]:
     if not tools.confirmed:
         return []
     more = f"{config.confirm} fresh seed{'s' if config.confirm > 1 else ''}"

@@ -269,7 +269,7 @@ class OpenSearch:
         done, words = conclude(self.config, self.profile, run.path, end, tools, hidden, clock.seconds())
         if tools.submitted is not None:
             with clock.phase("bookkeeping"):
-                write_artifacts(run, tools.workspace, tools.regions[tools.submitted], tools.submitted, words[1:])
+                write_artifacts(run, tools.regions[tools.submitted], tools.submitted, words[1:])
         tests = [
             {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
             for test in tools.tests

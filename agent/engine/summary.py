@@ -82,7 +82,7 @@ class RunSummary:
             },
             "versions": {
                 "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "optuna", "numpy")},
+                **{name: version(name) for name in ("torch", "optuna", "numpy", "initsearch")},
                 **({"torchvision": vision} if (vision := installed_version()) else {}),
             },
         }

@@ -15,6 +15,7 @@ from agent.report.findings import Comparisons, Findings, TestRow, overall_of
 from agent.report.flags import Flag
 from agent.report.network_view import NetworkView
 from agent.report.transcript import transcript
+from agent.runs.log import chain
 from agent.runs.record import RunRecord, mapping, number, text
 from agent.safe_text import spelt
 from benchmark.comparison import signed
@@ -179,13 +180,14 @@ def _evaluation_counts(record: RunRecord) -> dict[str, Any]:
 
 def _machine(record: RunRecord) -> list[tuple[str, str]]:
     summary = record.summary
-    seeds = summary.get("seeds")
+    seeds, log = summary.get("seeds"), chain(record.directory.events)
     rows = [
         ("isolation", record.isolation or "not recorded"),
         ("seeds", ", ".join(map(str, seeds)) if isinstance(seeds, list) else "not recorded"),
         *((text(name), text(value)) for name, value in mapping(summary.get("environment")).items()),
         *((text(name), text(value)) for name, value in mapping(summary.get("versions")).items()),
         ("slots", text(summary.get("slots"))),
+        ("log, SHA-256 of its last line", log[-1] if log else ""),
     ]
     unique = {name: value for name, value in rows if value}
     return list(unique.items())[:_MOST_ROWS]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import email.utils
+import hashlib
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Submitted, read_events
+from agent.runs.files import read_bytes
+from agent.runs.log import Launch, Submitted, chain, read_events
 from benchmark.files import write_atomically
-from sandbox.history import History
-from sandbox.workspace import Workspace
+from sandbox.region import SCAFFOLD_NAME, scaffold, split
 
-ARTIFACTS = ("submission.patch", "initialize_weights.py")
+PATCH, MODULE = "submission.patch", "initialize_weights.py"
+VERSION, LOG = "Initsearch-Version", "Initsearch-Log"
+"""Trailers of the patch: the package that wrote it; the SHA-256 of the log's line that says what was submitted."""
+_NO_TRAILERS: Mapping[str, str] = {}
+
 
 _HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {number}).
 
@@ -62,26 +69,56 @@ class {name}(nn.Module):
 '''
 
 
-def write_artifacts(
-    run: RunDirectory, workspace: Workspace, region: str, number: int, measured: Sequence[str] = ()
-) -> None:
+def write_artifacts(run: RunDirectory, region: str, number: int, measured: Sequence[str] = ()) -> None:
     """Write `submission.patch` and `initialize_weights.py` into the run directory.
 
-    `measured` are the sentences about the gains. Writing the patch again gives the same bytes, so that a review of it
-    keeps its meaning.
+    `measured` are the sentences about the gains. Writing again gives the same bytes, so a review keeps its meaning.
     """
-    write_atomically(run.path / "submission.patch", patch_text(run, workspace, number).encode())
-    module = stand_alone(region, run.path.name, number, measured)
-    write_atomically(run.path / "initialize_weights.py", module.encode())
+    for name, content in artifacts(run, run.path.name, region, number, measured).items():
+        write_atomically(run.path / name, content)
 
 
-def patch_text(run: RunDirectory, workspace: Workspace | History, number: int) -> str:
-    """The content of submission.patch. It holds no numbers, because the hidden ones come after its review."""
-    return mail(workspace.diff("baseline", f"test/{number}"), run.path.name, number, when=_submitted_at(run))
+def artifacts(run: RunDirectory, name: str, region: str, number: int, measured: Sequence[str] = ()) -> dict[str, bytes]:
+    """File name → content, made from the log, the region and the sentences alone; `name` is the run's."""
+    return {
+        PATCH: patch_text(run, name, region, number).encode(),
+        MODULE: stand_alone(region, name, number, measured).encode(),
+    }
 
 
-def mail(diff: str, run: str, number: int, *, when: float) -> str:
-    """A diff in the form that `git am` takes, dated `when` (seconds since the epoch)."""
+def patch_text(run: RunDirectory, name: str, region: str, number: int) -> str:
+    """The content of submission.patch. It holds no numbers, because the hidden ones come after its review.
+
+    Its last lines name the version of this package and the hash of the log's line that records the submission.
+    """
+    records = read_events(run.events) if run.has(run.events.name) else []
+    hashes = chain(run.events)
+    before = next((split(r.event.scaffold) for r in records if isinstance(r.event, Launch)), scaffold())
+    at = next((record for record in reversed(records) if isinstance(record.event, Submitted)), None)
+    trailers = {VERSION: version("initsearch")} | ({} if at is None else {LOG: hashes[at.seq]})
+    diff = unified_diff(before.text, before.with_region(region).text)
+    return mail(diff, name, number, when=time.time() if at is None else at.ts, trailers=trailers)
+
+
+def unified_diff(before: str, after: str) -> str:
+    """The diff of the scaffold in git's form, by difflib: the same bytes whatever git is installed; "" when equal."""
+    if before == after:
+        return ""
+    old, new = (_blob(text) for text in (before, after))
+    names = f"a/{SCAFFOLD_NAME}", f"b/{SCAFFOLD_NAME}"
+    body = difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), *names)
+    return f"diff --git {names[0]} {names[1]}\nindex {old}..{new} 100644\n{''.join(body)}"
+
+
+def _blob(text: str) -> str:
+    """Git's name for a file with this content; `git am --3way` looks for it."""
+    data = text.encode()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def mail(diff: str, run: str, number: int, *, when: float, trailers: Mapping[str, str] = _NO_TRAILERS) -> str:
+    """A diff in the form that `git am` takes, dated `when` (seconds since the epoch), with git trailers."""
+    last = "".join(f"{key}: {value}\n" for key, value in trailers.items())
     return (
         f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n"
         "From: initsearch <initsearch@localhost>\n"
@@ -89,8 +126,19 @@ def mail(diff: str, run: str, number: int, *, when: float) -> str:
         f"Subject: [PATCH] Initialise weights as submitted by {run}, test {number}\n"
         "MIME-Version: 1.0\nContent-Type: text/plain; charset=UTF-8\nContent-Transfer-Encoding: 8bit\n\n"
         "What was measured, and what was not resolved: report.html and run.json of that run.\n"
-        f"---\n{diff.rstrip(chr(10))}\n-- \ninitsearch\n"
+        + (f"\n{last}" if last else "")
+        + f"---\n{diff.rstrip(chr(10))}\n-- \ninitsearch\n"
     )
+
+
+def trailers_of(run: RunDirectory) -> dict[str, str]:
+    """The trailers that the patch on the disk has: VERSION, LOG; none without a patch, or in one of an old version."""
+    try:
+        head = read_bytes(run.path, PATCH).decode(errors="replace").partition("\n---\n")[0]
+    except FileNotFoundError:
+        return {}
+    pairs = (line.partition(": ") for line in head.split("\n\n")[-1].split("\n"))
+    return {key: value for key, _, value in pairs if key in (VERSION, LOG)}
 
 
 def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()) -> str:
@@ -118,11 +166,3 @@ def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()
 def _plain(sentence: str) -> str:
     """Nothing in a sentence may end the docstring that it stands in."""
     return sentence.replace("\\", "/").replace('"', "'")
-
-
-def _submitted_at(run: RunDirectory) -> float:
-    """When the submission was recorded; now, where the log has none."""
-    if not run.has(run.events.name):
-        return time.time()
-    times = [record.ts for record in read_events(run.events) if isinstance(record.event, Submitted)]
-    return times[-1] if times else time.time()

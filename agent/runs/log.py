@@ -306,6 +306,23 @@ def accuracies_by_role(events: Iterable[Event]) -> dict[str, dict[str, dict[int,
     return found
 
 
+def chain(path: Path) -> list[str]:
+    """SHA-256 of each line from the first, as far as every line names the hash of the one before; [] without a log.
+
+    The last one is the log's head: a copy of it fixes everything up to there. What the lines say is not looked at.
+    """
+    hashes: list[str] = []
+    try:
+        data = read_plain(path.parent, path.name, limit=MAX_LOG_BYTES)
+    except OSError:
+        return hashes
+    for line in read_lines(data):
+        if line.fault is not None or not line.follows:
+            break
+        hashes.append(line.sha256)
+    return hashes
+
+
 def read_events(path: Path) -> list[Record]:
     """All intact records of a log, without touching the file. Raises RunDamaged where the chain is broken."""
     return _read(path)[0]

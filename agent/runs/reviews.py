@@ -1,6 +1,8 @@
-"""Verdicts of people on what a run submitted: appended to reviews.jsonl, and tied to the patch that was read.
+"""Verdicts of people on what a run submitted: appended to reviews.jsonl, and tied to the patch and the log.
 
-A verdict belongs to the bytes of submission.patch. When those change, it is still on record and no longer in force.
+A verdict belongs to the bytes of submission.patch, an approval also to the log as it was: lines that follow leave it in
+force, any other change does not. A verdict that is no longer in force stays on record. Each line names the hash of the
+line before, so that one that was taken out is missed by the next.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -20,9 +24,14 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from agent.errors import RunDamaged, UsageError
 from agent.runs.directory import RunDirectory
 from agent.runs.files import parse_json, read_bytes
+from agent.runs.lines import GENESIS
+from agent.runs.log import chain
+from agent.runs.signing import sign
 from benchmark.files import open_plain
 
-SCHEMA = 1
+SCHEMA = 2
+UNCHAINED = 1
+"""The schema of lines that know nothing of the log and of the line before."""
 Kind = Literal["approve", "reject", "request_changes", "comment"]
 WORDS: dict[Kind, str] = {
     "approve": "approved",
@@ -46,10 +55,27 @@ class Review:
     test: int | None = None
     file: str | None = None
     line: int | None = None
+    log_sha256: str | None = None
+    """The log's head when the review was written; None in an old line."""
+    previous: str | None = None
+    """SHA-256 of the line before, without its newline; zeros for the first; None in an old line."""
+    signature: str | None = None
+    """By an ssh key, over everything else in this line."""
 
     def as_json(self) -> dict[str, Any]:
         """The line's fields."""
-        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+        fields = dataclasses.asdict(self)
+        if self.previous is not None:
+            return {"schema": SCHEMA, **fields}
+        return {"schema": UNCHAINED, **{name: fields[name] for name in fields if name not in _NEW_FIELDS}}
+
+    @property
+    def signed_text(self) -> bytes:
+        """What a signature is made over."""
+        return json.dumps(dataclasses.replace(self, signature=None).as_json(), sort_keys=True).encode()
+
+
+_NEW_FIELDS = ("log_sha256", "previous", "signature")
 
 
 _REVIEW: TypeAdapter[Review] = TypeAdapter(Review)
@@ -57,20 +83,28 @@ _REVIEW: TypeAdapter[Review] = TypeAdapter(Review)
 
 @dataclass(frozen=True)
 class Standing:
-    """All reviews of a run, oldest first, and which verdict counts for the patch as it is now."""
+    """All reviews of a run, oldest first, and which verdict counts for the patch and the log as they are now."""
 
     reviews: tuple[Review, ...]
     patch_sha256: str | None
+    log: Sequence[str] = ()
+    """Hashes of the log's lines."""
 
     @property
     def verdict(self) -> Review | None:
-        """The last approval, rejection or request for changes of this very patch; comments decide nothing."""
-        decided = [one for one in self.reviews if one.kind != "comment" and one.patch_sha256 == self.patch_sha256]
+        """The last approval, rejection or request for changes that is about this run; comments decide nothing."""
+        decided = [one for one in self.reviews if one.kind != "comment" and self.concerns(one)]
         return decided[-1] if decided else None
+
+    def concerns(self, review: Review) -> bool:
+        """Whether it is about this very patch, and, as an approval, about a log that was only added to since."""
+        if review.patch_sha256 != self.patch_sha256:
+            return False
+        return review.kind != "approve" or review.log_sha256 is None or review.log_sha256 in (self.log or (GENESIS,))
 
     @property
     def dropped(self) -> Review | None:
-        """The last verdict, where the patch has changed since and no newer one is in force."""
+        """The last verdict, where patch or log have changed since and no newer one is in force."""
         decided = [one for one in self.reviews if one.kind != "comment"]
         return decided[-1] if decided and self.verdict is None else None
 
@@ -87,6 +121,26 @@ class Standing:
 
 def standing(run: RunDirectory) -> Standing:
     """What people have said of a run. Raises RunDamaged for a line of reviews.jsonl that cannot be read."""
+    return Standing(tuple(_parse(*line) for line in _lines(run)), patch_sha256(run), chain(run.events))
+
+
+def breaks(run: RunDirectory) -> Iterator[str]:
+    """Where lines of reviews.jsonl were changed, moved or taken out, as far as the next line shows it."""
+    previous, chained = GENESIS, False
+    for line, where in _lines(run):
+        review = _parse(line, where)
+        where = f"line {where.rpartition(' ')[2]}"
+        if review.previous is None and chained:
+            yield f"{where} was put in: it names no line before, as later lines do"
+        elif review.previous is not None and review.previous != previous:
+            what = f"{where} ({WORDS[review.kind]} by {review.author})"
+            yield f"{what} does not follow the line before: one was changed or removed"
+        chained = chained or review.previous is not None
+        previous = hashlib.sha256(line.encode()).hexdigest()
+
+
+def _lines(run: RunDirectory) -> list[tuple[str, str]]:
+    """The lines that are not empty, and where each stands."""
     path = run.path / "reviews.jsonl"
     try:
         lines = read_bytes(run.path, path.name).decode("utf-8").split("\n")
@@ -94,8 +148,7 @@ def standing(run: RunDirectory) -> Standing:
         lines = []
     except UnicodeDecodeError as error:
         raise RunDamaged(f"{path}: cannot be read: {error}") from None
-    reviews = tuple(_parse(line, f"{path}: line {number}") for number, line in enumerate(lines, 1) if line)
-    return Standing(reviews, patch_sha256(run))
+    return [(line, f"{path}: line {number}") for number, line in enumerate(lines, 1) if line]
 
 
 def patch_sha256(run: RunDirectory) -> str | None:
@@ -114,14 +167,23 @@ def add_review(
     test: int | None = None,
     file: str | None = None,
     line: int | None = None,
+    key: Path | None = None,
 ) -> Review:
-    """Append a review of the present patch, durably. Raises UsageError when there is no patch or no message."""
+    """Append a review of the present patch, durably, signed with `key` if given (the file of an ssh key).
+
+    Raises UsageError when there is no patch or no message, or when the key cannot sign.
+    """
     digest = patch_sha256(run)
     if digest is None:
         raise UsageError(f"{run.path}: there is no submission.patch, so there is nothing to review yet")
     if not message.strip() and kind != "approve":
         raise UsageError(f"--{kind.replace('_', '-')} needs a reason: -m 'why'")
-    review = Review(kind, message.strip(), author(), time.time(), digest, test, file, line)
+    before, log = _lines(run), chain(run.events)
+    previous = hashlib.sha256(before[-1][0].encode()).hexdigest() if before else GENESIS
+    head = log[-1] if log else GENESIS
+    review = Review(kind, message.strip(), author(), time.time(), digest, test, file, line, head, previous)
+    if key is not None:
+        review = dataclasses.replace(review, signature=sign(review.signed_text, key))
     data = (json.dumps(review.as_json(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
     handle = open_plain(run.path, "reviews.jsonl", flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
@@ -154,8 +216,11 @@ def _git_config(key: str) -> str:
 def _parse(line: str, where: str) -> Review:
     try:
         fields = parse_json(line)
-        if fields.pop("schema") != SCHEMA or fields["kind"] not in WORDS:
+        schema = fields.pop("schema")
+        if schema not in (SCHEMA, UNCHAINED) or fields["kind"] not in WORDS:
             raise ValueError("a review of another version")
+        if (schema == SCHEMA) != (fields.get("previous") is not None) or (schema == SCHEMA) != ("log_sha256" in fields):
+            raise ValueError("it lacks what ties it to the lines before")
         return _REVIEW.validate_python(fields)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunDamaged(f"{where} is not a review: {error}; mend or remove the line") from None

@@ -1,37 +1,46 @@
-"""Does a run still say what happened? Log, git history, result files, summary and patch are held against each other."""
+"""Does a run still say what happened? Whatever can be made again from the log is made again and compared."""
 
 from __future__ import annotations
 
 import itertools
-import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from agent.clock import Clock
 from agent.config import SearchConfig
-from agent.errors import AgentError, RunDamaged, in_one_sentence
+from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import Laboratory, open_laboratory
 from agent.progress import Progress
-from agent.protocol import Accuracies
+from agent.report.network import measure_network, read_network
 from agent.runs.directory import RunDirectory
-from agent.runs.files import read_text, strangers
+from agent.runs.files import strangers
 from agent.runs.log import (
     Confirmed,
-    Ended,
     Evaluated,
     Event,
     Launch,
     Submitted,
-    TestFinished,
     TestStarted,
     accuracies_by_role,
+    chain,
     read_events,
 )
-from agent.runs.status import RunStatus
+from agent.runs.record import RunRecord, read_run
+from agent.studies.rebuilt import artifact_mismatch, submission
+from agent.studies.verify_files import (
+    Check,
+    Finding,
+    Unproven,
+    anchor_findings,
+    differences,
+    network_findings,
+    page_findings,
+    review_findings,
+    summary_findings,
+)
+from agent.studies.verify_results import result_findings
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
 from benchmark.tasks import get_profile
@@ -40,92 +49,102 @@ from sandbox.region import RegionError, split
 from sandbox.workspace import WorkspaceError
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at. `fault` is what does not fit, or None."""
-
-    what: str
-    fault: str | None = None
-
-
-def verify(run: RunDirectory, *, execute: bool = False, progress: Progress | None = None) -> list[Check]:
+def verify(
+    run: RunDirectory,
+    *,
+    execute: bool = False,
+    progress: Progress | None = None,
+    allowed_signers: Path | None = None,
+) -> list[Check]:
     """Re-check everything that a run left behind; with `execute`, train one recorded evaluation again.
 
-    A fault is a finding, not an exception: all checks are made, as far as they can be.
+    A fault is a finding, not an exception: all checks are made, as far as they can be. `allowed_signers` is a list of
+    ssh keys whose signatures of reviews count (`man ssh-keygen`). Raises UsageError when it does not exist.
     """
+    if allowed_signers is not None and not allowed_signers.is_file():
+        raise UsageError(f"--allowed-signers {allowed_signers}: no such file")
     try:
         events = [record.event for record in read_events(run.events)]
+        record = read_run(run)
     except (RunDamaged, OSError) as error:
         return [Check("the event log is unbroken", str(error))]
-    checks = [Check("the event log is unbroken")]
+    hashes = chain(run.events)
+    checks = [Check("the event log is unbroken", note=f"its head is {hashes[-1]}" if hashes else None)]
     if not events or not isinstance(events[0], Launch):
         return [*checks, Check("the log begins with a launch", "it does not: nothing was started")]
     launch = events[0]
     checks += [
-        _judge("git holds the regions that the log names", lambda: _git_faults(run, events)),
-        _judge("each recorded accuracy has its result file", lambda: _result_faults(run, events)),
+        _judge("git holds the regions that the log names", lambda: _git_faults(run, launch, events)),
+        _judge("each recorded accuracy has its result file", lambda: result_findings(record, launch, events)),
         _judge("the budget was kept", lambda: _budget_faults(launch, events)),
         _judge("the finalists were confirmed", lambda: _confirmation_faults(launch, events)),
-        _judge("run.json agrees with the log", lambda: _summary_faults(run, launch, events)),
-        _judge("the patch and the module are the submission", lambda: _artifact_faults(run, launch, events)),
+        _judge("run.json agrees with the log", lambda: summary_findings(run, launch, events)),
+        _judge("the patch and the module are the submission", lambda: _artifact_findings(run, events)),
+    ]
+    fit = all(check.fault is None for check in checks)
+    checks += [
+        _judge("the page shows what the files say", lambda: page_findings(record, fit=fit)),
+        _judge("network.json is about the submission", lambda: network_findings(record, launch, events)),
+        _judge("no review was changed or removed", lambda: review_findings(run, allowed_signers)),
+        _judge("patch and reviews name this log", lambda: anchor_findings(run, events, hashes)),
     ]
     if found := list(itertools.islice(strangers(run.path), 5)):
         checks.append(Check("the run holds files and folders only", "; ".join(found)))
     if execute:
-        checks.append(
-            _judge("training again gives the same", lambda: _rerun_faults(run, launch, events, progress or Progress()))
+        again = _judge(
+            "training again gives the same", lambda: _rerun_faults(record, launch, events, progress or Progress())
         )
-    return checks
+        checks.append(again)
+    return [*checks, Check("what these files cannot prove", unproven=_LIMITS)]
+
+
+_LIMITS = (
+    "that the trainings took place (--execute repeats one), how long they took, when, and on which machine; that "
+    "nobody wrote all files anew (compare the log's head with a copy kept elsewhere); that no review was removed at "
+    "the end of reviews.jsonl; who wrote a review that is not signed"
+)
 
 
 _MISFITS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 """What comes of values that have another type or size than a search writes."""
 
 
-def _judge(what: str, faults: Callable[[], Iterator[str]]) -> Check:
+def _judge(what: str, look: Callable[[], Iterator[Finding]]) -> Check:
     try:
-        found = list(faults())
+        found = list(look())
     except (AgentError, WorkspaceError, RegionError, OSError, *_MISFITS) as error:
         found = [f"cannot be checked: {in_one_sentence(error)}"]
-    return Check(what, "; ".join(found) or None)
+    faults = [one for one in found if isinstance(one, str)]
+    unproven = [one.why for one in found if isinstance(one, Unproven)]
+    return Check(what, "; ".join(faults) or None, "; ".join(unproven) or None)
 
 
-def _submission(events: list[Event]) -> Submitted | None:
-    return next((event for event in events if isinstance(event, Submitted)), None)
+def _artifact_findings(run: RunDirectory, events: list[Event]) -> Iterator[Finding]:
+    found = artifact_mismatch(run, events, trust_words=True)
+    yield from found.faults
+    yield from map(Unproven, found.unproven)
 
 
-def _git_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
+def _git_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> Iterator[Finding]:
+    told = {"baseline": region_sha256(split(launch.scaffold).region)}
+    tested = {}
+    for event in events:
+        if isinstance(event, TestStarted):
+            told[f"test/{event.number}"] = tested[event.number] = event.region_sha256
+        elif isinstance(event, Submitted):
+            told[f"submit/{event.number}"] = event.region_sha256
+            if tested.get(event.number) != event.region_sha256:
+                yield f"the log submits another region than test {event.number} had"
     history = History(run.workspace)
     yield from history.faults()
-    for event in events:
-        tag = None
-        if isinstance(event, TestStarted):
-            tag = f"test/{event.number}"
-        elif isinstance(event, Submitted):
-            tag = f"submit/{event.number}"
-        if tag is not None and region_sha256(history.region_at(tag)) != event.region_sha256:  # type: ignore[union-attr]
+    for tag, digest in told.items():
+        if region_sha256(history.region_at(tag)) != digest:
             yield f"tag {tag} is another region than the log says"
+    for tag in sorted(set(history.tags()) - set(told)):
+        yield f"tag {tag} is of a test or a submission that the log does not have"
 
 
-def _result_faults(run: RunDirectory, events: list[Event]) -> Iterator[str]:
-    visible, hidden = ResultStore(run.results), ResultStore(run.hidden)
-    submitted = False
-    for event in events:
-        submitted = submitted or isinstance(event, Submitted)
-        if not isinstance(event, Evaluated) or event.accuracy is None:
-            continue
-        name = f"{event.role} {event.task} seed {event.seed}"
-        is_hidden = event.role.startswith("hidden/")
-        if is_hidden and not submitted:
-            yield f"{name} was run before the submission"
-        result = (hidden if is_hidden else visible).get(event.key)
-        if result is None:
-            yield f"{name}: no valid result file {event.key[:12]}….json"
-        elif result.best_test_acc != event.accuracy or result.best_test_acc != max(e.test_acc for e in result.curve):
-            yield f"{name}: the log says {event.accuracy}, the result file {result.best_test_acc}"
-
-
-def _budget_faults(launch: Launch, events: list[Event]) -> Iterator[str]:
+def _budget_faults(launch: Launch, events: list[Event]) -> Iterator[Finding]:
     numbers = [event.number for event in events if isinstance(event, TestStarted)]
     if numbers != list(range(1, len(numbers) + 1)):
         yield f"tests are numbered {numbers}"
@@ -133,60 +152,20 @@ def _budget_faults(launch: Launch, events: list[Event]) -> Iterator[str]:
         yield f"{len(numbers)} tests with a budget of {launch.config['budget']}"
 
 
-def _summary_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> Iterator[str]:
-    summary = run.read_summary()
-    status, submission = RunStatus.of(summary), _submission(events)
-    # A search that was stopped has a log that is ahead of its summary.
-    ongoing = status.resumable and status is not RunStatus.INFRA
-    ends = [event.status for event in events if isinstance(event, Ended)]
-    if ends[-1:] != [summary.get("status")] and not status.resumable and not status.waiting:
-        recorded = f"says {ends[-1]}" if ends else "has no end"
-        yield f"it says that the search ended ({summary.get('status')}), the log {recorded}"
-    submitted = summary.get("submitted_test")
-    if submitted != (submission.number if submission else None) and not (ongoing and submitted is None):
-        yield f"it says that test {submitted} was submitted"
-    finished = [event.number for event in events if isinstance(event, TestFinished)]
-    roles = accuracies_by_role(events)
-    # The search knew nothing of finalists whose trainings were cut off.
-    confirmed = {number for event in events if isinstance(event, Confirmed) for number in event.tests}
-    fresh = set(_confirmation_seeds(launch))
-    expected = {
-        (number, task, str(seed)): value  # as JSON has it
-        for number in finished
-        for task, seeds in roles.get(f"test/{number}", {}).items()
-        for seed, value in seeds.items()
-        if number in confirmed or seed not in fresh
-    }
-    known = {
-        (test["number"], task, seed): value
-        for test in summary.get("tests", [])
-        for task, seeds in test["accuracies"].items()
-        for seed, value in seeds.items()
-    }
-    if not (known.items() <= expected.items() if ongoing else known == expected):
-        yield "its accuracies are not those of the log"
-    if submission is not None:
-        for kind, pair in (
-            ("visible", ("baseline", f"test/{submission.number}")),
-            ("hidden", ("hidden/baseline", "hidden/submission")),
-        ):
-            yield from _gain_faults(kind, summary.get(kind, {}), [roles.get(role, {}) for role in pair])
-
-
 def _confirmation_seeds(launch: Launch) -> tuple[int, ...]:
     return SearchConfig.model_validate(launch.config).confirmation_seeds
 
 
-def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[str]:
+def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[Finding]:
     """What was submitted is what a confirmation chose, from finalists that were all trained with the fresh seeds."""
-    seeds, submission = _confirmation_seeds(launch), _submission(events)
+    seeds, final = _confirmation_seeds(launch), submission(events)
     told = [event for event in events if isinstance(event, Confirmed)]
     if not seeds and told:
         yield "there was one, and the search had not asked for it"
-    if not seeds or submission is None:
+    if not seeds or final is None:
         return
-    if not told or told[-1].chosen != submission.number or submission.number not in told[-1].tests:
-        yield f"test {submission.number} was submitted and is not what it chose"
+    if not told or told[-1].chosen != final.number or final.number not in told[-1].tests:
+        yield f"test {final.number} was submitted and is not what it chose"
     roles = accuracies_by_role(events)
     for event in told:
         if tuple(event.seeds) != seeds:
@@ -196,49 +175,15 @@ def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[str]:
                 yield f"{role} was not trained with all of them"
 
 
-def _gain_faults(kind: str, stated: dict[str, Any], sides: Sequence[Accuracies]) -> Iterator[str]:
-    for task, numbers in stated.items():
-        if numbers.get("gain") is None:
-            continue
-        before, after = (_mean(side.get(task, {})) for side in sides)
-        if before is None or after is None:
-            yield f"{kind} {task}: it states a result that the log does not have"
-        elif abs(numbers["baseline"] - before) > 1e-9 or abs(numbers["submitted"] - after) > 1e-9:
-            stated_pair = (numbers["baseline"], numbers["submitted"])
-            yield f"{kind} {task}: it says {stated_pair}, the log {(before, after)}"
-
-
-def _mean(seeds: Mapping[int, float | None]) -> float | None:
-    known = [value for value in seeds.values() if value is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _artifact_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> Iterator[str]:
-    submission = _submission(events)
-    if submission is None:
+def _rerun_faults(record: RunRecord, launch: Launch, events: list[Event], progress: Progress) -> Iterator[Finding]:
+    """Train the submission (or the last test) on its first task with its first seed; measure the networks again."""
+    final = submission(events)
+    last = final.number if final else max((e.number for e in events if isinstance(e, TestStarted)), default=None)
+    recorded = next((e for e in events if isinstance(e, Evaluated) and e.role == f"test/{last}"), None)
+    if last is None or recorded is None or last not in record.regions:
+        yield Unproven("no test was trained whose code could be trained again")
         return
-    with tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder:
-        target = Path(folder) / "sandbox" / "custom_init.py"
-        target.parent.mkdir()
-        target.write_text(launch.scaffold, encoding="utf-8")
-        patch = read_text(run.path, "submission.patch")
-        applied = subprocess.run(["git", "apply"], input=patch, cwd=folder, capture_output=True, text=True, check=False)
-        if applied.returncode:
-            yield f"submission.patch does not apply: {applied.stderr.strip()}"
-            return
-        region = split(target.read_text(encoding="utf-8")).region
-    if region_sha256(region) != submission.region_sha256:
-        yield "submission.patch gives another region than was submitted"
-    elif not read_text(run.path, "initialize_weights.py").endswith(region):
-        yield "initialize_weights.py is not the submitted function"
-
-
-def _rerun_faults(run: RunDirectory, launch: Launch, events: list[Event], progress: Progress) -> Iterator[str]:
-    """Train the submission (or the last test) on its first task with its first seed."""
-    submission = _submission(events)
-    last = submission.number if submission else max(e.number for e in events if isinstance(e, TestStarted))
-    recorded = next(e for e in events if isinstance(e, Evaluated) and e.role == f"test/{last}")
-    region = History(run.workspace).region_at(f"test/{last}")
+    region = record.regions[last]
     config = SearchConfig.model_validate({**launch.config, "isolation": "auto", "allow_unsandboxed": False})
     task = get_profile(launch.profile).task(recorded.task)
     with (
@@ -251,7 +196,17 @@ def _rerun_faults(run: RunDirectory, launch: Launch, events: list[Event], progre
         outcomes = laboratory.evaluator.evaluate(
             [Candidate("again", region)], [task], [recorded.seed], keep=ResultStore(Path(folder))
         )
+        if final is not None:
+            yield from _network_again(record, final.number, laboratory)
     outcome = outcomes["again", recorded.task, recorded.seed]
     again = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
     if again != recorded.accuracy:
         yield f"{recorded.task} seed {recorded.seed}: recorded {recorded.accuracy}, now {again}"
+
+
+def _network_again(record: RunRecord, test: int, laboratory: Laboratory) -> Iterator[Finding]:
+    kept = read_network(record, test)
+    if kept is not None:
+        again = measure_network(record, test, laboratory.isolation)
+        again["tasks"] = {name: again["tasks"].get(name) for name in kept["tasks"]}
+        yield from differences("network.json", kept, again, tolerance=1e-3)

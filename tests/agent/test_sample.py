@@ -11,7 +11,10 @@ from agent.engine.search import SearchOutcome
 from agent.errors import UsageError
 from agent.report import write_report
 from agent.report.findings import find
+from agent.runs.artifacts import write_artifacts
+from agent.runs.log import read_events
 from agent.runs.record import read_run
+from agent.studies.rebuilt import submitted_region
 from agent.studies.verify import verify
 from tests.agent.report_samples import Fields, change_log, change_summary, copy_run
 from tests.sample import MAX_BYTES, SAMPLE, keep, restore
@@ -27,6 +30,8 @@ def test_a_kept_run_is_whole_again(finished: SearchOutcome, tmp_path: Path) -> N
     run = copy_run(finished.run, tmp_path / "runs")
     change_log(run, of_a_clone)
     change_summary(run, config=run.read_summary()["config"] | {"runs": "runs"})
+    region = submitted_region(run, [record.event for record in read_events(run.events)])
+    write_artifacts(run, region, finished.done["submitted_test"], finished.words[1:])  # the patch names the log
     size = keep(run, tmp_path / "sample")
     assert size < MAX_BYTES
     assert not list((tmp_path / "sample").rglob(".git"))
@@ -34,7 +39,7 @@ def test_a_kept_run_is_whole_again(finished: SearchOutcome, tmp_path: Path) -> N
         path.read_text(encoding="utf-8") for path in (tmp_path / "sample").rglob("*.json*") if path.is_file()
     )
     again = restore(tmp_path / "sample", tmp_path / "again")
-    assert [check.fault for check in verify(again)] == [None] * 7
+    assert [check.fault for check in verify(again)] == [None] * 12
     assert find(read_run(again)) == find(read_run(run))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from agent.report.findings import find
 from agent.runs.directory import RunDirectory
 from agent.runs.log import Confirmed, Evaluated, Submitted, TestFinished, read_events
 from agent.runs.record import read_run
+from agent.studies.rebuilt import summary_of
 from agent.studies.verify import verify
 from benchmark.recipes import get_recipe
 from sandbox.isolate import derived_seed
@@ -95,7 +97,7 @@ def test_the_best_by_all_seeds_is_submitted_and_said(confirmed: Path) -> None:
 
 def test_a_confirmed_run_fits_together(confirmed: Path, agent: Agent) -> None:
     """`verify` finds nothing; `replay` cannot know the finalists, and with `--execute` finds the same ones."""
-    assert [check.fault for check in verify(RunDirectory(confirmed))] == [None] * 7
+    assert [check.fault for check in verify(RunDirectory(confirmed))] == [None] * 12
     *calls, done = json_lines(agent("replay", str(confirmed), "--json").stdout)
     assert done["differs"] == 0
     assert [one["verdict"] for one in calls if one["tool"] == "submit"] == ["unverifiable"]
@@ -164,6 +166,13 @@ def test_a_forged_confirmation_is_found(
     assert re.search(fault, found["the finalists were confirmed"] or "")
 
 
+def as_broken_off(run: RunDirectory, tests: list[Fields]) -> None:
+    """run.json and git of a search whose log was cut before it submitted, as our own failure leaves them."""
+    known = summary_of(run, [record.event for record in read_events(run.events)])
+    change_summary(run, **({"confirmed": None} | known | {"status": "infra", "tests": tests}))
+    shutil.rmtree(run.workspace / ".git" / "refs" / "tags" / "submit")
+
+
 def test_a_confirmation_that_broke_off_fits_together(confirmed: Path, tmp_path: Path) -> None:
     """Our own failure among the finalists' trainings left fresh seeds in the log, and `verify` called that a fault."""
     run = copy_run(confirmed, tmp_path / "runs")
@@ -171,8 +180,8 @@ def test_a_confirmation_that_broke_off_fits_together(confirmed: Path, tmp_path: 
     fresh = [r.seq for r in records if isinstance(r.event, Evaluated) and r.event.seed in (50, 51)]
     run.events.write_bytes(b"".join(record.line() + b"\n" for record in records[: fresh[-1]]))
     tests = [{**t, "accuracies": {TASK: {"0": t["accuracies"][TASK]["0"]}}} for t in run.read_summary()["tests"]]
-    change_summary(run, status="infra", submitted_test=None, tests=tests)
-    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 6
+    as_broken_off(run, tests)
+    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 10
 
 
 def test_failing_finalists_make_room_for_the_next(tmp_path: Path, cache: Path, server: Server) -> None:
@@ -196,7 +205,7 @@ def test_failing_finalists_make_room_for_the_next(tmp_path: Path, cache: Path, s
     summary = run.read_summary()
     assert (summary["submitted_test"], summary["visible"][TASK]["seeds"]) == (3 - better, 3)
     assert f"The best test, #{3 - better}, was submitted" in summary["words"][0]
-    assert [check.fault for check in verify(run)] == [None] * 7
+    assert [check.fault for check in verify(run)] == [None] * 12
     found = find(read_run(run))
     assert found.problems == ()
     assert found.visible[TASK] is not None
@@ -208,8 +217,8 @@ def test_failing_finalists_make_room_for_the_next(tmp_path: Path, cache: Path, s
     for test in (tests := summary["tests"]):
         if test["number"] != better:
             test["accuracies"] = {TASK: {"0": test["accuracies"][TASK]["0"]}}
-    change_summary(run, status="infra", submitted_test=None, tests=tests)
-    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 6
+    as_broken_off(run, tests)
+    assert [check.fault for check in verify(run) if "patch" not in check.what] == [None] * 10
 
 
 def test_failing_on_a_fresh_seed_is_out(tmp_path: Path, cache: Path, server: Server) -> None:

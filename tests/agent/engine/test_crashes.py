@@ -24,9 +24,12 @@ from typing import Any
 import optuna
 import pytest
 
+from agent.report import write_report
+from agent.runs.artifacts import artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.lines import GENESIS
 from agent.runs.log import Evaluated, Event, TestFinished, read_events
+from agent.studies.rebuilt import submitted_region, summary_of
 from agent.studies.verify import verify
 from benchmark.store import ResultStore
 from tests.agent.conftest import Agent
@@ -377,7 +380,8 @@ def test_a_run_forged_throughout_is_found_by_training_again(bench: Bench, tmp_pa
             result = store.get(path.stem)
             assert result is not None
             curve = tuple(epoch.model_copy(update={"test_acc": epoch.test_acc + 5}) for epoch in result.curve)
-            store.put(result.model_copy(update={"best_test_acc": result.best_test_acc + 5, "curve": curve}))
+            raised_too = {"best_test_acc": result.best_test_acc + 5, "last_test_acc": result.last_test_acc + 5}
+            store.put(result.model_copy(update={**raised_too, "curve": curve}))
     records, previous = read_events(run.events), GENESIS
     run.events.unlink()
     with run.events.open("wb") as log:
@@ -390,7 +394,13 @@ def test_a_run_forged_throughout_is_found_by_training_again(bench: Bench, tmp_pa
         test["accuracies"] = {t: {s: v + 5 for s, v in by.items()} for t, by in test["accuracies"].items()}
     for task in [*summary["visible"].values(), *summary["hidden"].values()]:
         task.update(baseline=task["baseline"] + 5, submitted=task["submitted"] + 5)
+    events = [record.event for record in read_events(run.events)]
+    summary["words"] = summary_of(run, events)["words"]
     run.write_summary(summary)
+    made = (submitted_region(run, events), summary["submitted_test"], summary["words"][1:])
+    for name, content in artifacts(run, bench.undisturbed.name, *made).items():
+        (run.path / name).write_bytes(content)
+    write_report(run, measure=False)
 
     assert [check for check in verify(run) if check.fault] == []
     assert bench.run(tmp_path, "verify", str(bench.undisturbed), "--execute") == 0, (tmp_path / "stdout").read_text()

@@ -155,7 +155,7 @@ def test_the_page_weighs_looks_as_the_search_did(screened: SearchOutcome) -> Non
 
 def test_everything_still_fits_together(screened: SearchOutcome) -> None:
     """`agent verify` finds no fault in a run with screening."""
-    assert [check.fault for check in verify(RunDirectory(screened.run))] == [None] * 7
+    assert [check.fault for check in verify(RunDirectory(screened.run))] == [None] * 12
 
 
 def test_replay_does_not_call_a_look_different(screened: SearchOutcome) -> None:

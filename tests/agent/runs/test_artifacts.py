@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent.engine.search import SearchOutcome
-from agent.runs.artifacts import mail, stand_alone, write_artifacts
+from agent.runs.applying import effect_fault
+from agent.runs.artifacts import LOG, mail, stand_alone, unified_diff, write_artifacts
 from agent.runs.directory import RunDirectory
 from benchmark.recipes import get_recipe, recipe_names
 from sandbox.region import scaffold
@@ -19,6 +22,14 @@ from sandbox.workspace import Workspace
 from tests.agent.report_samples import copy_run
 
 ROOT = Path(__file__).resolve().parents[3]
+
+CONFTEST = """
+diff --git a/conftest.py b/conftest.py
+new file mode 100644
+--- /dev/null
++++ b/conftest.py
+@@ -0,0 +1 @@
++print("anything")"""
 
 DEMO = """
 import sys
@@ -77,19 +88,16 @@ def test_writing_again_gives_the_same_bytes(finished: SearchOutcome, tmp_path: P
     number = finished.done["submitted_test"]
     measured = finished.words[1:]
     with Workspace.open(run.workspace) as workspace:
-        write_artifacts(run, workspace, workspace.region_at(f"test/{number}"), number, measured)
+        write_artifacts(run, workspace.region_at(f"test/{number}"), number, measured)
     assert [(run.path / name).read_bytes() for name in ("submission.patch", "initialize_weights.py")] == before
 
 
 def test_git_am_takes_the_patch(tmp_path: Path) -> None:
     """`git am` takes a patch as it is, with its author date."""
-    source, target = tmp_path / "source", tmp_path / "target"
-    with Workspace.create(source) as workspace:
-        workspace.tag("baseline")
-        workspace.rewrite(scaffold().region.replace("fan_out", "fan_in"))
-        workspace.tag("test/1")
-        diff = workspace.diff("baseline", "test/1")
-    (tmp_path / "one.patch").write_text(mail(diff, "a-run", 1, when=1e9), encoding="utf-8")
+    target = tmp_path / "target"
+    ours = scaffold()
+    diff = unified_diff(ours.text, ours.with_region(ours.region.replace("fan_out", "fan_in")).text)
+    (tmp_path / "one.patch").write_text(mail(diff, "a-run", 1, when=1e9, trailers={LOG: "0" * 64}), encoding="utf-8")
     file = target / "sandbox" / "custom_init.py"
     file.parent.mkdir(parents=True)
     file.write_text(scaffold().text)
@@ -102,20 +110,52 @@ def test_git_am_takes_the_patch(tmp_path: Path) -> None:
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "-m", "scaffold")
-    git("am", str(tmp_path / "one.patch"))
+    git("am", "--3way", str(tmp_path / "one.patch"))
     assert 'mode="fan_in", nonlinearity="relu")\n            if' in file.read_text()
     assert "as submitted by a-run, test 1" in git("log", "-1", "--format=%B")
     assert git("log", "-1", "--format=%at").strip() == "1000000000"
+    assert git("log", "-1", f"--format=%(trailers:key={LOG},valueonly)").strip() == "0" * 64
+
+
+def test_git_makes_the_same_diff(tmp_path: Path) -> None:
+    """The diff is made without git; git's own, of a workspace, changes the same lines of the same blobs."""
+    ours = scaffold()
+    region = get_recipe("delta_orthogonal").region
+    with Workspace.create(tmp_path / "workspace") as workspace:
+        workspace.tag("baseline")
+        workspace.rewrite(region)
+        theirs = workspace.diff("baseline", "HEAD")
+    made = unified_diff(ours.text, ours.with_region(region).text)
+    assert effect_fault(mail(theirs, "a-run", 1, when=0).encode(), ours.text, ours.with_region(region).text) is None
+    names = re.findall(r"^index ([0-9a-f]+)\.\.([0-9a-f]+) 100644$", theirs, re.M)[0]
+    for short, whole in zip(names, re.findall(r"^index (\w+)\.\.(\w+) 100644$", made, re.M)[0], strict=True):
+        assert whole.startswith(short)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda text: text, None),
+        (lambda text: text.replace("\n-- \n", CONFTEST + "\n-- \n"), "also makes conftest.py"),
+        (lambda text: text + text, "not one mail"),
+        (lambda text: text.replace("fan_in", "fan_inn", 1), "another file"),
+        (lambda text: text.replace("fan_out", "fan_ut", 1), "does not apply"),
+        (lambda text: text.replace("index ", "old mode 100644\nnew mode 100755\nindex ", 1), "kind of file"),
+    ],
+)
+def test_what_git_am_would_do(change: Callable[[str], str], fault: str | None) -> None:
+    """A patch of any version is judged by what applying it does: one file, the submitted one, and nothing else."""
+    ours = scaffold()
+    after = ours.with_region(ours.region.replace("fan_out", "fan_in")).text
+    patch = change(mail(unified_diff(ours.text, after), "a-run", 1, when=0)).encode()
+    found = effect_fault(patch, ours.text, after)
+    assert found is None if fault is None else fault in str(found)
 
 
 def test_artifacts_without_a_log(tmp_path: Path) -> None:
     """A run without events.jsonl still gives its files."""
     run = RunDirectory.create(tmp_path, "x")
-    with Workspace.create(run.workspace) as workspace:
-        workspace.tag("baseline")
-        workspace.rewrite(scaffold().region.replace("fan_out", "fan_in"))
-        workspace.tag("test/1")
-        write_artifacts(run, workspace, workspace.region, 1)
+    write_artifacts(run, scaffold().region.replace("fan_out", "fan_in"), 1)
     assert "the run had not ended" in (run.path / "initialize_weights.py").read_text()
 
 

@@ -1,0 +1,250 @@
+"""A run's summary, patch and module made again from its log, to be held against what lies in the run directory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from agent.analysis.finalists import pooled
+from agent.analysis.look_scores import look_scores
+from agent.config import SearchConfig
+from agent.engine.loop import End
+from agent.engine.outcome import conclude
+from agent.errors import Rejected, RunDamaged
+from agent.protocol import Accuracies, TestOutcome
+from agent.runs.applying import effect_fault
+from agent.runs.artifacts import MODULE, PATCH, VERSION, artifacts, trailers_of
+from agent.runs.directory import RunDirectory
+from agent.runs.files import read_bytes
+from agent.runs.log import (
+    Confirmed,
+    Ended,
+    Event,
+    Launch,
+    Screened,
+    Submitted,
+    TestFinished,
+    TestStarted,
+    accuracies_by_role,
+    read_events,
+)
+from agent.runs.status import RunStatus
+from benchmark.results import region_sha256
+from benchmark.tasks import get_profile
+from sandbox.history import History
+from sandbox.region import RegionError, split
+from sandbox.workspace import WorkspaceError
+
+ONGOING = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.FAILED)
+"""States of run.json in which the log is ahead of it, and in which files of the end may not have been written."""
+
+
+@dataclass(frozen=True)
+class FromLog:
+    """What a search knew at its end (see `agent.engine.outcome.Evidence`), as its log has it."""
+
+    baseline: Accuracies
+    tests: tuple[TestOutcome, ...]
+    ran: tuple[int, ...]
+    submitted: int | None
+    confirmed: tuple[int, ...]
+    look_scores: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """What is wrong with a patch or a module (`faults`), and what could not be checked of it (`unproven`)."""
+
+    faults: tuple[str, ...] = ()
+    unproven: tuple[str, ...] = ()
+
+
+def submission(events: Sequence[Event]) -> Submitted | None:
+    """The event that made a test final, if there is one."""
+    return next((event for event in events if isinstance(event, Submitted)), None)
+
+
+def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
+    """Read the evidence. A test has the fresh seeds only if its confirmation came to its end."""
+    roles, fresh = accuracies_by_role(events), set(config.confirmation_seeds)
+    told = [event for event in events if isinstance(event, Confirmed)]
+    confirmed = tuple(told[-1].tests) if told else ()
+    digests = {event.number: event.region_sha256 for event in events if isinstance(event, TestStarted)}
+    finished = [event for event in events if isinstance(event, TestFinished)]
+    looks = [(event.region_sha256, event.rung, event.loss) for event in events if isinstance(event, Screened)]
+    final = submission(events)
+
+    def known(role: str, *, with_fresh: bool) -> Accuracies:
+        by_task = roles.get(role, {})
+        first = {t: {s: v for s, v in by.items() if s not in fresh} for t, by in by_task.items()}
+        return pooled(first, by_task) if with_fresh else first
+
+    return FromLog(
+        baseline=known("baseline", with_fresh=bool(told)),
+        tests=tuple(
+            TestOutcome(
+                one.number, known(f"test/{one.number}", with_fresh=one.number in confirmed), digests[one.number]
+            )
+            for one in finished
+        ),
+        ran=tuple(one.number for one in finished if one.status == "ok"),
+        submitted=None if final is None else final.number,
+        confirmed=confirmed,
+        look_scores=look_scores(looks) if config.screen else {},
+    )
+
+
+def summary_of(run: RunDirectory, events: Sequence[Event], *, waiting: bool = False) -> dict[str, Any]:
+    """The part of run.json that the log determines, as JSON has it; `waiting`: as it was before the hidden task ran.
+
+    Raises RunDamaged for a log that does not begin with a launch, ValueError for numbers that nothing follows from.
+    """
+    if not events or not isinstance(events[0], Launch):
+        raise RunDamaged(f"{run.events} does not begin with a launch")
+    launch = events[0]
+    config, profile = SearchConfig.model_validate(launch.config), get_profile(launch.profile)
+    evidence = from_log(events, config)
+    ends = [event for event in events if isinstance(event, Ended)]
+    roles = accuracies_by_role(events)
+    hidden: dict[str, Accuracies] = {}
+    if ends and evidence.submitted is not None and not waiting:
+        hidden = {role: roles.get(role, {}) for role in ("hidden/baseline", "hidden/submission")}
+    status = ends[-1].status if ends and not waiting else RunStatus.WAITING
+    end = End(status, ends[-1].message if ends else "")  # type: ignore[arg-type]
+    done, words = conclude(config, profile, run.path, end, evidence, hidden, {})
+    tests = [
+        {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
+        for test in evidence.tests
+    ]
+    told = {name: value for name, value in done.items() if name not in ("event", "run", "seconds")}
+    whole: dict[str, Any] = json.loads(json.dumps({**told, "words": words, "tests": tests}))
+    return whole
+
+
+def is_ours(run: RunDirectory) -> bool:
+    """Whether run.json or the patch names this version of the package: then all must be as we would write it."""
+    return version("initsearch") in (
+        trailers_of(run).get(VERSION),
+        dict(run.read_summary().get("versions") or {}).get("initsearch"),
+    )
+
+
+def run_name(run: RunDirectory) -> str:
+    """The name under which the run was made: run.json keeps it when the folder is moved."""
+    return Path(str(run.read_summary().get("run") or run.path)).name
+
+
+def submitted_region(run: RunDirectory, events: Sequence[Event]) -> str:
+    """The submitted region from git, if it is the one that the log names. Raises RunDamaged, WorkspaceError."""
+    final = submission(events)
+    if final is None:
+        raise RunDamaged(f"{run.path}: nothing was submitted")
+    history = History(run.workspace)
+    for tag in (f"test/{final.number}", f"submit/{final.number}"):
+        region = history.region_at(tag)
+        if region_sha256(region) == final.region_sha256:
+            return region
+    raise RunDamaged(f"{run.workspace}: test/{final.number} is another region than the log says was submitted")
+
+
+def artifact_mismatch(
+    run: RunDirectory, events: Sequence[Event] | None = None, *, trust_words: bool = False
+) -> Mismatch:
+    """Hold patch and module against what the log gives. Raises RunDamaged, WorkspaceError when they cannot be made.
+
+    With `trust_words` the module may have the sentences of run.json, for a caller that checks those by themselves.
+
+    Those of this version must be the same bytes. Of another version's patch, what `git am` makes of it must be right;
+    of its module, all code, and the numbers of the docstring.
+    """
+    events = [record.event for record in read_events(run.events)] if events is None else events
+    final = submission(events)
+    if final is None:
+        return Mismatch(unproven=("nothing submitted yet",))
+    missing = [name for name in (PATCH, MODULE) if not run.has(name)]
+    if len(missing) == 2 and run.read_summary().get("status") in ONGOING:
+        return Mismatch(unproven=("not written yet: the search has not ended",))
+    if missing:
+        return Mismatch((f"{' and '.join(missing)} missing",))
+    region, ours = submitted_region(run, events), is_ours(run)
+    stages = [summary_of(run, events)]
+    if run.read_summary().get("status") in ONGOING:
+        stages.append(summary_of(run, events, waiting=True))
+    if trust_words:
+        stages.append({"words": [str(one) for one in run.read_summary().get("words") or [""]]})
+    made = [artifacts(run, run_name(run), region, final.number, stage["words"][1:]) for stage in stages]
+    found = {name: read_bytes(run.path, name) for name in (PATCH, MODULE)}
+    faults, unproven = [], []
+    for name, content in found.items():
+        if any(content == one[name] for one in made):
+            continue
+        fault = None if ours else _other_version(run, events, name, content, made[0][name], region)
+        if ours or fault:
+            faults.append(fault or f"{name} is not what the log gives ({_first_difference(content, made[0][name])})")
+        else:
+            what = "what git am makes of it is right" if name == PATCH else "region and gains are right"
+            unproven.append(f"{name} was written by another version: {what}, the rest is not verifiable")
+    return Mismatch(tuple(faults), tuple(unproven))
+
+
+def require_genuine(run: RunDirectory) -> None:
+    """Raise Rejected when patch or module is not what the log gives: nobody approves what was not shown.
+
+    Where nothing was submitted, or nothing is written yet, there is nothing to refuse. Raises RunDamaged.
+    """
+    if not os.path.lexists(run.path / PATCH) and not os.path.lexists(run.path / MODULE):
+        return
+    try:
+        found = artifact_mismatch(run)
+    except (WorkspaceError, RegionError, LookupError, TypeError, ValueError) as error:
+        raise RunDamaged(f"{run.path}: what was submitted cannot be made again from the log: {error}") from error
+    if found.faults:
+        raise Rejected(
+            f"{run.path}: {'; '.join(found.faults)}; it was changed by hand. Restore it, or delete {PATCH} and {MODULE}"
+        )
+
+
+def _other_version(
+    run: RunDirectory, events: Sequence[Event], name: str, content: bytes, expected: bytes, region: str
+) -> str | None:
+    if name == PATCH:
+        assert isinstance(events[0], Launch)
+        try:
+            before = split(events[0].scaffold)
+        except RegionError as error:
+            return f"the log's scaffold has no region: {error}"
+        fault = effect_fault(content, before.text, before.with_region(region).text)
+        return None if fault is None else f"{PATCH}: {fault}"
+    # Everything but the docstring runs, so all of it must be ours; a sentence may have been worded in another way.
+    code = [text.partition(b'\n"""\n') for text in (content, expected)]
+    if code[0][2] != code[1][2]:
+        return f"{MODULE} is not the submitted function ({_first_difference(code[0][2], code[1][2])})"
+    if not content.startswith(b'"""') or content.index(b'"""', 3) != len(code[0][0]) + 1 or b"\\" in code[0][0]:
+        return f"{MODULE} does not begin with a docstring"
+    stated = [set(_numbers(text[0])) for text in code]
+    if missing := sorted(stated[1] - stated[0]):
+        return f"{MODULE} does not state {', '.join(missing)}, which the log gives"
+    return None
+
+
+def _numbers(text: bytes) -> Iterator[str]:
+    """The gains and accuracies of a docstring, as words with a percent sign or a sign and the word points."""
+    words = text.decode(errors="replace").split()
+    for word, after in itertools.pairwise(words):
+        if after in ("%", "points"):
+            yield f"{word} {after}"
+
+
+def _first_difference(found: bytes, expected: bytes) -> str:
+    """The first line that differs."""
+    ours, theirs = expected.decode(errors="replace").split("\n"), found.decode(errors="replace").split("\n")
+    for number, (line, wanted) in enumerate(zip(theirs, ours, strict=False), start=1):
+        if line != wanted:
+            return f"line {number} says {line[:80]!r}, not {wanted[:80]!r}"
+    return f"it has {len(theirs)} lines, not {len(ours)}"

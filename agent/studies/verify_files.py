@@ -1,0 +1,296 @@
+"""The files that people read, against the log: run.json, the page, network.json, the reviews, and what anchors them."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.analysis.null_claims import NOTICE
+from agent.config import SearchConfig
+from agent.runs.artifacts import LOG, PATCH, trailers_of
+from agent.runs.directory import RunDirectory
+from agent.runs.files import read_object, read_text
+from agent.runs.lines import Fields
+from agent.runs.log import Ended, Event, Launch, Submitted
+from agent.runs.record import RunRecord, mapping
+from agent.runs.reviews import WORDS, breaks, standing
+from agent.runs.signing import examine
+from agent.runs.status import RunStatus
+from agent.studies.rebuilt import ONGOING, is_ours, run_name, submission, summary_of
+from benchmark.results import region_sha256
+from benchmark.tasks import Profile, get_profile
+from sandbox.region import split
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: `fault` is what does not fit, `unproven` what nothing here can show."""
+
+    what: str
+    fault: str | None = None
+    unproven: str | None = None
+    note: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """`ok`, `differs` or `not_verifiable`."""
+        if self.fault is not None:
+            return "differs"
+        return "ok" if self.unproven is None else "not_verifiable"
+
+    @property
+    def detail(self) -> str:
+        """All that is to be said about it, "" for nothing."""
+        return "; ".join(filter(None, (self.fault, self.unproven, self.note)))
+
+
+@dataclass(frozen=True)
+class Unproven:
+    """Something that cannot be made again from the log."""
+
+    why: str
+
+
+Finding = str | Unproven
+"""A sentence about what differs, or what cannot be verified."""
+_MOST_DIFFERENCES = 6
+_STATISTICS = {"ci", "shrunk_gain", "p_better", "smallest_visible_effect", "resolved", "generalisation", "words",
+               "would_have_claimed", "caveat", "tasks"}  # fmt: skip
+"""What another version of the package may have computed or worded in another way from the same numbers."""
+
+
+def differences(path: str, stated: object, expected: object, *, tolerance: float = 1e-9) -> Iterator[str]:
+    """Where two JSON values differ, by path; numbers may differ by `tolerance`, relative to those above 1."""
+    if isinstance(stated, dict) and isinstance(expected, dict):
+        for name in {**expected, **stated}:
+            pair = stated.get(name), expected.get(name)
+            yield from differences(f"{path}.{name}" if path else str(name), *pair, tolerance=tolerance)
+    elif isinstance(stated, list) and isinstance(expected, list) and len(stated) == len(expected):
+        for index, pair in enumerate(zip(stated, expected, strict=True)):
+            yield from differences(f"{path}[{index}]", *pair, tolerance=tolerance)
+    elif not _same(stated, expected, tolerance):
+        yield f"{path} is {_brief(stated)}, not {_brief(expected)}"
+
+
+def _same(stated: object, expected: object, tolerance: float) -> bool:
+    numbers = [one for one in (stated, expected) if isinstance(one, int | float) and not isinstance(one, bool)]
+    if len(numbers) == 2:
+        both_nan = all(math.isnan(one) for one in numbers)
+        return both_nan or math.isclose(*numbers, rel_tol=tolerance, abs_tol=tolerance)
+    return type(stated) is type(expected) and stated == expected
+
+
+def _brief(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def summary_findings(run: RunDirectory, launch: Launch, events: Sequence[Event]) -> Iterator[Finding]:
+    """All of run.json that the log determines."""
+    summary, ours = run.read_summary(), is_ours(run)
+    status, ends = summary.get("status"), [event for event in events if isinstance(event, Ended)]
+    # A search that was stopped has a log that is ahead of its summary.
+    ongoing = status in ONGOING
+    found = list(_launch_differences(summary, launch))
+    if ends[-1:] and status != ends[-1].status and not ongoing:
+        found.append(f"status says that the search ended ({status}), the log says {ends[-1].status}")
+    elif not ends and not ongoing and status not in (RunStatus.INFRA, RunStatus.WAITING):
+        found.append(f"status says that the search ended ({status}), the log has no end")
+    elif status == RunStatus.WAITING and submission(events) is None:
+        found.append("status says that a test was chosen, the log does not")
+    stages = [summary_of(run, events)]
+    if ongoing and ends:
+        stages.append(summary_of(run, events, waiting=True))
+    by_stage = [list(_outcome_differences(summary, stage, ends, ongoing)) for stage in stages]
+    nearest = min(by_stage, key=len)
+    found += nearest
+    older = [one for one in found if not ours and _STATISTICS & set(re.split(r"[.\[ ]", one))]
+    faults = [one for one in found if one not in older]
+    yield from faults[:_MOST_DIFFERENCES]
+    if len(faults) > _MOST_DIFFERENCES:
+        yield f"and {len(faults) - _MOST_DIFFERENCES} more"
+    if older:
+        yield Unproven(f"intervals and words of another version: {'; '.join(older[:_MOST_DIFFERENCES])}")
+
+
+def _launch_differences(summary: Fields, launch: Launch) -> Iterator[str]:
+    config, profile = SearchConfig.model_validate(launch.config), get_profile(launch.profile)
+    evidence = mapping(summary.get("isolation"))
+    expected: Fields = {
+        "profile": launch.profile,
+        "config": launch.config,
+        "seeds": list(config.evaluation_seeds),
+        "budget": config.budget,
+        "null": config.null,
+        "caveat": f"{NOTICE} {profile.caveat}" if config.null else profile.caveat,
+        "tasks": _tasks(profile),
+        "environment": launch.environment,
+        "isolation_level": launch.isolation_level,
+    }
+    if "level" in evidence:
+        expected["isolation"] = {**evidence, "level": launch.isolation_level}
+    stated = {name: summary.get(name) for name in expected}
+    yield from differences("", stated, expected)
+    torch = mapping(summary.get("versions")).get("torch")
+    if torch is not None and torch != launch.environment.get("torch", torch):
+        yield f"versions.torch is {torch}, not {launch.environment['torch']}"
+
+
+def _tasks(profile: Profile) -> Any:
+    kinds = (("visible", profile.visible), ("hidden", profile.hidden))
+    return json.loads(
+        json.dumps({kind: [{"name": t.name, **dataclasses.asdict(t)} for t in tasks] for kind, tasks in kinds})
+    )
+
+
+def _outcome_differences(summary: Fields, expected: Fields, ends: Sequence[Ended], ongoing: bool) -> Iterator[str]:
+    """Of what a search came to. One that goes on may lack all of it, and may know of fewer tests than the log."""
+    expected = {name: value for name, value in expected.items() if name != "status"}
+    for name in ("confirmed", "would_have_claimed"):
+        expected.setdefault(name, None)
+    if ongoing:
+        tests = summary.get("tests")
+        if isinstance(tests, list):  # those that the summary knows of
+            known = [_known(*pair) for pair in zip(tests, expected["tests"], strict=False)]
+            expected |= {"tests": known, "tests_used": len(tests)}
+        if summary.get("submitted_test") is None:
+            expected = {name: expected[name] for name in ("tests", "tests_used")}
+        expected = {name: value for name, value in expected.items() if name in summary}
+    elif not ends and isinstance(summary.get("words"), list) and summary["words"]:
+        # How the search ended stands in the log when it has ended for good.
+        expected["words"] = [summary["words"][0], *expected["words"][1:]]
+    stated = {name: summary.get(name) for name in expected}
+    if ongoing and isinstance(stated.get("words"), list) and stated["words"] and "words" in expected:
+        expected["words"] = [stated["words"][0], *expected["words"][1:]]
+    yield from differences("", stated, expected)
+
+
+def _known(stated: Fields, expected: Fields) -> Fields:
+    """A test as the log has it, without the seeds that the summary does not know yet."""
+    seeds = {task: mapping(mapping(stated.get("accuracies")).get(task)) for task in expected["accuracies"]}
+    accuracies = {
+        task: {seed: value for seed, value in by_seed.items() if seed in seeds[task]}
+        for task, by_seed in expected["accuracies"].items()
+    }
+    return {**expected, "accuracies": accuracies}
+
+
+def page_findings(record: RunRecord, *, fit: bool) -> Iterator[Finding]:
+    """report.html, but for the date on it, is the page that the other files give, if these `fit` each other."""
+    from agent.report import measured_network
+    from agent.report.findings import find
+    from agent.report.flags import raise_flags
+    from agent.report.network_view import network_views
+    from agent.report.page import render
+
+    run = record.directory
+    try:
+        page = read_text(run.path, "report.html")
+    except FileNotFoundError:
+        yield Unproven("there is no report.html")
+        return
+    if not fit:
+        yield Unproven("not compared: the files that it shows do not fit each other")
+        return
+    if record.status in ONGOING:
+        yield Unproven("the search has not ended: report.html may be older than its log")
+        return
+    findings = find(record)
+    network, note = measured_network(record, findings, measure=False)
+    if network is None and (told := re.search(r"The networks could not be measured: [^<]*", page)):
+        note = html.unescape(told.group())
+    views = network_views(network, f"test {findings.subject}") if network is not None else []
+    expected = render(record, findings, raise_flags(record, findings, network), views, note)
+    names = run_name(run), record.name
+    found, wanted = _undated(page, names), _undated(expected, names)
+    if found == wanted:
+        return
+    line = next((n for n, (a, b) in enumerate(zip(found, wanted, strict=False), 1) if a != b), len(wanted))
+    where = f"report.html is not what run.json, log and network.json give, from line {line} on"
+    again = "agent report writes it again"
+    yield f"{where}; {again}" if is_ours(run) else Unproven(f"{where}: another version may have written it; {again}")
+
+
+def _undated(page: str, names: Sequence[str]) -> list[str]:
+    page = re.sub(r"Written \d{4}-\d\d-\d\d \d\d:\d\d UTC by", "Written by", page)
+    for name in names:
+        page = page.replace(html.escape(name), "\0")
+    return page.split("\n")
+
+
+def network_findings(record: RunRecord, launch: Launch, events: Sequence[Event]) -> Iterator[Finding]:
+    """network.json is about the baseline and the submission, and agrees with itself."""
+    final = submission(events)
+    try:
+        kept = read_object(record.directory.path, "network.json")
+    except FileNotFoundError:
+        yield Unproven("there is no network.json")
+        return
+    if final is None:
+        yield Unproven("nothing submitted yet")
+        return
+    config, profile = SearchConfig.model_validate(launch.config), get_profile(launch.profile)
+    regions = {"baseline": region_sha256(split(launch.scaffold).region), "submission": final.region_sha256}
+    yield from differences("regions", kept.get("regions"), regions)
+    yield from differences("seed", kept.get("seed"), config.evaluation_seeds[0])
+    names = [[task.name for task in tasks] for tasks in (profile.visible, (*profile.visible, *profile.hidden))]
+    if list(mapping(kept.get("tasks"))) not in names:
+        yield f"its tasks are {', '.join(mapping(kept.get('tasks')))}"
+    for task, roles in mapping(kept.get("tasks")).items():
+        for role, network in mapping(roles).items():
+            for row in mapping(network).get("parameters") or []:
+                if not _ratio_fits(row):
+                    yield f"{task}, {role}, {row.get('name')}: kaiming_ratio does not follow from std and shape"
+    yield Unproven("its numbers were measured, and are measured again by --execute only")
+
+
+def _ratio_fits(row: Fields) -> bool:
+    ratio, shape = row.get("kaiming_ratio"), row.get("shape") or []
+    if ratio is None or len(shape) < 2:
+        return ratio is None
+    return math.isclose(ratio, row["std"] / math.sqrt(2 / math.prod(shape[1:])), rel_tol=1e-6)
+
+
+def review_findings(run: RunDirectory, allowed: Path | None) -> Iterator[Finding]:
+    """The chain of the reviews, and their signatures."""
+    reviews = standing(run).reviews
+    if not reviews:
+        yield Unproven("nobody reviewed it, or reviews.jsonl was removed")
+    yield from breaks(run)
+    old = sum(one.previous is None for one in reviews)
+    if old:
+        yield Unproven(f"{old} of {len(reviews)} reviews are of an older version, whose lines were not chained")
+    for one in reviews:
+        if one.signature is not None:
+            found = examine(one.signed_text, one.signature, allowed)
+            name = f"{WORDS[one.kind]} by {one.author}"
+            if found.fault is not None:
+                yield f"{name}: {found.fault}"
+            if found.unproven is not None:
+                yield Unproven(f"{name}: {found.unproven}")
+
+
+def anchor_findings(run: RunDirectory, events: Sequence[Event], hashes: Sequence[str]) -> Iterator[Finding]:
+    """The hashes of the log in the patch's trailer and in the reviews are hashes of this very log."""
+    at = next((index for index, event in enumerate(events) if isinstance(event, Submitted)), None)
+    if at is None:
+        yield Unproven("nothing submitted yet")
+        return
+    named = trailers_of(run).get(LOG)
+    if named is not None and named != hashes[at]:
+        yield f"{PATCH} was made from another log: it names {named[:12]}…, this one submits in {hashes[at][:12]}…"
+    if named is None:
+        yield Unproven(f"not anchored: {PATCH} names no log")
+    for one in standing(run).reviews:
+        name = f"{WORDS[one.kind]} by {one.author}"
+        if one.log_sha256 is None:
+            yield Unproven(f"not anchored: {name} names no log")
+        elif one.log_sha256 not in hashes:
+            yield f"{name}: it was about another log, whose head was {one.log_sha256[:12]}…"
