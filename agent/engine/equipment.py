@@ -7,7 +7,7 @@ from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.evaluation.workbench import Laboratory
 from agent.runs.log import EventLog
-from benchmark.store import ResultStore
+from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
 from sandbox.workspace import Workspace
 
@@ -19,10 +19,9 @@ def equip(
     *,
     workspace: Workspace,
     log: EventLog,
-    keep: ResultStore,
-    shared: ResultStore | None,
+    results: LayeredStore,
 ) -> Toolbox:
-    """A toolbox with the whole budget and without a baseline yet; results go to `keep`, and from and to `shared`."""
+    """A toolbox with the whole budget and without a baseline yet."""
     evaluator = laboratory.evaluator
     screen = None
     if config.screen:
@@ -33,8 +32,7 @@ def equip(
             share=config.screen,
             seed=config.seed,
             seeds=config.seeds,
-            keep=keep,
-            shared=shared,
+            results=results,
         )
     return Toolbox(
         workspace=workspace,
@@ -44,8 +42,7 @@ def equip(
         seeds=config.evaluation_seeds,
         budget=config.budget,
         baseline={},
-        keep=keep,
-        shared=shared,
+        results=results,
         screen=screen,
         confirmation_seeds=config.confirmation_seeds,
     )

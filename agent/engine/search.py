@@ -39,7 +39,7 @@ from agent.secrets import kept_from_children
 from agent.spaces.start import starting_region
 from benchmark.data import DataError, available
 from benchmark.executor import InfrastructureError
-from benchmark.store import ResultStore, user_store
+from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation, IsolationCrashed
 from sandbox.region import scaffold
@@ -185,10 +185,8 @@ class Search:
             isolation=laboratory.isolation.evidence,
             slots=laboratory.slots,
         )
-        keep = ResultStore(run.results)
-        shared = user_store() if config.cache else None
-        for store in (keep, shared) if shared else (keep,):
-            self.clock.watch("bookkeeping", lambda store=store: store.seconds)  # type: ignore[misc]
+        results = LayeredStore(ResultStore(run.results), user_store() if config.cache else None)
+        self.clock.watch("bookkeeping", lambda: results.seconds)
         seeds = config.evaluation_seeds
         baseline_seeds = config.baseline_evaluation_seeds
         design = Design.of(config)
@@ -197,7 +195,7 @@ class Search:
 
         workspace = stack.enter_context(_fresh_workspace(run))
         self.clock.watch("bookkeeping", lambda: workspace.seconds)
-        tools = equip(config, profile, laboratory, workspace=workspace, log=log, keep=keep, shared=shared)
+        tools = equip(config, profile, laboratory, workspace=workspace, log=log, results=results)
         proposer = make_proposer(config, self._surroundings(log, progress))
         try:
             prepare(proposer, config)
@@ -209,7 +207,7 @@ class Search:
             say_if_long(config, profile, laboratory.executor, laboratory.environment, progress.message)
         progress.message(f"measuring the baseline ({self.profile.name}: {self.reason})")
         baseline = Candidate("baseline", scaffold().region)
-        measured = evaluator.measure(baseline, [], profile.visible, baseline_seeds, keep=keep, shared=shared)
+        measured = evaluator.measure(baseline, [], profile.visible, baseline_seeds, results=results)
         tools.baseline = measured[baseline.role]
         if config.start is not None:
             tools.dispatch(0, ToolCall("rewrite", {"content": starting_region(config.start)}))
@@ -229,7 +227,7 @@ class Search:
                 [Candidate("hidden/submission", tools.regions[tools.submitted])],
                 profile.hidden,
                 seeds,
-                keep=ResultStore(run.hidden),  # this run's own: hidden results are never shared between runs
+                results=LayeredStore(ResultStore(run.hidden)),  # hidden results are never shared between runs
             )
         log.append(Ended(status=end.status, message=end.message))
         return self._finish(end, tools, hidden)

@@ -27,7 +27,7 @@ from agent.proposers import check_proposer
 from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.log import Submitted, accuracies_by_role, read_events
-from benchmark.store import ResultStore, user_store
+from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
@@ -204,8 +204,7 @@ class Contest:
         Every repeat has seeds of its own, shared by its winners and its baseline. So repeats are independent, and what
         they scatter by holds the noise of the baseline too.
         """
-        store = ResultStore(self.config.runs / "fresh")
-        shared = user_store() if self.config.cache else None
+        results = LayeredStore(ResultStore(self.config.runs / "fresh"), user_store() if self.config.cache else None)
         gains: dict[str, list[Gains]] = {name: [] for name in self.proposers}
         baseline = scaffold().region
         tasks = self.profile.visible
@@ -215,9 +214,7 @@ class Contest:
                 winners = {one.proposer: winner(one) or baseline for one in repeats if one.number == number}
                 regions = dict.fromkeys([baseline, *winners.values()])
                 candidates = [Candidate(_role(number, index), region) for index, region in enumerate(regions)]
-                outcomes = laboratory.evaluator.evaluate(
-                    candidates, tasks, self.fresh_seeds(number), keep=store, shared=shared
-                )
+                outcomes = laboratory.evaluator.evaluate(candidates, tasks, self.fresh_seeds(number), results=results)
                 seen = {one.region: accuracies_of(outcomes, one.role) for one in candidates}
                 for proposer, region in winners.items():
                     gains[proposer].append(_gain(seen[baseline], seen[region]))

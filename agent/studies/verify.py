@@ -31,7 +31,7 @@ from agent.runs.log import (
     read_events,
 )
 from benchmark.results import EvaluationResult, region_sha256
-from benchmark.store import ResultStore
+from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import get_profile
 from sandbox.region import RegionError, split
 from sandbox.workspace import Workspace, WorkspaceError
@@ -239,7 +239,7 @@ def _rerun_faults(run: RunDirectory, launch: Launch, events: list[Event], progre
             yield f"not comparable: this machine is {laboratory.environment}, the run's was {launch.environment}"
             return
         outcomes = laboratory.evaluator.evaluate(
-            [Candidate("again", region)], [task], [recorded.seed], keep=ResultStore(Path(folder))
+            [Candidate("again", region)], [task], [recorded.seed], results=LayeredStore(ResultStore(Path(folder)))
         )
     outcome = outcomes["again", recorded.task, recorded.seed]
     again = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
