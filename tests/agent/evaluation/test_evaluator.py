@@ -132,11 +132,10 @@ def initialize_weights(model, config):
         nn.init.normal_(layer.weight)
 """
 UNTIL = """
-now = torch.sys.modules["time"].time
-
+import time
 def initialize_weights(model, config):
     for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.01 if now() < %r else 0.02)
+        nn.init.normal_(parameter, std=0.01 if time.time() < %r else 0.02)
 """
 
 
@@ -150,8 +149,9 @@ def test_the_order_of_a_set_of_modules_is_refused_before_a_test_is_paid(parent: 
     assert honest.archs["resnet20"]["sha256"] == made.sha256
 
 
-def test_only_what_the_check_accepted_is_trained(parent: Here, tmp_path: Path) -> None:
+def test_only_what_the_check_accepted_is_trained(parent: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A region that behaves until the check is over is a recorded failure, not a result; so is one never checked."""
+    monkeypatch.setattr("agent.evaluation.check.check_region", lambda region: None)  # a lint, which can be got past
     recorded: list[Evaluated] = []
     store = LayeredStore(ResultStore(tmp_path))
     with LocalExecutor(1, threads=1) as executor:
