@@ -68,6 +68,8 @@ class EvaluationResult(BaseModel):
     precision: str
     threads: int
     versions: dict[str, str]
+    weights_sha256: str | None = None
+    """SHA-256 of the initial parameters (little-endian float32, in the model's order); None in older results."""
 
 
 def region_sha256(region: str) -> str:

@@ -1,4 +1,4 @@
-"""A result belongs to code: evaluations are kept by key, and a file that does not match its key is not believed."""
+"""Stored results by key. A file that does not match its key or its checksum is not used."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -15,6 +16,8 @@ from benchmark.results import EvaluationResult
 
 _MAX_BYTES = 16 * 2**20
 """A result has a few kilobytes: one line of its curve for each epoch."""
+ISOLATED = frozenset({"bubblewrap", "landlock"})
+"""The isolation levels whose results other runs of the user may take."""
 
 
 class ResultStore:
@@ -52,6 +55,45 @@ class ResultStore:
 
     def _place(self, key: str) -> tuple[Path, str, str]:
         return self.folder.parent, self.folder.name, f"{key}.json"
+
+
+@dataclass(frozen=True)
+class LayeredStore:
+    """Where an evaluation looks for a result, and where it leaves one: a store of the run's own, over the user's.
+
+    The user's store holds only results whose candidate ran in isolation, because every other run would believe them.
+    Hidden results have no user's store.
+    """
+
+    own: ResultStore
+    user: ResultStore | None = None
+
+    def find(self, key: str, *, weights_sha256: str | None = None) -> EvaluationResult | None:
+        """The stored result, from then on in the own store too; None when there is none to be used.
+
+        A result in the user's store is not used if it was made without isolation, or from other initial parameters than
+        those with the given hash. Raises OSError when it cannot be copied.
+        """
+        if (result := self.own.get(key)) is not None:
+            return result
+        result = None if self.user is None else self.user.get(key)
+        if result is None or result.isolation_level not in ISOLATED:
+            return None
+        if weights_sha256 is not None and result.weights_sha256 not in (None, weights_sha256):
+            return None
+        self.own.put(result)
+        return result
+
+    def put(self, result: EvaluationResult) -> None:
+        """Store a new result durably wherever it may be. Raises OSError when a disk refuses."""
+        self.own.put(result)
+        if self.user is not None and result.isolation_level in ISOLATED:
+            self.user.put(result)
+
+    @property
+    def seconds(self) -> float:
+        """How long storing has taken so far."""
+        return self.own.seconds + (0.0 if self.user is None else self.user.seconds)
 
 
 def user_store() -> ResultStore:

@@ -22,7 +22,7 @@ from agent.evaluation.workbench import open_laboratory
 from agent.progress import Progress
 from benchmark.recipes import get_recipe, recipe_names
 from benchmark.results import EvaluationResult
-from benchmark.store import user_store
+from benchmark.store import LayeredStore, user_store
 from benchmark.tasks import Task, get_profile
 
 FIDELITIES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
@@ -34,11 +34,12 @@ def main() -> None:
     profile = get_profile(sys.argv[1])
     fidelities = tuple(map(float, sys.argv[2:])) or FIDELITIES
     candidates = [Candidate(name, get_recipe(name).region) for name in recipe_names()]
+    results = LayeredStore(user_store())
     with open_laboratory(SearchConfig(profile="smoke"), Clock(), Progress()) as laboratory:
 
         def measure(task: Task, seed: int, value: str) -> list[float]:
             """One number of each recipe, NaN where it failed."""
-            outcomes = laboratory.evaluator.evaluate(candidates, [task], [seed], keep=user_store())
+            outcomes = laboratory.evaluator.evaluate(candidates, [task], [seed], results=results)
             return [
                 getattr(outcome, value) if isinstance(outcome, EvaluationResult) else math.nan
                 for outcome in outcomes.values()

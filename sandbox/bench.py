@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sandbox.isolate import Isolation, Level, Limits, obstacle_to
+from sandbox.isolate import Isolation, Job, Level, Limits, obstacle_to
 from sandbox.region import scaffold
 
 WARM_PER_ROUND = 5
@@ -31,7 +31,7 @@ def measure(levels: list[Level], arch: str, rounds: int) -> dict[str, dict[str, 
     limits = Limits(wall_seconds=120, cpu_seconds=60)
 
     def candidate(isolation: Isolation, seed: int, out: Path) -> None:
-        result = isolation.initialise(region, arch, CLASSES, seed, out)
+        result = isolation.initialise(Job(region, arch, CLASSES, seed, out))
         if not result.ok:
             raise RuntimeError(f"the untouched region failed: {result.message}")
         load_initial_weights(out, model)

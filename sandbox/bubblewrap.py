@@ -45,12 +45,17 @@ def _version_number() -> tuple[int, ...]:
     return tuple(int(part) for part in digits if part.isdecimal())
 
 
-def command(runtime: Runtime, python: list[str]) -> list[str]:
-    """The command that runs `python` inside. Raises FileNotFoundError where bubblewrap is not installed."""
+def required() -> str:
+    """Where bubblewrap is. Raises FileNotFoundError where it is not installed."""
     bwrap = program()
     if bwrap is None:
         raise FileNotFoundError("bubblewrap (the program bwrap) is not installed")
-    return [bwrap, *_name_spaces(), *_mounts(runtime), "--chdir", "/", "--", *python]
+    return bwrap
+
+
+def options(runtime: Runtime) -> bytes:
+    """What `bwrap --args` reads: every option, each with a zero byte behind it."""
+    return b"".join(os.fsencode(option) + b"\0" for option in (*_name_spaces(), *_mounts(runtime), "--chdir", "/"))
 
 
 def _name_spaces() -> list[str]:

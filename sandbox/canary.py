@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.launcher import Zygote
+from sandbox.wire import Job, Limits
 
 ARCH, CLASSES = "resnet20", 10
 _BUBBLEWRAP_DENIES = frozenset(
@@ -160,18 +161,8 @@ def _fly(zygote: Zygote, *, bare: bool) -> Canary:
     size = 4 * sum(math.prod(shape) for _, shape in layout)
     attempts = Path(__file__).with_name("escapes.py").read_text(encoding="utf-8")
     with _bait() as bait:
-        outcome = zygote.run(
-            f"{attempts}\nFACTS.update({bait.facts()!r})\n",
-            arch=ARCH,
-            num_classes=CLASSES,
-            seed=0,
-            wall_seconds=60,
-            cpu_seconds=30,
-            memory_bytes=2 << 30,
-            log_bytes=1 << 16,
-            payload_bytes=size,
-            bare=bare,
-        )
+        job = Job(f"{attempts}\nFACTS.update({bait.facts()!r})\n", ARCH, CLASSES, seed=0)
+        outcome = zygote.run(job, Limits(wall_seconds=60, cpu_seconds=30), size, bare=bare)
         traces = bait.traces()
     results: dict[str, str] = {}
     for line in outcome.log.splitlines():

@@ -1,7 +1,7 @@
 """Run `initialize_weights` of a hostile author: in another process, without data, files, network or time to spare.
 
     with Isolation() as isolation:
-        result = isolation.initialise(region, "resnet56", 100, seed=0, out=Path("weights.safetensors"))
+        result = isolation.initialise(Job(region, "resnet56", 100, seed=0, out=Path("weights.safetensors")))
 
 What leaves the isolated process is a claim and a number of bytes that is known beforehand. Names, shapes and dtypes are
 ours; finiteness is checked and the file is written by us. Importing this module imports neither torch nor numpy.
@@ -9,6 +9,8 @@ ours; finiteness is checked and the file is written by us. Importing this module
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import os
 import platform
@@ -16,6 +18,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,30 +28,20 @@ from sandbox import bubblewrap, canary, landlock, seccomp
 from sandbox.canary import Canary
 from sandbox.launcher import IsolationCrashed, Outcome, Zygote, printable
 from sandbox.payload import Payload, size_of
+from sandbox.wire import Job, Limits
 
-__all__ = ["Initialised", "Isolation", "IsolationCrashed", "IsolationUnavailable", "Level", "Limits", "probe"]
+__all__ = ["Initialised", "Isolation", "IsolationCrashed", "IsolationUnavailable", "Job", "Level", "Limits", "probe"]
 
 Level = Literal["auto", "bubblewrap", "landlock", "none"]
 LEVELS = ("bubblewrap", "landlock")
 """Strongest first."""
 MAX_REGION_BYTES = 16_384
+DEFAULT_LIMITS = Limits()
 _CLAIMS = frozenset({"syntax", "signature", "isolation", "exception", "memory", "shape"})
 
 
 class IsolationUnavailable(RuntimeError):
     """No acceptable level works on this machine. The message says what was tried and what can be done."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one candidate may use. Times in seconds, sizes in bytes."""
-
-    wall_seconds: float = 30.0
-    cpu_seconds: float = 15.0
-    memory_bytes: int = 2 << 30
-    """On top of what the worker needs before the candidate runs (torch and the network)."""
-    output_bytes: int = 64 << 10
-    """How much of what the candidate prints is kept."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class Initialised:
     ok: bool
     kind: str | None
     """None when `ok`, else "syntax", "signature", "isolation", "exception", "timeout", "memory", "not_finite", "shape",
-    "unset_parameter" or "too_large"."""
+    "unset_parameter" or "too_large"; in an evaluation also "nondeterministic"."""
     message: str
     weights: Path | None
     """A safetensors file with exactly the model's parameters (float32), where one was asked for."""
@@ -70,6 +63,50 @@ class Initialised:
     """The line of the region (from 1) where it went wrong, as far as the candidate's process can be believed."""
     payload: Payload | None = None
     """The parameters, where no file was asked for."""
+    sha256: str | None = None
+    """Of the parameters when `ok`; see `Payload.sha256`."""
+
+
+class _Interpreter:
+    """A zygote that is started when it is needed, and again after a crash. One thread at a time uses it."""
+
+    def __init__(self, start: Callable[[], Zygote], zygote: Zygote | None = None) -> None:
+        self._lock = threading.Lock()
+        self._start = start
+        self.zygote = zygote
+        self._closed = False
+
+    def start(self) -> None:
+        """Start it unless it runs or is closed. Raises IsolationCrashed."""
+        with self._lock:
+            if not self._closed:
+                self._started()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Zygote]:
+        """The running zygote. Raises IsolationCrashed, and ValueError after `close`."""
+        with self._lock:
+            if self._closed:
+                raise ValueError("this Isolation is closed")
+            zygote = self._started()
+            if self._closed:  # while it was starting, when there was nothing to interrupt
+                raise IsolationCrashed("the isolation was closed")
+            yield zygote
+
+    def close(self) -> None:
+        """Interrupt whoever uses it, and end it."""
+        self._closed = True
+        if (running := self.zygote) is not None:
+            running.interrupt()
+        with self._lock:
+            if self.zygote is not None:
+                self.zygote.close()
+                self.zygote = None
+
+    def _started(self) -> Zygote:
+        if self.zygote is None or self.zygote.pid is None:
+            self.zygote = self._start()
+        return self.zygote
 
 
 class Isolation:
@@ -79,14 +116,13 @@ class Isolation:
     Raises IsolationUnavailable. Calls from several threads wait for each other.
     """
 
-    def __init__(self, *, level: Level = "auto", limits: Limits = Limits()) -> None:
+    def __init__(self, *, level: Level = "auto", limits: Limits = DEFAULT_LIMITS) -> None:
         started = time.monotonic()
         self.limits = limits
-        self._lock = threading.Lock()
-        self._closed = False
         zygote, flight, rejected = _choose(level)
-        self._zygote: Zygote | None = zygote
         self.level: str = zygote.level
+        self._first = _Interpreter(lambda: Zygote(self.level), zygote)
+        self._second = _Interpreter(lambda: Zygote(self.level, apart=True))
         self.evidence: dict[str, object] = {
             "level": self.level,
             "canary": flight.summary() if flight else "not flown: isolation was switched off",
@@ -106,72 +142,63 @@ class Isolation:
 
     def close(self) -> None:
         """End the isolated processes; a call in another thread then raises IsolationCrashed. May be called twice."""
-        self._closed = True
-        if (running := self._zygote) is not None:
-            running.interrupt()
-        with self._lock:
-            if self._zygote is not None:
-                self._zygote.close()
-                self._zygote = None
+        self._first.close()
+        self._second.close()
 
-    def initialise(self, region: str, arch: str, num_classes: int, seed: int, out: Path | None) -> Initialised:
-        """Run the region's `initialize_weights` on a fresh `arch` and write the parameters to `out` (safetensors).
+    def start_second(self) -> None:
+        """Start the interpreter that `repeat` uses, without waiting for it, unless it runs already.
+
+        bubblewrap ends with the thread that started it, so a thread that lives long should call this.
+        Raises IsolationCrashed.
+        """
+        self._second.start()
+
+    def initialise(self, job: Job) -> Initialised:
+        """Run the region's `initialize_weights` on a fresh network and write the parameters to `job.out`.
 
         Without `out` they stay in memory: reading and writing cost as much as the candidate itself.
         The candidate's failures are a result with `ok` False. Raises IsolationCrashed when our own machinery failed
         (the next call starts it anew), ValueError for an unknown architecture, OSError when `out` cannot be written.
         """
-        with self._lock:
-            started = time.monotonic()  # waiting for somebody else's candidate is not this one's time
-            if self._closed:
-                raise ValueError("this Isolation is closed")
-            if len(region.encode(errors="replace")) > MAX_REGION_BYTES:
-                message = f"the region has more than {MAX_REGION_BYTES:,} bytes"
-                return self._failed("too_large", message, started)
-            if self._zygote is None or self._zygote.pid is None:
-                self._zygote = Zygote(self.level)
-            try:
-                if self._closed:  # while the zygote was starting, when there was nothing to interrupt
-                    raise IsolationCrashed("the isolation was closed")
-                return self._initialise(self._zygote, region, arch, num_classes, seed, out, started)
-            except IsolationCrashed:
-                self._zygote.close()
-                self._zygote = None
-                raise
+        return self._run(self._first, job)
 
-    def _initialise(
-        self, zygote: Zygote, region: str, arch: str, num_classes: int, seed: int, out: Path | None, started: float
-    ) -> Initialised:
-        layout = zygote.layout(arch, num_classes)
+    def repeat(self, job: Job) -> Initialised:
+        """As `initialise`, in a second interpreter: strings have other hashes, objects and processes other numbers.
+
+        The parameters are the same unless the region depends on more than its arguments and the seed. The first call
+        waits for the interpreter to start: about a second, less what has passed since `start_second`.
+        """
+        return self._run(self._second, job)
+
+    def _run(self, interpreter: _Interpreter, job: Job) -> Initialised:
+        with interpreter.held() as zygote:
+            started = time.monotonic()  # waiting for somebody else's candidate is not this one's time
+            if len(job.region.encode(errors="replace")) > MAX_REGION_BYTES:
+                return self._failed("too_large", f"the region has more than {MAX_REGION_BYTES:,} bytes", started)
+            return self._initialise(zygote, job, started)
+
+    def _initialise(self, zygote: Zygote, job: Job, started: float) -> Initialised:
+        layout = zygote.layout(job.arch, job.num_classes)
         size = size_of(layout)
-        outcome = zygote.run(
-            region,
-            arch=arch,
-            num_classes=num_classes,
-            seed=derived_seed(seed),
-            wall_seconds=self.limits.wall_seconds,
-            cpu_seconds=self.limits.cpu_seconds,
-            memory_bytes=self.limits.memory_bytes,
-            log_bytes=self.limits.output_bytes,
-            payload_bytes=size,
-        )
+        outcome = zygote.run(dataclasses.replace(job, seed=derived_seed(job.seed)), self.limits, size)
         failure = _failure(outcome, size, self.limits)
         if failure is not None:
             return self._failed(failure[0], failure[1], started, outcome.log, failure[2])
         payload = Payload(outcome.payload, layout)
         if (fault := payload.fault()) is not None:
             return self._failed(*fault, started, outcome.log)
-        if out is not None:
-            payload.write(out)
+        if job.out is not None:
+            payload.write(job.out)
         return Initialised(
             ok=True,
             kind=None,
             message="",
-            weights=out,
+            weights=job.out,
             seconds=time.monotonic() - started,
             level=self.level,
             log=outcome.log,
-            payload=payload if out is None else None,
+            payload=payload if job.out is None else None,
+            sha256=payload.sha256(),
         )
 
     def _failed(self, kind: str, message: str, started: float, log: str = "", line: int | None = None) -> Initialised:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
+import secrets
 import select
 import socket
 import subprocess
@@ -17,6 +19,7 @@ from typing import Any, BinaryIO
 
 from sandbox import bubblewrap, runtime, wire
 from sandbox.payload import Layout
+from sandbox.wire import Configuration, Job, Limits, Request
 
 STARTUP_SECONDS = 120.0
 GRACE_SECONDS = 10.0
@@ -30,10 +33,20 @@ _PASSED_ON = (
     *("LD_LIBRARY_PATH", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"),
     *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"),
 )
-_BOOT = (
-    "import sys, json; config = json.loads(sys.argv[1]); sys.path[:] = config['path']; "
-    "from sandbox.zygote import main; main(config)"
-)
+# The configuration comes through a pipe, whose number is the only argument: everybody can read a command line in ps.
+# Under `setarch --addr-no-randomize` every zygote would have the same addresses, so it starts itself again without.
+_BOOT = """
+import ctypes, json, os, sys
+if sys.platform == "linux":
+    libc = ctypes.CDLL(None)
+    if (persona := libc.personality(0xFFFFFFFF)) & 0x0040000 and libc.personality(persona & ~0x0040000) != -1:
+        os.execv(sys.executable, sys.orig_argv)
+with open(int(sys.argv[1]), "rb") as pipe:
+    config = json.load(pipe)
+sys.path[:] = config["path"]
+from sandbox.zygote import main
+main(config)
+"""
 
 
 class IsolationCrashed(RuntimeError):
@@ -54,9 +67,9 @@ class Outcome:
     max_rss_bytes: int
 
 
-def environment() -> dict[str, str]:
+def environment(hash_seed: int = 0) -> dict[str, str]:
     """The worker's whole environment: nothing of the caller's but a few settings of numerical libraries."""
-    fixed = {"LANG": "C.UTF-8", "HOME": "/nonexistent", "PYTHONHASHSEED": "0", "CUDA_VISIBLE_DEVICES": ""}
+    fixed = {"LANG": "C.UTF-8", "HOME": "/nonexistent", "PYTHONHASHSEED": str(hash_seed), "CUDA_VISIBLE_DEVICES": ""}
     fixed["TORCHINDUCTOR_CACHE_DIR"] = "/"  # parts of torch insist on a folder that exists, and never use it
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
@@ -66,11 +79,15 @@ def environment() -> dict[str, str]:
 class Zygote:
     """One running zygote. Not thread-safe. Raises IsolationCrashed whenever it does not behave.
 
-    `landlock` False goes without Landlock within bubblewrap, as a kernel that has none would.
+    `landlock` False goes without Landlock within bubblewrap, as a kernel that has none would. `apart` gives the zygote
+    other hashes of strings, other addresses and other process numbers than a zygote without it, and does not wait until
+    it has started: the first request does.
     """
 
-    def __init__(self, level: str, *, landlock: bool = True) -> None:
+    def __init__(self, level: str, *, landlock: bool = True, apart: bool = False) -> None:
         self.level = level
+        self.hello: dict[str, Any] = {}
+        """What the zygote said of itself when it had started; empty before."""
         self._last_words = ""
         self._layouts: dict[tuple[str, int], Layout] = {}
         self._process: subprocess.Popen[bytes] | None = None
@@ -83,35 +100,50 @@ class Zygote:
             parent = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else None
             if parent is not None:
                 stack.callback(os.close, parent)
-            config = {
-                "control": theirs.fileno(),
-                "parent": parent,
-                "level": level,
-                "landlock": landlock and level != "none",
-                "readable": [str(path) for path in found.readable()],
-                "path": [str(path) for path in found.path],
-            }
-            python = [str(found.python), "-P", "-s", "-S", "-B", "-u", "-c", _BOOT, json.dumps(config)]
-            command = bubblewrap.command(found, python) if level == "bubblewrap" else python
+            config = Configuration(
+                control=theirs.fileno(),
+                parent=parent,
+                level=level,
+                landlock=landlock and level != "none",
+                apart=apart,
+                readable=tuple(str(path) for path in found.readable()),
+                path=tuple(str(path) for path in found.path),
+            )
+            inputs = [(_pipe(stack), config.encode())]
+            command = [str(found.python), "-P", "-s", "-S", "-B", "-u", "-c", _BOOT, str(inputs[0][0][0].fileno())]
+            if level == "bubblewrap":
+                inputs.append((_pipe(stack), bubblewrap.options(found)))
+                command = [bubblewrap.required(), "--args", str(inputs[1][0][0].fileno()), "--", *command]
+            passed = [theirs.fileno(), *(out.fileno() for (out, _), _ in inputs)]
             try:
                 self._process = subprocess.Popen(
                     command,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=self._stderr,
-                    env=environment(),
+                    env=environment(secrets.randbelow(2**32 - 1) + 1 if apart else 0),
                     cwd="/",
                     start_new_session=True,
-                    pass_fds=[theirs.fileno()] + ([] if parent is None else [parent]),
+                    pass_fds=passed + ([] if parent is None else [parent]),
                 )
             except OSError as error:
                 raise IsolationCrashed(f"cannot start {command[0]}: {error}") from error
             theirs.close()
-            self._control.settimeout(STARTUP_SECONDS)
-            try:
-                self.hello, _ = wire.receive(self._control)
-            except (wire.WireClosed, TimeoutError) as error:
-                raise self._crashed(f"the zygote did not start: {error}") from error
+            for (out, into), data in inputs:
+                out.close()
+                with contextlib.suppress(BrokenPipeError), into:  # a process that ended early says why on stderr
+                    into.write(data)
+            if not apart:
+                self._await_start()
+
+    def _await_start(self) -> None:
+        if self.hello:
+            return
+        self._control.settimeout(STARTUP_SECONDS)
+        try:
+            self.hello, _ = wire.receive(self._control)
+        except (wire.WireClosed, TimeoutError) as error:
+            raise self._crashed(f"the zygote did not start: {error}") from error
 
     @property
     def pid(self) -> int | None:
@@ -124,7 +156,7 @@ class Zygote:
         if key not in self._layouts:
             with contextlib.ExitStack() as stack:
                 stack.push(self._close_on_error)
-                self._request({"op": "layout", "arch": arch, "num_classes": num_classes})
+                self._request(Request(arch, num_classes))
                 self._control.settimeout(STARTUP_SECONDS)
                 answer = self._receive()
             if "error" in answer:
@@ -132,45 +164,24 @@ class Zygote:
             self._layouts[key] = [(name, tuple(shape)) for name, shape in answer["layout"]]
         return self._layouts[key]
 
-    def run(
-        self,
-        region: str,
-        *,
-        arch: str,
-        num_classes: int,
-        seed: int,
-        wall_seconds: float,
-        cpu_seconds: float,
-        memory_bytes: int,
-        log_bytes: int,
-        payload_bytes: int,
-        bare: bool = False,
-    ) -> Outcome:
-        """Run one candidate in a fresh child and collect at most `payload_bytes` and `log_bytes` of what it says.
+    def run(self, job: Job, limits: Limits, payload_bytes: int, *, bare: bool = False) -> Outcome:
+        """Run one candidate in a fresh child and collect at most `payload_bytes` of parameters. `job.out` is not used.
 
-        `seed`, up to 63 bits, is what the candidate's generators are seeded with; the candidate can see it.
-        `bare` leaves out Landlock and the system call filter: only for a canary that tries the walls behind them.
+        The candidate's generators get `job.seed` as it is, up to 63 bits; the candidate can see it. For `bare` see
+        `Request`.
         """
-        request = {
-            "op": "run",
-            "arch": arch,
-            "num_classes": num_classes,
-            "wall_seconds": wall_seconds,
-            "cpu_seconds": cpu_seconds,
-            "memory_bytes": memory_bytes,
-            "bare": bare,
-        }
-        deadline = time.monotonic() + wall_seconds + GRACE_SECONDS
-        result, log = _Sink(_HEAD_BYTES + payload_bytes), _Sink(log_bytes)
+        result, log = _Sink(_HEAD_BYTES + payload_bytes), _Sink(limits.output_bytes)
         with contextlib.ExitStack() as stack:
             stack.push(self._close_on_error)
             (job_out, job_in), (result_out, result_in), (log_out, log_in) = (_pipe(stack) for _ in range(3))
+            deadline = time.monotonic() + limits.wall_seconds + GRACE_SECONDS
+            request = Request(job.arch, job.num_classes, limits, bare)
             self._request(request, (job_out.fileno(), result_in.fileno(), log_in.fileno()))
             for stream in (job_out, result_in, log_in):
                 stream.close()
             # Past the zygote, so that no candidate can find an earlier one's text in the memory it inherits.
             with contextlib.suppress(BrokenPipeError), job_in:
-                job_in.write(json.dumps({"region": region, "seed": seed}).encode())
+                job_in.write(json.dumps({"region": job.region, "seed": job.seed}).encode())
             os.set_blocking(result_out.fileno(), False)
             os.set_blocking(log_out.fileno(), False)
             answer = self._collect({result_out.fileno(): result, log_out.fileno(): log}, deadline)
@@ -218,9 +229,10 @@ class Zygote:
                 if not sinks[fd].read(fd):
                     poller.unregister(fd)
 
-    def _request(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    def _request(self, request: Request, fds: tuple[int, ...] = ()) -> None:
+        self._await_start()
         try:
-            wire.send(self._control, message, fds)
+            wire.send(self._control, dataclasses.asdict(request), fds)
         except wire.WireClosed as error:
             raise self._crashed(str(error)) from error
 

@@ -5,6 +5,7 @@ Importing this module imports neither torch nor numpy.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -62,11 +63,9 @@ class Payload:
             return "unset_parameter", f"not or not wholly set: {_listed(unset)} ({hint})"
         return "not_finite", f"NaN or infinite values in {_listed(broken)}"
 
-    def same_bits(self, other: Payload) -> bool:
-        """Are both the same in every bit?"""
-        import numpy as np
-
-        return self.layout == other.layout and np.array_equal(self._values("<u4"), other._values("<u4"))
+    def sha256(self) -> str:
+        """SHA-256 of the values' bytes, hexadecimal; it takes about a millisecond for 250,000 values."""
+        return hashlib.sha256(self.data).hexdigest()
 
     def write(self, out: Path) -> None:
         """Write a safetensors file beside `out` and put it in place in one step; a link at `out` is not followed.
@@ -83,10 +82,10 @@ class Payload:
         text += b" " * (-len(text) % 8)  # so that the values are aligned
         write_atomically(out, len(text).to_bytes(8, "little"), text, self.data, durable=False)
 
-    def _values(self, dtype: str = "<f4") -> NDArray[Any]:
+    def _values(self) -> NDArray[Any]:
         import numpy as np
 
-        return np.frombuffer(self.data, dtype=dtype)
+        return np.frombuffer(self.data, dtype="<f4")
 
 
 def _listed(names: list[str]) -> str:

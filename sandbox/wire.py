@@ -1,16 +1,84 @@
-"""Messages between the trusted process and the zygote: one line of JSON, with file descriptors beside it.
+"""What passes between the evaluator, the trusted process and the zygote, and how the last two send it.
 
-Only these two speak this way. A candidate never holds the socket.
+The trusted process and the zygote exchange lines of JSON on a socket, with file descriptors beside them. A candidate
+never holds that socket.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 MAX_MESSAGE = 1 << 20
 MAX_FDS = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """One initialisation: `region` sets the parameters of a new `arch` with `num_classes` outputs, seeded by `seed`."""
+
+    region: str
+    arch: str
+    num_classes: int
+    seed: int
+    out: Path | None = None
+    """Where the parameters are written as a safetensors file; None keeps them in memory."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one candidate may use. Times in seconds, sizes in bytes."""
+
+    wall_seconds: float = 30.0
+    cpu_seconds: float = 15.0
+    memory_bytes: int = 2 << 30
+    """On top of what the worker needs before the candidate runs (torch and the network)."""
+    output_bytes: int = 64 << 10
+    """How much of what the candidate prints is kept."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a zygote reads from a pipe when it starts."""
+
+    control: int
+    """The descriptor of the zygote's end of the socket."""
+    parent: int | None
+    """A process descriptor of the trusted process, where the platform has them."""
+    level: str
+    landlock: bool
+    apart: bool
+    """Whether this zygote's addresses and process numbers must differ from those of other zygotes."""
+    readable: tuple[str, ...]
+    path: tuple[str, ...]
+
+    def encode(self) -> bytes:
+        """As JSON."""
+        return json.dumps(dataclasses.asdict(self)).encode()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the trusted process asks a zygote: the layout of a network, or with `limits` the run of a candidate.
+
+    The candidate's region and seed are not in it: they go to the forked child through a pipe of their own.
+    """
+
+    arch: str
+    num_classes: int
+    limits: Limits | None = None
+    bare: bool = False
+    """Without Landlock and the system call filter: only for a canary that tries the walls behind them."""
+
+    @classmethod
+    def decode(cls, message: dict[str, Any]) -> Request:
+        """The request that was sent as `dataclasses.asdict`."""
+        limits = message["limits"]
+        return cls(**{**message, "limits": None if limits is None else Limits(**limits)})
 
 
 class WireClosed(ConnectionError):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from benchmark.models import build_model, init_config
 from sandbox import confine, landlock, seccomp
 from sandbox.prelude import namespace
+from sandbox.wire import Limits
 
 POISON = 0x7FC0BAD1
 """Bits of the quiet NaN that fills every parameter before the candidate runs: what it never sets stays recognisable."""
@@ -70,14 +71,13 @@ class Confinement:
     zygote: int
     seccomp: bool
     ruleset: int | None
-    cpu_seconds: float
-    memory_bytes: int
+    limits: Limits
 
     def apply(self) -> None:
         """Limits always; on Linux also die with the zygote; then Landlock and seccomp where this level has them."""
         if sys.platform == "linux":
             confine.die_with_parent(self.zygote)
-        confine.limit_resources(cpu_seconds=self.cpu_seconds, memory_bytes=self.memory_bytes)
+        confine.limit_resources(cpu_seconds=self.limits.cpu_seconds, memory_bytes=self.limits.memory_bytes)
         if self.ruleset is not None or self.seccomp:
             confine.no_new_privs()
         if self.ruleset is not None:
@@ -109,6 +109,24 @@ def rehearse() -> None:
     _initialise(Template.build("resnet20", 10), _REHEARSAL, 0)
     if seccomp.machine() is not None:
         seccomp.program(platform.machine())
+
+
+_SMALL = range(16, 480, 16)  # sizes in bytes: one in each size class of Python's allocator
+_LARGE = (512, 40_000)  # sizes that Python leaves to the C library's allocator
+_KEPT: list[bytes] = []
+
+
+def scatter_addresses(copies: int) -> None:
+    """Leave holes at random places in memory, `copies` of each size, so that new objects lie in another order.
+
+    The kernel chooses where a process's memory begins, but only by whole pages. The order of a small set of modules
+    depends on the low bits of their addresses, which would be the same in every zygote.
+    """
+    dice = random.Random()  # of its own, seeded by the operating system
+    sizes = [*_SMALL] * copies + [dice.randrange(*_LARGE) for _ in range(copies)]
+    blocks = [bytes(size) for size in sizes]
+    dice.shuffle(blocks)
+    _KEPT.extend(blocks[::2])
 
 
 class _Rejected(Exception):

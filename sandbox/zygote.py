@@ -10,11 +10,13 @@ import errno
 import gc
 import importlib
 import os
+import secrets
 import select
 import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -29,20 +31,23 @@ numpy numpy.random torch torch.nn.functional torch.nn.init torch.nn.utils torch.
 """
 
 
-def main(config: dict[str, Any]) -> None:
-    """Serve until the socket closes. `config` is what `sandbox.launcher` sends on the command line."""
-    control = socket.socket(fileno=config["control"])
-    readable = [Path(path) for path in config["readable"]]
-    confined = config["level"] != "none"
+def main(message: dict[str, Any]) -> None:
+    """Serve until the socket closes. `message` is a `Configuration` as it was sent."""
+    config = wire.Configuration(**message)
+    control = socket.socket(fileno=config.control)
+    readable = [Path(path) for path in config.readable]
+    confined = config.level != "none"
+    if config.apart:
+        _skip_process_numbers()
     if sys.platform == "linux":
         confine.prefer_as_victim()
         if confined:
             # Within bubblewrap there is nothing that nobody may not read.
-            confine.drop_root(readable if config["level"] == "landlock" else [])
+            confine.drop_root(readable if config.level == "landlock" else [])
             confine.not_dumpable()
         confine.adopt_orphans()
     sys.argv[:] = [""]
-    sys.path[:] = config["path"]
+    sys.path[:] = config.path
     tempfile.tempdir = "/nonexistent"  # otherwise, whoever asks for the folder tries to write to all of them
     for name in _PRELOAD.split():
         importlib.import_module(name)
@@ -53,21 +58,38 @@ def main(config: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     worker.rehearse()
-    abi = landlock.abi() if config["landlock"] else 0
-    if config["level"] == "landlock" and not abi:
+    abi = landlock.abi() if config.landlock else 0
+    if config.level == "landlock" and not abi:
         raise OSError(errno.EOPNOTSUPP, "this kernel has no Landlock")
     ruleset = landlock.create_ruleset(readable) if abi else None
-    server = _Server(control, config["parent"], confined, ruleset, worker)
+    server = _Server(control, config.parent, confined, ruleset, worker, apart=config.apart)
     gc.collect()
     gc.freeze()
     wire.send(control, {"landlock_abi": abi, "seccomp": confined, "uid": os.geteuid(), "torch": torch.__version__})
     server.serve()
 
 
+def _skip_process_numbers() -> None:
+    """Use up a random count of process numbers: in bubblewrap, every zygote counts its children from 3."""
+    for _ in range(200 + secrets.randbelow(800)):
+        thread = threading.Thread(target=int)  # a thread takes a number as well, and costs least
+        thread.start()
+        thread.join()
+
+
 class _Server:
-    def __init__(self, control: socket.socket, parent: int | None, confined: bool, ruleset: int | None, worker: Any):
+    def __init__(
+        self,
+        control: socket.socket,
+        parent: int | None,
+        confined: bool,
+        ruleset: int | None,
+        worker: Any,
+        *,
+        apart: bool,
+    ) -> None:
         self._control, self._parent, self._confined, self._ruleset = control, parent, confined, ruleset
-        self._worker = worker
+        self._worker, self._apart = worker, apart
         self._templates: dict[tuple[str, int], Any] = {}
         self._wakeup, sender = os.pipe()
         os.set_blocking(self._wakeup, False)
@@ -79,8 +101,8 @@ class _Server:
         while True:
             self._wait_for_request()
             try:
-                request, fds = wire.receive(self._control)
-                wire.send(self._control, self._answer(request, fds))
+                message, fds = wire.receive(self._control)
+                wire.send(self._control, self._answer(wire.Request.decode(message), fds))
             except wire.WireClosed:
                 return
 
@@ -107,12 +129,12 @@ class _Server:
         except BlockingIOError:
             return
 
-    def _answer(self, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    def _answer(self, request: wire.Request, fds: list[int]) -> dict[str, Any]:
         try:
-            template = self._template(request["arch"], request["num_classes"])
-            if request["op"] == "layout":
+            template = self._template(request.arch, request.num_classes)
+            if request.limits is None:
                 return {"layout": template.layout()}
-            return self._run(template, request, fds)
+            return self._run(template, request.limits, request.bare, fds)
         except ValueError as error:
             return {"error": str(error)}
         finally:
@@ -122,30 +144,33 @@ class _Server:
     def _template(self, arch: str, num_classes: int) -> Any:
         key = (arch, num_classes)
         if key not in self._templates:
+            if self._apart:
+                self._worker.scatter_addresses(400)
             self._templates[key] = self._worker.Template.build(arch, num_classes)
             gc.collect()
             gc.freeze()
         return self._templates[key]
 
-    def _run(self, template: Any, request: dict[str, Any], fds: list[int]) -> dict[str, Any]:
+    def _run(self, template: Any, limits: wire.Limits, bare: bool, fds: list[int]) -> dict[str, Any]:
         confinement = self._worker.Confinement(
             zygote=os.getpid(),
-            seccomp=self._confined and not request["bare"],
-            ruleset=None if request["bare"] else self._ruleset,
-            cpu_seconds=request["cpu_seconds"],
-            memory_bytes=request["memory_bytes"],
+            seccomp=self._confined and not bare,
+            ruleset=None if bare else self._ruleset,
+            limits=limits,
         )
         ready, sender = os.pipe()
         child = os.fork()
         if child == 0:
             try:
+                if self._apart:
+                    self._worker.scatter_addresses(30)
                 self._worker.run(template, *fds, sender, confinement)
             finally:
                 os._exit(1)
         for fd in (*fds, sender):
             os.close(fd)
         fds.clear()
-        report = self._supervise(child, request["wall_seconds"])
+        report = self._supervise(child, limits.wall_seconds)
         with os.fdopen(ready, "rb") as stream:
             said = stream.read(4096)
         if said != self._worker.READY:  # it could not give up its power, so no candidate has run

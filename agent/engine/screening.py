@@ -21,7 +21,7 @@ from agent.runs.log import Screened
 from benchmark.cost import SIZES
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.seeds import look_seed
-from benchmark.store import ResultStore
+from benchmark.store import LayeredStore
 from benchmark.tasks import Profile, Task
 
 HELD_OUT = 0.2
@@ -76,8 +76,7 @@ class Screen:
     seed: int
     seeds: int
     """Training seeds per test. A look always uses one seed."""
-    keep: ResultStore
-    shared: ResultStore | None
+    results: LayeredStore
     spent: float = 0.0
     """What screening has cost so far, in tests."""
     rounds: int = 0
@@ -157,8 +156,7 @@ class Screen:
             [Candidate(role, region) for role, region in zip(roles, regions, strict=True)],
             tasks,
             [self._seed(rung)],
-            keep=self.keep,
-            shared=self.shared,
+            results=self.results,
         )
         means: list[float | None] = []
         for role in roles:

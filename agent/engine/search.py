@@ -37,7 +37,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.log import Ended, EventLog
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
-from benchmark.store import ResultStore, user_store
+from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
 from sandbox.region import scaffold
@@ -153,10 +153,8 @@ class OpenSearch:
         self._laboratory = laboratory
         self._environ = environ
         self._progress = progress
-        self._keep = ResultStore(search.run.results)
-        self._shared = user_store() if search.config.cache else None
-        for store in (self._keep, self._shared) if self._shared else (self._keep,):
-            search.clock.watch("bookkeeping", lambda store=store: store.seconds)  # type: ignore[misc]
+        self._results = LayeredStore(ResultStore(search.run.results), user_store() if search.config.cache else None)
+        search.clock.watch("bookkeeping", lambda: self._results.seconds)
 
     @property
     def isolation(self) -> Isolation:
@@ -221,8 +219,7 @@ class OpenSearch:
             self._laboratory,
             workspace=workspace,
             log=self._log,
-            keep=self._keep,
-            shared=self._shared,
+            results=self._results,
         )
 
     def _context(self, inputs: Inputs) -> ProposerContext:
@@ -246,9 +243,7 @@ class OpenSearch:
         self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
         baseline = Candidate("baseline", scaffold().region)
         seeds = config.baseline_evaluation_seeds
-        measured = laboratory.evaluator.measure(
-            baseline, [], profile.visible, seeds, keep=self._keep, shared=self._shared
-        )
+        measured = laboratory.evaluator.measure(baseline, [], profile.visible, seeds, results=self._results)
         tools.baseline = measured[baseline.role]
 
     def _run_hidden(self, tools: Toolbox) -> dict[str, Accuracies]:
@@ -261,7 +256,7 @@ class OpenSearch:
             [Candidate("hidden/submission", tools.regions[tools.submitted])],
             self.profile.hidden,
             self.config.evaluation_seeds,
-            keep=ResultStore(self.run.hidden),  # this run's own: hidden results are never shared between runs
+            results=LayeredStore(ResultStore(self.run.hidden)),  # hidden results are never shared between runs
         )
 
     def _sum_up(self, end: End, tools: Toolbox, hidden: Mapping[str, Accuracies] = {}) -> SearchOutcome:

@@ -18,7 +18,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog, Launch
 from agent.spaces.start import starting_region
 from benchmark.data import available
-from benchmark.store import ResultStore
+from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
@@ -115,10 +115,9 @@ def make_toolbox(
     *,
     workspace: Workspace,
     log: EventLog,
-    keep: ResultStore,
-    shared: ResultStore | None,
+    results: LayeredStore,
 ) -> Toolbox:
-    """A toolbox with the whole budget and without a baseline yet; results go to `keep`, and from and to `shared`."""
+    """A toolbox with the whole budget and without a baseline yet; evaluations use `results`."""
     evaluator = laboratory.evaluator
     screen = None
     if config.screen:
@@ -129,8 +128,7 @@ def make_toolbox(
             share=config.screen,
             seed=config.seed,
             seeds=config.seeds,
-            keep=keep,
-            shared=shared,
+            results=results,
         )
     return Toolbox(
         workspace=workspace,
@@ -140,8 +138,7 @@ def make_toolbox(
         seeds=config.evaluation_seeds,
         budget=config.budget,
         baseline={},
-        keep=keep,
-        shared=shared,
+        results=results,
         screen=screen,
         confirmation_seeds=config.confirmation_seeds,
     )

@@ -15,7 +15,7 @@ from agent.protocol import Accuracies, Observation, Situation, TestOutcome, Tool
 from agent.runs.log import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
-from benchmark.store import ResultStore
+from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
@@ -34,8 +34,7 @@ class Toolbox:
         seeds: tuple[int, ...],
         budget: int,
         baseline: Accuracies,
-        keep: ResultStore,
-        shared: ResultStore | None,
+        results: LayeredStore,
         screen: Screen | None = None,
         confirmation_seeds: Sequence[int] = (),
     ) -> None:
@@ -44,8 +43,7 @@ class Toolbox:
         self._log = log
         self._profile = profile
         self._seeds = seeds
-        self._keep = keep
-        self._shared = shared
+        self._results = results
         self._screen = screen
         self._confirmation_seeds = confirmation_seeds
         self.budget = budget
@@ -142,8 +140,7 @@ class Toolbox:
             [Candidate(f"test/{number}", self.regions[number]) for number in finalists],
             self._profile.visible,
             seeds,
-            keep=self._keep,
-            shared=self._shared,
+            results=self._results,
         )
         self.baseline = pooled(self.baseline, fresh["baseline"])
         self.tests = [
@@ -242,8 +239,7 @@ class Toolbox:
             [Candidate(f"test/{number}", region)],
             self._profile.visible,
             self._seeds,
-            keep=self._keep,
-            shared=self._shared,
+            results=self._results,
         )
         accuracies = accuracies_of(outcomes, f"test/{number}")
         outcome = TestOutcome(number, accuracies, digest)

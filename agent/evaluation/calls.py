@@ -1,6 +1,6 @@
 """One evaluation as one picklable call: the candidate makes tensors in isolation, the trusted trainer trains them.
 
-The isolation is the parent's: a call asks for tensors, and its own process starts nothing and runs no candidate.
+The isolation is the parent's: a call asks for tensors by a `Job`, and its own process runs no candidate.
 """
 
 from __future__ import annotations
@@ -13,27 +13,12 @@ from typing import TYPE_CHECKING
 from agent.protocol import CandidateFailure
 from benchmark.results import EvaluationResult, region_sha256, result_key
 from benchmark.tasks import Task
-from sandbox.isolate import Initialised, Isolation
+from sandbox.isolate import Initialised, Job
 
 if TYPE_CHECKING:
     from torch import nn
 
     from benchmark.executor import Parent
-
-
-@dataclass(frozen=True)
-class Initialise:
-    """What a call asks its parent: the parameters that `region` makes, as a safetensors file at `out`."""
-
-    region: str
-    arch: str
-    num_classes: int
-    seed: int
-    out: Path
-
-    def by(self, isolation: Isolation) -> Initialised:
-        """The answer. Raises what `Isolation.initialise` raises."""
-        return isolation.initialise(self.region, self.arch, self.num_classes, self.seed, self.out)
 
 
 @dataclass(frozen=True)
@@ -99,6 +84,7 @@ class EvaluationCall:
             step_zero=outcome.step_zero,
             isolation_level=initialised.level,
             isolation_seconds=initialised.seconds,
+            weights_sha256=initialised.sha256,
             training_seconds=outcome.seconds,
             device=environment.get("device", device),
             precision=environment.get("precision", self.precision),
@@ -137,14 +123,14 @@ class SignalCall:
 
 
 def _initialised(region: str, arch: str, classes: int, seed: int, parent: Parent) -> tuple[nn.Module, Initialised]:
-    """A network of ours with the weights that the region made in isolation, and how that went."""
+    """A new network with the weights that the region made in isolation, and how that went."""
     from benchmark.models import build_model
     from benchmark.weights import load_initial_weights
 
     model = build_model(arch, classes)
     with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
         weights = Path(folder) / "weights.safetensors"
-        initialised: Initialised = parent.ask(Initialise(region, arch, classes, seed, weights))
+        initialised: Initialised = parent.ask(Job(region, arch, classes, seed, weights))
         if initialised.ok:
             # What isolation accepted and wrote itself must load: anything else is our own fault and raises.
             load_initial_weights(weights, model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sandbox.isolate import Isolation
-from sandbox.payload import Payload
+from sandbox.isolate import Initialised, Isolation, Job
 from sandbox.rules import check_region
 
 
@@ -40,35 +40,48 @@ def check(
 ) -> CheckReport:
     """Apply the rules, then run the region on every architecture (name → number of classes), twice with one seed.
 
-    The second run must give the same tensors, bit by bit. What another seed gives is reported per architecture as
-    `seeded`. `describe` adds `parameters`, which takes longer than the rest. Raises IsolationCrashed when our own
-    machinery fails.
+    The second run, in another interpreter, must give the same tensors, bit by bit; `sha256` is their hash. `seeded`
+    says whether another seed gives others. `describe` adds `parameters`, which takes longer than the rest. Raises
+    IsolationCrashed when our own machinery fails.
     """
     rejection = check_region(region)
     if rejection is not None:
         return CheckReport(False, rejection.kind, rejection.message, isolation.level)
     made: dict[str, Any] = {}
+
+    def refused(arch: str, kind: str | None, message: str) -> CheckReport:
+        return CheckReport(False, kind, f"{arch}: {message}", isolation.level, {**made, arch: {}})
+
     for arch, num_classes in archs.items():
-        first: Payload | None = None
-        for run_seed in (seed, seed, seed + 1):
-            result = isolation.initialise(region, arch, num_classes, run_seed, None)
-            if result.payload is None:
-                return CheckReport(False, result.kind, f"{arch}: {result.message}", isolation.level, {**made, arch: {}})
-            if first is None:
-                first = result.payload
-                continue
-            same = first.same_bits(result.payload)
-            if run_seed == seed and not same:
-                message = (
-                    f"{arch}: the same seed gave different tensors twice; use torch's random functions, "
-                    "which are seeded, and neither the clock nor uninitialised memory"
-                )
-                return CheckReport(False, "nondeterministic", message, isolation.level, {**made, arch: {}})
-        made[arch] = {"seconds": round(result.seconds, 4), "seeded": not same}
-        if describe:
-            assert first is not None
-            made[arch]["parameters"] = [_describe(name, value) for name, value in first.tensors().items()]
+        job = Job(region, arch, num_classes, seed)
+        first = isolation.initialise(job)
+        if not first.ok:
+            return refused(arch, first.kind, first.message)
+        again = isolation.repeat(job)
+        if again.sha256 != first.sha256:
+            return refused(arch, *difference(again))
+        other = isolation.initialise(dataclasses.replace(job, seed=seed + 1))
+        if not other.ok:
+            return refused(arch, other.kind, other.message)
+        made[arch] = {
+            "seconds": round(other.seconds, 4),
+            "seeded": other.sha256 != first.sha256,
+            "sha256": first.sha256,
+        }
+        if describe and first.payload is not None:
+            made[arch]["parameters"] = [_describe(name, value) for name, value in first.payload.tensors().items()]
     return CheckReport(True, isolation_level=isolation.level, archs=made)
+
+
+def difference(again: Initialised) -> tuple[str, str]:
+    """Kind and message for a region whose second run, with the same seed, was not like its first."""
+    if again.kind in ("timeout", "memory"):  # the machine may be to blame for these
+        return again.kind, again.message
+    what = "gave different tensors twice" if again.ok else f"succeeded once and then failed ({again.message})"
+    return "nondeterministic", (
+        f"the same seed {what}; use torch's random functions, which are seeded, and neither the clock, uninitialised "
+        "memory, process numbers, id(), hash() nor the order of a set"
+    )
 
 
 def _describe(name: str, value: NDArray[np.float32]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -9,17 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.evaluation.calls import EvaluationCall, Initialise, SignalCall
-from agent.evaluation.check import CheckReport, check
+from agent.evaluation.calls import EvaluationCall, SignalCall
+from agent.evaluation.check import CheckReport, check, difference
 from agent.progress import Progress
 from agent.protocol import Accuracies, CandidateFailure, Outcome
 from agent.runs.log import Evaluated
 from benchmark.data import NUM_CLASSES
 from benchmark.executor import Executor, InfrastructureError
 from benchmark.results import EvaluationResult
-from benchmark.store import ResultStore
+from benchmark.store import LayeredStore
 from benchmark.tasks import Task
-from sandbox.isolate import Initialised, Isolation
+from sandbox.isolate import Initialised, Isolation, Job
+from sandbox.region import scaffold
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ class Evaluator:
         self.settings = settings
         self._executor = executor
         self._isolation = isolation
+        self._made: dict[Job, str] = {}
+        """The SHA-256 of the parameters that a job gave in both interpreters; `out` is None in these jobs."""
         self._waits: list[float] = []
         """Seconds for which calls stood still for an initialisation and that are not booked yet."""
         self._note = record
@@ -95,7 +99,10 @@ class Evaluator:
         """Is the region acceptable on these tasks? It costs no training. Raises IsolationCrashed."""
         archs = {task.arch: NUM_CLASSES[task.dataset] for task in tasks}
         with self._clock.phase("isolation"):
-            return check(region, archs, self._isolation, seed=seed)
+            report = check(region, archs, self._isolation, seed=seed)
+        if report.accepted:
+            self._made |= {Job(region, arch, archs[arch], seed): made["sha256"] for arch, made in report.archs.items()}
+        return report
 
     def evaluate(
         self,
@@ -103,12 +110,10 @@ class Evaluator:
         tasks: Sequence[Task],
         seeds: Sequence[int],
         *,
-        keep: ResultStore,
-        shared: ResultStore | None = None,
+        results: LayeredStore,
     ) -> Outcomes:
-        """Every candidate on every task with every seed.
+        """Every candidate on every task with every seed; `results` is where they are looked for and left.
 
-        Results are taken from `keep` (this run's) or `shared` (the user's) where they have them, and left in both.
         Raises InfrastructureError when our own machinery failed; candidates' failures are outcomes.
         """
         jobs = [
@@ -121,9 +126,9 @@ class Evaluator:
         pending: dict[int, Future[Outcome]] = {}
         known: dict[int, Outcome] = {}
         for index, (role, call) in enumerate(jobs):
-            stored = keep.get(call.key) or (shared.get(call.key) if shared else None)
+            accepted = self._made.get(Job(call.region, call.task.arch, NUM_CLASSES[call.task.dataset], call.seed))
+            stored = results.find(call.key, weights_sha256=accepted)
             if stored is not None:
-                keep.put(stored)
                 known[index] = stored
                 continue
             pending[index] = self._submit(role, call)
@@ -132,7 +137,7 @@ class Evaluator:
         try:
             for index, (role, call) in enumerate(jobs):
                 while index not in known:
-                    self._collect(pending, known, keep, shared)
+                    self._collect(pending, known, results)
                 outcome = known[index]
                 self._record(role, call, outcome, cached=index in from_store)
                 outcomes[role, call.task.name, call.seed] = outcome
@@ -152,15 +157,14 @@ class Evaluator:
         tasks: Sequence[Task],
         seeds: Sequence[int],
         *,
-        keep: ResultStore,
-        shared: ResultStore | None = None,
+        results: LayeredStore,
     ) -> dict[str, Accuracies]:
         """Role → accuracies, of the baseline and of what is compared with it; see `evaluate`.
 
         Raises InfrastructureError when the baseline failed, too.
         """
         sides = [baseline, *candidates]
-        outcomes = self.evaluate(sides, tasks, seeds, keep=keep, shared=shared)
+        outcomes = self.evaluate(sides, tasks, seeds, results=results)
         require_baseline(outcomes, baseline.role)
         return {one.role: accuracies_of(outcomes, one.role) for one in sides}
 
@@ -187,29 +191,40 @@ class Evaluator:
             on_ask=self._answer,
         )
 
-    def _answer(self, question: Initialise) -> Initialised:
+    def _answer(self, job: Job) -> Initialised:
         """Called in the executor's threads, which wait for each other's candidates."""
         started = time.monotonic()
         try:
-            return question.by(self._isolation)
+            return self._reproducible(job, self._isolation.initialise(job))
         finally:
             self._waits.append(time.monotonic() - started)
 
-    def _collect(
-        self,
-        pending: dict[int, Future[Outcome]],
-        known: dict[int, Outcome],
-        keep: ResultStore,
-        shared: ResultStore | None,
-    ) -> None:
+    def _reproducible(self, job: Job, made: Initialised) -> Initialised:
+        """`made`, or the failure of a region that gave other parameters in the check or in the second interpreter.
+
+        The untouched region is our own code and is not run twice.
+        """
+        if not made.ok or job.region == scaffold().region:
+            return made
+        here = dataclasses.replace(job, out=None)
+        if here not in self._made:
+            again = self._isolation.repeat(here)
+            if again.sha256 != made.sha256:
+                kind, message = difference(again)
+                return dataclasses.replace(again, ok=False, kind=kind, message=message, payload=None, sha256=None)
+            self._made[here] = made.sha256 or ""
+        if self._made[here] != made.sha256:
+            message = "the parameters are not those that the check accepted for the same seed"
+            return dataclasses.replace(made, ok=False, kind="nondeterministic", message=message, weights=None)
+        return made
+
+    def _collect(self, pending: dict[int, Future[Outcome]], known: dict[int, Outcome], results: LayeredStore) -> None:
         """Wait for the next evaluation to finish and store it at once: a crash later loses nothing."""
         done, _ = wait(pending.values(), return_when=FIRST_COMPLETED)
         for index in [index for index, future in pending.items() if future in done]:
             outcome = pending.pop(index).result()
             if isinstance(outcome, EvaluationResult):
-                keep.put(outcome)
-                if shared is not None:
-                    shared.put(outcome)
+                results.put(outcome)
             known[index] = outcome
 
     def _record(self, role: str, call: EvaluationCall, outcome: Outcome, *, cached: bool) -> None:

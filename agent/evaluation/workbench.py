@@ -60,6 +60,7 @@ def open_laboratory(
         # It started beside the slots, which a search needs anyway: its share of the cores is what it cost.
         clock.add("isolation", isolation.seconds / min(slots + 1, cpu_count()))
         environment, *_ = [future.result() for future in describe]
+        isolation.start_second()  # in the background, and after everything that a search waits for
         settings = Settings(environment, config.precision, config.data_root)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
         yield Laboratory(isolation, evaluator, environment, slots, executor, executor.close)

@@ -91,6 +91,7 @@ def _measure(
     from benchmark.models import build_model
     from benchmark.signal_stats import signal_statistics
     from benchmark.weights import WeightsRejected, load_initial_weights
+    from sandbox.isolate import Job
 
     try:
         dataset = load(text(task.get("dataset")))
@@ -98,7 +99,7 @@ def _measure(
     except (DataError, ValueError, KeyError) as error:
         return {"error": str(error)}
     weights = folder / "weights.safetensors"
-    made = isolation.initialise(region, text(task.get("arch")), dataset.num_classes, seed, weights)
+    made = isolation.initialise(Job(region, text(task.get("arch")), dataset.num_classes, seed, weights))
     if not made.ok:
         return {"error": f"{made.kind}: {made.message}"}
     try:

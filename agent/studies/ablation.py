@@ -26,7 +26,7 @@ from benchmark.files import write_atomically
 from benchmark.results import region_sha256
 from benchmark.seeds import unused_seeds
 from benchmark.statistics import Resolved, combine
-from benchmark.store import ResultStore, user_store
+from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile, get_profile
 
 DEFAULT_SHARE = 1.0
@@ -81,8 +81,7 @@ def ablate(
                     candidates,
                     profile.visible,
                     fresh,
-                    keep=ResultStore(run.path / "ablation"),
-                    shared=user_store() if config.cache else None,
+                    results=LayeredStore(ResultStore(run.path / "ablation"), user_store() if config.cache else None),
                 )
                 accuracies = {one.role: accuracies_of(outcomes, one.role) for one in candidates}
     submission = accuracies.pop(_SUBMISSION, {})

@@ -17,7 +17,7 @@ from agent.protocol import CandidateFailure
 from benchmark.recipes import get_recipe
 from benchmark.results import EvaluationResult
 from benchmark.statistics import Comparison, compare, learn_noise, noise_prior
-from benchmark.store import ResultStore, user_store
+from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile, Task
 
 BASELINE = "kaiming_normal"
@@ -90,13 +90,15 @@ def measure(
     tasks = (*profile.visible, *profile.hidden) if hidden else profile.visible
     progress.begin(len(candidates) * len(tasks) * len(seeds))
     with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
-        store = user_store() if config.cache else ResultStore(Path(folder))
+        user = user_store() if config.cache else None
+        visible = LayeredStore(ResultStore(Path(folder) / "results"), user)
         with open_laboratory(config, Clock(), progress) as laboratory:
             evaluate = laboratory.evaluator.evaluate
-            outcomes = evaluate(candidates, profile.visible, seeds, keep=store)
+            outcomes = evaluate(candidates, profile.visible, seeds, results=visible)
             if hidden:
-                kept = ResultStore(store.folder.with_name("hidden"))
-                outcomes |= evaluate(candidates, profile.hidden, seeds, keep=kept)
+                kept = None if user is None else ResultStore(user.folder.with_name("hidden"))
+                unseen = LayeredStore(ResultStore(Path(folder) / "hidden"), kept)
+                outcomes |= evaluate(candidates, profile.hidden, seeds, results=unseen)
     rows = []
     for task in tasks:
         results = {name: {seed: outcomes[name, task.name, seed] for seed in seeds} for name in names}

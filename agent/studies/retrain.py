@@ -36,7 +36,7 @@ from agent.transcripts.replay import SegmentReplay
 from agent.transcripts.verdict import NO_RESULT, Judgement, difference
 from agent.transcripts.views import STAND_IN
 from benchmark.results import region_sha256
-from benchmark.store import ResultStore, user_store
+from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile, get_profile
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
@@ -70,20 +70,19 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         again = [role for role, _, _ in recorded if _is_counted(role, config)]
         tests = {role for role in again if role.startswith("test/")}
         progress.begin(len(again), len(tests))
-        keep = ResultStore(folder / "results")
+        results = LayeredStore(ResultStore(folder / "results"))
         tools = make_toolbox(
             config,
             profile,
             laboratory,
             workspace=stack.enter_context(Workspace.create(folder / "workspace")),
             log=stack.enter_context(EventLog(folder / "events.jsonl")),
-            keep=keep,
-            shared=None,
+            results=results,
         )
         if config.confirm:  # the finalists are chosen by their gains
             baseline = Candidate("baseline", scaffold().region)
             seeds = config.baseline_evaluation_seeds
-            measured = laboratory.evaluator.measure(baseline, [], profile.visible, seeds, keep=keep)
+            measured = laboratory.evaluator.measure(baseline, [], profile.visible, seeds, results=results)
             tools.baseline = measured[baseline.role]
         level = laboratory.isolation.level
         yield Replay(transcript, open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level))
@@ -231,7 +230,8 @@ def conversation(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
         laboratory = stack.enter_context(open_laboratory(config, Clock(), progress))
         progress.begin((count + 1) * len(profile.visible) * len(config.evaluation_seeds))
-        trainer = _Trainer(laboratory, config, profile, ResultStore(folder))
+        results = LayeredStore(ResultStore(folder), user_store() if config.cache else None)
+        trainer = _Trainer(laboratory, config, profile, results)
         strategies.baseline = trainer.train("baseline", scaffold().region)
         numbers = itertools.count()
 
@@ -246,7 +246,7 @@ class _Trainer:
     laboratory: Laboratory
     config: SearchConfig
     profile: Profile
-    keep: ResultStore
+    results: LayeredStore
 
     def refusal(self, region: str) -> str | None:
         """Why a region cannot be trained, or None."""
@@ -261,8 +261,7 @@ class _Trainer:
             [Candidate(role, region)],
             self.profile.visible,
             self.config.evaluation_seeds,
-            keep=self.keep,
-            shared=user_store() if self.config.cache else None,
+            results=self.results,
         )
         return accuracies_of(outcomes, role)
 

@@ -29,7 +29,7 @@ from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.log import Submitted, accuracies_by_role, read_events
 from agent.runs.status import RunStatus
 from benchmark.seeds import CONTEST_STEP, FRESH_FROM, contest_seed, winners_seeds
-from benchmark.store import ResultStore, user_store
+from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.history import History
 from sandbox.region import scaffold
@@ -199,8 +199,7 @@ class Contest:
         Every repeat has seeds of its own, shared by its winners and its baseline. So repeats are independent, and what
         they scatter by holds the noise of the baseline too.
         """
-        store = ResultStore(self.config.runs / "fresh")
-        shared = user_store() if self.config.cache else None
+        results = LayeredStore(ResultStore(self.config.runs / "fresh"), user_store() if self.config.cache else None)
         gains: dict[str, list[Gains]] = {name: [] for name in self.proposers}
         baseline = scaffold().region
         tasks = self.profile.visible
@@ -210,9 +209,7 @@ class Contest:
                 winners = {one.proposer: winner(one) or baseline for one in repeats if one.number == number}
                 regions = dict.fromkeys([baseline, *winners.values()])
                 candidates = [Candidate(_role(number, index), region) for index, region in enumerate(regions)]
-                outcomes = laboratory.evaluator.evaluate(
-                    candidates, tasks, self.fresh_seeds(number), keep=store, shared=shared
-                )
+                outcomes = laboratory.evaluator.evaluate(candidates, tasks, self.fresh_seeds(number), results=results)
                 seen = {one.region: accuracies_of(outcomes, one.role) for one in candidates}
                 for proposer, region in winners.items():
                     gains[proposer].append(_gain(seen[baseline], seen[region]))

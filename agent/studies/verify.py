@@ -42,7 +42,7 @@ from agent.studies.verify_files import (
 )
 from agent.studies.verify_results import result_findings
 from benchmark.results import EvaluationResult, region_sha256
-from benchmark.store import ResultStore
+from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import get_profile
 from sandbox.history import History
 from sandbox.region import RegionError, split
@@ -194,7 +194,7 @@ def _rerun_faults(record: RunRecord, launch: Launch, events: list[Event], progre
             yield f"not comparable: this machine is {laboratory.environment}, the run's was {launch.environment}"
             return
         outcomes = laboratory.evaluator.evaluate(
-            [Candidate("again", region)], [task], [recorded.seed], keep=ResultStore(Path(folder))
+            [Candidate("again", region)], [task], [recorded.seed], results=LayeredStore(ResultStore(Path(folder)))
         )
         if final is not None:
             yield from _network_again(record, final.number, laboratory)

@@ -153,7 +153,8 @@ def serve() -> None:
     from agent.evaluation.workbench import Laboratory
     from benchmark.data import load_dataset
     from benchmark.hardware import environment
-    from sandbox.isolate import Initialised, Isolation
+    from sandbox.isolate import Initialised, Isolation, Job
+    from sandbox.region import scaffold
 
     torch.set_num_threads(1)
     load_dataset("tiny")
@@ -162,13 +163,25 @@ def serve() -> None:
     class Watched(Isolation):
         """Says when a request is under way: whoever is killed then leaves a zygote with an answer nobody wants."""
 
-        def initialise(self, *arguments: Any, **named: Any) -> Initialised:
+        def initialise(self, job: Job) -> Initialised:
             shared[8] = 1
-            initialised = super().initialise(*arguments, **named)
+            initialised = super().initialise(job)
             shared[8] = 0
             return initialised
 
-    isolation = Watched(level="none")
+        def repeat(self, job: Job) -> Initialised:
+            shared[8] = 1
+            initialised = super().repeat(job)
+            shared[8] = 0
+            return initialised
+
+    def start() -> Watched:
+        """With both interpreters up, so that no forked child waits for one."""
+        isolation = Watched(level="none")
+        assert isolation.repeat(Job(scaffold().region, "resnet20", 10, 0)).ok
+        return isolation
+
+    isolation = start()
     surroundings = environment("auto")
 
     @contextlib.contextmanager
@@ -191,7 +204,7 @@ def serve() -> None:
         _, status = os.waitpid(child, 0)
         if shared[8]:
             isolation.close()
-            isolation = Watched(level="none")
+            isolation = start()
         _say({"exit": os.waitstatus_to_exitcode(status), "operations": struct.unpack("Q", shared[:8])[0]})
     isolation.close()
 

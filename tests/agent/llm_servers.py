@@ -22,7 +22,7 @@ from agent.proposers.llm import Brief, LLMProposer
 from agent.protocol import Observation, Proposer, TestOutcome
 from agent.runs.log import EventLog, Proposal, ToolReplied, read_events
 from benchmark.results import region_sha256
-from benchmark.store import ResultStore
+from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import get_profile
 from sandbox.workspace import Workspace
 
@@ -188,8 +188,7 @@ class Bench(Toolbox):
             seeds=(0,),
             budget=budget,
             baseline={TASK: {0: 10.0}},
-            keep=cast(ResultStore, None),
-            shared=None,
+            results=LayeredStore(ResultStore(folder / "results")),
         )
         self.by = ""
         self._score = score or (lambda number, region: 10.0 + number)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.isolate import Initialised, Isolation, Limits, obstacle_to
+from sandbox.isolate import Initialised, Isolation, Job, Limits, _Interpreter, obstacle_to
 from sandbox.launcher import Zygote
 from tests.attacks.host import KEY_NAME, NEEDLE, Host, host
 
@@ -61,9 +61,10 @@ class Arena:
     reference: bytes
     processes: set[int]
 
-    def run(self, region: str, *, seed: int = 0, limits: Limits = PATIENT) -> Initialised:
+    def run(self, region: str, *, seed: int = 0, limits: Limits = PATIENT, again: bool = False) -> Initialised:
         self.isolation.limits = limits
-        return self.isolation.initialise(region, ARCH, CLASSES, seed, self.out / "weights.safetensors")
+        run = self.isolation.repeat if again else self.isolation.initialise
+        return run(Job(region, ARCH, CLASSES, seed, self.out / "weights.safetensors"))
 
 
 def weights(result: Initialised) -> bytes:
@@ -97,11 +98,12 @@ def open_arena(level: str, folder: Path) -> Iterator[Arena]:
         before = descendants()
         with Isolation(level=name) as isolation:  # type: ignore[arg-type]
             if level.endswith("without landlock"):
-                isolation._zygote.close()  # type: ignore[union-attr]
-                isolation._zygote = Zygote("bubblewrap", landlock=False)
+                isolation._first.close()
+                isolation._first = _Interpreter(lambda: Zygote("bubblewrap", landlock=False))
             arena = Arena(isolation, prey, folder / "out", b"", set())
             assert arena.run(f"# {NEEDLE}\n{HONEST}").ok
             arena.reference = weights(arena.run(HONEST))
+            assert weights(arena.run(HONEST, again=True)) == arena.reference
             arena.processes = descendants() - before
             yield arena
 
@@ -142,7 +144,7 @@ def attack(arena: Arena, name: str) -> None:
     kind = "accepted" if result.ok else result.kind
     if "nondeterministic" in attack.expected and result.ok:
         first = weights(result)
-        again = weights(arena.run(attack.text, seed=attack.seed, limits=limits))
+        again = weights(arena.run(attack.text, seed=attack.seed, limits=limits, again=True))
         kind = "nondeterministic" if again != first else "accepted"
     assert kind in attack.expected, (result.message, result.log)
     assert "ESCAPED" not in result.log

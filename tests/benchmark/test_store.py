@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.results import EpochMetrics, EvaluationResult, StepZero, result_key
-from benchmark.store import ResultStore
+from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import PROFILES
 
 TASK = PROFILES["smoke"].visible[0]
@@ -84,3 +84,48 @@ def test_file_that_does_not_fit_is_not_believed(tmp_path: Path, harm: str) -> No
     else:
         path.write_text({"empty": "", "list": "[1]"}[harm])
     assert store.get("k") is None
+
+
+def layers(tmp_path: Path, run: str) -> LayeredStore:
+    """What a run has: a folder of its own, and the user's."""
+    return LayeredStore(ResultStore(tmp_path / run), ResultStore(tmp_path / "user"))
+
+
+def isolated(key: str, **changes: object) -> EvaluationResult:
+    """A result whose candidate ran in isolation."""
+    return make_result(key).model_copy(update={"isolation_level": "bubblewrap", **changes})
+
+
+def test_a_result_is_shared_between_runs_and_kept_in_each(tmp_path: Path) -> None:
+    """The second run finds what the first one trained, and still has it when the user's store is emptied."""
+    first, second = layers(tmp_path, "first"), layers(tmp_path, "second")
+    first.put(isolated("k"))
+    assert isinstance(second.find("k"), EvaluationResult)
+    assert second.user is not None
+    second.user.path("k").unlink()
+    assert second.find("k") is not None
+    assert second.seconds > 0
+    assert LayeredStore(ResultStore(tmp_path / "third")).find("k") is None
+
+
+def test_a_result_made_without_isolation_stays_in_its_run(tmp_path: Path) -> None:
+    """After `agent search --allow-unsandboxed`, an isolated search took the accuracies for its own."""
+    unsandboxed, search = layers(tmp_path, "unsandboxed"), layers(tmp_path, "search")
+    unsandboxed.put(make_result("k"))
+    assert unsandboxed.find("k") is not None
+    assert not (tmp_path / "user").exists()
+    assert search.user is not None
+    search.user.put(make_result("k"))  # as earlier versions did
+    assert search.find("k") is None
+    assert search.own.get("k") is None
+
+
+def test_a_shared_result_of_other_weights_is_not_used(tmp_path: Path) -> None:
+    """A user's store from another machine can hold results of tensors that this machine does not make."""
+    store = layers(tmp_path, "run")
+    assert store.user is not None
+    store.user.put(isolated("k", weights_sha256="a"))
+    store.user.put(isolated("old"))
+    assert store.find("k", weights_sha256="b") is None
+    assert store.find("old", weights_sha256="b") is not None
+    assert store.find("k", weights_sha256="a") is not None

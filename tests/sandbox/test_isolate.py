@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,15 @@ from safetensors.torch import load_file
 
 from benchmark.models import build_model
 from benchmark.weights import load_initial_weights
-from sandbox.isolate import Isolation, IsolationCrashed, IsolationUnavailable, Limits, derived_seed, obstacle_to
+from sandbox.isolate import (
+    Isolation,
+    IsolationCrashed,
+    IsolationUnavailable,
+    Job,
+    Limits,
+    derived_seed,
+    obstacle_to,
+)
 from sandbox.launcher import Zygote
 from sandbox.region import scaffold
 
@@ -45,7 +54,7 @@ def isolation() -> Iterator[Isolation]:
 def run(isolation: Isolation, body: str, out: Path, arch: str = "resnet20", seed: int = 0) -> tuple[str | None, str]:
     """Kind and message for a region whose function has this body."""
     lines = "".join(f"    {line}\n" for line in body.splitlines())
-    result = isolation.initialise(f"def initialize_weights(model, config):\n{lines}", arch, 10, seed, out / "w")
+    result = isolation.initialise(Job(f"def initialize_weights(model, config):\n{lines}", arch, 10, seed, out / "w"))
     return result.kind, result.message
 
 
@@ -94,7 +103,7 @@ def test_importing_it_is_cheap() -> None:
 @pytest.mark.parametrize("arch", ["resnet20", "vgg16bn", "mobilenetv2"])
 def test_the_untouched_region_initialises_every_network(isolation: Isolation, arch: str, tmp_path: Path) -> None:
     """The file holds the parameters, all of them and nothing else, and the trainer accepts it."""
-    result = isolation.initialise(scaffold().region, arch, 100, 0, tmp_path / "w")
+    result = isolation.initialise(Job(scaffold().region, arch, 100, 0, tmp_path / "w"))
     assert result.ok, result.message
     assert result.weights == tmp_path / "w"
     model = build_model(arch, 100)
@@ -105,7 +114,7 @@ def test_the_untouched_region_initialises_every_network(isolation: Isolation, ar
 
 def test_weights_are_those_the_function_makes_with_the_derived_seed(isolation: Isolation, tmp_path: Path) -> None:
     """Whoever takes the function away gets the same weights from it."""
-    assert isolation.initialise(HONEST, "resnet20", 10, 3, tmp_path / "w").ok
+    assert isolation.initialise(Job(HONEST, "resnet20", 10, 3, tmp_path / "w")).ok
     model = build_model("resnet20", 10)
     torch.manual_seed(derived_seed(3))
     with torch.no_grad():
@@ -120,32 +129,32 @@ def test_same_seed_same_weights_in_every_process(isolation: Isolation, tmp_path:
     region = "def initialize_weights(model, config):\n    named = dict(model.named_parameters())\n"
     region += "    for name in set(named):\n        nn.init.normal_(named[name])\n"
     region = f"import random\n{region}    print(random.random(), np.random.rand())\n"
-    first = isolation.initialise(region, "resnet20", 10, 1, tmp_path / "a")
+    first = isolation.initialise(Job(region, "resnet20", 10, 1, tmp_path / "a"))
     with Isolation(level="none", limits=isolation.limits) as other:
-        second = other.initialise(region, "resnet20", 10, 1, tmp_path / "b")
+        second = other.initialise(Job(region, "resnet20", 10, 1, tmp_path / "b"))
     assert first.ok
     assert first.log == second.log
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert isolation.initialise(region, "resnet20", 10, 2, tmp_path / "c").ok
+    assert isolation.initialise(Job(region, "resnet20", 10, 2, tmp_path / "c")).ok
     assert (tmp_path / "c").read_bytes() != (tmp_path / "a").read_bytes()
 
 
 def test_without_a_file_the_weights_are_the_same(isolation: Isolation, tmp_path: Path) -> None:
     """A check looks at them in memory: by name, in the model's order, and equal only where every bit is."""
-    assert isolation.initialise(HONEST, "resnet20", 10, 1, tmp_path / "w").payload is None
-    first, again, other = (isolation.initialise(HONEST, "resnet20", 10, seed, None).payload for seed in (1, 1, 2))
+    assert isolation.initialise(Job(HONEST, "resnet20", 10, 1, tmp_path / "w")).payload is None
+    first, again, other = (isolation.initialise(Job(HONEST, "resnet20", 10, seed, None)).payload for seed in (1, 1, 2))
     assert first is not None
     assert again is not None
     assert other is not None
     written = load_file(tmp_path / "w")
     assert list(first.tensors()) == [name for name, _ in build_model("resnet20", 10).named_parameters()]
     assert all(np.array_equal(values, written[name]) for name, values in first.tensors().items())
-    assert first.same_bits(again)
-    assert not first.same_bits(other)
-    zeros = [isolation.initialise(ZEROS.format(zero), "resnet20", 10, 0, None).payload for zero in ("0.0", "-0.0")]
+    assert first.sha256() == again.sha256()
+    assert first.sha256() != other.sha256()
+    zeros = [isolation.initialise(Job(ZEROS.format(zero), "resnet20", 10, 0, None)).payload for zero in ("0.0", "-0.0")]
     assert zeros[0] is not None
     assert zeros[1] is not None
-    assert not zeros[0].same_bits(zeros[1])
+    assert zeros[0].sha256() != zeros[1].sha256()
 
 
 def test_a_failure_names_type_message_and_line(isolation: Isolation, tmp_path: Path) -> None:
@@ -154,7 +163,7 @@ def test_a_failure_names_type_message_and_line(isolation: Isolation, tmp_path: P
     assert kind == "exception"
     assert message == "line 3: KeyError: 'conv7'"
     result = isolation.initialise(
-        "\n\ndef initialize_weights(model, config)\n    pass\n", "resnet20", 10, 0, tmp_path / "w"
+        Job("\n\ndef initialize_weights(model, config)\n    pass\n", "resnet20", 10, 0, tmp_path / "w")
     )
     assert (result.kind, result.line) == ("syntax", 3)
     assert not list(tmp_path.iterdir())
@@ -172,7 +181,7 @@ def test_what_it_prints_is_kept_and_cut(isolation: Isolation, tmp_path: Path) ->
     """Prints help an author; a flood of them does not fill the record."""
     isolation.limits = Limits(wall_seconds=60, output_bytes=100)
     try:
-        result = isolation.initialise(f"print('x' * 1000)\n{HONEST}", "resnet20", 10, 0, tmp_path / "w")
+        result = isolation.initialise(Job(f"print('x' * 1000)\n{HONEST}", "resnet20", 10, 0, tmp_path / "w"))
     finally:
         isolation.limits = Limits(wall_seconds=60)
     assert result.ok
@@ -181,14 +190,14 @@ def test_what_it_prints_is_kept_and_cut(isolation: Isolation, tmp_path: Path) ->
 
 def test_too_large_a_region_never_runs(isolation: Isolation, tmp_path: Path) -> None:
     """16 kB hold any strategy, but not trained weights."""
-    assert isolation.initialise(HONEST + "#" * 16_384, "resnet20", 10, 0, tmp_path / "w").kind == "too_large"
+    assert isolation.initialise(Job(HONEST + "#" * 16_384, "resnet20", 10, 0, tmp_path / "w")).kind == "too_large"
 
 
 def test_a_link_at_the_output_is_replaced_not_followed(isolation: Isolation, tmp_path: Path) -> None:
     """Whoever can put a link there cannot make us overwrite what it points to."""
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "w").symlink_to(tmp_path / "victim")
-    assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+    assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
     assert (tmp_path / "victim").read_text() == "precious"
     assert not (tmp_path / "w").is_symlink()
 
@@ -196,22 +205,24 @@ def test_a_link_at_the_output_is_replaced_not_followed(isolation: Isolation, tmp
 def test_wrong_use_raises(isolation: Isolation, tmp_path: Path) -> None:
     """A caller's mistake is no failure of the candidate."""
     with pytest.raises(ValueError, match="unknown architecture"):
-        isolation.initialise(HONEST, "resnet1001", 10, 0, tmp_path / "w")
+        isolation.initialise(Job(HONEST, "resnet1001", 10, 0, tmp_path / "w"))
     with pytest.raises(FileNotFoundError):
-        isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "absent" / "w")
+        isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "absent" / "w"))
     closed = Isolation(level="none")
     closed.close()
     closed.close()
     with pytest.raises(ValueError, match="closed"):
-        closed.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w")
-    assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+        closed.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w"))
+    assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
 
 
 def test_several_threads_share_one_isolation(isolation: Isolation, tmp_path: Path) -> None:
     """Calls wait for each other and get their own answers."""
     with ThreadPoolExecutor(4) as pool:
         seeds = range(8)
-        results = list(pool.map(lambda s: isolation.initialise(HONEST, "resnet20", 10, s, tmp_path / str(s)), seeds))
+        results = list(
+            pool.map(lambda s: isolation.initialise(Job(HONEST, "resnet20", 10, s, tmp_path / str(s))), seeds)
+        )
     assert all(result.ok for result in results)
     assert len({(tmp_path / str(seed)).read_bytes() for seed in seeds}) == 8
 
@@ -220,8 +231,8 @@ def test_closing_ends_a_candidate_that_another_thread_waits_for(tmp_path: Path) 
     """Ctrl-C while an evaluation is being initialised: nobody waits until the candidate's time is up."""
     isolation = Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(600, 600))
     with ThreadPoolExecutor(2) as pool:
-        running = pool.submit(isolation.initialise, LOOP, "resnet20", 10, 0, tmp_path / "w")
-        waiting = pool.submit(isolation.initialise, HONEST, "resnet20", 10, 0, tmp_path / "x")
+        running = pool.submit(isolation.initialise, Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
+        waiting = pool.submit(isolation.initialise, Job(HONEST, "resnet20", 10, 0, tmp_path / "x"))
         time.sleep(1.0)
         assert not running.done()
         isolation.close()
@@ -234,17 +245,17 @@ def test_closing_ends_a_candidate_that_another_thread_waits_for(tmp_path: Path) 
 def test_waiting_is_not_a_candidates_time(isolation: Isolation, tmp_path: Path) -> None:
     """A quick candidate behind a slow one claimed three seconds as its own."""
     with ThreadPoolExecutor(2) as pool:
-        slow = pool.submit(isolation.initialise, SLOW, "resnet20", 10, 0, None)
+        slow = pool.submit(isolation.initialise, Job(SLOW, "resnet20", 10, 0, None))
         time.sleep(0.5)
-        quick = pool.submit(isolation.initialise, HONEST, "resnet20", 10, 0, None)
+        quick = pool.submit(isolation.initialise, Job(HONEST, "resnet20", 10, 0, None))
         assert quick.result().seconds < slow.result().seconds - 1.0
 
 
 def test_closing_while_the_isolation_starts_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """After a crash a fresh start can be under way, with nothing to interrupt: the candidate must not run after all."""
     isolation = Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(600, 600))
-    assert isolation._zygote is not None
-    isolation._zygote.close()
+    assert isolation._first.zygote is not None
+    isolation._first.zygote.close()
     started = threading.Event()
 
     def start(level: str) -> Zygote:
@@ -253,7 +264,7 @@ def test_closing_while_the_isolation_starts_anew(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("sandbox.isolate.Zygote", start)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(isolation.initialise, LOOP, "resnet20", 10, 0, tmp_path / "w")
+        running = pool.submit(isolation.initialise, Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
         assert started.wait(timeout=30)
         isolation.close()
         with pytest.raises((IsolationCrashed, ValueError)):
@@ -269,19 +280,19 @@ def test_the_thread_that_started_it_may_end(tmp_path: Path) -> None:
     thread.join()
     time.sleep(0.2)
     with made[0] as isolation:
-        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+        assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
 
 
 @linux
 def test_a_killed_zygote_is_our_failure_and_the_next_call_works(tmp_path: Path) -> None:
     """The kernel ended our process for want of memory: the candidate is not to blame, and may be tried again."""
     with Isolation(limits=Limits(wall_seconds=60)) as isolation:
-        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+        assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
         processes = below(os.getpid())
         threading.Timer(1.0, kill, [processes]).start()
         with pytest.raises(IsolationCrashed):
-            isolation.initialise(LOOP, "resnet20", 10, 0, tmp_path / "w")
-        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+            isolation.initialise(Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
+        assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
 
 
 @linux
@@ -293,12 +304,12 @@ def test_nothing_survives_a_kill_of_the_parent(level: str, tmp_path: Path) -> No
     code = f"""
 import sys
 from pathlib import Path
-from sandbox.isolate import Isolation, Limits
+from sandbox.isolate import Isolation, Job, Limits
 isolation = Isolation(level={level!r}, limits=Limits(wall_seconds=600, cpu_seconds=600))
-assert isolation.initialise({HONEST!r}, "resnet20", 10, 0, Path({str(tmp_path / "w")!r})).ok
+assert isolation.initialise(Job({HONEST!r}, "resnet20", 10, 0, Path({str(tmp_path / "w")!r}))).ok
 print("ready", flush=True)
 sys.stdin.readline()
-isolation.initialise({LOOP!r}, "resnet20", 10, 0, Path({str(tmp_path / "w")!r}))
+isolation.initialise(Job({LOOP!r}, "resnet20", 10, 0, Path({str(tmp_path / "w")!r})))
 """
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=pipe, stdout=pipe) as process:
@@ -326,7 +337,7 @@ def test_closing_leaves_no_process(tmp_path: Path) -> None:
     with Isolation(limits=Limits(wall_seconds=60)) as isolation:
         started = below(os.getpid()) - before
         assert started
-        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+        assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
     assert wait_until_gone(started, seconds=5) == set()
 
 
@@ -355,11 +366,61 @@ def test_the_zygote_shares_nothing_writable_and_has_one_thread(tmp_path: Path) -
     """What a child could write to and the next one reads would be a channel between candidates."""
     before = below(os.getpid())
     with Isolation(level="none") as isolation:
-        assert isolation.initialise(HONEST, "resnet20", 10, 0, tmp_path / "w").ok
+        assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
         (zygote,) = below(os.getpid()) - before
         regions = Path(f"/proc/{zygote}/maps").read_text().splitlines()
         assert [region for region in regions if region.split()[1][1::2] == "ws"] == []
         assert len(list(Path(f"/proc/{zygote}/task").iterdir())) == 1
+
+
+def command_lines(processes: set[int]) -> list[bytes]:
+    """What `ps` shows of each of them."""
+    return [Path(f"/proc/{process}/cmdline").read_bytes() for process in processes]
+
+
+@linux
+@pytest.mark.parametrize("level", ["bubblewrap", "landlock", "none"])
+def test_ps_shows_nothing_of_the_configuration(level: str) -> None:
+    """`ps aux` on a machine of many users showed 12 kB of this user's paths, for as long as a search took."""
+    if level != "none" and obstacle_to(level):
+        pytest.skip(str(obstacle_to(level)))
+    before = below(os.getpid())
+    with Isolation(level=level):  # type: ignore[arg-type]
+        shown = command_lines(below(os.getpid()) - before)
+    assert shown
+    for line in shown:
+        assert len(line) < 1000
+        assert not any(word in line for word in (b"site-packages", str(ROOT).encode(), b"landlock", b"ro-bind"))
+
+
+WHO_AM_I = """
+import os
+def initialize_weights(model, config):
+    print(os.getpid(), hash("x"), id(model) >> 14, [id(module) % 4096 for module in model.modules()][:8])
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+"""
+
+
+@linux
+@pytest.mark.parametrize("setarch", [(), ("setarch", "--addr-no-randomize")])
+def test_a_repetition_comes_from_an_interpreter_unlike_the_first(setarch: tuple[str, ...]) -> None:
+    """Equal weights from equal addresses prove nothing, also where a debugger or a user switched randomisation off."""
+    if setarch and shutil.which(setarch[0]) is None:
+        pytest.skip("the program setarch is not installed")
+    code = f"""
+from sandbox.isolate import Isolation, Job
+with Isolation() as isolation:
+    job = Job({WHO_AM_I!r}, "resnet20", 10, 0)
+    runs = [isolation.initialise(job), isolation.initialise(job), isolation.repeat(job)]
+    assert len({{run.sha256 for run in runs}}) == 1, runs
+    print(*(run.log.strip() for run in runs), sep="\\n")
+"""
+    done = subprocess.run([*setarch, sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, same, second = (line.split(maxsplit=3) for line in done.stdout.splitlines())
+    assert first[1:] == same[1:]
+    assert not set(first) & set(second)
 
 
 PROBE = "import json; from sandbox.isolate import probe; print(json.dumps(probe()))"

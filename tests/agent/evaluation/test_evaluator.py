@@ -14,15 +14,18 @@ from torch import Tensor
 
 import benchmark.train
 from agent.clock import Clock
-from agent.evaluation.calls import EvaluationCall, Initialise
-from agent.evaluation.evaluator import Evaluator, Settings
+from agent.evaluation.calls import EvaluationCall
+from agent.evaluation.check import check
+from agent.evaluation.evaluator import Candidate, Evaluator, Settings
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
+from agent.runs.log import Evaluated
 from benchmark.data import DataError, hold_out, load_dataset
 from benchmark.executor import LocalExecutor
 from benchmark.results import EvaluationResult, StepZero
+from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import PROFILES, Task
-from sandbox.isolate import Initialised, Isolation
+from sandbox.isolate import Initialised, Isolation, Job
 from sandbox.region import scaffold
 
 SHORT = dataclasses.replace(PROFILES["smoke"].visible[0].recipe, epochs=1, train_limit=32, test_limit=20)
@@ -38,8 +41,8 @@ class Here:
     def report(self, content: Any) -> None:
         """Nobody looks."""
 
-    def ask(self, question: Initialise) -> Initialised:
-        return question.by(self.isolation)
+    def ask(self, question: Job) -> Initialised:
+        return self.isolation.initialise(question)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,7 @@ def test_honest_candidate_gets_its_accuracy(parent: Here) -> None:
     assert result.key == CALL.key
     assert result.best_test_acc == max(epoch.test_acc for epoch in result.curve)
     assert result.isolation_level in ("bubblewrap", "landlock")
+    assert result.weights_sha256 is not None
 
 
 def test_network_that_was_trained_beforehand_does_not_count(parent: Here, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +110,7 @@ def test_slots_that_wait_for_each_other_are_booked_as_they_stood_still(parent: H
     """Two candidates sleep for half a second, one after the other: 0.5 s and 1 s of two slots are 0.75 s."""
     region = "import time\ndef initialize_weights(model, config):\n    time.sleep(0.5)\n"
     region += "    for parameter in model.parameters():\n        nn.init.ones_(parameter)\n"
-    asked = [Initialise(region, "resnet20", 10, 0, tmp_path / name) for name in "ab"]
+    asked = [Job(region, "resnet20", 10, 0, tmp_path / name) for name in "ab"]
     clock = Clock()
     with LocalExecutor(2, threads=1) as executor, ThreadPoolExecutor(2) as pool:
         evaluator = Evaluator(Settings({}), executor, parent.isolation, clock, Progress())
@@ -118,3 +122,50 @@ def test_slots_that_wait_for_each_other_are_booked_as_they_stood_still(parent: H
     assert [one.ok for one in made] == [True, True]
     assert 0.7 < booked < wall
     assert clock.seconds()["isolation"] == pytest.approx(booked, abs=0.001)
+
+
+SET_OF_MODULES = """
+def initialize_weights(model, config):
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    for layer in {layer for layer in model.modules() if isinstance(layer, nn.Conv2d)}:
+        nn.init.normal_(layer.weight)
+"""
+UNTIL = """
+import time
+def initialize_weights(model, config):
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.01 if time.time() < %r else 0.02)
+"""
+
+
+def test_the_order_of_a_set_of_modules_is_refused_before_a_test_is_paid(parent: Here) -> None:
+    """It passed the check, for addresses were equal in all children of one process, and a replay differed."""
+    report = check(SET_OF_MODULES, {"resnet20": 10}, parent.isolation)
+    assert (report.accepted, report.kind) == (False, "nondeterministic")
+    assert "order of a set" in report.message
+    honest = check(scaffold().region, {"resnet20": 10}, parent.isolation)
+    made = parent.isolation.initialise(Job(scaffold().region, "resnet20", 10, 0))
+    assert honest.archs["resnet20"]["sha256"] == made.sha256
+
+
+def test_only_what_the_check_accepted_is_trained(parent: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A region that behaves until the check is over is a recorded failure, not a result; so is one never checked."""
+    monkeypatch.setattr("agent.evaluation.check.check_region", lambda region: None)  # a lint, which can be got past
+    recorded: list[Evaluated] = []
+    store = LayeredStore(ResultStore(tmp_path))
+    with LocalExecutor(1, threads=1) as executor:
+        evaluator = Evaluator(Settings({}), executor, parent.isolation, Clock(), Progress(), recorded.append)
+        task = CALL.task
+        parent.isolation.start_second()
+        assert evaluator.check(scaffold().region, [task], 0).accepted  # both interpreters have the network
+        end = time.time() + 3
+        assert evaluator.check(UNTIL % end, [task], 0).accepted
+        assert time.time() < end, "the machine was too busy to check in time"
+        time.sleep(end - time.time())
+        for role, region in (("late", UNTIL % end), ("unchecked", SET_OF_MODULES)):
+            outcome = evaluator.evaluate([Candidate(role, region)], [task], [0], results=store)[role, task.name, 0]
+            assert isinstance(outcome, CandidateFailure)
+            assert outcome.kind == "nondeterministic"
+    assert [event.failure and event.failure.partition(":")[0] for event in recorded] == ["nondeterministic"] * 2
+    assert not list(tmp_path.iterdir())
