@@ -101,8 +101,16 @@ class Answer:
 def parse_answer(body: str, *, sent_characters: int) -> Answer:
     """Read the body of a 200. `sent_characters` is the size of the request, for servers that do not count tokens.
 
-    Raises BadBody for HTML, an empty body, an error with status 200, or no choice at all.
+    The work grows in proportion to the body. Raises BadBody for HTML, an empty body, an error with status 200, no
+    choice at all, or JSON that is nested too deeply to be read.
     """
+    try:
+        return _parse(body, sent_characters)
+    except RecursionError:
+        raise BadBody(f"the server answered with JSON that is nested too deeply: {_quote(body)}") from None
+
+
+def _parse(body: str, sent_characters: int) -> Answer:
     try:
         data = json.loads(body, strict=False)
     except (ValueError, RecursionError):
@@ -111,7 +119,7 @@ def parse_answer(body: str, *, sent_characters: int) -> Answer:
         raise BadBody(f"the server answered with JSON that is no completion: {_quote(body)}")
     if data.get("error"):
         error = data["error"]
-        said = str(error.get("message") or error) if isinstance(error, dict) else str(error)
+        said = clean(str(error.get("message") or error) if isinstance(error, dict) else str(error))
         raise BadBody(f"the server answered 200 with an error: {_quote(said)}", said)
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -140,7 +148,7 @@ def _read(data: dict[str, Any], choice: dict[str, Any], message: dict[str, Any],
         reasoning=clip(reasoning),
         reasoning_field=field,
         calls=tuple(WireCall(call.id, call.name, clip(call.arguments)) for call in wire_calls),
-        finish_reason=str(choice.get("finish_reason") or ""),
+        finish_reason=clean(str(choice.get("finish_reason") or ""))[:100],
         model=clean(str(data.get("model") or ""))[:200],
         usage=_usage(data.get("usage"), sent_characters, written),
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from agent.report.findings import Findings, overall_of, signed
 from agent.runs.record import Fields, RunRecord, mapping, number, text
 from benchmark.tasks import PROFILES
+from sandbox.parsing import parse
 
 Weight = Literal["stop", "look", "note"]
 
@@ -25,6 +26,7 @@ _OWN_RANDOMNESS = {
 }
 _KNOWN = (math.sqrt(2), math.sqrt(3), math.sqrt(1 / 2), math.sqrt(1 / 3), math.pi, math.e, 5 / 3, 1 / 3, 2 / 3)
 _ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
+_MOST_DOTS = 8
 _LONG_NUMBER = 4
 """Significant digits from which a literal looks like something a program left behind."""
 _LARGE_CHANGE = 15
@@ -61,8 +63,8 @@ def raise_flags(record: RunRecord, findings: Findings, network: Fields | None) -
 def code_flags(region: str) -> list[Flag]:
     """What the text of a region shows. A region that does not parse has no flags: it cannot have been tested."""
     try:
-        tree = ast.parse(region)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse(region)
+    except SyntaxError:
         return []
     return [*_randomness(tree), *_architecture_names(tree), *_long_numbers(tree), *_unused(tree)]
 
@@ -181,9 +183,12 @@ def _unused(tree: ast.Module) -> Iterator[Flag]:
 
 
 def _dotted(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else ""
+    """A name with its attributes, such as `torch.rand`; "" for one that is longer than any in a list."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute) and len(names) < _MOST_DOTS:
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
 
 
 def _constant_weights(task: str, submission: Fields) -> Iterator[Flag]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from agent.runs.directory import RunDirectory
 from agent.runs.log import Submitted, read_events
 from benchmark.files import write_atomically
+from sandbox.parsing import parse
 from sandbox.workspace import Workspace
 
 _HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {number}).
@@ -92,7 +93,7 @@ def mail(diff: str, run: str, number: int, *, when: float) -> str:
 
 def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()) -> str:
     """The region as a module that needs torch (and numpy, if it uses it) and nothing of this project."""
-    tree = ast.parse(region)
+    tree = parse(region)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     blocks = [name for name in ("BasicBlock", "InvertedResidual") if name in used - defined]
