@@ -34,7 +34,7 @@ class ResultStore:
             if envelope["sha256"] != _checksum(payload):
                 return None
             result = EvaluationResult.model_validate(payload)
-        except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
             return None
         return result if result.key == key else None
 

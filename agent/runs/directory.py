@@ -91,7 +91,7 @@ class RunDirectory:
         """`run.json` as a dictionary. Raises RunDamaged when it is missing or not JSON."""
         try:
             summary = json.loads(self.summary.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RunDamaged(f"{self.summary}: {error}") from None
         if not isinstance(summary, dict):
             raise RunDamaged(f"{self.summary}: not a JSON object")

@@ -21,6 +21,8 @@ from agent.errors import RunDamaged
 
 SCHEMA = 1
 GENESIS = "0" * 64
+_LATEST = 2**40
+"""No event is later, in seconds since the epoch."""
 
 
 class _Event(BaseModel):
@@ -199,7 +201,10 @@ class Record:
     @classmethod
     def parse(cls, line: bytes) -> Record:
         """The inverse of `line`. Raises ValueError when it is not a record of this schema."""
-        fields = json.loads(line)
+        try:
+            fields = json.loads(line)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
         if not isinstance(fields, dict):
             raise ValueError("not a JSON object")
         try:
@@ -208,6 +213,8 @@ class Record:
             raise ValueError(f"no {missing}") from None
         if schema != SCHEMA:
             raise ValueError(f"schema {schema}, expected {SCHEMA}")
+        if isinstance(ts, bool) or not isinstance(ts, int | float) or not 0 <= ts < _LATEST:
+            raise ValueError(f"ts is {ts!r:.40}, not a time")
         return cls(seq, ts, previous, _ADAPTER.validate_python(fields))
 
 

@@ -146,9 +146,12 @@ def text(value: object) -> str:
 
 def number(value: object) -> float | None:
     """A finite number of a foreign file, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond what a float can hold
+        return None
 
 
 def whole(value: object) -> int | None:
@@ -208,13 +211,13 @@ def _evaluation(event: Fields) -> Evaluation:
 
 def _steps(events: tuple[Fields, ...]) -> Iterator[Step]:
     """Calls with their replies. A resumed run records nothing twice, so the order of the log is that of the search."""
-    replies = {event.get("step"): event for event in events if event.get("kind") == "tool_replied"}
+    replies = {whole(event.get("step")): event for event in events if event.get("kind") == "tool_replied"}
     thoughts: list[Fields] = []
     for event in events:
         if event.get("kind") == "proposal":
             thoughts.append(mapping(event.get("content")))
         elif event.get("kind") == "tool_called":
-            reply = replies.get(event.get("step"), {})
+            reply = replies.get(whole(event.get("step")), {})
             begun, ended = number(event.get("ts")), number(reply.get("ts"))
             yield Step(
                 number=whole(event.get("step")) or 0,

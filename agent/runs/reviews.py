@@ -147,6 +147,9 @@ def _parse(line: str, where: str) -> Review:
         fields = json.loads(line)
         if fields.pop("schema") != SCHEMA or fields["kind"] not in WORDS:
             raise ValueError("a review of another version")
+        texts = (fields["message"], fields["author"], fields["patch_sha256"])
+        if not all(isinstance(one, str) for one in texts) or not isinstance(fields["time"], int | float):
+            raise ValueError("a field is of the wrong type")
         return Review(**fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunDamaged(f"{where} is not a review: {error}; mend or remove the line") from None

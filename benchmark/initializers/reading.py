@@ -8,6 +8,9 @@ from typing import Any
 
 from benchmark.initializers.errors import InitConfigError
 
+MAX_PYTHON = 16 * 1024
+"""Characters. Python's parser needs memory that grows with the square of some texts."""
+
 
 def parse_init_cfg(text: str) -> Any:
     """The config in a text: JSON, or a Python expression of dicts (also `dict(type=…)`), lists and constants.
@@ -19,9 +22,11 @@ def parse_init_cfg(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
+    if len(text) > MAX_PYTHON:
+        raise InitConfigError(f"not JSON, and too long for Python: {len(text):,} characters, at most {MAX_PYTHON:,}")
     try:
         body = ast.parse(text.strip()).body
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InitConfigError(f"neither JSON nor Python: {error}") from None
     if len(body) != 1 or not isinstance(body[0], ast.Expr | ast.Assign):
         raise InitConfigError("one expression is expected, such as [dict(type='Kaiming', layer='Conv2d')]")
@@ -41,8 +46,11 @@ def _value(node: ast.expr) -> Any:
             return [_value(element) for element in elements]
     try:
         return ast.literal_eval(node)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
+        try:
+            shown = ast.unparse(node)[:60]
+        except RecursionError:
+            shown = "a deeply nested expression"
         raise InitConfigError(
-            f"line {node.lineno}: {ast.unparse(node)[:60]!r} would have to be run; only dicts, lists, numbers and "
-            "strings are read"
+            f"line {node.lineno}: {shown!r} would have to be run; only dicts, lists, numbers and strings are read"
         ) from None
