@@ -97,5 +97,5 @@ def _code(region: str) -> str:
             node.body = node.body[1:] or [ast.Pass()]
     try:
         return ast.dump(tree)
-    except RecursionError:
+    except (RecursionError, ValueError):  # so deep, or a number of so many digits, that Python cannot print it
         return region

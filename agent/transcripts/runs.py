@@ -29,6 +29,9 @@ def read_run(path: Path) -> Transcript:
         workspace = [split(launch.scaffold).editable(SCAFFOLD_NAME)]
     except RegionError as error:
         raise TranscriptError(f"{log}: the recorded scaffold cannot be used: {error}") from None
+    budget = launch.config.get("budget")
+    if isinstance(budget, bool) or not isinstance(budget, int):
+        raise TranscriptError(f"{log}: the launch names no budget of tests; the log was edited")
     profile = PROFILES.get(launch.profile)
     prompt, entries = _conversation(records)
     return Transcript(
@@ -37,7 +40,7 @@ def read_run(path: Path) -> Transcript:
         model=str(launch.config.get("model") or launch.config.get("proposer") or ""),
         segments=[Segment(prompt, entries=entries, workspace=workspace)],
         dialect=Dialect.OURS,
-        budget=int(launch.config["budget"]),
+        budget=budget,
         hidden_labels=frozenset(task.name for task in profile.hidden) if profile else frozenset(),
     )
 

@@ -49,8 +49,8 @@ def _value(node: ast.expr) -> Any:
     except (ValueError, TypeError, RecursionError):
         try:
             shown = ast.unparse(node)[:60]
-        except RecursionError:
-            shown = "a deeply nested expression"
+        except (RecursionError, ValueError):
+            shown = "a huge expression"
         raise InitConfigError(
             f"line {node.lineno}: {shown!r} would have to be run; only dicts, lists, numbers and strings are read"
         ) from None

@@ -14,7 +14,7 @@ from tests.fuzz.targets import TARGETS, Target
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 """For each reader. Without it a fixed set of inputs is tried, the same each time."""
-EXAMPLES = 60
+EXAMPLES = 250
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
