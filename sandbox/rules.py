@@ -7,19 +7,13 @@ What keeps hostile code in is `sandbox.isolate`.
 from __future__ import annotations
 
 import ast
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from sandbox.lines import EditableFile
+from sandbox.parsing import MAX_REGION_BYTES, TooCostlyError, parse
 from sandbox.region import FUNCTION, NAMES_IN_SCOPE
-
-MAX_REGION_BYTES = 16 * 1024
-"""Room for any initialiser that computes; none for one that carries trained weights."""
-
-_MAX_COMPILED_SIZE = 100_000
-"""In nodes of the syntax tree. A region of 16 kB has a quarter of that, unless the compiler has to copy parts."""
 
 _MODULES = frozenset(
     {
@@ -84,50 +78,15 @@ def _parse(region: str, first_line: int) -> ast.Module | Rejection:
         line = first_line + region.partition("\0")[0].count("\n")
         return Rejection("syntax", f"line {line} has a NUL byte, which no Python source may hold", line)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(region)
-            if _compiled_size(tree.body) > _MAX_COMPILED_SIZE:
-                return Rejection("too_large", "compiled, the region would be huge: do not nest finally clauses")
-            # The compiler finds what the parser lets pass, such as a return outside a function. Nothing is executed.
-            compile(region, "region", "exec", dont_inherit=True)
+        tree = parse(region)
+    except TooCostlyError as error:
+        return Rejection("too_large", str(error.msg))
     except SyntaxError as error:
-        line = first_line + (error.lineno or 1) - 1
+        if error.lineno is None:
+            return Rejection("syntax", f"Python cannot compile the region: {error.msg}")
+        line = first_line + error.lineno - 1
         return Rejection("syntax", f"line {line}: {error.msg}", line)
-    except (ValueError, RecursionError, MemoryError) as error:
-        return Rejection("syntax", f"Python cannot compile the region: {str(error) or type(error).__name__}")
     return ast.increment_lineno(tree, first_line - 1)
-
-
-def _compiled_size(body: list[ast.stmt], unwinding: int = 0) -> int:
-    """About how many nodes of `body` the compiler works through, which is more than there are in its text.
-
-    It copies a finally clause to each way out of its try statement, so twenty nested ones in 700 bytes fill all memory.
-    `unwinding`: the size of the clauses that a return, break or continue copies here.
-    """
-    size = 0
-    for statement in body:
-        inner = unwinding
-        match statement:
-            case ast.Try(finalbody=final) | ast.TryStar(finalbody=final) if final:
-                copied = _compiled_size(final, unwinding)
-                size, inner = size + 2 * copied, unwinding + copied
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                inner = 0
-            case ast.Return() | ast.Break() | ast.Continue():
-                size += unwinding
-        for name, value in ast.iter_fields(statement):
-            parts = value if isinstance(value, list) else [value]
-            if name == "finalbody":
-                continue
-            if parts and isinstance(parts[0], ast.stmt):
-                size += _compiled_size(parts, inner)
-            elif parts and isinstance(parts[0], ast.excepthandler | ast.match_case):
-                size += sum(_compiled_size(part.body, inner) for part in parts)
-            else:
-                size += sum(1 for part in parts if isinstance(part, ast.AST) for _ in ast.walk(part))
-        size += 1
-    return size
 
 
 def _signature(tree: ast.Module) -> Rejection | None:

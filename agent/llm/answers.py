@@ -103,8 +103,16 @@ class Answer:
 def parse_answer(body: str, *, sent_characters: int) -> Answer:
     """Read the body of a 200. `sent_characters` is the size of the request, for servers that do not count tokens.
 
-    Raises BadBody for HTML, an empty body, an error with status 200, or no choice at all.
+    The work grows in proportion to the body. Raises BadBody for HTML, an empty body, an error with status 200, no
+    choice at all, or JSON that is nested too deeply to be read.
     """
+    try:
+        return _parse(body, sent_characters)
+    except RecursionError:
+        raise BadBody(f"the server answered with JSON that is nested too deeply: {_quote(body)}") from None
+
+
+def _parse(body: str, sent_characters: int) -> Answer:
     try:
         data = joined(body) if is_stream(body) else json.loads(body, strict=False)
     except (ValueError, RecursionError):
@@ -129,7 +137,7 @@ def parse_answer(body: str, *, sent_characters: int) -> Answer:
 
 
 def _error_text(error: Any) -> str:
-    return str(error.get("message") or error) if isinstance(error, dict) else str(error)
+    return clean(str(error.get("message") or error) if isinstance(error, dict) else str(error))
 
 
 def _read(data: dict[str, Any], choice: dict[str, Any], message: dict[str, Any], sent_characters: int) -> Answer:
@@ -151,7 +159,7 @@ def _read(data: dict[str, Any], choice: dict[str, Any], message: dict[str, Any],
         reasoning=clip(reasoning),
         reasoning_field=field,
         calls=tuple(WireCall(call.id, call.name, clip(call.arguments)) for call in wire_calls),
-        finish_reason=str(choice.get("finish_reason") or ""),
+        finish_reason=clean(str(choice.get("finish_reason") or ""))[:100],
         model=clean(str(data.get("model") or ""))[:200],
         usage=_usage(data.get("usage"), sent_characters, written),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from agent.llm.answers import clean
@@ -19,11 +20,8 @@ MAX_CALLS = 10
 _MAX_ARGUMENTS = 64 * 1024
 _INTEGERS = ("n", "start_line", "end_line", "after_line")
 _TOOLS = ("edit", "undo", "view", "rewrite", "screen", "test", "submit")
-_FENCE = re.compile(
-    r"^[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+-]*)[^\n]*\n(?P<body>.*?)(?:^[ \t]*(?P=fence)[ \t]*$|\Z)",
-    re.DOTALL | re.MULTILINE,
-)
-_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*(?:</tool_call>|\Z)", re.DOTALL)
+_FENCE = re.compile(r"[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+-]*)")
+_TAG, _END_TAG = "<tool_call>", "</tool_call>"
 _DEFINES = re.compile(r"^def initialize_weights\b", re.MULTILINE)
 
 
@@ -40,35 +38,66 @@ def tool_call(name: str, arguments: str) -> ToolCall:
         )
     try:
         parsed = json.loads(arguments or "{}", strict=False, parse_constant=_no_constant)
+        if not isinstance(parsed, dict):
+            raise ArgumentError("ERROR: Failed to parse tool arguments: expected a JSON object")
+        return _call(name, parsed)
     except RecursionError:
         raise ArgumentError("ERROR: Failed to parse tool arguments: nested too deeply") from None
+    except ArgumentError:
+        raise
     except ValueError as error:
         raise ArgumentError(f"ERROR: Failed to parse tool arguments: {error}") from None
-    if not isinstance(parsed, dict):
-        raise ArgumentError("ERROR: Failed to parse tool arguments: expected a JSON object")
-    return _call(name, parsed)
 
 
 def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     """The calls that a text holds, in its order; with `code`, a Python block counts as rewrite and test.
 
     A JSON object counts in a fence, in a `<tool_call>` tag, or as the whole text. An empty list: there is none.
-    Raises ArgumentError for a call whose arguments cannot be used.
+    The work grows in proportion to the text. Raises ArgumentError for a call whose arguments cannot be used.
     """
     found: list[ToolCall] = []
-    blocks = [(match["language"].lower(), match["body"]) for match in _FENCE.finditer(text)]
+    blocks = list(_blocks(text))
     for language, body in blocks:
         if code and language in ("python", "py", "python3", "") and _DEFINES.search(body):
             found += [ToolCall("rewrite", {"content": clean(body)}), ToolCall("test")]
         elif (call := _json_call(body)) is not None:
             found.append(call)
     if not blocks:
-        for written in _TAGGED.findall(text) or [text]:
+        whole = text.strip()
+        bare = code and whole.startswith(("def ", "import ", "from ", "#", '"'))
+        rewrite = ToolCall("rewrite", {"content": clean(whole + "\n")})
+        for written in list(_tagged(text)) or [text]:
             if (call := _json_call(written)) is not None:
                 found.append(call)
-            elif code and _DEFINES.search(written) and text.lstrip().startswith(("def ", "import ", "from ", "#", '"')):
-                found += [ToolCall("rewrite", {"content": clean(text.strip() + "\n")}), ToolCall("test")]
+            elif bare and _DEFINES.search(written):
+                found += [rewrite, ToolCall("test")]
     return found
+
+
+def _blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Language and text of each fenced block. One whose end is missing goes on to the end of the text."""
+    lines = text.split("\n")
+    start = 0
+    while start < len(lines) - 1:
+        opening = _FENCE.match(lines[start])
+        start += 1
+        if opening is None:
+            continue
+        end = start
+        while end < len(lines) and lines[end].strip(" \t") != opening["fence"]:
+            end += 1
+        closing = [""] if end < len(lines) else []
+        yield opening["language"].lower(), "\n".join([*lines[start:end], *closing])
+        start = end + 1
+
+
+def _tagged(text: str) -> Iterator[str]:
+    """What stands in each `<tool_call>` tag. One whose end is missing goes on to the end of the text."""
+    start = text.find(_TAG)
+    while start >= 0:
+        end = text.find(_END_TAG, start)
+        yield text[start + len(_TAG) : end if end >= 0 else None].strip()
+        start = text.find(_TAG, end) if end >= 0 else -1
 
 
 def _json_call(text: str) -> ToolCall | None:

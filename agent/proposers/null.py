@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 
 from agent.protocol import Observation, Situation, ToolCall, replace_region
+from sandbox.parsing import parse
 from sandbox.region import FUNCTION, scaffold
 
 
@@ -36,9 +37,7 @@ def relabelled(region: str, number: int) -> str:
     to the baseline's stream and to those of the other copies, and of the same distribution. The order of the data
     depends on the evaluation's seed alone, as it does for every real candidate.
     """
-    function = next(
-        node for node in ast.parse(region).body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION
-    )
+    function = next(node for node in parse(region).body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION)
     first = function.body[0]
     documented = ast.get_docstring(function, clean=False) is not None
     line = (first.end_lineno or first.lineno) if documented else first.lineno - 1

@@ -12,6 +12,7 @@ from agent.safe_text import spelt
 
 MAX_LINES = 1500
 _CONTEXT = 3
+_LONG = 600
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def side_by_side(old: str, new: str) -> Diff:
     left, right = _coloured(old, len(before)), _coloured(new, len(after))
     rows: list[DiffRow] = []
     added = removed = shown = 0
-    matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
+    # Thousands of equal lines take a minute unless the commonest ones are left out of the search.
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=len(after) > _LONG)
     for group in matcher.get_grouped_opcodes(_CONTEXT):
         if (skipped := group[0][1] - shown) > 0:
             rows.append(DiffRow("gap", skipped=skipped))

@@ -14,6 +14,7 @@ from agent.runs.lines import Fields
 from agent.runs.record import RunRecord, mapping, number, text
 from benchmark.comparison import signed
 from benchmark.tasks import PROFILES
+from sandbox.parsing import parse
 
 Weight = Literal["stop", "look", "note"]
 
@@ -27,6 +28,7 @@ _OWN_RANDOMNESS = {
 }
 _KNOWN = (math.sqrt(2), math.sqrt(3), math.sqrt(1 / 2), math.sqrt(1 / 3), math.pi, math.e, 5 / 3, 1 / 3, 2 / 3)
 _ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
+_MOST_DOTS = 8
 _LONG_NUMBER = 4
 """A literal with at least so many significant digits looks as if a program had written it."""
 _LARGE_CHANGE = 15
@@ -63,8 +65,8 @@ def raise_flags(record: RunRecord, findings: Findings, network: Fields | None) -
 def code_flags(region: str) -> list[Flag]:
     """Flags from the text of a region. A region that does not parse has no flags: it cannot have been tested."""
     try:
-        tree = ast.parse(region)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse(region)
+    except SyntaxError:
         return []
     return [*_randomness(tree), *_architecture_names(tree), *_long_numbers(tree), *_unused(tree)]
 
@@ -183,9 +185,12 @@ def _unused(tree: ast.Module) -> Iterator[Flag]:
 
 
 def _dotted(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else ""
+    """A name with its attributes, such as `torch.rand`; "" for one that is longer than any in a list."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute) and len(names) < _MOST_DOTS:
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else ""
 
 
 def _constant_weights(task: str, submission: Fields) -> Iterator[Flag]:

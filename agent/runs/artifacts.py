@@ -15,6 +15,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.files import read_bytes
 from agent.runs.log import Launch, Submitted, chain, read_events
 from benchmark.files import write_atomically
+from sandbox.parsing import parse
 from sandbox.region import SCAFFOLD_NAME, scaffold, split
 
 PATCH, MODULE = "submission.patch", "initialize_weights.py"
@@ -143,7 +144,7 @@ def trailers_of(run: RunDirectory) -> dict[str, str]:
 
 def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()) -> str:
     """The region as a module that needs torch (and numpy, if it uses it) and nothing of this project."""
-    tree = ast.parse(region)
+    tree = parse(region)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
     blocks = [name for name in ("BasicBlock", "InvertedResidual") if name in used - defined]

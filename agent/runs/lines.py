@@ -79,13 +79,18 @@ def exchanges(events: Iterable[Fields]) -> Iterator[CallRecord]:
     A reply belongs to the call of the same `step`; where a damaged log has several, the last one counts.
     """
     events = list(events)
-    replies = {event.get("step"): event for event in events if event.get("kind") == "tool_replied"}
+    replies = {_step(event): event for event in events if event.get("kind") == "tool_replied"}
     proposals: list[Fields] = []
     for event in events:
         if event.get("kind") == "proposal":
             proposals.append(event)
         elif event.get("kind") == "tool_called":
-            yield CallRecord(tuple(proposals), event, replies.get(event.get("step")))
+            yield CallRecord(tuple(proposals), event, replies.get(_step(event)))
             proposals = []
     if proposals:
         yield CallRecord(tuple(proposals), None, None)
+
+
+def _step(event: Fields) -> int | None:
+    step = event.get("step")
+    return step if isinstance(step, int) else None

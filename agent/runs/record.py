@@ -144,9 +144,12 @@ def text(value: object) -> str:
 
 def number(value: object) -> float | None:
     """A finite number of a foreign file, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond what a float can hold
+        return None
 
 
 def whole(value: object) -> int | None:

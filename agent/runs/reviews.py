@@ -222,5 +222,5 @@ def _parse(line: str, where: str) -> Review:
         if (schema == SCHEMA) != (fields.get("previous") is not None) or (schema == SCHEMA) != ("log_sha256" in fields):
             raise ValueError("it lacks what ties it to the lines before")
         return _REVIEW.validate_python(fields)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunDamaged(f"{where} is not a review: {error}; mend or remove the line") from None

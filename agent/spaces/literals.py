@@ -24,12 +24,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sandbox.parsing import parse
+
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
 
-_COMMENT = re.compile(r"#\s*scale\s*:\s*(.*?)\s*$")
-_RANGE = re.compile(r"(?P<low>[^\s.]\S*?)\s*\.\.\s*(?P<high>\S+)(?:\s+(?P<law>log|linear))?$")
+_COMMENT = re.compile(r"#\s*scale\s*:")
 _Scale = tuple[float, float, bool]  # low, high, log
 _FACTOR = 4.0
 _EXPONENT_REACH = 1.0
@@ -86,15 +87,16 @@ def find_numbers(region: str) -> list[ScalableNumber]:
 
     Raises SyntaxError when the region is not Python, ScaleCommentError for a comment that cannot be understood.
     """
+    tree = parse(region)
     comments = _scale_comments(region)
     lines = _lines(region)
     found: dict[tuple[int, int], _Literal] = {}
-    for literal in _literals(ast.parse(region)):
+    for literal in _literals(tree):
         if not literal.only_by_comment or literal.node.lineno in comments:
             found.setdefault((literal.digits.lineno, literal.digits.col_offset), literal)
 
     numbers: list[ScalableNumber] = []
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     for _, literal in sorted(found.items()):
         node, value, line = literal.node, literal.value, literal.node.lineno
         if line in comments:
@@ -236,7 +238,7 @@ def _scale_comments(region: str) -> dict[int, _Scale | None]:
         raise SyntaxError(str(error.args[0])) from error
     for token in tokens:
         if token.type == tokenize.COMMENT and (match := _COMMENT.match(token.string)):
-            comments[token.start[0]] = _parse_scale(match[1], token.start[0])
+            comments[token.start[0]] = _parse_scale(token.string[match.end() :].strip(), token.start[0])
     return comments
 
 
@@ -244,16 +246,18 @@ def _parse_scale(text: str, line: int) -> _Scale | None:
     if text == "off":
         return None
     form = "write it as '# scale: 0.05..1 log', '# scale: -1..1 linear' or '# scale: off'"
-    match = _RANGE.match(text)
+    first, dots, rest = text.partition("..")
+    second, *laws = rest.split() or [""]
     try:
-        low, high = (float(match["low"]), float(match["high"])) if match else (math.nan, math.nan)
+        low, high = float(first), float(second)
     except ValueError:
         low = high = math.nan
-    if match is None or not (math.isfinite(low) and math.isfinite(high)):
-        raise ScaleCommentError(f"line {line}: cannot read the range {text!r}; {form}")
-    log = match["law"] == "log" if match["law"] else low > 0
+    readable_law = laws in ([], ["log"], ["linear"])
+    if not dots or first.startswith(".") or not readable_law or not (math.isfinite(low) and math.isfinite(high)):
+        raise ScaleCommentError(f"line {line}: cannot read the range {text!r:.200}; {form}")
+    log = laws == ["log"] if laws else low > 0
     if low >= high:
-        raise ScaleCommentError(f"line {line}: the range {text!r} is empty; {form}")
+        raise ScaleCommentError(f"line {line}: the range {text!r:.200} is empty; {form}")
     if log and low <= 0:
         raise ScaleCommentError(f"line {line}: a log range must begin above zero, not at {low:g}; {form}")
     return low, high, log
@@ -278,10 +282,12 @@ def _lines(region: str) -> list[_Line]:
     return lines
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    candidate, count = name, 1
+def _unused(name: str, taken: dict[str, int]) -> str:
+    """A name that is not taken yet; `taken` maps each name to the last suffix that was tried for it."""
+    candidate, count = name, taken.get(name, 1)
     while candidate in taken:
         count += 1
         candidate = f"{name}_{count}"
-    taken.add(candidate)
+    taken[name] = count
+    taken.setdefault(candidate, 1)
     return candidate

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from agent.spaces.literals import ScalableNumber, ScaleCommentError, find_numbers, readable, rescale
+from sandbox.parsing import parse
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,13 @@ def _idle(number: ScalableNumber) -> float | None:
 def _code(region: str) -> str:
     """The region without what only people read; its text where it does not parse."""
     try:
-        tree = ast.parse(region)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = parse(region)
+    except SyntaxError:
         return region
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    try:
+        return ast.dump(tree)
+    except (RecursionError, ValueError):  # so deep, or a number of so many digits, that Python cannot print it
+        return region

@@ -38,6 +38,7 @@ from agent.transcripts.views import STAND_IN
 from benchmark.results import region_sha256
 from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile, get_profile
+from sandbox.parsing import parse
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
@@ -304,8 +305,8 @@ class _Conversation:
 def name_of(region: str) -> str | None:
     """The first line of the function's docstring, if it has one."""
     try:
-        functions = [node for node in ast.parse(region).body if isinstance(node, ast.FunctionDef)]
-    except (SyntaxError, ValueError):
+        functions = [node for node in parse(region).body if isinstance(node, ast.FunctionDef)]
+    except SyntaxError:
         return None
     texts = [ast.get_docstring(node) for node in functions if node.name == "initialize_weights"]
     return texts[-1].splitlines()[0].rstrip(".") if texts and texts[-1] else None

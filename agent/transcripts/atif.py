@@ -8,6 +8,7 @@ Specification: harbor, rfcs/0001-trajectory-format.md; the PyPI package `atif` v
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -153,12 +154,16 @@ def _agent_step(
         yield Note("assistant", said, own, thinking, by_model)
         return
     replies = [(_mapping(result).get("source_call_id"), _mapping(result).get("content")) for result in results]
-    unnamed = [content for name, content in replies if name is None]
+    unnamed = collections.deque(content for name, content in replies if name is None)
+    named = dict(reversed([(name, content) for name, content in replies if isinstance(name, str)]))
     for position, call in enumerate(calls):
         if not isinstance(call, Mapping) or not isinstance(call.get("function_name"), str):
             raise TranscriptError(f"{at}: tool_calls[{position}] has no function_name")
-        named = [content for name, content in replies if name is not None and name == call.get("tool_call_id")]
-        found = named[0] if named else (unnamed.pop(0) if unnamed else None)
+        identity = call.get("tool_call_id")
+        if isinstance(identity, str) and identity in named:
+            found = named[identity]
+        else:
+            found = unnamed.popleft() if unnamed else None
         recorded = None if found is None else _content(found, f"{at}: observation")
         cut = bool(note.get("reply_cut")) or (recorded is not None and recorded.endswith(CUT_MARK))
         arguments = call.get("arguments")

@@ -11,12 +11,12 @@ Our own records declare their hidden tasks: there the bare name, in anything tha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.transcripts.loading import load_transcript
-from agent.transcripts.model import RecordedCall, Segment, Transcript
+from agent.transcripts.model import RecordedCall, Segment, Transcript, TranscriptError
 from agent.transcripts.test_count import submission
 
 _SECTION = re.compile(r"^### (\S+)(?: \(|$)", re.MULTILINE)
@@ -33,6 +33,8 @@ _NUMBERED = re.compile(r"^\s*\d+:")
 _AUTO_SUBMIT = "[auto-submit]"
 _LAST_TEST = re.compile(r"^\[Test #\d+\] \(0 tests remaining\)")
 _LONG_LINE = 2_000
+_LONG_NAME = 300
+_MOST_LABELS = 500
 _SUMMARY = {"all", "avg", "mean", "overall", "std", "total"}
 
 
@@ -82,21 +84,22 @@ def _split(segment: Segment) -> tuple[list[RecordedCall], list[RecordedCall]]:
     """A segment's replies with results: of tests before the submission, and of the submission and what follows."""
     calls = [call for call in segment.calls if call.tool in ("test", "submit")]
     before: list[RecordedCall] = []
+    last_chosen = max((position for position, call in enumerate(calls) if submission(call)), default=-1)
     for position, call in enumerate(calls):
         if call.recorded is None or call.recorded.startswith("ERROR"):
             continue
-        if submission(call) is not None or _submits_itself(call, calls[position + 1 :]):
+        if submission(call) is not None or _submits_itself(call, chosen_later=last_chosen > position):
             return before, [later for later in calls[position:] if later.recorded is not None]
         before.append(call)
     return before, []
 
 
-def _submits_itself(call: RecordedCall, later: Sequence[RecordedCall]) -> bool:
+def _submits_itself(call: RecordedCall, *, chosen_later: bool) -> bool:
     """Whether the last test's result is final; where its end was cut off, because nothing else was submitted."""
     text = call.recorded or ""
     if _AUTO_SUBMIT in text:
         return True
-    return call.recorded_cut and bool(_LAST_TEST.match(text)) and not any(submission(other) for other in later)
+    return call.recorded_cut and bool(_LAST_TEST.match(text)) and not chosen_later
 
 
 def _leaks(
@@ -108,7 +111,10 @@ def _leaks(
 ) -> Iterator[Leak]:
     shown = _sections(before)
     labels = shown | _sections(after) | set(_SCRIPT_LABEL.findall(segment.prompt)) | declared
-    hidden = declared | {label for label in labels if _declared_hidden(label, segment.prompt)}
+    if len(labels) > _MOST_LABELS:
+        raise TranscriptError(f"{len(labels):,} tasks are named in one segment; at most {_MOST_LABELS} can be audited")
+    lines = _sentences(segment.prompt)
+    hidden = declared | {label for label in labels if _declared_hidden(label, lines)}
     visible = shown - hidden
     for call in before:
         text = call.recorded or ""
@@ -128,17 +134,19 @@ def _named(index: int, segment: Segment, final: RecordedCall | None, declared: f
 
     A model may write any name into its code, and reads it again in each view of the file.
     """
-    own = ""
+    own: set[str] = set()
     for label in sorted(label for label in declared if label in segment.prompt):
         yield Leak(index, 0, label, _line_with(label, segment.prompt))
     for entry in segment.entries:
         if entry is final:
             return
         if isinstance(entry, RecordedCall):
-            own += f"{dict(entry.arguments)}{entry.said}{entry.thinking}"
+            written = f"{dict(entry.arguments)}{entry.said}{entry.thinking}"
+            own |= {label for label in declared if label in written}
             text = entry.recorded or ""
         elif entry.role == "assistant":
-            own += entry.text + entry.thinking
+            written = entry.text + entry.thinking
+            own |= {label for label in declared if label in written}
             continue
         else:
             text = entry.text
@@ -147,7 +155,7 @@ def _named(index: int, segment: Segment, final: RecordedCall | None, declared: f
 
 
 def _line_with(label: str, text: str) -> str:
-    return next(line for line in text.split("\n") if label in line)
+    return next((line for line in text.split("\n") if label in line), label)
 
 
 def _sections(calls: Sequence[RecordedCall]) -> set[str]:
@@ -157,7 +165,8 @@ def _sections(calls: Sequence[RecordedCall]) -> set[str]:
 def _values(text: str, labels: set[str]) -> Iterator[tuple[str, str | None]]:
     """Every value of the leaderboard and every `key=value`: how it is written, and the label that it belongs to."""
     entries = [entry for line in _LEADERBOARD.findall(text) for entry in _ENTRY.finditer(line)]
-    keys = {entry["key"]: _label_of(entry["key"], labels) for entry in entries}
+    endings = _endings(labels)
+    keys = {entry["key"]: _label_of(entry["key"], endings) for entry in entries}
     metrics = {
         key[: -len(label) - 1].rstrip("_-")
         for key, label in keys.items()
@@ -165,22 +174,30 @@ def _values(text: str, labels: set[str]) -> Iterator[tuple[str, str | None]]:
     }
     for entry in entries:
         yield entry[0], keys[entry["key"]] or _label_beside(entry["key"], metrics)
-    distinctive = {label for label in labels if re.search(r"[^A-Za-z]", label)}
+    distinctive = _endings({label for label in labels if re.search(r"[^A-Za-z]", label)})
     for entry in _FIELD.finditer(text):
         yield entry[0], _label_of(entry["key"], distinctive)
 
 
-def _label_of(key: str, labels: set[str]) -> str | None:
+def _endings(labels: set[str]) -> dict[str, str]:
+    """How a metric's name ends → the label; where labels differ by punctuation only, the longest."""
+    return {_plain(label): label for label in sorted(labels, key=len)}
+
+
+def _label_of(key: str, endings: Mapping[str, str]) -> str | None:
     """The task that a metric's name ends in, such as `csi100` in `ic_csi100` or `ic_csi100_std`; the longest counts."""
-    name = f"_{_plain(key)}"
-    ending = [label for label in labels if name.endswith((f"_{_plain(label)}", f"_{_plain(label)}_std"))]
-    return max(ending, key=len, default=None)
+    name = f"_{_plain(key[-_LONG_NAME:])}"
+    found = [name[position + 1 :] for position, char in enumerate(name) if char == "_"]
+    found += [ending.removesuffix("_std") for ending in found if ending.endswith("_std")]
+    return max((endings[ending] for ending in found if ending in endings), key=len, default=None)
 
 
 def _label_beside(key: str, metrics: set[str]) -> str | None:
     """A task that nothing else names: beside `ic_csi100`, the entry `ic_other` belongs to task `other`."""
-    starting = [metric for metric in metrics if metric and key.startswith(f"{metric}_")]
-    label = key.removeprefix(f"{max(starting, key=len)}_").removesuffix("_std") if starting else ""
+    key = key[:_LONG_NAME]
+    ends = (end for end in range(len(key) - 1, 0, -1) if key[end] == "_" and key[:end] in metrics)
+    end = next(ends, None)
+    label = "" if end is None else key[end + 1 :].removesuffix("_std")
     return label if label and label not in _SUMMARY else None
 
 
@@ -189,14 +206,16 @@ def _plain(name: str) -> str:
     return re.sub(r"[^0-9a-z]+", "_", name.lower())
 
 
-def _declared_hidden(label: str, prompt: str) -> bool:
+def _sentences(prompt: str) -> list[tuple[str, bool]]:
+    """The lines of a task without punctuation, and whether each says "hidden"; no code."""
+    lines = (line for line in prompt.split("\n") if len(line) <= _LONG_LINE and not _NUMBERED.match(line))
+    return [(re.sub(r"[^0-9a-z]+", "", line.lower()), bool(_DECLARES.search(line))) for line in lines]
+
+
+def _declared_hidden(label: str, lines: Sequence[tuple[str, bool]]) -> bool:
     """Whether a line of the task that says "hidden" names more of this label's parts than any other line does."""
     parts = [part for part in re.split(r"[^0-9A-Za-z]+", label.lower()) if part]
     best = {True: 0, False: 0}
-    for line in prompt.split("\n"):
-        if len(line) > _LONG_LINE or _NUMBERED.match(line):
-            continue  # code, or no sentence of a task
-        squashed = re.sub(r"[^0-9a-z]+", "", line.lower())
-        says = bool(_DECLARES.search(line))
+    for squashed, says in lines:
         best[says] = max(best[says], sum(part in squashed for part in parts))
     return best[True] > best[False]

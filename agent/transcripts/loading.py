@@ -15,6 +15,9 @@ from agent.transcripts.runs import read_run
 MAX_BYTES = 64 * 1024 * 1024
 """The largest conversation of the public record has 0.6 MB; whatever is a hundred times larger is something else."""
 
+MAX_MESSAGES = 20_000
+"""The longest conversation of the public record has a few hundred."""
+
 _KNOWN = (
     "known are MLS-Bench conversations (messages, file_snapshots), ATIF trajectories (schema_version, steps) and run "
     "directories"
@@ -81,6 +84,9 @@ def parse_transcript(document: object, where: str = "transcript") -> Transcript:
 
 
 def _parse(document: Mapping[str, Any], where: str) -> Transcript:
+    for key in ("messages", "steps"):
+        if isinstance(said := document.get(key), list) and len(said) > MAX_MESSAGES:
+            raise TranscriptError(f"{where}: {len(said):,} {key}; a transcript has at most {MAX_MESSAGES:,}")
     if is_atif(document):
         return read_atif(document, where)
     if is_mls_bench(document):

@@ -53,14 +53,22 @@ class _OpenSegment:
     prompt: str
     prompt_cut: bool
     entries: list[_OpenCall | Note] = field(default_factory=list)
+    unanswered: dict[int, list[_OpenCall]] = field(default_factory=dict)
+    """Step → its calls that have no reply yet, the latest last."""
+
+    def add(self, entry: _OpenCall | Note) -> None:
+        """Append what the model said or called."""
+        self.entries.append(entry)
+        if isinstance(entry, _OpenCall):
+            self.unanswered.setdefault(entry.step, []).append(entry)
 
     def answer(self, step: int, text: str, cut: bool) -> bool:
         """Give `text` to the latest call of that step that has no reply yet."""
-        for entry in reversed(self.entries):
-            if isinstance(entry, _OpenCall) and entry.recorded is None and entry.step == step:
-                entry.recorded, entry.recorded_cut = text, cut
-                return True
-        return False
+        if not self.unanswered.get(step):
+            return False
+        call = self.unanswered[step].pop()
+        call.recorded, call.recorded_cut = text, cut
+        return True
 
     def close(self, workspace: list[EditableFile] | None) -> Segment:
         closed = tuple(entry.close() if isinstance(entry, _OpenCall) else entry for entry in self.entries)
@@ -92,7 +100,7 @@ def read_mls_bench(document: Mapping[str, Any], where: str) -> Transcript:
         if role == "user":
             segment.entries.append(Note("user", _text(message, "content", at), step))
         elif role == "assistant":
-            segment.entries.append(_assistant(message, step, at))
+            segment.add(_assistant(message, step, at))
         elif role == "tool_result":
             text, cut = _uncut(_text(message, "result", at), bool(message.get("result_truncated")))
             if not segment.answer(step, text, cut):

@@ -74,7 +74,7 @@ def content_in_part(call: RecordedCall, file: EditableFile, view: View | None, u
     missing = 1
     if place is not None and view is not None:
         first, last = place
-        missing = view.total - (len(file.lines) - (last - first + 1)) - len(kept)
+        missing = min(view.total - (len(file.lines) - (last - first + 1)) - len(kept), view.total)
     return _text([*kept, *(unseen.line(listed=False) for _ in range(missing))])
 
 

@@ -31,8 +31,8 @@ def read_run(path: Path) -> Transcript:
     except RegionError as error:
         raise TranscriptError(f"{log}: the recorded scaffold cannot be used: {error}") from None
     budget = launch.config.get("budget")
-    if not isinstance(budget, int):
-        raise TranscriptError(f"{log}: the launch has no budget; the log was edited or is of another version")
+    if isinstance(budget, bool) or not isinstance(budget, int):
+        raise TranscriptError(f"{log}: the launch names no budget of tests; the log was edited")
     profile = PROFILES.get(launch.profile)
     try:
         prompt, entries = _conversation(records)

@@ -21,7 +21,7 @@ _VIEW = re.compile(
     r"^\[Current file: (?P<name>.+) \| editable: (?P<where>[^|]*) \| total: (?P<total>[0-9]{1,6}) lines\]$"
 )
 _SHOWN = re.compile(r"^ *([0-9]{1,6})([| ]) (.*)$", re.DOTALL)
-_STATED = re.compile(r"(?:Editable range: |You may only edit lines )([^\n]*)\.$")
+_STATES = re.compile(r"Editable range: |You may only edit lines ")
 
 _LONG_HEADING = 1_000
 
@@ -156,13 +156,13 @@ def parse_view(reply: str, *, cut: bool = False) -> View | None:
         if cut and body and index + len(body) == len(lines) - 1:
             body.popitem()  # the line at which the reply was cut
         first = parse_ranges(head["where"])
-        stated = _STATED.search(lines[0])
+        stated = _STATES.search(lines[0]) if lines[0].endswith(".") else None
         return View(
             name=head["name"],
             shown=first[0] if first else None,
             total=int(head["total"]),
             lines=body,
-            ranges=parse_ranges(stated[1]) if stated else None,
+            ranges=parse_ranges(lines[0][stated.end() : -1]) if stated else None,
         )
     return None
 

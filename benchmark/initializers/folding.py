@@ -40,11 +40,18 @@ def fold(node: ast.expr, names: Mapping[str, Any]) -> Any:
     except NotConstantError as error:
         (culprit,) = error.args
         raise InitConfigError(
-            f"line {culprit.lineno}: {ast.unparse(culprit)[:60]!r} would have to be run; only dicts, lists, numbers, "
-            "strings and arithmetic are read"
+            f"line {culprit.lineno}: {_shown(culprit)} would have to be run; only dicts, lists, numbers, strings and "
+            "arithmetic are read"
         ) from None
-    except (ArithmeticError, ValueError, TypeError) as error:
-        raise InitConfigError(f"line {node.lineno}: {ast.unparse(node)[:60]!r}: {error}") from None
+    except (ArithmeticError, ValueError, TypeError, RecursionError) as error:
+        raise InitConfigError(f"line {node.lineno}: {_shown(node)}: {error}") from None
+
+
+def _shown(node: ast.expr) -> str:
+    try:
+        return repr(ast.unparse(node)[:60])
+    except (RecursionError, ValueError):
+        return "a huge expression"
 
 
 def _fold(node: ast.expr, names: Mapping[str, Any]) -> Any:

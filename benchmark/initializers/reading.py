@@ -13,6 +13,9 @@ from benchmark.initializers.registry import INITIALIZERS
 
 _KEY = "init_cfg"
 
+MAX_PYTHON = 16 * 1024
+"""Characters. Python's parser needs memory that grows with the square of some texts."""
+
 
 def parse_init_cfg(text: str) -> Any:
     """The config in a text: JSON, or a Python expression of dicts (also `dict(type=…)`), lists, numbers and strings.
@@ -29,6 +32,8 @@ def parse_init_cfg(text: str) -> Any:
     except (ValueError, RecursionError) as error:
         if isinstance(error, InitConfigError):
             raise
+    if len(text) > MAX_PYTHON:
+        raise InitConfigError(f"not JSON, and too long for Python: {len(text):,} characters, at most {MAX_PYTHON:,}")
     try:
         tree = ast.parse(text)
         return _only(list(_candidates(tree)))

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sandbox.editing import Editor
+from sandbox.parsing import MAX_REGION_BYTES
 from sandbox.region import SCAFFOLD_NAME, scaffold
-from sandbox.rules import MAX_REGION_BYTES, advise, check_region
+from sandbox.rules import advise, check_region
 
 HEAD = "def initialize_weights(model, config):\n"
 OWN_RUN = Path(__file__).resolve().parents[2] / "../shared/transcripts/dl-weight-initialization__deepseek-reasoner.json"

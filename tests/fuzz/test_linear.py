@@ -1,0 +1,89 @@
+"""Twice the text takes about twice the time, whatever a model or a file repeats."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from agent.llm.answers import parse_answer
+from agent.llm.calls import calls_in_text
+from agent.report.diff import side_by_side
+from agent.transcripts import parse_transcript
+from agent.transcripts.audit import audit
+from agent.transcripts.views import parse_listings, parse_view
+from tests.agent.transcript_samples import call, conversation, prompt
+
+MOST = 3.5
+"""How much longer twice the text may take; an expression that starts anew at each place takes four times as long."""
+ENOUGH = 0.02
+"""Seconds of processor time: less cannot be measured, and is fast enough."""
+
+
+def _said(text: str) -> None:
+    calls_in_text(text, code=True)
+    body = json.dumps({"choices": [{"message": {"content": "<think>" + text}}]})
+    parse_answer(body, sent_characters=1)
+
+
+def _replied(text: str) -> None:
+    parse_view(text)
+    parse_listings(text)
+    audit(parse_transcript(conversation(prompt(text), call(1, "test", {}, text))))
+
+
+READERS: dict[str, tuple[Callable[[str], object], int]] = {"answer": (_said, 32_000), "reply": (_replied, 16_000)}
+_PIECES = (
+    *(
+        "<tool_call>",
+        "</tool_call>",
+        "<tool_call></tool_call>",
+        "```\n",
+        "~~~\n```\n",
+        "```python\n",
+        "<think>",
+        "{",
+        "[",
+    ),
+    *("def initialize_weights\n", "'", "\"'", "#", "_", "a_", "a=1 ", "1 - ", "hidden ", "label: `", "### a\n"),
+    *("[Leaderboard] {'a", "[EDITABLE ", "## a.py  [EDITABLE — lines 1–2 only]\n", " | editable: ", "Editable range: "),
+)
+REPEATED = {
+    **{"spaces after a tag": "<tool_call>x{ }y", "spaces after an open fence": "```python\n{ }x", "spaces": "{ }x"},
+    **{piece.strip(): piece for piece in _PIECES},
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("piece", REPEATED.values(), ids=list(REPEATED))
+def test_time_grows_with_the_text_and_not_with_its_square(reader: str, piece: str) -> None:
+    """An answer of 32 kB held a search for twelve seconds, one of 64 kB would have for fifty."""
+    read, size = READERS[reader]
+    once, twice = (_seconds(read, _text(piece, length)) for length in (size, 2 * size))
+    assert twice < max(ENOUGH, MOST * once)
+
+
+def test_a_thousand_equal_lines_are_compared_in_a_moment() -> None:
+    """A region of empty lines held the report for a minute."""
+    seconds = _seconds(lambda text: side_by_side(text, text[: len(text) // 2] + "x\n" + text), "\n" * 16_000)
+    assert seconds < 5
+
+
+def _text(piece: str, length: int) -> str:
+    """`length` characters of the piece again and again; where it has a mark, of spaces in the place of the mark."""
+    start, mark, end = piece.partition("{ }")
+    return start + " " * length + end if mark else (piece * (length // len(piece) + 1))[:length]
+
+
+def _seconds(read: Callable[[str], object], text: str) -> float:
+    """The least processor time of three."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        read(text)
+        times.append(time.process_time() - started)
+        if times[-1] < ENOUGH / 4:
+            break
+    return min(times)
