@@ -117,7 +117,7 @@ def test_claims_are_the_resolved_differences() -> None:
     [
         (("--null", "--proposer", "random"), "--proposer random contradicts"),
         (("--null", "--start", "fixup"), "--start fixup contradicts"),
-        (("--resume", "latest", "--budget", "5", "--no-cache"), "contradicts --budget, --cache"),
+        (("--resume", "latest", "--budget", "5", "--no-cache"), "contradicts --budget, --no-cache"),
     ],
 )
 def test_contradictory_flags_are_refused_before_anything_is_made(

@@ -45,7 +45,7 @@ def test_json_errors(main: Main, words: tuple[str, ...], code: int, message: str
     ("proposer", "message"),
     [
         ("scripted:none.json", "--proposer scripted:none.json: no such file"),
-        ("scripted:folder", "--proposer scripted:folder: cannot be read: Is a directory"),
+        ("scripted:folder", "--proposer scripted:folder: cannot be read: a link, pipe, socket, device or folder"),
         ("scripted:deep.json", "nested too deeply"),
         ("scripted:broken.json", "not JSON: Expecting"),
         ("transcript:none.json", "--proposer transcript:none.json: no such file"),
@@ -66,7 +66,7 @@ def test_a_damaged_run_json_is_said_in_one_sentence(main: Main, tmp_path: Path) 
     """Resuming a run whose configuration was edited printed pydantic's own page of text with a web address."""
     run = tmp_path / "runs" / "edited"
     run.mkdir(parents=True)
-    for config, message in (({"budget": 0}, "budget: Input should be greater"), ([], "SearchConfig: Input should be")):
+    for config, message in (({"budget": 0}, "budget: Input should be greater"), ([], "config: Input should be")):
         (run / "run.json").write_text(json.dumps({"status": "interrupted", "profile": "smoke", "config": config}))
         code, _, err = main("search", "--resume", "edited")
         assert code == 1
