@@ -1,7 +1,7 @@
-"""The trusted side of the trust boundary: load initial weights from a file that a hostile process had a hand in.
+"""Load initial weights from an untrusted file into a model. This is the trusted side of the trust boundary.
 
-Nothing is unpickled, no link is followed, and the model keeps its own parameters, buffers, hooks and flags: only values
-are copied into it, and only when every one of them fits.
+Nothing is unpickled and no link is followed. The model keeps its own parameters, buffers, hooks and flags: only values
+are copied into it, and only if all of them are valid.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 _HEADER_ALLOWANCE = 1 << 20
-"""How much larger than its tensors a file may be, bytes: names, shapes and offsets."""
+"""Bytes that a file may have beyond its tensors, for names, shapes and offsets."""
 
 
 class WeightsRejected(ValueError):
-    """The file does not hold acceptable initial weights. The model has not been touched.
+    """The file has no acceptable initial weights. The model is unchanged.
 
     `kind` is "missing", "not_regular" (a link, a folder, a pipe, a device), "too_large", "format", "keys", "shape",
     "dtype" or "not_finite".
@@ -35,8 +35,8 @@ class WeightsRejected(ValueError):
 def load_initial_weights(path: Path, model: nn.Module) -> None:
     """Copy the parameters in the safetensors file `path` into `model`, in place.
 
-    The file must hold exactly the names of `model.named_parameters()`, each with the parameter's shape and dtype and
-    with finite values. Raises WeightsRejected, and then nothing has been copied.
+    The file must have exactly the names of `model.named_parameters()`, each with the parameter's shape and dtype and
+    with finite values. Otherwise it raises WeightsRejected and copies nothing.
     """
     parameters = dict(model.named_parameters())
     size = sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
@@ -50,9 +50,9 @@ def load_initial_weights(path: Path, model: nn.Module) -> None:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """All bytes of a regular file, read once and kept, so that a later change of the file changes nothing here."""
+    """Read all bytes of a regular file once, so that later changes of the file have no effect."""
     try:
-        # O_NONBLOCK: opening a named pipe must not wait for somebody to write to it.
+        # With O_NONBLOCK, opening a named pipe does not wait for a writer.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise WeightsRejected("missing", f"{path}: there is no such file") from error
@@ -78,7 +78,7 @@ def _read(path: Path, limit: int) -> bytes:
 def _parse(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         return load(data)
-    # A broken header is safetensors' own error; dtypes and shapes that torch lacks come as others.
+    # A broken header raises SafetensorError; dtypes and shapes that torch lacks raise the others.
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsRejected("format", f"{path}: not a safetensors file ({error})") from error
 
