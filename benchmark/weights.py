@@ -6,15 +6,15 @@ are copied into it, and only if all of them are valid.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
+
+from benchmark.files import NotPlain, open_plain
 
 _HEADER_ALLOWANCE = 1 << 20
 """Bytes that a file may have beyond its tensors, for names, shapes and offsets."""
@@ -52,26 +52,15 @@ def load_initial_weights(path: Path, model: nn.Module) -> None:
 def _read(path: Path, limit: int) -> bytes:
     """Read all bytes of a regular file once, so that later changes of the file have no effect."""
     try:
-        # With O_NONBLOCK, opening a named pipe does not wait for a writer.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = open_plain(path.parent, path.name)
     except FileNotFoundError as error:
         raise WeightsRejected("missing", f"{path}: there is no such file") from error
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise WeightsRejected("not_regular", f"{path}: a link or a socket, not a regular file") from error
-        raise
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise WeightsRejected("not_regular", f"{path}: not a regular file")
-        if status.st_size > limit:
-            raise WeightsRejected("too_large", f"{path}: {status.st_size:,} bytes, at most {limit:,} are expected")
-        with os.fdopen(handle, "rb", closefd=False) as stream:
-            data = stream.read(limit + 1)
-    finally:
-        os.close(handle)
+    except NotPlain as error:
+        raise WeightsRejected("not_regular", str(error)) from error
+    with os.fdopen(handle, "rb") as stream:
+        data = stream.read(limit + 1)
     if len(data) > limit:
-        raise WeightsRejected("too_large", f"{path}: grew beyond {limit:,} bytes while it was read")
+        raise WeightsRejected("too_large", f"{path}: more than the {limit:,} bytes that are expected")
     return data
 
 
