@@ -147,24 +147,26 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
     """
     if not comparisons:
         raise StatisticsError("no task to combine: give at least one comparison")
-    tasks, failed = tuple(comparisons), tuple(task for task, one in comparisons.items() if one is None)
-    ran = [one for one in comparisons.values() if one is not None]
-    n_candidates = max((one.n_candidates for one in ran), default=1)
-    confidence = max((one.confidence for one in ran), default=0.95)
+    tasks, failed = tuple(comparisons), tuple(task for task, comparison in comparisons.items() if comparison is None)
+    ran = [comparison for comparison in comparisons.values() if comparison is not None]
+    n_candidates = max((comparison.n_candidates for comparison in ran), default=1)
+    confidence = max((comparison.confidence for comparison in ran), default=0.95)
     if failed:
         nan = math.nan
         return Overall(
             tasks, failed, nan, (nan, nan), confidence, n_candidates, nan, nan, nan, nan, nan, "not resolved", -math.inf
         )
     count = len(ran)
-    gain = sum(one.gain for one in ran) / count
-    variances = [one.standard_error**2 for one in ran]
-    standard_error, df = _of_mean(variances, [one.df for one in ran])
-    rho = min(one.n_candidate / (one.n_candidate + one.n_baseline) for one in ran)
+    gain = sum(comparison.gain for comparison in ran) / count
+    variances = [comparison.standard_error**2 for comparison in ran]
+    standard_error, df = _of_mean(variances, [comparison.df for comparison in ran])
+    rho = min(comparison.n_candidate / (comparison.n_candidate + comparison.n_baseline) for comparison in ran)
     critical = critical_value(n_candidates, df, rho, confidence)
     ci = (gain - critical * standard_error, gain + critical * standard_error)
-    shrunk_gain = sum(one.shrunk_gain for one in ran) / count
-    posterior_sd = math.sqrt(sum(one.shrinkage * v for v, one in zip(variances, ran, strict=True))) / count
+    shrunk_gain = sum(comparison.shrunk_gain for comparison in ran) / count
+    posterior_sd = (
+        math.sqrt(sum(comparison.shrinkage * v for v, comparison in zip(variances, ran, strict=True))) / count
+    )
     return Overall(
         tasks=tasks,
         failed=(),
@@ -178,7 +180,7 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
         p_better=float(special.stdtr(df, shrunk_gain / posterior_sd)),
         smallest_visible_effect=standard_error * visible_effect(critical, df),
         resolved=_verdict(ci),
-        score=sum(one.shrunk_gain / one.unit for one in ran) / count,
+        score=sum(comparison.shrunk_gain / comparison.unit for comparison in ran) / count,
     )
 
 
@@ -189,15 +191,15 @@ def in_noise_units(comparisons: Mapping[str, Comparison | None]) -> Overall:
     """
     return combine(
         {
-            task: one
+            task: comparison
             and dataclasses.replace(
-                one,
-                gain=one.gain / one.unit,
-                standard_error=one.standard_error / one.unit,
-                shrunk_gain=one.shrunk_gain / one.unit,
+                comparison,
+                gain=comparison.gain / comparison.unit,
+                standard_error=comparison.standard_error / comparison.unit,
+                shrunk_gain=comparison.shrunk_gain / comparison.unit,
                 unit=1.0,
             )
-            for task, one in comparisons.items()
+            for task, comparison in comparisons.items()
         }
     )
 
@@ -233,8 +235,8 @@ def smallest_visible_effect(
     _check_family(n_candidates, confidence)
     if min(n_baseline, n_candidate) < 1:
         raise MissingSeedsError(f"seeds a side must be at least 1, not {n_baseline} and {n_candidate}")
-    variances = [one.sd**2 * (1 / n_baseline + 1 / n_candidate) for one in priors]
-    standard_error, df = _of_mean(variances, [one.df + n_baseline + n_candidate - 2 for one in priors])
+    variances = [task_prior.sd**2 * (1 / n_baseline + 1 / n_candidate) for task_prior in priors]
+    standard_error, df = _of_mean(variances, [task_prior.df + n_baseline + n_candidate - 2 for task_prior in priors])
     critical = critical_value(n_candidates, df, n_candidate / (n_baseline + n_candidate), confidence)
     return standard_error * visible_effect(critical, df)
 

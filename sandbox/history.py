@@ -55,20 +55,20 @@ class History:
             yield str(error)
         else:
             # A crash between a commit and the write of its file leaves the file one version behind.
-            versions = [self._text(one.sha).encode() for one in self.commits[-2:]]
+            versions = [self._text(commit.sha).encode() for commit in self.commits[-2:]]
             if text not in versions:
                 yield f"{self.path / SCAFFOLD_NAME} was changed by something else than edit and undo"
         if self._objects.resolve("HEAD") != last:
             yield f"{self.path}: HEAD is not the last commit of the branch"
-        line = {one.sha for one in self.commits}
-        for name, commit in self.tags().items():
-            if commit not in line:
+        line = {commit.sha for commit in self.commits}
+        for name, sha in self.tags().items():
+            if sha not in line:
                 yield f"{self.path}: tag {name} is on a commit that is not in the history"
-        for one in self.commits:
+        for commit in self.commits:
             try:
-                self.region_at(one.sha)
+                self.region_at(commit.sha)
             except RegionError as error:
-                yield f"{self.path}, version {one.sha[:10]}: {error}"
+                yield f"{self.path}, version {commit.sha[:10]}: {error}"
 
     def _text(self, ref: str) -> str:
         try:
