@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`. A GPU gets it without anybody waiting: a plain copy would empty its queue at every step."""
+    """Move `tensor` to `device`, without waiting for a GPU: a plain copy would empty its queue at every step."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def pad_images(images: Tensor, padding: int) -> Tensor:
-    """Images uint8 (N, 3, H, W) → uint8 (N, H + 2·padding, W + 2·padding, 3) with a black border, ready for `crop`."""
+    """Add a black border for `crop`: uint8 (N, 3, H, W) → uint8 (N, H + 2·padding, W + 2·padding, 3)."""
     return F.pad(images, (padding, padding, padding, padding)).permute(0, 2, 3, 1).contiguous()
 
 
@@ -24,7 +24,7 @@ def crop(padded: Tensor, picks: Tensor, padding: int, *, flip: bool, generator: 
 
     padded: uint8 (N, H + 2·padding, W + 2·padding, 3) from `pad_images`. picks: int64 (B,), indices into it.
     Every offset in 0…2·padding is equally likely, as in torchvision's RandomCrop(H, padding); with `flip`, half of the
-    windows are mirrored. The numbers are drawn from `generator` on its own device, three per image.
+    windows are mirrored. `generator` draws three numbers per image on its own device.
     """
     batch, height, width = len(picks), padded.shape[1] - 2 * padding, padded.shape[2] - 2 * padding
     draws = send(torch.rand(3, batch, 1, generator=generator, device=generator.device), padded.device)

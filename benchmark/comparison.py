@@ -1,4 +1,4 @@
-"""What a comparison says: its numbers, and the sentence that a person reads."""
+"""The result of a comparison: its numbers, and the sentence that a user reads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Resolved = Literal["improvement", "worse", "not resolved"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against the baseline on one task. Accuracies, gains and SDs in points (percent).
+    """A candidate compared with the baseline on one task. Accuracies, gains and SDs are in points (percent).
 
-    `ci` holds for the whole family of `n_candidates` at once, so it may be read for the best of them; `resolved` says
-    on which side of it zero lies. `gain` is what was seen, `shrunk_gain` what to expect on fresh seeds.
+    `ci` holds for all `n_candidates` at once, so it is valid for the best of them. `resolved` says on which side of it
+    zero lies. `gain` is the observed difference, `shrunk_gain` the difference expected on fresh seeds.
     """
 
     n_baseline: int
@@ -25,31 +25,31 @@ class Comparison:
     ci: tuple[float, float]
     confidence: float
     n_candidates: int
-    """How many candidates this one was picked from; 1: none was picked."""
+    """How many candidates this one was picked from. 1 means no choice."""
     sd: float
-    """The seed SD used, points: the prior's and that within the two sides, pooled."""
+    """The seed SD in points, pooled from the prior and the two sides."""
     df: float
     standard_error: float
     paired: bool
     correlation: float | None
-    """Pearson's r over shared seeds; None with fewer than three or without any spread."""
+    """Pearson's r over shared seeds; None for fewer than three, or if a side does not vary."""
     shrinkage: float
-    """The weight of the gain, between 0 and 1, in the shrunk gain; the rest is what was expected before the test."""
+    """The weight of the gain in the shrunk gain, 0 to 1. The rest is the weight of the prior's expectation."""
     shrunk_gain: float
     p_better: float
     """Posterior probability that the true gain is positive."""
     smallest_visible_effect: float
-    """The true gain that a comparison like this one resolves with a probability of 80 %."""
+    """The true gain that such a comparison resolves with a probability of 80 %."""
     resolved: Resolved
     unit: float
-    """The prior's seed SD, points: gains are divided by it before tasks are averaged for a choice."""
+    """The prior's seed SD in points. Gains are divided by it before a choice averages over tasks."""
 
 
 @dataclass(frozen=True)
 class Overall:
-    """A candidate against the baseline over several tasks: the plain mean of the gains, in points.
+    """A candidate compared with the baseline over several tasks: the mean of the gains, in points.
 
-    When the candidate failed on a task, `failed` names it, the numbers are NaN and `score` is minus infinity.
+    If the candidate failed on a task, `failed` names the task, the numbers are NaN and `score` is minus infinity.
     """
 
     tasks: tuple[str, ...]
@@ -65,11 +65,11 @@ class Overall:
     smallest_visible_effect: float
     resolved: Resolved
     score: float
-    """Mean over tasks of the shrunk gain in units of the prior's seed SD: what a submission is chosen by."""
+    """Mean over tasks of the shrunk gain in units of the prior's seed SD. The best score is submitted."""
 
 
 def in_words(result: Comparison | Overall) -> str:
-    """One plain sentence, such as "+0.8 points (95 % interval −0.6 … +2.2, 3 seeds): not resolved; the smallest effect
+    """Return one sentence, such as "+0.8 points (95 % interval −0.6 … +2.2, 3 seeds): not resolved; the smallest effect
     visible here is about 1.5"."""
     picked = f", best of {result.n_candidates}" if result.n_candidates > 1 else ""
     if isinstance(result, Overall):
@@ -94,9 +94,9 @@ def in_words(result: Comparison | Overall) -> str:
 
 
 def signed(value: float, places: int = 1) -> str:
-    """A number for people: "+1.2", "−1.2" with U+2212, "0.0" for exactly zero, "–" when it is not finite.
+    """Format a number with its sign: "+1.2", "−1.2" with U+2212, "0.0" for exactly zero, "–" if it is not finite.
 
-    A bound that only rounds to zero keeps its sign, so that the reader sees on which side of zero it lies.
+    A number that only rounds to zero keeps its sign, so that the reader sees on which side of zero it lies.
     """
     if not math.isfinite(value):
         return "–"

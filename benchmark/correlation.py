@@ -1,4 +1,4 @@
-"""Do two series of numbers move together, and is that more than chance? Pure."""
+"""Correlation of two series of numbers, and whether it is significant. All functions are pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scipy import special
 from benchmark.noise import StatisticsError
 
 PAIRED_FROM = 5
-"""Seeds; below this a correlation cannot be told from chance."""
+"""Fewest seeds for pairing. With fewer, a correlation cannot be told from chance."""
 
 
 def correlate(points: Sequence[tuple[float, float]], confidence: float = 0.95) -> tuple[float, tuple[float, float]]:
-    """Pearson's r of at least three points and its interval by Fisher's transformation (1921): tanh(z ± 1.96/√(n−3)).
+    """Return Pearson's r of at least three points, with Fisher's interval (1921): tanh(z ± 1.96/√(n−3)).
 
-    Three points say nothing: the interval is −1 … 1. Raises StatisticsError for fewer, for a number that is not finite,
-    and where one side does not vary.
+    Three points carry no information: their interval is −1 … 1. Raises StatisticsError for fewer points, for a number
+    that is not finite, and if one side does not vary.
     """
     if len(points) < 3 or not all(math.isfinite(value) for point in points for value in point):
         raise StatisticsError(f"a correlation needs at least three pairs of finite numbers, not {list(points)}")
@@ -34,12 +34,12 @@ def correlate(points: Sequence[tuple[float, float]], confidence: float = 0.95) -
 
 
 def squares(values: NDArray[np.float64]) -> float:
-    """Sum of squared deviations from the mean."""
+    """Return the sum of squared deviations from the mean."""
     return float(((values - values.mean()) ** 2).sum())
 
 
 def correlation_of(baseline: Mapping[int, float], candidate: Mapping[int, float]) -> float | None:
-    """Pearson's r over the seeds that both have; None with fewer than three, or where one side does not vary."""
+    """Return Pearson's r over the shared seeds; None for fewer than three, or if one side does not vary."""
     shared = [seed for seed in baseline if seed in candidate]
     if len(shared) < 3:
         return None
@@ -49,7 +49,7 @@ def correlation_of(baseline: Mapping[int, float], candidate: Mapping[int, float]
 
 
 def pairing_pays(correlation: float | None, n: int, level: float) -> bool:
-    """Is the correlation of n pairs significantly positive? (t test of r with n − 2 degrees of freedom)"""
+    """Whether the correlation of n pairs is significantly positive (t test of r, n − 2 degrees of freedom)."""
     if correlation is None or n < PAIRED_FROM:
         return False
     if abs(correlation) > 1 - 1e-12:  # accuracies on a small test set can mirror each other exactly

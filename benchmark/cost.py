@@ -1,4 +1,4 @@
-"""What a training costs on this machine: a few real steps on pictures of noise, extrapolated."""
+"""Estimate the time of a training on this machine from a few real steps on random pictures."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ SIZES: dict[str, tuple[int, int]] = {
     "fmnist_pocket": (5_000, 2_000),
     "tiny": (200, 100),
 }
-"""Training and test pictures of each data set; needs no loading."""
+"""Number of training and test pictures of each data set, known without loading it."""
 
 
 @dataclass(frozen=True)
 class MeasureCost:
-    """A call for an executor: estimated seconds of one full training of `task`. Needs no data set on the disk."""
+    """A call for an executor that estimates the seconds of one full training of `task`. Reads no data set."""
 
     task: Task
     precision: str = "auto"
     steps: int = 6
 
     def __call__(self, parent: Parent) -> float:
-        """Train a few steps twice, the first time to warm up; a step's cost does not depend on what is in a picture."""
+        """Train a few steps twice, first as a warm-up. The cost of a step does not depend on the pictures."""
         import torch
 
         from benchmark.data import NUM_CLASSES, ImageDataset
@@ -64,7 +64,7 @@ class MeasureCost:
 
 
 def pictures(task: Task) -> tuple[int, int]:
-    """How many pictures one training of `task` trains on, and at most tests, over all epochs."""
+    """Return how many pictures one training of `task` trains on, and at most tests on, over all epochs."""
     recipe, (train_size, test_size) = task.recipe, SIZES[task.dataset]
     train_size = min(train_size, recipe.train_limit or train_size)
     test_size = min(test_size, recipe.test_limit or test_size)
@@ -72,15 +72,15 @@ def pictures(task: Task) -> tuple[int, int]:
 
 
 class KnownCosts:
-    """Costs that were measured before, in a folder (None: nothing is kept). Rough, so two steps are enough."""
+    """Keeps measured costs in a folder (None: keeps none). They are rough, so two steps are enough."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def measure(self, tasks: Sequence[Task], executor: Executor, environment: Mapping[str, str]) -> dict[str, float]:
-        """Seconds of one training by task name; what is not known is measured, side by side.
+        """Return the seconds of one training by task name. Unknown costs are measured in parallel.
 
-        Raises InfrastructureError when our own machinery fails.
+        Raises InfrastructureError if our own processes fail.
         """
         known = {task.name: self._read(task, environment) for task in tasks}
         missing = [task for task in tasks if known[task.name] is None]
@@ -108,6 +108,6 @@ class KnownCosts:
         path = self._path(task, environment)
         if path is None:
             return
-        with contextlib.suppress(OSError):  # measured again next time
+        with contextlib.suppress(OSError):  # then the next run measures it again
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, json.dumps({"task": task.name, "seconds": seconds}).encode())

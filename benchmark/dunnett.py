@@ -1,4 +1,4 @@
-"""Critical values for many candidates against one baseline, and the effect that such a comparison can see."""
+"""Critical values for many candidates against one baseline, and the smallest effect that they can detect."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from scipy import special  # a third of a second; scipy.stats would be one and a half
 
 POWER = 0.8
-"""The smallest visible effect is the true gain that is resolved with this probability."""
+"""The smallest visible effect is the true gain that a comparison resolves with this probability."""
 
 
 def critical_value(n_candidates: int, df: float, rho: float, confidence: float = 0.95) -> float:
-    """Two-sided critical value for the largest of `n_candidates` |t| that share a baseline (pairwise correlation rho).
+    """Return the two-sided critical value for the largest of `n_candidates` |t| that share a baseline.
 
     Solves P(max|Tᵢ| ≤ c) = confidence for the multivariate t distribution, by quadrature over the shared baseline and
-    the common SD (Dunnett 1955, section 3), with `df` rounded down. One candidate: Student's t.
-    Valid for 0 ≤ rho < 1; with one seed count on both sides rho is ½.
+    the common SD (Dunnett 1955, section 3), with `df` rounded down. For one candidate it is Student's t.
+    rho, 0 ≤ rho < 1, is the correlation between two candidates' t; with equal seed counts on both sides it is ½.
     """
     if n_candidates == 1:
         return float(special.stdtrit(df, (1 + confidence) / 2))
@@ -26,8 +26,8 @@ def critical_value(n_candidates: int, df: float, rho: float, confidence: float =
 
 @functools.lru_cache(maxsize=4096)
 def _dunnett(count: int, df: int, rho: float, confidence: float) -> float:
-    shared, weights = np.polynomial.hermite_e.hermegauss(64)  # the baseline's error
-    levels, level_weights = np.polynomial.legendre.leggauss(64)  # the SD estimate, by its quantiles
+    shared, weights = np.polynomial.hermite_e.hermegauss(64)  # nodes for the baseline's error
+    levels, level_weights = np.polynomial.legendre.leggauss(64)  # nodes for the quantiles of the SD estimate
     scale = np.sqrt(special.gammaincinv(df / 2, (levels + 1) / 2) * 2 / df)
 
     def coverage(critical: float) -> float:
@@ -38,7 +38,7 @@ def _dunnett(count: int, df: int, rho: float, confidence: float) -> float:
         return float((level_weights / 2) @ inside**count @ (weights / weights.sum()))
 
     low = float(special.stdtrit(df, (1 + confidence) / 2))
-    high = float(special.stdtrit(df, 1 - (1 - confidence) / 2 / count))  # Bonferroni is never too small
+    high = float(special.stdtrit(df, 1 - (1 - confidence) / 2 / count))  # Bonferroni's value is an upper bound
     while high - low > 1e-4:
         middle = (low + high) / 2
         low, high = (middle, high) if coverage(middle) < confidence else (low, middle)
@@ -46,5 +46,5 @@ def _dunnett(count: int, df: int, rho: float, confidence: float) -> float:
 
 
 def visible_effect(critical: float, df: float) -> float:
-    """The noncentrality δ, in standard errors, with P(T(df, δ) > critical) = POWER."""
+    """Return the noncentrality δ, in standard errors, with P(T(df, δ) > critical) = POWER."""
     return float(special.nctdtrinc(df, 1 - POWER, critical))

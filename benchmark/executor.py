@@ -1,7 +1,7 @@
-"""Where evaluations run: one persistent process per slot, behind one seam, `submit(call) -> Future`.
+"""Run evaluations: one persistent process per slot, behind one interface, `submit(call) -> Future`.
 
-A distributed engine can take the local one's place: calls, their questions and their answers are picklable. What they
-share is what they name: a file in which an answer is to be left, say.
+A distributed engine can replace the local one, because calls, questions and answers are picklable. Calls share only
+what they name, for example a file to write an answer to.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ AnswerT = TypeVar("AnswerT")
 
 
 class Parent(Protocol):
-    """Whoever submitted a call, as the running call sees it. Everything that is passed is picklable."""
+    """The submitter of a call, as the running call sees it. All arguments and answers are picklable."""
 
     def report(self, content: Any, /) -> None:
-        """Show progress; nothing comes back."""
+        """Report progress. There is no answer."""
         ...
 
     def ask(self, question: Any, /) -> Any:
-        """Wait for an answer of the parent. Raises RuntimeError with a traceback when it has none."""
+        """Ask the parent and wait for its answer. Raises RuntimeError with a traceback if it has none."""
         ...
 
 
@@ -52,11 +52,11 @@ class Call(Protocol[Answer]):
 
 
 class InfrastructureError(RuntimeError):
-    """Our own machinery failed: a crashed or stuck process. Never a candidate's fault, never a score."""
+    """One of our own processes crashed or is stuck. The candidate is not at fault and gets no score."""
 
 
 class Executor(Protocol):
-    """Runs calls somewhere; answers arrive in futures."""
+    """Runs calls and returns their answers in futures."""
 
     slots: int
 
@@ -68,14 +68,14 @@ class Executor(Protocol):
         on_report: Report | None = None,
         on_ask: Ask | None = None,
     ) -> Future[AnswerT]:
-        """Queue a call. The future raises InfrastructureError when its process died twice or ran past `timeout` s.
+        """Queue a call. The future raises InfrastructureError if its process died twice or took over `timeout` s.
 
-        `on_report` and `on_ask` are what its parent's `report` and `ask` do. The time of an answer is not the call's.
+        `on_report` and `on_ask` handle the call's reports and questions. Time spent in `on_ask` does not count.
         """
         ...
 
     def close(self) -> None:
-        """Stop everything now, running calls included."""
+        """Stop immediately, running calls included."""
         ...
 
 
@@ -89,10 +89,10 @@ class _Job:
 
 
 class LocalExecutor:
-    """`slots` processes on this machine, each with `threads` CPU threads; GPUs are dealt out one per slot, in turn.
+    """Runs `slots` processes on this machine, each with `threads` CPU threads. Slots get GPUs in turn, one each.
 
-    With more slots than GPUs several processes share a GPU, which small networks do not fill alone.
-    A process that dies is replaced and its call tried once more; a second death is an InfrastructureError.
+    If there are more slots than GPUs, several processes share a GPU, since one small network does not fill it.
+    A process that dies is replaced and its call retried once. A second death is an InfrastructureError.
     """
 
     def __init__(self, slots: int, *, threads: int, gpus: int = 0, log: Path | None = None) -> None:
@@ -121,7 +121,7 @@ class LocalExecutor:
         on_report: Report | None = None,
         on_ask: Ask | None = None,
     ) -> Future[AnswerT]:
-        """See `Executor.submit`. `on_report` and `on_ask` are called in another thread than the caller's."""
+        """See `Executor.submit`. `on_report` and `on_ask` are called in another thread."""
         if self._closing.is_set():
             raise RuntimeError("the executor is closed")
         job = _Job(call, timeout, on_report, on_ask)
@@ -129,7 +129,7 @@ class LocalExecutor:
         return job.future
 
     def close(self) -> None:
-        """Kill the processes with all their children; futures that are not done raise InfrastructureError."""
+        """Kill the processes with all their children. Unfinished futures raise InfrastructureError."""
         self._closing.set()
         for slot in self._slots:
             slot.stop()
@@ -144,7 +144,7 @@ class LocalExecutor:
                 continue
             try:
                 job.future.set_result(self._run(slot, job))
-            except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to whoever waits for the future
+            except BaseException as error:  # noqa: BLE001 - the future passes every error on
                 job.future.set_exception(error)
         slot.stop()
 
@@ -162,27 +162,27 @@ class LocalExecutor:
 
 
 def _gpu_names(count: int) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls the first `count` usable GPUs: the user's own names where there is a choice."""
+    """Return the names of the first `count` GPUs for CUDA_VISIBLE_DEVICES; they keep the user's names, if set."""
     chosen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
     return chosen[:count] if len(chosen) >= count else [str(index) for index in range(count)]
 
 
 def _reply(on_ask: Ask | None, question: Any) -> memoryview:
-    """Pickled: whether there is an answer, and the answer or why there is none."""
+    """Answer a question. Return, pickled, whether there is an answer, and the answer or the reason."""
     if on_ask is None:
         return ForkingPickler.dumps((False, "nobody answers the questions of this call"))
     try:
         return ForkingPickler.dumps((True, on_ask(question)))
-    except Exception:  # noqa: BLE001 - the call that waits must hear of it, and fails by it
+    except Exception:  # noqa: BLE001 - the waiting call must receive the error
         return ForkingPickler.dumps((False, traceback.format_exc()))
 
 
 class _Crashed(Exception):
-    """The slot's process is gone."""
+    """The slot's process has ended."""
 
 
 class _Slot:
-    """One child process that answers calls; started when first needed."""
+    """One child process that answers calls. The first call starts it."""
 
     def __init__(self, threads: int, gpu: str, log: Path | None) -> None:
         self._environment = {
@@ -198,7 +198,7 @@ class _Slot:
         self._lock = threading.Lock()
 
     def run(self, job: _Job) -> Any:
-        """Send one call, pass on what it reports and asks, return its answer. Raises _Crashed, InfrastructureError."""
+        """Send one call, handle its reports and questions, return its answer. Raises _Crashed, InfrastructureError."""
         connection = self._connection or self._start()
         deadline = None if job.timeout is None else time.monotonic() + job.timeout
         try:
@@ -219,14 +219,14 @@ class _Slot:
                         deadline += time.monotonic() - asked
                     try:
                         connection.send_bytes(reply)
-                    except OSError as error:  # closed meanwhile
-                        raise _Crashed(self._obituary(error)) from None
+                    except OSError as error:  # the socket was closed meanwhile
+                        raise _Crashed(self._describe_exit(error)) from None
                 elif kind == "answer":
                     return content
                 else:
                     raise InfrastructureError(f"an evaluation failed in our own code:\n{content}")
         except (EOFError, ConnectionError, BrokenPipeError) as error:
-            raise _Crashed(self._obituary(error)) from None
+            raise _Crashed(self._describe_exit(error)) from None
 
     def stop(self) -> None:
         """Kill the process and everything it started."""
@@ -242,7 +242,7 @@ class _Slot:
 
     def _start(self) -> Connection[Any, Any]:
         ours, theirs = socket.socketpair()
-        # Our sys.path, given as such: the child finds the same packages whatever its working directory is.
+        # Pass our sys.path, so that the child finds the same packages from any working directory.
         path = json.dumps(sys.path)
         script = f"import sys; sys.path[:] = {path}; from benchmark.slot import serve; serve({theirs.fileno()})"
         with contextlib.ExitStack() as stack:
@@ -265,7 +265,7 @@ class _Slot:
             self._process, self._connection = process, connection
         return connection
 
-    def _obituary(self, error: Exception) -> str:
+    def _describe_exit(self, error: Exception) -> str:
         code = None
         if self._process is not None:
             # The socket closes a moment before the process can be waited for.

@@ -1,6 +1,6 @@
-"""Faster forms of single operations for training in bfloat16 on a CPU. Parameters and modules stay the same.
+"""Faster versions of single operations for training in bfloat16 on a CPU. Parameters and modules stay the same.
 
-Every form here was measured to help (docs/trainer.md); one that a later torch makes superfluous can be deleted alone.
+Measurements show that each version helps (docs/trainer.md). If a later torch makes one superfluous, delete only that.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from torch import Tensor, nn
 _aten = torch.ops.aten
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # <malloc.h>
 _WIDE = 2**20
-"""Convolutions with at least this many weights take the form for wide ones."""
+"""Convolutions with at least this many weights use `_Wide`."""
 _SMALL_MAP = 4
-"""Maps of at most this many positions have the gradient of wide weights computed as a matrix product."""
+"""On maps of at most this many positions, `_Wide` computes the weights' gradient as a matrix product."""
 
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Let this process keep the memory it frees, from now on (glibc; elsewhere nothing happens).
+    """Let this process keep freed memory from now on. Works with glibc, does nothing with other C libraries.
 
-    Blocks over 32 MiB, such as MobileNetV2's activations, otherwise go back to the kernel at every step and come again
-    page by page: 46,000 faults and a tenth of the step's time.
+    Otherwise blocks over 32 MiB, such as MobileNetV2's activations, return to the kernel at every step and come back
+    page by page: 46,000 page faults and a tenth of the step's time.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -40,9 +40,9 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def fast_ops(model: nn.Module, precision: str, device: torch.device) -> Iterator[None]:
-    """Within this context the modules of `model` compute by the faster forms, where device and precision want them.
+    """Within this context the modules of `model` use the faster versions, if they apply to device and precision.
 
-    A NaN may come out of a fast ReLU as a number: who looks for divergence must look at the parameters and buffers too.
+    A fast ReLU may turn a NaN into a number. So check parameters and buffers too when you look for divergence.
     """
     patched: list[nn.Module] = []
     if device.type == "cpu" and precision == "bf16":
@@ -55,7 +55,7 @@ def fast_ops(model: nn.Module, precision: str, device: torch.device) -> Iterator
         yield
     finally:
         for module in patched:
-            del module.forward  # the class's own method shows again
+            del module.forward  # restores the class's method
 
 
 def _faster_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
@@ -86,11 +86,11 @@ def _strided_depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 class _StridedDepthwise(torch.autograd.Function):
-    """Depthwise 3×3 convolution, stride 2, padding 1, whose gradient for the input is that of stride 1.
+    """Depthwise 3×3 convolution, stride 2, padding 1, which computes its input gradient with stride 1.
 
-    oneDNN has no good bfloat16 kernel for the input gradient of a strided depthwise convolution (60 to 150 times
-    slower than stride 1). A convolution of stride 2 is one of stride 1 of whose outputs every second is kept, so its
-    input gradient is that of stride 1 for an output gradient with zeros in between: the same products, summed alike.
+    oneDNN's bfloat16 kernel for the input gradient of a strided depthwise convolution is 60 to 150 times slower than
+    that for stride 1. A convolution of stride 2 equals one of stride 1 that keeps every second output. So its input
+    gradient equals that of stride 1 for an output gradient with zeros in between: the same products in the same sum.
     """
 
     @staticmethod
@@ -118,8 +118,8 @@ def _wide(conv: nn.Conv2d, x: Tensor) -> Tensor:
 class _Wide(torch.autograd.Function):
     """3×3 convolution, stride 1, padding 1, with more weights than activations, in NCHW.
 
-    oneDNN packs the weights of every call; from channels_last that costs more than laying out these small activations
-    anew. On maps of 2×2 the gradient of the weights is faster as one matrix product over unfolded windows.
+    oneDNN packs the weights in every call. From channels_last this costs more than converting these small activations
+    to NCHW. On 2×2 maps, one matrix product over unfolded windows computes the weights' gradient faster.
     """
 
     @staticmethod
@@ -149,10 +149,10 @@ def _rectify(plain: Callable[[Tensor], Tensor], at_six: bool, x: Tensor) -> Tens
 
 
 class _Rectifier(torch.autograd.Function):
-    """ReLU or ReLU6 in place, on the bit patterns.
+    """ReLU or ReLU6 in place, computed on the bit patterns.
 
-    Read as integers, bfloat16 numbers of at least 0 keep their order and those below 0 are negative, so clamping the
-    integers clamps the numbers, without the detour over float32. The gradient needs the output only: no copy is kept.
+    As integers, bfloat16 numbers from 0 up keep their order and those below 0 are negative. So clamping the integers
+    clamps the numbers, without a conversion to float32. The gradient needs only the output, so no copy is kept.
     """
 
     SIX = 0x40C0  # bit pattern of 6.0

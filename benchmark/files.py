@@ -1,7 +1,7 @@
-"""Files that others may have prepared: no link is followed, nothing but a regular file is opened, sizes are limited.
+"""Safe access to files that may be hostile: follow no link, open only regular files, limit sizes.
 
-A run directory or a result store may come from somebody else. A link in it could lead a reader or a writer out of it,
-a named pipe would make a reader wait for ever, and a giant file would fill the memory.
+A run directory or a result store may come from another person. A link in it could lead a reader or writer outside, a
+named pipe would make a reader wait for ever, and a huge file would fill the memory.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pathlib import Path
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CAREFUL = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-"""O_NONBLOCK: opening a named pipe must not wait for its other end."""
+"""With O_NONBLOCK, opening a named pipe does not wait for its other end."""
 
 
 class NotPlain(OSError):
-    """What is there is a link, pipe, socket, device, or folder, or larger than it can be."""
+    """The path is a link, pipe, socket, device or folder, or the file exceeds its size limit."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(errno.EINVAL, reason, str(path))
@@ -30,9 +30,9 @@ class NotPlain(OSError):
 
 
 def open_plain(root: Path, *names: str, flags: int = os.O_RDONLY) -> int:
-    """A descriptor of the regular file `root`/`names`; `root` may be reached by links, and nothing below it is one.
+    """Open the regular file `root`/`names`; return a descriptor. Links may lead to `root`, but not below it.
 
-    A file that is opened for writing must have one name only: a second one could belong to somebody else's file.
+    A file to write must have only one name: a second hard link could be a file of another person.
     Raises NotPlain, FileNotFoundError, or another OSError.
     """
     path = root.joinpath(*names)
@@ -54,7 +54,7 @@ def open_plain(root: Path, *names: str, flags: int = os.O_RDONLY) -> int:
 
 
 def open_folder(root: Path, *names: str) -> int:
-    """A descriptor of the folder `root`/`names`. Raises as `open_plain`."""
+    """Open the folder `root`/`names`; return a descriptor. Raises like `open_plain`."""
     path = root
     folder = os.open(root, _FOLDER)
     for name in names:
@@ -72,12 +72,12 @@ def open_folder(root: Path, *names: str) -> int:
 
 
 def read_plain(root: Path, *names: str, limit: int) -> bytes:
-    """All bytes of the regular file `root`/`names`, at most `limit`. Raises as `open_plain`."""
+    """Return all bytes of the regular file `root`/`names`, at most `limit`. Raises like `open_plain`."""
     return _read(open_plain(root, *names), root.joinpath(*names), limit)
 
 
 def read_regular(path: Path, *, limit: int) -> bytes:
-    """As `read_plain`, for a file that a user names: links to it are followed."""
+    """Read a file that the user names, like `read_plain`, but follow links to it."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -86,7 +86,7 @@ def read_regular(path: Path, *, limit: int) -> bytes:
 
 
 def is_plain(root: Path, *names: str) -> bool:
-    """Whether `open_plain` would find a regular file there."""
+    """Whether `open_plain` can open a regular file there."""
     try:
         os.close(open_plain(root, *names))
     except (OSError, ValueError):
@@ -95,9 +95,9 @@ def is_plain(root: Path, *names: str) -> bool:
 
 
 def write_plain(root: Path, *names: str, data: bytes) -> None:
-    """Write beside `root`/`names`, flush to the disk, rename into place, flush the folder; no folder is a link.
+    """Write a file beside `root`/`names`, flush it, rename it into place, flush the folder. Follow no link.
 
-    Raises OSError; leaves no litter.
+    Raises OSError. Leaves no temporary file.
     """
     folder = open_folder(root, *names[:-1])
     try:
@@ -107,7 +107,7 @@ def write_plain(root: Path, *names: str, data: bytes) -> None:
 
 
 def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = True) -> None:
-    """As `write_plain`, where links on the way to the folder are the user's own. A link at `path` is replaced.
+    """Write a file like `write_plain`, but follow links to its folder. A link at `path` is replaced.
 
     `durable`: flush the file and its folder to the disk.
     """
@@ -120,7 +120,7 @@ def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = Tru
 
 @contextlib.contextmanager
 def staged(path: Path, data: bytes) -> Iterator[Path]:
-    """A temporary file beside `path` that holds `data`, so that the caller's rename into place needs no further space.
+    """Write `data` to a temporary file beside `path`, so that the caller's rename needs no more disk space.
 
     The file is removed at the end unless the caller has renamed it. Raises OSError.
     """
@@ -168,12 +168,12 @@ def _read(handle: int, path: Path, limit: int) -> bytes:
 
 
 def _name(path: Path, name: str) -> str:
-    """The name of one entry of a folder. Raises NotPlain for anything that leads elsewhere."""
+    """Return `name` if it is a plain entry of a folder. Raises NotPlain for a name that leads elsewhere."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise NotPlain(path, "not the name of a file")
     return name
 
 
 def _named(error: OSError, path: Path) -> OSError:
-    """The same error with the whole path: the system knows the last name only."""
+    """Return the same error with the whole path: the system's message has only the last name."""
     return error if isinstance(error, NotPlain) else OSError(error.errno, error.strerror, str(path))

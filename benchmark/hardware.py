@@ -1,4 +1,4 @@
-"""What this machine offers, and the part of it that accuracies depend on."""
+"""The hardware of this machine, and what of it accuracies depend on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GPU_NODES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 def gpu_count() -> int:
-    """Usable CUDA or ROCm devices. Imports torch only where the kernel shows a GPU's device node."""
+    """Return the number of usable CUDA or ROCm devices. Imports torch only if a GPU's device node exists."""
     if not any(Path(node).exists() for node in _GPU_NODES):
         return 0
     import torch
@@ -24,7 +24,7 @@ def gpu_count() -> int:
 
 
 def cpu_count() -> int:
-    """Cores this process may use: affinity and a container's CPU quota, at least 1."""
+    """Return the number of cores this process may use (affinity, container quota), at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -36,13 +36,13 @@ def cpu_count() -> int:
 
 
 def threads() -> int:
-    """CPU threads of this process: what its executor assigned, else all cores."""
+    """Return the CPU threads that the executor assigned to this process, else all cores."""
     return int(os.environ.get("INITSEARCH_THREADS", "0")) or cpu_count()
 
 
 @dataclass(frozen=True)
 class DescribeEnvironment:
-    """A call for an executor: what its processes compute with."""
+    """A call for an executor that returns the `environment` of its processes."""
 
     precision: str = "auto"
 
@@ -51,7 +51,7 @@ class DescribeEnvironment:
 
 
 def environment(precision: str = "auto") -> dict[str, str]:
-    """What besides code, task and seed decides an accuracy's last digit; part of every result key."""
+    """Return what affects an accuracy besides code, task and seed. It is part of every result key."""
     import torch
 
     from benchmark.train import resolve_precision

@@ -1,6 +1,6 @@
-"""The networks of the protocol, for 32×32 RGB images. Every model in the project comes from `build_model`.
+"""The networks of the protocol, for 32×32 RGB images. `build_model` makes every model in the project.
 
-Convolutions carry no bias: a batch normalisation follows each of them.
+Convolutions have no bias, because a batch normalisation follows each of them.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 for 32×32 images: stem of stride 1 and the second stage at stride 1, so the last map is 4×4.
+    """MobileNetV2 for 32×32 images. The stem and the second stage have stride 1, so the last map is 4×4.
 
     Source: Sandler et al. 2018, table 2, with the strides usual for CIFAR.
     """
@@ -173,7 +173,7 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
 
 
 def build_model(arch: str, num_classes: int) -> nn.Module:
-    """Build the network called `arch` (see `ARCHITECTURES`), initialised as torch's constructors do, on CPU, in fp32.
+    """Build the network `arch` (see `ARCHITECTURES`) on the CPU in fp32, as torch's constructors initialise it.
 
     It maps images (N, 3, 32, 32) float32 to logits (N, num_classes) float32.
     Raises ValueError for an unknown architecture or fewer than two classes.
@@ -186,6 +186,6 @@ def build_model(arch: str, num_classes: int) -> nn.Module:
 
 
 def init_config(model: nn.Module, arch: str, num_classes: int) -> dict[str, str | int]:
-    """The `config` that `initialize_weights(model, config)` receives: arch, num_classes, depth (Conv2d + Linear)."""
+    """Return the `config` of `initialize_weights(model, config)`: arch, num_classes, depth (Conv2d + Linear)."""
     depth = sum(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules())
     return {"arch": arch, "num_classes": num_classes, "depth": depth}

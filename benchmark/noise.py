@@ -1,4 +1,4 @@
-"""Seed noise: what is believed about it before the first run, and how that belief gives way to what is seen."""
+"""Priors for seed noise, and how measured runs update them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from dataclasses import dataclass
 
 
 class StatisticsError(ValueError):
-    """The numbers given cannot be compared; the message says which and what to do."""
+    """The numbers cannot be compared. The message says which ones and what to do."""
 
 
 LOOK_CORRELATION = 0.2
-"""Of a look's rank with the true gain. Less than was measured: to believe too much harms more (docs/statistics.md)."""
+"""Assumed correlation of a look's rank with the true gain. It is below the measured value, because too high a
+value harms more than too low a one (docs/statistics.md)."""
 
 
 @dataclass(frozen=True)
 class NoisePrior:
-    """What is believed before the first run about one task. Standard deviations in accuracy points (percent).
+    """The prior for one task before its first run. Standard deviations are in accuracy points (percent).
 
     `sd` is the seed-to-seed SD, worth `df` degrees of freedom (a scaled-inverse-χ² prior for the variance).
-    `effect_sd` is the SD of true gains between sensible initialisations (None: as large as the noise), `effect_mean`
-    their mean: what is expected of a candidate before its first test.
+    `effect_sd` is the SD of true gains between sensible initialisations (None: equal to `sd`). `effect_mean` is their
+    mean, the gain expected of a candidate before its first test.
     `source` says where the numbers come from. Raises StatisticsError for a number that is not positive.
     """
 
@@ -39,13 +40,14 @@ class NoisePrior:
 
     @property
     def effect(self) -> float:
-        """The SD of true gains, points."""
+        """The SD of true gains in points."""
         return self.sd if self.effect_sd is None else self.effect_sd
 
     def after_look(self, score: float) -> NoisePrior:
-        """What is believed of a candidate whose look has this normal score: 0 is an average look, larger is better.
+        """Return the prior of a candidate whose look has this normal score: 0 is an average look, larger is better.
 
-        For jointly normal score and gain with correlation r: mean r·τ·score, SD τ·√(1 − r²), τ being `effect_sd`.
+        If score and gain are jointly normal with correlation r, the gain has mean r·τ·score and SD τ·√(1 − r²), where
+        τ is `effect_sd`.
         """
         r = LOOK_CORRELATION
         return dataclasses.replace(
@@ -53,11 +55,12 @@ class NoisePrior:
         )
 
     def pooled(self, squares: float, df: int) -> tuple[float, float]:
-        """Variance (points²) and degrees of freedom after a sum of squared deviations with `df` degrees of freedom.
+        """Return variance (points²) and degrees of freedom, updated by `squares` with `df` degrees of freedom.
 
-        The conjugate update (Gelman et al. 2013, Bayesian Data Analysis, section 2.6), with one change: when the runs
-        scatter more than the prior says, the prior counts for less, by the ratio of the two variances. A prior that is
-        too small would otherwise give intervals that are too short; one that is too large only costs power.
+        `squares` is a sum of squared deviations. This is the conjugate update (Gelman et al. 2013, Bayesian Data
+        Analysis, section 2.6) with one change: if the runs scatter more than the prior says, the prior's weight is
+        reduced by the ratio of the two variances. Otherwise a prior SD that is too small would make the intervals too
+        short. A prior SD that is too large only costs power.
         """
         weight = self.df
         if df and squares > df * self.sd**2:
@@ -71,8 +74,8 @@ _CONTEST = "from the trainings of the experiment in docs/comparing.md"
 _BINOMIAL = "counting hits on 50 test pictures alone scatters by 5 points"
 _UNKNOWN = NoisePrior(sd=2.0, df=3, source="nothing is known about this task: a weak and wide guess")
 
-# df = 14: 93–97 % coverage at every n when the prior is right, about 90 % from n = 3 on when it is wrong by ×1.5.
-# effect_sd on paper tasks: half the seed SD, since the published gains scatter barely more than their own noise.
+# df = 14 gives 93–97 % coverage at every n if the prior is right, about 90 % from n = 3 on if it is wrong by ×1.5.
+# effect_sd on paper tasks is half the seed SD: the published gains scatter barely more than their own noise.
 _PRIORS: dict[tuple[str, str], NoisePrior] = {
     ("paper", "resnet56-cifar100"): NoisePrior(0.45, 14, 0.225, _SISTER),
     ("paper", "vgg16bn-cifar100"): NoisePrior(0.50, 14, 0.25, _SISTER),
@@ -88,15 +91,15 @@ _PRIORS: dict[tuple[str, str], NoisePrior] = {
 
 
 def noise_prior(profile: str, task: str) -> NoisePrior:
-    """The noise prior of a task under a profile; for an unknown task a weak and wide one that says so."""
+    """Return the noise prior of a task in a profile. An unknown task gets a weak, wide prior that says so."""
     return _PRIORS.get((profile, task), _UNKNOWN)
 
 
 def learn_noise(prior: NoisePrior, groups: Iterable[Mapping[int, float]]) -> NoisePrior:
-    """The prior after seeing runs of other initialisations on the same task, one mapping seed → accuracy for each.
+    """Return the prior updated by runs of other initialisations on the same task, each a mapping seed → accuracy.
 
-    Leave out the two sides that will be compared with it: `compare` counts those itself. Accuracies that are not
-    finite and groups of one seed say nothing about the noise and are passed over.
+    Leave out the two sides to be compared, because `compare` counts them itself. Accuracies that are not finite and
+    groups of one seed carry no information about the noise and are skipped.
     """
     squares, df, used = 0.0, 0, 0
     for group in groups:

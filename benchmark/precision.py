@@ -1,4 +1,4 @@
-"""Which number format a training computes in, and whether the hardware has it natively."""
+"""Choose the number format of a training: bfloat16 if the hardware computes in it natively."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ PRECISIONS = ("auto", "fp32", "bf16")
 
 
 def resolve_precision(precision: str, device: torch.device | str) -> str:
-    """Turn `precision` into "fp32" or "bf16"; "auto" is "bf16" where `device` computes in it natively.
+    """Turn `precision` into "fp32" or "bf16". "auto" is "bf16" if `device` computes in it natively.
 
-    An emulated bfloat16 is slower than float32, so "auto" asks the hardware, not the library.
+    Emulated bfloat16 is slower than float32, so "auto" checks the hardware, not the library.
     Raises ValueError for any other word.
     """
     if precision not in PRECISIONS:
@@ -32,7 +32,7 @@ def _has_native_bf16(device: torch.device) -> bool:
 
 
 def _cpu_flags() -> set[str]:
-    """The features of an x86 processor, by the kernel's names; empty elsewhere. torch 2.9 has no function for them."""
+    """Return the kernel's flags of an x86 processor; empty on others. torch 2.9 has no function for them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -41,7 +41,7 @@ def _cpu_flags() -> set[str]:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context in which a forward pass computes in the resolved `precision` ("fp32" or "bf16")."""
+    """Return the context in which a forward pass uses the resolved `precision` ("fp32" or "bf16")."""
     if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()

@@ -1,4 +1,4 @@
-"""The lines in which training is reported, the same by hand and in the reply of the `test` tool."""
+"""The lines that report a training, on the terminal and in the reply of the `test` tool."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SHOWN = 5
 
 
 def train_metrics_line(metrics: EpochMetrics) -> str:
-    """One epoch: accuracies in percent, losses in nats."""
+    """Return the line of one epoch: accuracies in percent, losses in nats."""
     return (
         f"TRAIN_METRICS: epoch={metrics.epoch} train_loss={metrics.train_loss:.4f} train_acc={metrics.train_acc:.2f} "
         f"test_loss={metrics.test_loss:.4f} test_acc={metrics.test_acc:.2f} lr={metrics.lr:.6f}"
@@ -19,9 +19,9 @@ def train_metrics_line(metrics: EpochMetrics) -> str:
 
 
 def training_progress_lines(curve: Sequence[EpochMetrics]) -> list[str]:
-    """The end of a learning curve: the last epoch and up to four before it, a twentieth of the training apart.
+    """Return the lines of the last epoch and up to four before it, a twentieth of the training apart.
 
-    With 200 epochs that is every tenth, as in the public benchmark.
+    With 200 epochs that is every tenth epoch, as in the public benchmark.
     """
     step = max(1, len(curve) // 20)
     shown = list(curve)[::-1][::step][:_SHOWN][::-1]
@@ -29,14 +29,14 @@ def training_progress_lines(curve: Sequence[EpochMetrics]) -> list[str]:
 
 
 def final_metrics_lines(task: str, best_test_acc: float) -> list[str]:
-    """The task's score: best test accuracy over all epochs, percent."""
+    """Return the lines of the task's score: the best test accuracy over all epochs in percent."""
     return [f"Final metrics ({task}):", f"test_acc_{task}={best_test_acc:.2f}"]
 
 
 def task_report(task: str, results: Sequence[EvaluationResult], failures: Sequence[str] = ()) -> str:
-    """What the `test` tool says of one task: a curve for each seed, the mean score over seeds, and what failed.
+    """Return the `test` tool's report of one task: a curve for each seed, the mean score, and the failures.
 
-    `failures` are sentences, one for each seed that has no result; a task with a failure has no score.
+    `failures` has one sentence for each seed without a result. A task with a failure has no score.
     """
     parts = [f"### {task}"]
     for result in results:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind, and the key that ties it to the code that made it."""
+"""The stored result of an evaluation, and the key computed from all that determines it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmark import HARNESS_VERSION
 from benchmark.tasks import Task
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-"""A stored result with anything else is not believed, and is computed again."""
+"""A stored result with any other value is not used but computed again."""
 
 
 class EpochMetrics(BaseModel):
-    """One line of the learning curve. Accuracies in percent, losses in nats, `seconds` since training began."""
+    """One point of the learning curve: accuracies in percent, losses in nats, `seconds` since the start."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=True, ser_json_inf_nan="constants")
 
@@ -31,14 +31,14 @@ class EpochMetrics(BaseModel):
 
 
 class StepZero(BaseModel):
-    """The untrained network on the test set: it must be at chance, or something trained it beforehand."""
+    """The untrained network on the test set. If it is better than chance, the initialiser has trained it."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=True, ser_json_inf_nan="constants")
 
     accuracy: float
     loss: float
     p_value: float
-    """Probability of at least this many correct answers without knowing a label; see `benchmark.step_zero`."""
+    """Probability of at least this accuracy without knowledge of the labels; see `benchmark.step_zero`."""
     suspicious: bool
 
 
@@ -52,11 +52,11 @@ class EvaluationResult(BaseModel):
     seed: int
     region_sha256: str
     status: Literal["ok", "diverged"]
-    """`diverged`: the loss became NaN or infinite; the accuracies are those measured until then."""
+    """`diverged`: the loss became NaN or infinite, and the accuracies are those measured before."""
     best_test_acc: Percent
     """The protocol's metric: the best test accuracy over all epochs, percent."""
     last_test_acc: Percent
-    """Mean test accuracy of the last ten epochs (or of all, if fewer), percent."""
+    """Mean test accuracy of the last ten epochs (or of all, if fewer) in percent."""
     test_loss: float
     """Cross-entropy on the test set after the last epoch, nats."""
     curve: tuple[EpochMetrics, ...]
@@ -69,18 +69,18 @@ class EvaluationResult(BaseModel):
     threads: int
     versions: dict[str, str]
     weights_sha256: str | None = None
-    """SHA-256 of the initial parameters (little-endian float32, in the model's order); None in older results."""
+    """SHA-256 of the initial parameters (little-endian float32, in the model's order). None in older results."""
 
 
 def region_sha256(region: str) -> str:
-    """SHA-256 of the region's UTF-8 bytes, hexadecimal."""
+    """Return the SHA-256 of the region's UTF-8 bytes, hexadecimal."""
     return hashlib.sha256(region.encode()).hexdigest()
 
 
 def result_key(region: str, task: Task, seed: int, *, environment: dict[str, str]) -> str:
-    """SHA-256 over everything that determines an accuracy: code, task with recipe, seed, harness, `environment`.
+    """Return the SHA-256 of all that determines an accuracy: region, task, recipe, seed, harness, `environment`.
 
-    `environment` names what else changes the numbers on a machine: device, precision, threads, torch version.
+    `environment` is what else changes the numbers on a machine: device, precision, threads, torch version.
     """
     identity = {
         "region": region,

@@ -1,6 +1,6 @@
-"""How a signal travels through an untrained network: to explain an initialisation and to reject a broken one.
+"""Measure how a signal passes through an untrained network, to explain an initialisation and reject broken ones.
 
-Never an objective to optimise: such numbers follow the scale of the weights and rank initialisations badly.
+These numbers are no objective to optimise: they follow the scale of the weights and rank initialisations badly.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from benchmark.models import BasicBlock, InvertedResidual
 
 _EXPLOSIVE = 1e5
-"""A relative gradient at which any usual learning rate overwrites a layer with its first step: kaiming_normal's is of
-the order of 10, and zero_init, with 1e8, diverges (docs/initialisers.md)."""
+"""A relative gradient above this lets the first step overwrite a layer at any usual learning rate. kaiming_normal has
+about 10; zero_init has 1e8 and diverges (docs/initialisers.md)."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class LayerSignal:
     """One convolution or Linear layer, in the order of the forward pass.
 
     activation_scale: root mean square of its output, before any norm. gradient_scale: root mean square of the gradient
-    of one image's loss with respect to that output. relative_gradient: ‖∂loss/∂W‖ / ‖W‖ for the mean loss; times the
-    learning rate it is the relative size of the first step. 0/0 counts as 0, x/0 as infinite.
+    of one image's loss with respect to that output. relative_gradient: ‖∂loss/∂W‖ / ‖W‖ for the mean loss; multiplied
+    by the learning rate it is the relative size of the first step. 0/0 counts as 0, x/0 as infinite.
     """
 
     name: str
@@ -42,7 +42,7 @@ class LayerSignal:
 
 @dataclass(frozen=True)
 class ReluSignal:
-    """One call of a ReLU or ReLU6: the share of its channels that pass a gradient for no image and at no place."""
+    """One call of a ReLU or ReLU6. A channel is dead if it passes no gradient for any image at any position."""
 
     name: str
     channels: int
@@ -51,7 +51,7 @@ class ReluSignal:
 
 @dataclass(frozen=True)
 class BranchSignal:
-    """One residual addition: standard deviation of the branch over that of the skip; 0 means the block is its skip."""
+    """One residual addition: the branch's standard deviation divided by the skip's. 0 means the branch adds nothing."""
 
     name: str
     branch_to_skip: float
@@ -61,8 +61,8 @@ class BranchSignal:
 class SignalStatistics:
     """The state of a network at step 0, on one batch.
 
-    loss: mean cross-entropy; uniform_loss: ln(classes), that of a network without an opinion. logit_scale: root mean
-    square of the logits after taking each image's mean logit away, which is all that softmax sees.
+    loss: mean cross-entropy. uniform_loss: ln(classes), the loss of uniform predictions. logit_scale: root mean square
+    of the logits minus each image's mean logit, which softmax ignores.
     """
 
     loss: float
@@ -74,13 +74,13 @@ class SignalStatistics:
 
     @property
     def dead_relu_share(self) -> float:
-        """The share of dead channels over all ReLUs; 0 for a network without any."""
+        """The share of dead channels over all ReLUs; 0 for a network without ReLUs."""
         channels = sum(relu.channels for relu in self.relus)
         return sum(relu.dead_share * relu.channels for relu in self.relus) / channels if channels else 0.0
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """Sentences about what will keep the network from learning; empty for a network that can."""
+        """Sentences about what keeps the network from learning; empty if nothing does."""
         found = []
         measured = [self.loss, self.logit_scale, *(layer.activation_scale for layer in self.layers)]
         if not all(math.isfinite(value) for value in measured):
@@ -98,24 +98,24 @@ class SignalStatistics:
         return tuple(found)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data, the derived values included."""
+        """Return plain data, including the derived values."""
         derived = {"dead_relu_share": self.dead_relu_share, "faults": list(self.faults)}
         return {**dataclasses.asdict(self), **derived}
 
 
 def signal_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> SignalStatistics:
-    """Send one batch through a copy of `model`, forwards and backwards, and measure.
+    """Run one batch forwards and backwards through a copy of `model`, and measure.
 
     images: float (N, 3, H, W), normalised as for training, N ≥ 2. labels: int64 (N,). Batch norms use the batch, as at
-    step 0 of a training; dropout is off. The model itself, its gradients, its running statistics and the random state
-    stay as they are. Raises ValueError for a batch that does not fit.
+    step 0 of a training; dropout is off. The model, its gradients, its running statistics and the random state do not
+    change. Raises ValueError for a batch that does not fit.
     """
     if images.dim() != 4 or labels.shape != images.shape[:1] or len(images) < 2:
         raise ValueError(
             "expected images (N, 3, H, W) and labels (N,) with N ≥ 2, not "
             f"{tuple(images.shape)} and {tuple(labels.shape)}"
         )
-    # channels_last: on a CPU depthwise convolutions take half the time, forwards and backwards.
+    # In channels_last, depthwise convolutions on a CPU take half the time, forwards and backwards.
     probe = _Probe(copy.deepcopy(model).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     parameter = next(probe.model.parameters())
     logits = probe.model(images.to(parameter).contiguous(memory_format=torch.channels_last)).float()
@@ -138,7 +138,7 @@ def signal_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> Signa
 
 
 class _Probe:
-    """A network with hooks that measure on the way, so that nothing has to be kept or can be overwritten in place."""
+    """A network with hooks that measure during both passes, before operations in place can overwrite a tensor."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model.train().requires_grad_(True)
@@ -165,7 +165,7 @@ class _Probe:
                 _on_input(module, partial(_note_std, self.skips, name))
 
     def layer(self, name: str, images: int) -> LayerSignal:
-        """What was measured of the layer; the gradient is that of one image's loss, not of the mean over `images`."""
+        """Return the layer's measurements. The gradient is that of one image's loss, not of the mean over `images`."""
         module = self.model.get_submodule(name)
         weight = module.get_parameter("weight")
         gradient = 0.0 if weight.grad is None else weight.grad.float().norm().item()
@@ -185,7 +185,7 @@ class _Probe:
         self.gradients[name] = _rms(gradient)
 
     def _relu(self, name: str, ceiling: float, out: Tensor) -> None:
-        passes = (out > 0) & (out < ceiling)  # where the gradient does
+        passes = (out > 0) & (out < ceiling)  # the gradient passes at the same positions
         alive = passes.transpose(0, 1).flatten(1).any(1)
         self.relus.append(ReluSignal(name, len(alive), 1 - alive.float().mean().item()))
 

@@ -22,7 +22,7 @@ HEADER = (
 
 
 def measure(recipe: str, arch: str, data: ImageDataset, *, batch: int = 128, seed: int = 0) -> SignalStatistics:
-    """Statistics of `arch` under a recipe, on the first `batch` training pictures of `data`."""
+    """Return the statistics of `arch` under a recipe on the first `batch` training pictures of `data`."""
     model = build_model(arch, data.num_classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -32,7 +32,7 @@ def measure(recipe: str, arch: str, data: ImageDataset, *, batch: int = 128, see
 
 
 def row(recipe: str, arch: str, found: SignalStatistics) -> str:
-    """One line of the table."""
+    """Return one line of the table."""
     branch = f"{max(each.branch_to_skip for each in found.branches):.2f}" if found.branches else "–"
     first, largest = found.layers[0].relative_gradient, max(layer.relative_gradient for layer in found.layers)
     cells = [recipe, arch, f"{found.loss:.2f}", f"{found.logit_scale:.3f}", f"{found.dead_relu_share:.1%}", branch]

@@ -1,4 +1,4 @@
-"""The process behind one slot of the local executor: calls come in, reports, questions and an answer each go out."""
+"""The process of one slot of the local executor: it receives calls and sends reports, questions and answers."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class _Parent:
 def serve(descriptor: int) -> None:
     """Answer calls from the socket `descriptor` until it is closed.
 
-    The process ignores SIGINT, which a terminal sends to everybody: its parent decides when to stop it.
+    The process ignores SIGINT, which a terminal sends to all processes: only its parent stops it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
-        # A parent killed with -9 cannot stop us: ask the kernel to.
+        # A parent that was killed with -9 cannot stop this process, so the kernel does.
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == 1:
             return

@@ -39,10 +39,10 @@ _CLASSES = 100
 
 
 def _torchvision_transforms() -> Any:
-    """torchvision's transforms, also where torchvision was built for another torch (a CUDA wheel beside a CPU one).
+    """Import torchvision's transforms, even if torchvision was built for another torch (CUDA instead of CPU).
 
-    Such a torchvision fails to import only because its compiled operators are not there to be described. Transforms
-    of PIL images use none of them, so declaring those it misses is enough.
+    Such a torchvision fails to import only because its compiled operators are missing. Transforms of PIL images use
+    none of them, so it is enough to declare the missing ones.
     """
     try:
         return vision("transforms")
@@ -53,15 +53,15 @@ def _torchvision_transforms() -> Any:
     for name in ("nms", "qnms"):
         signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         library.define(signature)  # type: ignore[no-untyped-call]
-    _KEPT.append(library)  # an operator lives as long as its library
+    _LIBRARIES.append(library)  # an operator exists as long as its library
     return vision("transforms")
 
 
-_KEPT: list[torch.library.Library] = []
+_LIBRARIES: list[torch.library.Library] = []
 
 
 class _Pictures(Dataset[tuple[Tensor, int]]):
-    """Pictures as torchvision's own data sets give them: PIL images through a chain of transforms."""
+    """A data set like torchvision's own: PIL images that pass through a chain of transforms."""
 
     def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Any], Tensor]) -> None:
         self._images = images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -79,8 +79,8 @@ def plain_loop(
 ) -> Iterator[tuple[float, float]]:
     """The reference: float32, NCHW, torchvision transforms in a DataLoader with two workers.
 
-    Yields for every epoch the training images per second, counted from the arrival of the first batch, so that the
-    start of the workers is not held against it, and the test accuracy in percent.
+    Yields the training images per second and the test accuracy in percent, once per epoch. The time counts from the
+    arrival of the first batch, so that it does not include the start of the workers.
     """
     transforms = _torchvision_transforms()
     torch.manual_seed(seed)
@@ -131,20 +131,20 @@ def plain_loop(
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians over the rounds. `plain_images_per_second` and `ratio` are None when only our loop was run."""
+    """Medians over the rounds. `plain_images_per_second` and `ratio` are None if only our loop ran."""
 
     arch: str
     images_per_second: float
     plain_images_per_second: float | None
     ratio: float | None
     evaluation_cost: float
-    """Seconds for one test image over seconds for one training image."""
+    """Seconds for one test image divided by seconds for one training image."""
     batch_size: int
     precision: str
     threads: int
     device: str
     backend: str | None
-    """Of torch.compile, for our loop; None: not compiled."""
+    """The torch.compile backend of our loop; None if it is not compiled."""
 
 
 def measure_speed(
@@ -158,10 +158,10 @@ def measure_speed(
     device: str = "cpu",
     backend: str | None = None,
 ) -> Speed:
-    """Run both loops in turn, `rounds` times after a warm-up, `steps` batches each, on noise.
+    """Run both loops alternately on random pictures, `rounds` times after a warm-up, `steps` batches each.
 
-    `precision` and `backend` are our loop's; the plain one computes in float32 and is never compiled. Raises ValueError
-    for an unknown precision, RuntimeError for a device that is not there.
+    `precision` and `backend` apply to our loop; the plain one computes in float32 and is never compiled. Raises
+    ValueError for an unknown precision, RuntimeError for a missing device.
     """
     recipe = Recipe(epochs=1, lr=0.01, batch_size=batch_size)
     data = _noise(steps * batch_size, 8)
@@ -170,15 +170,15 @@ def measure_speed(
     plain: list[float] = []
     evaluation: list[float] = []
 
-    def ours_alone(pictures: ImageData, seed: int) -> float:
+    def train_ours(pictures: ImageData, seed: int) -> float:
         model = build_model(arch, _CLASSES)
         return train(model, pictures, recipe, seed=seed, device=device, precision=precision, backend=backend).seconds
 
     for round_ in range(rounds + 1):
-        seconds = ours_alone(data, round_)
-        tested = ours_alone(tests, round_)
+        seconds = train_ours(data, round_)
+        tested = train_ours(tests, round_)
         ours.append(steps * batch_size / seconds)
-        # Two evaluations (step 0 and the last epoch) and one step that is as good as free.
+        # Two evaluations (step 0 and the last epoch) and one step, whose cost is negligible.
         evaluation.append(tested / (2 * len(tests.test_labels)) * ours[-1])
         if not only_ours:
             model = build_model(arch, _CLASSES)
@@ -219,7 +219,7 @@ def _noise(train_count: int, test_count: int) -> ImageDataset:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Best test accuracy, percent, of both loops from the same weights, seed by seed."""
+    """Best test accuracy of both loops in percent, one per seed, from the same initial weights."""
 
     arch: str
     dataset: str
@@ -229,12 +229,12 @@ class Agreement:
 
     @property
     def difference(self) -> float:
-        """Mean of ours minus plain, in points."""
+        """Mean difference, ours minus plain, in points."""
         return float(statistics.mean(self.ours) - statistics.mean(self.plain))
 
     @property
     def standard_error(self) -> float:
-        """Of the difference, in points, unpaired; needs two seeds."""
+        """Standard error of the unpaired difference in points. Needs two seeds."""
         count = len(self.ours)
         return math.sqrt((statistics.variance(self.ours) + statistics.variance(self.plain)) / count)
 
@@ -242,7 +242,7 @@ class Agreement:
 def measure_agreement(
     arch: str, *, seeds: int, epochs: int | None = None, precision: str = "auto", device: str = "cpu"
 ) -> Agreement:
-    """Train with both loops on the pocket task of `arch` for equal epochs, from weights of torch's own constructors."""
+    """Train both loops on the pocket task of `arch`, equally long and from the same weights (torch's defaults)."""
     pocket = get_profile("pocket")
     task = next(task for task in (*pocket.visible, *pocket.hidden) if task.arch == arch)
     data = load_dataset(task.dataset)
@@ -265,7 +265,7 @@ def measure_agreement(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmark.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,8 +1,8 @@
-"""What a difference in accuracy means: intervals, shrunk gains and honest words, from one seed a side to ten.
+"""Judge a difference in accuracy from one to ten seeds per side: intervals, shrunk gains, a plain sentence.
 
-Seed noise is about as large as the effect of a good initialisation, and a search reports the best of many. So every
-difference here leans on a prior for the noise, is shrunk, and is corrected for the number of candidates it was picked
-from. Formulae, sources and the simulations behind the constants: docs/statistics.md. All functions are pure.
+Seed noise is about as large as the effect of a good initialisation, and a search reports the best of many candidates.
+So each comparison uses a prior for the noise, shrinks the gain, and corrects for the number of candidates.
+docs/statistics.md has formulae, sources and the simulations behind the constants. All functions are pure.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ _MAX_CORRELATION = 0.95  # a paired variance never falls below a tenth of the un
 
 
 class MissingSeedsError(StatisticsError):
-    """One side has no seed at all: run it first."""
+    """One side has no seed. Run it first."""
 
 
 class UnusableAccuracyError(StatisticsError):
-    """An accuracy is missing, NaN or infinite: treat the candidate as failed on this task (`None` in `combine`)."""
+    """An accuracy is missing, NaN or infinite. Treat the candidate as failed on this task (`None` in `combine`)."""
 
 
 class DuplicateSeedError(StatisticsError):
-    """One seed has two different accuracies: the results were mixed up."""
+    """One seed has two different accuracies, so results of different runs were mixed."""
 
 
 class NothingToSelectError(StatisticsError):
@@ -64,9 +64,9 @@ class NothingToSelectError(StatisticsError):
 
 
 def by_seed(results: Iterable[tuple[int, float]]) -> dict[int, float]:
-    """Pairs (seed, accuracy) as a mapping; the same result twice is dropped.
+    """Turn pairs (seed, accuracy) into a mapping. Equal pairs count once.
 
-    Raises DuplicateSeedError when a seed comes with two different accuracies.
+    Raises DuplicateSeedError if a seed has two different accuracies.
     """
     accuracies: dict[int, float] = {}
     for seed, accuracy in results:
@@ -87,12 +87,12 @@ def compare(
     n_candidates: int = 1,
     confidence: float = 0.95,
 ) -> Comparison:
-    """Compare two sides, each a mapping seed → accuracy (percent), right from one seed a side upwards.
+    """Compare two sides, each a mapping seed → accuracy (percent). One seed per side is enough.
 
-    The variance within the sides is pooled with the prior's; the interval is Student's t with the degrees of freedom
-    of both, or Dunnett's (1955, many-to-one comparisons) when the candidate is the best of `n_candidates`.
-    Differences are paired only when both sides have the same seeds, at least five, and their correlation is clearly
-    positive (one-sided 1 %, divided by `n_candidates`), which costs at most one point of coverage.
+    The variance within the sides is pooled with the prior's. The interval is Student's t with the degrees of freedom
+    of both, or Dunnett's (1955, many-to-one comparisons) if the candidate is the best of `n_candidates`.
+    Differences are paired only if both sides have the same seeds, at least five, and their correlation is significantly
+    positive (one-sided 1 %, divided by `n_candidates`). This costs at most one point of coverage.
 
     Raises MissingSeedsError, UnusableAccuracyError, or StatisticsError for a bad `n_candidates` or `confidence`.
     """
@@ -138,33 +138,35 @@ def compare(
 
 
 def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
-    """One verdict over the tasks (name → comparison, None where the candidate failed).
+    """Combine the tasks' comparisons (name → comparison, None if the candidate failed) into one verdict.
 
-    The gain is the plain mean in points, because that is what a reader can check; its interval assumes independent
-    noise between tasks (Welch–Satterthwaite degrees of freedom). The `score` is the mean of shrunk gains in units of
-    each task's prior SD, so that a task with loud noise or a wide scale does not decide alone.
-    Raises StatisticsError when there is no task.
+    The gain is the plain mean in points, which a reader can check. Its interval assumes independent noise between tasks
+    (Welch–Satterthwaite degrees of freedom). The `score` is the mean of the shrunk gains in units of each task's prior
+    SD, so that a task with large noise or a wide scale does not dominate.
+    Raises StatisticsError if there is no task.
     """
     if not comparisons:
         raise StatisticsError("no task to combine: give at least one comparison")
-    tasks, failed = tuple(comparisons), tuple(task for task, one in comparisons.items() if one is None)
-    ran = [one for one in comparisons.values() if one is not None]
-    n_candidates = max((one.n_candidates for one in ran), default=1)
-    confidence = max((one.confidence for one in ran), default=0.95)
+    tasks, failed = tuple(comparisons), tuple(task for task, comparison in comparisons.items() if comparison is None)
+    ran = [comparison for comparison in comparisons.values() if comparison is not None]
+    n_candidates = max((comparison.n_candidates for comparison in ran), default=1)
+    confidence = max((comparison.confidence for comparison in ran), default=0.95)
     if failed:
         nan = math.nan
         return Overall(
             tasks, failed, nan, (nan, nan), confidence, n_candidates, nan, nan, nan, nan, nan, "not resolved", -math.inf
         )
     count = len(ran)
-    gain = sum(one.gain for one in ran) / count
-    variances = [one.standard_error**2 for one in ran]
-    standard_error, df = _of_mean(variances, [one.df for one in ran])
-    rho = min(one.n_candidate / (one.n_candidate + one.n_baseline) for one in ran)
+    gain = sum(comparison.gain for comparison in ran) / count
+    variances = [comparison.standard_error**2 for comparison in ran]
+    standard_error, df = _of_mean(variances, [comparison.df for comparison in ran])
+    rho = min(comparison.n_candidate / (comparison.n_candidate + comparison.n_baseline) for comparison in ran)
     critical = critical_value(n_candidates, df, rho, confidence)
     ci = (gain - critical * standard_error, gain + critical * standard_error)
-    shrunk_gain = sum(one.shrunk_gain for one in ran) / count
-    posterior_sd = math.sqrt(sum(one.shrinkage * v for v, one in zip(variances, ran, strict=True))) / count
+    shrunk_gain = sum(comparison.shrunk_gain for comparison in ran) / count
+    posterior_sd = (
+        math.sqrt(sum(comparison.shrinkage * v for v, comparison in zip(variances, ran, strict=True))) / count
+    )
     return Overall(
         tasks=tasks,
         failed=(),
@@ -178,34 +180,34 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
         p_better=float(special.stdtr(df, shrunk_gain / posterior_sd)),
         smallest_visible_effect=standard_error * visible_effect(critical, df),
         resolved=_verdict(ci),
-        score=sum(one.shrunk_gain / one.unit for one in ran) / count,
+        score=sum(comparison.shrunk_gain / comparison.unit for comparison in ran) / count,
     )
 
 
 def in_noise_units(comparisons: Mapping[str, Comparison | None]) -> Overall:
-    """As `combine`, with each task's gain divided by its prior's seed SD first: tasks of any scale can be put together.
+    """Divide each task's gain by its prior's seed SD, then `combine`, so that tasks of any scale can be combined.
 
-    Gain, interval, errors and smallest visible effect are then in units of seed noise, not in points.
+    Gain, interval, errors and smallest visible effect are in units of seed noise, not in points.
     """
     return combine(
         {
-            task: one
+            task: comparison
             and dataclasses.replace(
-                one,
-                gain=one.gain / one.unit,
-                standard_error=one.standard_error / one.unit,
-                shrunk_gain=one.shrunk_gain / one.unit,
+                comparison,
+                gain=comparison.gain / comparison.unit,
+                standard_error=comparison.standard_error / comparison.unit,
+                shrunk_gain=comparison.shrunk_gain / comparison.unit,
                 unit=1.0,
             )
-            for task, one in comparisons.items()
+            for task, comparison in comparisons.items()
         }
     )
 
 
 def select(candidates: Sequence[Overall]) -> int:
-    """The index of the candidate with the best shrunk score; of equals the first.
+    """Return the index of the candidate with the best score, the first of equals.
 
-    The prior's shrinkage already removes the optimism of picking a maximum. Raises NothingToSelectError when all
+    The shrinkage already removes the optimism of picking a maximum. Raises NothingToSelectError if all candidates
     failed.
     """
     best = max(range(len(candidates)), key=lambda index: candidates[index].score, default=None)
@@ -222,10 +224,10 @@ def smallest_visible_effect(
     n_candidates: int = 1,
     confidence: float = 0.95,
 ) -> float:
-    """For planning: the true gain (points) that would be resolved with 80 % probability, if the prior's SD is right.
+    """Return the true gain (points) that a plan resolves with 80 % probability, if the prior's SD is right.
 
-    With one prior for each of several tasks, the true mean gain over them, as `combine` will judge it.
-    Raises MissingSeedsError when a side has no seed, StatisticsError when there is no task.
+    For several tasks, give one prior each. The result is then the true mean gain over them, as `combine` judges it.
+    Raises MissingSeedsError if a side has no seed, StatisticsError if there is no task.
     """
     priors = [prior] if isinstance(prior, NoisePrior) else prior
     if not priors:
@@ -233,24 +235,24 @@ def smallest_visible_effect(
     _check_family(n_candidates, confidence)
     if min(n_baseline, n_candidate) < 1:
         raise MissingSeedsError(f"seeds a side must be at least 1, not {n_baseline} and {n_candidate}")
-    variances = [one.sd**2 * (1 / n_baseline + 1 / n_candidate) for one in priors]
-    standard_error, df = _of_mean(variances, [one.df + n_baseline + n_candidate - 2 for one in priors])
+    variances = [task_prior.sd**2 * (1 / n_baseline + 1 / n_candidate) for task_prior in priors]
+    standard_error, df = _of_mean(variances, [task_prior.df + n_baseline + n_candidate - 2 for task_prior in priors])
     critical = critical_value(n_candidates, df, n_candidate / (n_baseline + n_candidate), confidence)
     return standard_error * visible_effect(critical, df)
 
 
 def _of_mean(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
-    """Standard error of the mean of independent gains, and its degrees of freedom (Welch–Satterthwaite)."""
+    """Return the standard error of the mean of independent gains and its Welch–Satterthwaite degrees of freedom."""
     total = sum(variances)
     df = total**2 / sum(variance**2 / df for variance, df in zip(variances, dfs, strict=True))
     return math.sqrt(total) / len(variances), df
 
 
 def _values(side: Mapping[int, float], name: str) -> FloatArray:
-    """The accuracies of one side as an array; refuses an empty side and anything that is not a finite number."""
+    """Return the accuracies of one side as an array. Raises for an empty side and for values that are not finite."""
     if not side:
         raise MissingSeedsError(f"{name} has no seed: run at least one before comparing")
-    # None is not in the type, but it is what a failed run looks like in a JSON file.
+    # The type excludes None, but a failed run in a JSON file has it.
     unusable = sorted(seed for seed, value in side.items() if value is None or not math.isfinite(value))
     if unusable:
         raise UnusableAccuracyError(

@@ -1,9 +1,9 @@
-"""The step-0 canary: an untrained network knows nothing of the labels. If it does, its initialiser trained it.
+"""The step-0 check: an untrained network must not know the labels. If it does, its initialiser has trained it.
 
-Guessing binomially is not the right picture of an untrained network: it sends whole groups of similar pictures to the
-same output, so by luck alone its accuracy scatters far more than that of independent guesses. What does hold is that
-it cannot know which label is written on which group. So both the accuracy and the loss are compared with what the same
-outputs would score had the labels been dealt to the classes at random (a permutation test).
+A binomial test alone does not fit an untrained network. The network sends whole groups of similar pictures to the same
+output, so by chance its accuracy scatters much more than that of independent guesses. But it cannot know the label of a
+group. So a permutation test assigns the labels to the classes at random, and compares the accuracy and the loss with
+those of the same outputs under random labels.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _PERMUTATIONS = 20_000
 def judge_step_zero(logits: Tensor, labels: Tensor, num_classes: int) -> StepZero:
     """Judge the outputs of an untrained network on the test set.
 
-    logits: float (N, num_classes), from batch statistics in the BN layers, as in the first training step (the running
-    statistics are still those of nothing). labels: int64 (N,).
-    Suspicious is an accuracy that neither independent guesses (binomial, at the share of the largest class) nor dealt
-    labels reach in one of 10,000 cases, or a loss below ln(num_classes) that dealt labels don't reach as seldom. Below
-    eight classes there are too few ways to deal labels for any suspicion.
+    logits: float (N, num_classes), with batch statistics in the BN layers, as in the first training step (the running
+    statistics have no data yet). labels: int64 (N,).
+    An accuracy is suspicious if both independent guesses (binomial, at the share of the largest class) and permuted
+    labels reach it in less than one of 10,000 cases. A loss below ln(num_classes) is suspicious if permuted labels
+    reach it as rarely. With fewer than eight classes there are too few permutations for any suspicion.
     """
     logits, labels = logits.detach().double().cpu(), labels.cpu()
     loss = F.cross_entropy(logits, labels).item()
@@ -39,8 +39,8 @@ def judge_step_zero(logits: Tensor, labels: Tensor, num_classes: int) -> StepZer
     by_class = F.one_hot(labels, num_classes).double().T  # (class, image)
     accuracy_p = binomial
     if binomial < SUSPICIOUS_BELOW:
-        dealt = _permutation_p(by_class @ F.one_hot(predictions, num_classes).double())
-        accuracy_p = max(binomial, dealt)
+        permuted = _permutation_p(by_class @ F.one_hot(predictions, num_classes).double())
+        accuracy_p = max(binomial, permuted)
     suspicious = accuracy_p < SUSPICIOUS_BELOW
     if math.isfinite(loss) and loss < math.log(num_classes):
         suspicious |= _permutation_p(by_class @ logits.log_softmax(1)) < SUSPICIOUS_BELOW
@@ -48,13 +48,13 @@ def judge_step_zero(logits: Tensor, labels: Tensor, num_classes: int) -> StepZer
 
 
 def _permutation_p(scores: Tensor) -> float:
-    """Share of the ways to deal the labels under which the total score is at least the one observed.
+    """Return the share of label permutations whose total score is at least the observed one.
 
-    scores: (C, C); what the images of class c (rows) score together if their label were output j (columns).
+    scores: (C, C), the total score of the images of class c (row) if their label were output j (column).
     """
     classes = len(scores)
     generator = torch.Generator().manual_seed(0)
-    deals = torch.rand(_PERMUTATIONS, classes, generator=generator).argsort(1)
-    totals = scores.expand(_PERMUTATIONS, -1, -1).gather(2, deals.unsqueeze(2)).sum((1, 2))
+    permutations = torch.rand(_PERMUTATIONS, classes, generator=generator).argsort(1)
+    totals = scores.expand(_PERMUTATIONS, -1, -1).gather(2, permutations.unsqueeze(2)).sum((1, 2))
     at_least = int((totals >= scores.trace() - 1e-9).sum())
     return (1 + at_least) / (1 + _PERMUTATIONS)

@@ -1,4 +1,4 @@
-"""Stored results by key. A file that does not match its key or its checksum is not used."""
+"""Store results by key. A file that does not match its key or its checksum is not used."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from benchmark.files import read_plain, write_plain
 from benchmark.results import EvaluationResult
 
 _MAX_BYTES = 16 * 2**20
-"""A result has a few kilobytes: one line of its curve for each epoch."""
+"""Largest file to read. A result has a few kilobytes: one point of its curve for each epoch."""
 ISOLATED = frozenset({"bubblewrap", "landlock"})
-"""The isolation levels whose results other runs of the user may take."""
+"""Isolation levels whose results other runs of the user may use."""
 
 
 class ResultStore:
-    """A folder of results, one JSON file per key, each with a checksum of its content. It is no link, nor are they."""
+    """A folder with one JSON file per result, each with a checksum. Neither the folder nor a file may be a link."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.seconds = 0.0
-        """How long storing has taken so far."""
+        """Seconds that storing has taken so far."""
 
     def path(self, key: str) -> Path:
-        """Where the result of this key is or would be."""
+        """Return the path of the result with this key, which need not exist."""
         return self.folder / f"{key}.json"
 
     def get(self, key: str) -> EvaluationResult | None:
-        """The stored result, or None when there is none or the file does not fit its key or checksum."""
+        """Return the stored result, or None if there is none or the file does not match its key or checksum."""
         try:
             envelope = json.loads(read_plain(*self._place(key), limit=_MAX_BYTES))
             payload = envelope["result"]
@@ -45,7 +45,7 @@ class ResultStore:
         return result if result.key == key else None
 
     def put(self, result: EvaluationResult) -> None:
-        """Store a result durably. Raises OSError when the disk refuses."""
+        """Store a result durably. Raises OSError if the disk refuses."""
         started = time.monotonic()
         self.folder.mkdir(parents=True, exist_ok=True)
         payload = result.model_dump(mode="json")
@@ -59,9 +59,9 @@ class ResultStore:
 
 @dataclass(frozen=True)
 class LayeredStore:
-    """Where an evaluation looks for a result, and where it leaves one: a store of the run's own, over the user's.
+    """The run's own store in front of the user's store. Evaluations read and write both.
 
-    The user's store holds only results whose candidate ran in isolation, because every other run would believe them.
+    The user's store has only results of isolated candidates, because all other runs of the user trust them.
     Hidden results have no user's store.
     """
 
@@ -69,10 +69,10 @@ class LayeredStore:
     user: ResultStore | None = None
 
     def find(self, key: str, *, weights_sha256: str | None = None) -> EvaluationResult | None:
-        """The stored result, from then on in the own store too; None when there is none to be used.
+        """Return the stored result, or None. A result from the user's store is copied to the run's own store.
 
-        A result in the user's store is not used if it was made without isolation, or from other initial parameters than
-        those with the given hash. Raises OSError when it cannot be copied.
+        A result in the user's store is not used if its candidate ran without isolation, or if its initial parameters
+        have another hash than the given one. Raises OSError if it cannot be copied.
         """
         if (result := self.own.get(key)) is not None:
             return result
@@ -85,24 +85,24 @@ class LayeredStore:
         return result
 
     def put(self, result: EvaluationResult) -> None:
-        """Store a new result durably wherever it may be. Raises OSError when a disk refuses."""
+        """Store a new result durably in each store that may have it. Raises OSError if a disk refuses."""
         self.own.put(result)
         if self.user is not None and result.isolation_level in ISOLATED:
             self.user.put(result)
 
     @property
     def seconds(self) -> float:
-        """How long storing has taken so far."""
+        """Seconds that storing has taken so far."""
         return self.own.seconds + (0.0 if self.user is None else self.user.seconds)
 
 
 def user_store() -> ResultStore:
-    """The store that all runs of this user share, in the user's cache directory."""
+    """Return the store that all runs of this user share, in the user's cache directory."""
     from platformdirs import user_cache_path
 
     override = os.environ.get("INITSEARCH_CACHE_DIR")
     folder = (Path(override) if override else user_cache_path("initsearch")) / "results"
-    return ResultStore(folder.resolve())  # the user's own links are followed
+    return ResultStore(folder.resolve())  # follows the user's own links
 
 
 def _checksum(payload: object) -> str:

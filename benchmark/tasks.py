@@ -1,4 +1,4 @@
-"""Tasks and profiles: which network is trained on which data, with which recipe, and which task stays hidden."""
+"""Tasks (a network, its data, its training recipe) and profiles (visible tasks and a hidden one)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained: SGD with momentum and a full cosine to zero over `epochs`, stepped every epoch.
+    """A training recipe: SGD with momentum; a cosine lowers the learning rate to zero over `epochs`, once per epoch.
 
     Images are padded by `crop_padding` pixels, cropped at random to 32×32 and flipped with probability ½.
-    `train_limit` and `test_limit` keep only the first that many pictures (None: all). With `held_out` > 0 the last that
-    many training pictures are tested on in place of the test set, and are not trained on.
+    `train_limit` and `test_limit` keep only the first pictures, that many (None: all). If `held_out` > 0, the last
+    `held_out` training pictures replace the test set and are not trained on.
     """
 
     epochs: int
@@ -37,23 +37,23 @@ class Task:
 
     @property
     def name(self) -> str:
-        """Such as `resnet56-cifar100`."""
+        """The task's name, such as `resnet56-cifar100`."""
         return f"{self.arch}-{self.dataset}"
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The visible tasks, the hidden one, and what a person must know before reading a number from it."""
+    """The visible and hidden tasks, with a caveat on what their numbers mean."""
 
     name: str
     visible: tuple[Task, ...]
     hidden: tuple[Task, ...]
     caveat: str
     fidelities: tuple[float, ...]
-    """How long looks between tests are, shortest first, in tests: not so short that they rank at random."""
+    """Lengths of looks as fractions of a test, shortest first. Shorter looks would rank at random."""
 
     def task(self, name: str) -> Task:
-        """The task called `name`; raises KeyError when the profile has none."""
+        """Return the task called `name`. Raises KeyError if the profile has none."""
         for task in (*self.visible, *self.hidden):
             if task.name == name:
                 return task
@@ -107,7 +107,7 @@ PROFILES: dict[str, Profile] = {
 
 
 def get_profile(name: str) -> Profile:
-    """The profile called `name`; raises ValueError that lists the known ones."""
+    """Return the profile called `name`. Raises ValueError, which lists the known ones."""
     if name not in PROFILES:
         raise ValueError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
     return PROFILES[name]

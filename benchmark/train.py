@@ -1,6 +1,6 @@
-"""The training loop: SGD with momentum under a cosine, on data that live on the device. Reads top to bottom.
+"""The training loop: SGD with momentum and a cosine schedule, with all data on the device.
 
-What it does and why, with the measurements behind every choice, is in docs/trainer.md.
+docs/trainer.md explains it and has the measurements behind every choice.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["TrainingOutcome", "resolve_precision", "stream_seed", "train"]
 
 _EVAL_BATCH = 256
 _TRAINED_PER_TESTED = 4
-"""Training images between two evaluations, per test image. Testing an image costs about 0.3 of training on it, so
-evaluations stay below a tenth of the time. CIFAR and FashionMNIST (5 and 6) are evaluated after every epoch."""
+"""Fewest training images between two evaluations, per test image. Testing an image costs about 0.3 of training on it,
+so evaluations take less than a tenth of the time. CIFAR and FashionMNIST (5 and 6) have one after every epoch."""
 
 
 class ImageData(Protocol):
-    """What training needs of a data set: `benchmark.data.ImageDataset`, or anything of the same shape."""
+    """The part of a data set that training uses, such as `benchmark.data.ImageDataset`."""
 
     @property
     def train_images(self) -> Tensor: ...
@@ -52,20 +52,20 @@ class ImageData(Protocol):
 
 @dataclass(frozen=True)
 class TrainingOutcome:
-    """A finished training: one entry of `curve` per evaluated epoch, at least one, the last epoch always."""
+    """A finished training. `curve` has one entry per evaluated epoch, always including the last."""
 
     curve: tuple[EpochMetrics, ...]
     step_zero: StepZero
     status: Literal["ok", "diverged"]
-    """`diverged`: a loss was NaN or infinite; the curve ends with the epoch in which that was seen."""
+    """`diverged`: a loss was NaN or infinite. The curve ends with the epoch that shows it."""
     seconds: float
 
 
 def stream_seed(label: str, seed: int) -> int:
-    """A 63-bit seed for the random stream called `label`: SHA-256 of "label|seed".
+    """Return a 63-bit seed for the random stream called `label`: SHA-256 of "label|seed".
 
-    Streams of different labels are unrelated although the seed is one: what an initialiser draws from
-    `torch.manual_seed(seed)` says nothing about the order of the data.
+    Streams with different labels are independent for the same seed: the numbers that an initialiser draws after
+    `torch.manual_seed(seed)` do not reveal the order of the data.
     """
     return int.from_bytes(hashlib.sha256(f"{label}|{seed}".encode()).digest()[:8], "big") >> 1
 
@@ -83,14 +83,14 @@ def train(
 ) -> TrainingOutcome:
     """Train `model` in place on `dataset` by `recipe`, and evaluate on the test set.
 
-    Evaluations come after every epoch, or, where the test set is large beside the training set, after every second or
-    third, so that they cost less than a tenth of the time; the last epoch is always evaluated. A recipe that holds
-    pictures out is a short look: its BN layers normalise by the batch when they are evaluated, because running
-    statistics lag some thirty steps behind and would hide what was learnt.
+    The model is evaluated after every epoch. If the test set is large compared with the training set, it is evaluated
+    after every second or third, so that evaluations take less than a tenth of the time. The last epoch is always
+    evaluated. A recipe that holds pictures out is a short look: its evaluations use batch statistics in BN layers,
+    because running statistics lag some thirty steps behind and would hide what was learnt.
 
     model: images float32 (N, 3, 32, 32) → logits (N, num_classes); it is moved to `device` and stays there.
-    The result depends on weights, data, recipe, seed, device, thread count and precision, and on nothing else;
-    the caller's global random state is as before. `on_epoch` hears of each evaluated epoch as it ends.
+    The result depends only on weights, data, recipe, seed, device, thread count and precision. The caller's global
+    random state does not change. `on_epoch` receives the metrics of each evaluated epoch.
     `backend` names a backend of torch.compile for the training steps, such as "cudagraphs" or "inductor". No search
     uses one yet: `python -m benchmark.speed --device cuda --backend cudagraphs` measures whether it helps.
     Raises ValueError for an unknown precision or fewer than two images in a batch.
@@ -121,7 +121,7 @@ def train(
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        fused=cuda or None,  # None: torch's choice
+        fused=cuda or None,  # None: torch chooses
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
     step = model if backend is None else torch.compile(model, backend=backend, dynamic=False)
@@ -136,7 +136,7 @@ def train(
         )
         curve: list[EpochMetrics] = []
         status: Literal["ok", "diverged"] = "ok"
-        unseen = 0  # training images since the last look at the test set
+        unseen = 0  # training images since the last evaluation
         for epoch in range(1, recipe.epochs + 1):
             model.train()
             loss_sum = torch.zeros((), device=device)
@@ -186,10 +186,10 @@ def train(
 
 
 def _batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """A random permutation of `count` indices in batches.
+    """Return a random permutation of `count` indices in batches.
 
-    The last, incomplete batch is used, as the public protocol does; a single left-over image joins the batch before
-    it, because batch normalisation cannot learn from one.
+    The last, incomplete batch is used, as in the public protocol. A single left-over image joins the previous batch,
+    because batch normalisation needs at least two.
     """
     batches = list(torch.split(torch.randperm(count, generator=generator), batch_size))
     if len(batches) > 1 and len(batches[-1]) == 1:
@@ -198,19 +198,19 @@ def _batches(count: int, batch_size: int, generator: torch.Generator) -> list[Te
 
 
 def _all_finite(model: nn.Module) -> bool:
-    """Whether every parameter and buffer is finite: a ReLU can hide a NaN from the loss, but not from these."""
+    """Whether every parameter and buffer is finite. A ReLU can hide a NaN from the loss, but not from these."""
     return all(bool(tensor.isfinite().all()) for tensor in (*model.parameters(), *model.buffers()))
 
 
 def _correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many of the rows of logits (N, C) are right; a row that holds a NaN or an infinity never is."""
+    """Count the rows of logits (N, C) with the right class. Rows with a NaN or an infinity do not count."""
     return ((logits.argmax(1) == labels) & logits.isfinite().all(1)).sum()
 
 
 def _logits(model: nn.Module, images: Tensor, precision: str, *, batch_statistics: bool = False) -> Tensor:
-    """Logits float32 (N, C) of normalised images, without dropout, with the running statistics of the BN layers.
+    """Return logits float32 (N, C) of normalised images, without dropout, with running statistics in BN layers.
 
-    With `batch_statistics` BN layers normalise by the batch instead, and their buffers stay as they were.
+    With `batch_statistics`, BN layers normalise by the batch instead. Their buffers do not change.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     model.eval()

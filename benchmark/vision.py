@@ -1,7 +1,7 @@
-"""torchvision, an optional package: it downloads full data sets, and the plain loop of `benchmark.speed` uses it.
+"""Import torchvision, an optional package. Downloads of full data sets and `benchmark.speed` use it.
 
-Each release of torchvision fits one release of torch. Beside another release, or a build from another index, it can be
-installed and yet fail at import ("operator torchvision::nms does not exist").
+Each release of torchvision fits one release of torch. With another release, or a build from another index, it can be
+installed and still fail at import ("operator torchvision::nms does not exist").
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _PYTORCH_BUILD = re.compile(r"cpu|xpu|cu\d+|rocm[\d.]+")
 
 
 class VisionMissing(Exception):
-    """torchvision cannot be imported; the message says why and what to install."""
+    """torchvision cannot be imported. The message says why and what to install."""
 
 
 def installed_version() -> str | None:
-    """The version of the installed torchvision, or None. Does not import it."""
+    """Return the version of the installed torchvision, or None. Does not import it."""
     try:
         return version("torchvision")
     except PackageNotFoundError:
@@ -28,7 +28,7 @@ def installed_version() -> str | None:
 
 
 def vision(part: str) -> ModuleType:
-    """The module `torchvision.<part>`, e.g. "datasets". Raises VisionMissing when it cannot be imported."""
+    """Import the module `torchvision.<part>`, such as "datasets". Raises VisionMissing if that fails."""
     found = installed_version()
     if found is None:
         raise VisionMissing(f"torchvision is not installed; next: {install_command()}")
@@ -38,14 +38,14 @@ def vision(part: str) -> ModuleType:
         import torch
 
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]  # what was imported before the error, so that another attempt starts anew
+            del sys.modules[name]  # modules imported before the error, so that the next attempt starts afresh
         raise VisionMissing(
             f"torchvision {found} does not fit torch {torch.__version__} ({error}); next: {install_command()}"
         ) from error
 
 
 def install_command() -> str:
-    """What installs the torchvision that was built for the installed torch, and leaves torch alone.
+    """Return the command that installs the torchvision for the installed torch without changing torch.
 
     torchvision 0.24 belongs to torch 2.9, 0.25 to 2.10, and so on. The label of PyTorch's own builds ("+cpu", "+cu128")
     is also the name of their package index.

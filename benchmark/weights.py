@@ -1,14 +1,12 @@
-"""The trusted side of the trust boundary: load initial weights from a file that a hostile process had a hand in.
+"""Load initial weights from an untrusted file into a model. This is the trusted side of the trust boundary.
 
-Nothing is unpickled, no link is followed, and the model keeps its own parameters, buffers, hooks and flags: only values
-are copied into it, and only when every one of them fits.
+Nothing is unpickled and no link is followed. The model keeps its own parameters, buffers, hooks and flags: only values
+are copied into it, and only if all of them are valid.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 from pathlib import Path
 
 import torch
@@ -16,12 +14,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from benchmark.files import NotPlain, open_plain
+
 _HEADER_ALLOWANCE = 1 << 20
-"""How much larger than its tensors a file may be, bytes: names, shapes and offsets."""
+"""Bytes that a file may have beyond its tensors, for names, shapes and offsets."""
 
 
 class WeightsRejected(ValueError):
-    """The file does not hold acceptable initial weights. The model has not been touched.
+    """The file has no acceptable initial weights. The model is unchanged.
 
     `kind` is "missing", "not_regular" (a link, a folder, a pipe, a device), "too_large", "format", "keys", "shape",
     "dtype" or "not_finite".
@@ -35,8 +35,8 @@ class WeightsRejected(ValueError):
 def load_initial_weights(path: Path, model: nn.Module) -> None:
     """Copy the parameters in the safetensors file `path` into `model`, in place.
 
-    The file must hold exactly the names of `model.named_parameters()`, each with the parameter's shape and dtype and
-    with finite values. Raises WeightsRejected, and then nothing has been copied.
+    The file must have exactly the names of `model.named_parameters()`, each with the parameter's shape and dtype and
+    with finite values. Otherwise it raises WeightsRejected and copies nothing.
     """
     parameters = dict(model.named_parameters())
     size = sum(parameter.numel() * parameter.element_size() for parameter in parameters.values())
@@ -50,35 +50,24 @@ def load_initial_weights(path: Path, model: nn.Module) -> None:
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """All bytes of a regular file, read once and kept, so that a later change of the file changes nothing here."""
+    """Read all bytes of a regular file once, so that later changes of the file have no effect."""
     try:
-        # O_NONBLOCK: opening a named pipe must not wait for somebody to write to it.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = open_plain(path.parent, path.name)
     except FileNotFoundError as error:
         raise WeightsRejected("missing", f"{path}: there is no such file") from error
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise WeightsRejected("not_regular", f"{path}: a link or a socket, not a regular file") from error
-        raise
-    try:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise WeightsRejected("not_regular", f"{path}: not a regular file")
-        if status.st_size > limit:
-            raise WeightsRejected("too_large", f"{path}: {status.st_size:,} bytes, at most {limit:,} are expected")
-        with os.fdopen(handle, "rb", closefd=False) as stream:
-            data = stream.read(limit + 1)
-    finally:
-        os.close(handle)
+    except NotPlain as error:
+        raise WeightsRejected("not_regular", str(error)) from error
+    with os.fdopen(handle, "rb") as stream:
+        data = stream.read(limit + 1)
     if len(data) > limit:
-        raise WeightsRejected("too_large", f"{path}: grew beyond {limit:,} bytes while it was read")
+        raise WeightsRejected("too_large", f"{path}: more than the {limit:,} bytes that are expected")
     return data
 
 
 def _parse(path: Path, data: bytes) -> dict[str, Tensor]:
     try:
         return load(data)
-    # A broken header is safetensors' own error; dtypes and shapes that torch lacks come as others.
+    # A broken header raises SafetensorError; dtypes and shapes that torch lacks raise the others.
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise WeightsRejected("format", f"{path}: not a safetensors file ({error})") from error
 

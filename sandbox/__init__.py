@@ -1,1 +1,1 @@
-"""What may change and where it runs: the scaffold, the region, the git workspace, isolation."""
+"""The scaffold with its editable region, the git workspace that holds it, and the isolation that runs it."""

@@ -1,8 +1,9 @@
-"""How long a candidate takes in isolation: `python -m sandbox.bench [--arch resnet56] [--rounds 10] [--json]`.
+"""Measure how long a candidate takes in isolation: `python -m sandbox.bench [--arch resnet56] [--rounds 10] [--json]`.
 
-Each round measures every level in turn, and within it a cold start (a process that starts, imports torch, runs one
-candidate and ends) beside candidates of the running zygote, so that a busy moment of the machine hits all alike.
-A candidate is the untouched region, from its text to a model that holds its weights: run, save, load, check.
+Each round measures every isolation level. Per level it measures one cold start (a process starts, imports torch, runs
+one candidate and ends) and several candidates of the running zygote. The measurements alternate, so that other load on
+the machine affects all of them alike.
+The candidate is the untouched region. Its time covers running it, saving, loading and checking the weights.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CLASSES = 100
 
 
 def measure(levels: list[Level], arch: str, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds by level and kind ("cold": with the canary's flight; "zygote"), one for each measurement."""
+    """Return the seconds of each measurement by level and kind: "cold" includes the canary, "zygote" does not."""
     from benchmark.models import build_model
     from benchmark.weights import load_initial_weights
 
@@ -41,7 +42,7 @@ def measure(levels: list[Level], arch: str, rounds: int) -> dict[str, dict[str, 
         warm = {level: Isolation(level=level, limits=limits) for level in levels}
         try:
             for isolation in warm.values():
-                candidate(isolation, 0, out)  # the first one builds the network's template
+                candidate(isolation, 0, out)  # the first candidate also builds the network's template
             for round_number in range(rounds):
                 for level, isolation in warm.items():
                     started = time.perf_counter()
@@ -59,7 +60,7 @@ def measure(levels: list[Level], arch: str, rounds: int) -> dict[str, dict[str, 
 
 
 def summarise(seconds: list[float]) -> dict[str, float]:
-    """Minimum, median and maximum in milliseconds, and how many measurements there were."""
+    """Return minimum, median and maximum in milliseconds, and the number of measurements."""
     return {
         "min_ms": round(1000 * min(seconds), 1),
         "median_ms": round(1000 * statistics.median(seconds), 1),
@@ -69,7 +70,7 @@ def summarise(seconds: list[float]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure the levels that work here and print a table, or JSON."""
+    """Measure the levels that work on this machine and print a table, or JSON."""
     parser = argparse.ArgumentParser(description="Time candidates in isolation: cold starts against the zygote.")
     parser.add_argument("--arch", default="resnet56")
     parser.add_argument("--rounds", type=int, default=10)

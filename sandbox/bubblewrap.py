@@ -1,7 +1,7 @@
-"""The bubblewrap command line: a root of its own that holds an interpreter, torch, and ten files of this project.
+"""Build the bubblewrap command line. The worker gets its own root with an interpreter, torch and ten project files.
 
-All of it is read-only and there is no folder to write to: results leave through a pipe. Name spaces for processes,
-network, IPC and host name; no capabilities; it dies with whoever started it.
+Everything in that root is read-only, and no folder is writable: results leave through a pipe. The worker has its own
+name spaces for processes, network, IPC and host name. It has no capabilities, and it ends when its starter ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sandbox.runtime import Runtime
 
-# Shared libraries of the system. Never all of /usr: /usr/share may hold data sets, with their test labels.
+# Shared libraries of the system. Mounting all of /usr would expose /usr/share, which may hold data sets with labels.
 _LIBRARIES = ("/lib64", "/usr/lib64", "/lib/{triplet}", "/usr/lib/{triplet}", "/lib/ld-linux-aarch64.so.1")
 _LIBRARIES_ELSEWHERE = ("/lib", "/usr/lib")  # distributions without multiarch folders
 _SYSTEM_FILES = ("/etc/ld.so.cache", "/sys/devices/system/cpu")
@@ -24,12 +24,12 @@ _ISOLATE = ("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", 
 
 
 def program() -> str | None:
-    """Where bubblewrap is, None where it is not installed."""
+    """Return the path of bubblewrap, or None if it is not installed."""
     return shutil.which("bwrap")
 
 
 def version() -> str | None:
-    """What `bwrap --version` says, None where it is not installed or does not run."""
+    """Return the output of `bwrap --version`, or None if bubblewrap is not installed or does not run."""
     bwrap = program()
     if bwrap is None:
         return None
@@ -46,7 +46,7 @@ def _version_number() -> tuple[int, ...]:
 
 
 def required() -> str:
-    """Where bubblewrap is. Raises FileNotFoundError where it is not installed."""
+    """Return the path of bubblewrap. Raises FileNotFoundError if it is not installed."""
     bwrap = program()
     if bwrap is None:
         raise FileNotFoundError("bubblewrap (the program bwrap) is not installed")
@@ -54,17 +54,17 @@ def required() -> str:
 
 
 def options(runtime: Runtime) -> bytes:
-    """What `bwrap --args` reads: every option, each with a zero byte behind it."""
+    """Return all options in the format that `bwrap --args` reads: each one is followed by a zero byte."""
     return b"".join(os.fsencode(option) + b"\0" for option in (*_name_spaces(), *_mounts(runtime), "--chdir", "/"))
 
 
 def _name_spaces() -> list[str]:
-    # The worker has the environment it is to have, which --clearenv would take away: sandbox.launcher makes it.
+    # No --clearenv: sandbox.launcher has already reduced the environment to what the worker needs.
     common = [*_ISOLATE, "--die-with-parent", "--new-session", "--hostname", "worker", "--cap-drop", "ALL"]
     if os.geteuid() == 0:
-        # Root needs no user name space, and would stay root in one. The zygote becomes nobody: confine.drop_root.
+        # Root needs no user name space and would stay root in one. The zygote drops root itself: confine.drop_root.
         return [*common, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    # An older bubblewrap does not know the second one; the system call filter denies new name spaces as well.
+    # Older versions do not know --disable-userns. The system call filter denies new name spaces as well.
     return ["--unshare-user", *(["--disable-userns"] if _version_number() >= (0, 8) else []), *common]
 
 
@@ -76,7 +76,7 @@ def _mounts(runtime: Runtime) -> list[str]:
     folders = dict.fromkeys([*parents, Path("/dev"), Path("/proc")])
     return [
         *(part for path, target in links.items() for part in ("--symlink", str(target), str(path))),
-        # Parents are made by hand: those that bubblewrap makes on its own may be closed to all but root.
+        # Create parent folders explicitly: those that bubblewrap creates may be readable by root only.
         *(part for path in folders if path not in links for part in ("--perms", "0755", "--dir", str(path))),
         *(part for path in system if path not in links for part in ("--ro-bind-try", str(path), str(path))),
         *(part for path in runtime.others for part in ("--perms", "0755", "--tmpfs", str(path))),

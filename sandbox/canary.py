@@ -1,7 +1,7 @@
-"""A canary for a level of isolation: it really tries to get out, and a level that lets it is not used.
+"""The self-test of an isolation level: a canary tries to escape, and a level that lets it escape is not used.
 
-Looking for a program or a kernel version says what ought to hold. Trying says what holds, on this machine, for this
-user. Every attempt is harmless where it succeeds.
+The presence of a program or a kernel version only suggests that isolation works. The canary tests that it works on
+this machine, for this user. An attempt that succeeds does no harm.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import secrets
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.launcher import Zygote
+from sandbox.payload import size_of
 from sandbox.wire import Job, Limits
 
 ARCH, CLASSES = "resnet20", 10
@@ -34,28 +34,28 @@ _BUBBLEWRAP_DENIES = frozenset(
         *("reached a listener: abstract socket", "reached a listener: unix socket"),
     }
 )
-"""What bubblewrap alone has to prevent; within it, a process without the filter may still fork and open sockets."""
+"""What bubblewrap alone must prevent. Inside it, a process without the filter may still fork and open sockets."""
 
 
 @dataclass(frozen=True)
 class Canary:
-    """What a canary found out about one level."""
+    """The result of the self-test of one level."""
 
     level: str
     escapes: tuple[str, ...]
-    """Attempts that succeeded. A level with any is worthless."""
+    """Attempts that succeeded. A level with any escape is not used."""
     denied: dict[str, str] = field(default_factory=dict)
-    """Attempts that failed, and how."""
+    """Attempts that failed, each with the error that stopped it."""
     failure: str | None = None
-    """Why an honest initialisation did not work there; None when it did."""
+    """Why an honest initialisation failed at this level; None if it worked."""
 
     @property
     def passed(self) -> bool:
-        """Nothing got out, everything was tried, and honest code works."""
+        """Whether no attempt succeeded, attempts were reported, and honest code works."""
         return not self.escapes and bool(self.denied) and self.failure is None
 
     def summary(self) -> str:
-        """One line for people."""
+        """Return the result as one line of text."""
         if self.escapes:
             return f"the canary got out: {', '.join(self.escapes)}"
         return self.failure or f"the canary tried {len(self.denied)} ways out and found none"
@@ -63,7 +63,7 @@ class Canary:
 
 @dataclass(frozen=True)
 class _Bait:
-    """Things outside that a canary goes for, and that are looked at afterwards."""
+    """Files and listeners outside the isolation. The canary tries to reach them, and they are checked afterwards."""
 
     secret: Path
     token: str
@@ -90,7 +90,7 @@ class _Bait:
         }
 
     def traces(self) -> list[str]:
-        """What was left outside, whatever the canary itself says."""
+        """Return the changes found outside. They count whatever the canary itself reports."""
         found = []
         if set(self.secret.parent.iterdir()) - {self.secret, self.named_path}:
             found.append("planted a file")
@@ -115,7 +115,7 @@ def _bait() -> Iterator[_Bait]:
     token = secrets.token_hex(16)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-canary-")))
-        folder.chmod(0o777)  # nothing but the isolation is to stand in the way
+        folder.chmod(0o777)  # only the isolation may stop the canary, not file permissions
         (folder / "secret").write_text(token)
         (folder / "secret").chmod(0o644)
         named = folder / "socket"
@@ -142,23 +142,22 @@ def _listener(family: int, kind: int, address: tuple[str, int] | str) -> socket.
     return listener
 
 
-def fly(zygote: Zygote) -> Canary:
-    """Let a canary loose in a child of `zygote`. Raises IsolationCrashed when the zygote does not behave.
+def run(zygote: Zygote) -> Canary:
+    """Run the canary in a child of `zygote`. Raises IsolationCrashed if the zygote fails.
 
-    Bubblewrap's walls stand behind those of the system call filter, which a canary never gets past: so a second one
-    flies there without the filter, or a broken bubblewrap would pass for a working one.
+    At level bubblewrap a second canary runs without the system call filter. The filter stops the first one before it
+    reaches bubblewrap, so one run alone could not tell a broken bubblewrap from a working one.
     """
-    flight = _fly(zygote, bare=False)
+    result = _run(zygote, bare=False)
     if zygote.level != "bubblewrap":
-        return flight
-    second = _fly(zygote, bare=True)
+        return result
+    second = _run(zygote, bare=True)
     behind = [f"{name} (past bubblewrap)" for name in second.escapes if name in _BUBBLEWRAP_DENIES]
-    return dataclasses.replace(flight, escapes=(*flight.escapes, *behind), failure=flight.failure or second.failure)
+    return dataclasses.replace(result, escapes=(*result.escapes, *behind), failure=result.failure or second.failure)
 
 
-def _fly(zygote: Zygote, *, bare: bool) -> Canary:
-    layout = zygote.layout(ARCH, CLASSES)
-    size = 4 * sum(math.prod(shape) for _, shape in layout)
+def _run(zygote: Zygote, *, bare: bool) -> Canary:
+    size = size_of(zygote.layout(ARCH, CLASSES))
     attempts = Path(__file__).with_name("escapes.py").read_text(encoding="utf-8")
     with _bait() as bait:
         job = Job(f"{attempts}\nFACTS.update({bait.facts()!r})\n", ARCH, CLASSES, seed=0)
@@ -169,7 +168,7 @@ def _fly(zygote: Zygote, *, bare: bool) -> Canary:
         with contextlib.suppress(ValueError):
             name, result = json.loads(line)
             results[name] = result
-    # An attempt that was begun and never reported has replaced or ended the process: that counts as a way out.
+    # An attempt without a reported result has replaced or ended the process, which counts as an escape.
     escapes = [name for name, result in results.items() if not result.startswith("denied")]
     head = outcome.head or {"kind": "exception", "message": f"the worker ended (status {outcome.exit_code})"}
     failure = None

@@ -1,7 +1,7 @@
-"""The process that compiles texts nobody knows yet, under limits of memory and time. Nothing is executed.
+"""The process that parses and compiles untrusted texts under limits of memory and time. It executes none of them.
 
-It is started as `python -I -S compile_child.py MEMORY_BYTES CPU_SECONDS` and imports nothing of this project. Each
-request is a length of four bytes and that many bytes of UTF-8; each answer is one line of JSON.
+It is started as `python -I -S compile_child.py MEMORY_BYTES CPU_SECONDS` and imports nothing of this project. A request
+is a length (four bytes, big-endian) and that many bytes of UTF-8. An answer is one line of JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 def main(memory: int, seconds: int) -> None:
     """Answer requests until the input ends. `memory` is in bytes beyond what the process has at its start."""
-    with contextlib.suppress(OSError, ValueError):  # /proc is Linux, and some kernels do not limit address spaces
+    with contextlib.suppress(OSError, ValueError):  # only Linux has /proc, and some kernels do not limit address spaces
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + memory
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -44,7 +44,7 @@ def _verdict(text: str) -> dict[str, Any]:
     except SyntaxError as error:
         return {"error": "syntax", "message": error.msg, "line": error.lineno or 1, "column": error.offset}
     except MemoryError:
-        # The parser says MemoryError where its stack is full, the compiler only where memory is.
+        # The parser raises MemoryError when its stack is full, the compiler only when memory runs out.
         return {"error": "costly"} if parsed else {"error": "syntax", "message": "nested too deeply"}
     except (ValueError, RecursionError) as error:
         return {"error": "syntax", "message": str(error)}

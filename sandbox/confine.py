@@ -1,4 +1,4 @@
-"""Small irreversible steps by which a process gives power up: identity, capabilities, limits. For Linux."""
+"""Irreversible steps by which a Linux process gives up its identity, capabilities and resources."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def _prctl(option: int, value: int) -> None:
 
 
 def no_new_privs() -> None:
-    """No program that is executed later can gain privileges; the kernel asks for this before Landlock and seccomp."""
+    """Keep later programs from gaining privileges. The kernel requires this before Landlock and seccomp."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
 def not_dumpable() -> None:
-    """Close /proc/PID/mem, environ and ptrace of this process to others of the same user. Children inherit it."""
+    """Deny other processes of this user access to /proc/PID/mem, environ and ptrace. Children inherit this."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed when process `parent`, which started this one, ends. A change of user undoes it, so call it after."""
+    """Let the kernel kill this process when its parent, process `parent`, ends. Call it after any change of user."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -43,12 +43,12 @@ def die_with_parent(parent: int) -> None:
 
 def prefer_as_victim() -> None:
     """When memory runs out, let the kernel end this process and its children before others."""
-    with contextlib.suppress(OSError):  # no /proc: then it chooses as it sees fit
+    with contextlib.suppress(OSError):  # without /proc the kernel's own choice stands
         Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def adopt_orphans() -> None:
-    """Become the parent of every descendant whose own parent ends, so that none of them escapes being killed."""
+    """Become the parent of every descendant whose own parent ends, so that all descendants can be killed."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -70,10 +70,10 @@ def _set_capabilities(low: int) -> None:
 
 
 def drop_root(needed: list[Path]) -> None:
-    """Where this process is root, become `nobody` without capabilities; otherwise do nothing.
+    """Become `nobody` without capabilities if this process is root; otherwise do nothing.
 
-    `needed`: what the process has to read as `nobody`. Where it could not (an interpreter under root's private home),
-    the capability to read is kept: it reads no more than Landlock lets it read, and it changes nothing.
+    `needed` lists the paths that the process must read as `nobody`. If one is not readable (an interpreter under root's
+    private home), the process keeps the capability to read all files. Landlock still limits what it reads.
     """
     if os.geteuid() != 0:
         return
@@ -85,7 +85,7 @@ def drop_root(needed: list[Path]) -> None:
 
 
 def memory_in_use() -> int:
-    """Size of this process's address space, bytes; 0 where there is no /proc."""
+    """Return the size of this process's address space in bytes, or 0 without /proc."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:
@@ -93,7 +93,7 @@ def memory_in_use() -> int:
 
 
 def limit_resources(*, cpu_seconds: float, memory_bytes: int) -> None:
-    """Limit CPU time and memory (on top of what this process already uses), and forbid writing files. Any POSIX."""
+    """Limit CPU time and, beyond what is in use, memory; forbid writing files. Works on any POSIX system."""
     seconds = max(1, round(cpu_seconds))
     limits = {
         resource.RLIMIT_CPU: (seconds, seconds + 1),

@@ -1,9 +1,9 @@
-"""The editing machine: numbered lines, editable ranges, replies to the letter of the public benchmark's tools.
+"""Edit files with numbered lines and editable ranges. Replies equal those of the public benchmark's tools.
 
-Pure and in memory: the git workspace and the replay of recorded conversations run the same code. A file has fixed lines
-and one or more editable ranges; an edit must lie inside one range, and that range grows or shrinks with it.
+Everything is pure and in memory: the git workspace and the replay of recorded conversations use the same code. A file
+has fixed lines and one or more editable ranges. An edit must lie inside one range, which grows or shrinks with it.
 
-What goes in is decided once, here:
+Rules for the arguments:
 - line numbers are integers; "12" and 12.0 are read as 12, true/false and anything else are refused;
 - content is split at "\\n", one final newline adds no line, "" is zero lines; tabs and the like stay as they are;
 - NUL bytes, half surrogate pairs and texts over `MAX_EDIT_BYTES` are refused;
@@ -29,11 +29,11 @@ ReplyKind = Literal[
 
 
 class Dialect(Enum):
-    """How the machine speaks and what it lets through.
+    """Which replies the editor gives and which edits it accepts.
 
-    RECORDED is the harness of the recorded conversations, faults included: an emptied range is locked for good, nothing
-    can be inserted after a range's last line, and line endings are kept. OURS begins every reply with the same lines
-    and may add some below; an emptied range stays editable and text can be appended at its end.
+    RECORDED behaves like the harness of the recorded conversations, faults included: an emptied range stays locked,
+    nothing can be inserted after a range's last line, and line endings are kept. OURS begins every reply with the same
+    lines and may add more below. An emptied range stays editable, and text can be inserted after a range's last line.
     """
 
     OURS = "ours"
@@ -42,7 +42,7 @@ class Dialect(Enum):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a tool answers; `kind` says why when `ok` is false. In dialect OURS `text` ends with the `warnings`."""
+    """The reply of a tool. If `ok` is false, `kind` says why. In dialect OURS `text` ends with the `warnings`."""
 
     text: str
     ok: bool = True
@@ -51,22 +51,22 @@ class Reply:
 
 
 def unknown_tool(name: str) -> Reply:
-    """The reply to a call of a tool that does not exist."""
+    """Return the reply to a call of an unknown tool."""
     return Reply(f"ERROR: Unknown tool '{name}'", ok=False, kind="unknown_tool")
 
 
 def invalid_arguments(tool: str, detail: str) -> Reply:
-    """The reply to arguments that were read but do not fit the tool."""
+    """Return the reply to arguments that do not fit the tool."""
     return Reply(f"ERROR: Invalid arguments for '{tool}': {detail}", ok=False, kind="invalid_arguments")
 
 
 def unparseable_arguments(detail: str) -> Reply:
-    """The reply to arguments that are not even a JSON object."""
+    """Return the reply to arguments that are not a JSON object."""
     return Reply(f"ERROR: Failed to parse tool arguments: {detail}", ok=False, kind="invalid_arguments")
 
 
 class _RefusedError(Exception):
-    """An edit that changes nothing; carries the reply's first lines and whether the file is shown below them."""
+    """A refused edit, with the first lines of the reply and the file to show below them, if any."""
 
     def __init__(self, text: str, kind: ReplyKind, file: EditableFile | None = None, hint: str = "") -> None:
         super().__init__(text)
@@ -79,9 +79,9 @@ def _invalid(detail: str, file: EditableFile | None = None) -> _RefusedError:
 
 @dataclass
 class Editor:
-    """Files under edit, with one undo stack for all of them.
+    """The files that are being edited, with one undo stack for all of them.
 
-    `advise` looks at a file after each accepted edit and returns warnings for the author, without "WARNING:".
+    `advise` checks a file after each accepted edit and returns warnings for the author, without "WARNING:".
     """
 
     files: dict[str, EditableFile]
@@ -96,7 +96,7 @@ class Editor:
         dialect: Dialect = Dialect.OURS,
         advise: Callable[[EditableFile], Sequence[str]] | None = None,
     ) -> Editor:
-        """An editor of these files."""
+        """Return an editor of these files."""
         return cls({file.name: file for file in files}, dialect, advise)
 
     @property
@@ -107,7 +107,7 @@ class Editor:
     # -- the tools ------------------------------------------------------------------------------------------------
 
     def edit(self, arguments: Mapping[str, object]) -> Reply:
-        """Apply one `edit` call; a refused one changes nothing."""
+        """Apply one `edit` call. A refused call changes nothing."""
         try:
             file = self._target(arguments)
             op = arguments.get("op")
@@ -125,7 +125,7 @@ class Editor:
             return self._refusal(refused)
 
     def rewrite(self, content: object, filename: str | None = None) -> Reply:
-        """Replace the whole first editable range. Ours only: no line number can be stale."""
+        """Replace the whole first editable range, so that no stale line number matters. Only OURS has this tool."""
         try:
             file = self._file_for_tool("rewrite", filename)
             if not file.ranges:
@@ -138,14 +138,14 @@ class Editor:
             return self._refusal(refused)
 
     def view(self, filename: str | None = None) -> Reply:
-        """Show a file as it is now. Ours only."""
+        """Show a file as it is now. Only OURS has this tool."""
         try:
             return Reply(self.render(self._file_for_tool("view", filename)))
         except _RefusedError as refused:
             return self._refusal(refused)
 
     def undo(self, n: object = 1) -> Reply:
-        """Take back the last `n` accepted edits, or all of them when there are fewer."""
+        """Take back the last `n` accepted edits, or all if there are fewer."""
         count = _as_line_number(n)
         if count is None or count < 1:
             return invalid_arguments("undo", f"n must be a whole number of at least 1, not {n!r:.60}")
@@ -163,24 +163,24 @@ class Editor:
         short = () if len(restored) == count else (f"only {len(restored)} edit(s) could be taken back, not {count}.",)
         return Reply("\n\n".join([text, *shown, *(f"WARNING: {line}" for line in short)]), warnings=short)
 
-    # -- for those who keep or rebuild a workspace ----------------------------------------------------------------
+    # -- to keep or rebuild a workspace ---------------------------------------------------------------------------
 
     def copy(self) -> Editor:
-        """An independent editor in the same state, to try a call on."""
+        """Return an independent editor in the same state, to try a call on."""
         files = {name: EditableFile(name, list(file.lines), list(file.ranges)) for name, file in self.files.items()}
-        twin = Editor(files, self.dialect, self.advise)
-        twin._undo = list(self._undo)
-        return twin
+        draft = Editor(files, self.dialect, self.advise)
+        draft._undo = list(self._undo)
+        return draft
 
     def resynchronise(self, file: EditableFile) -> None:
-        """Put `file` in place of the one of that name without an entry in the undo stack."""
+        """Replace the file of that name by `file` without an entry in the undo stack."""
         self.files[file.name] = file
 
     def remember(self, name: str, lines: Sequence[str], ranges: Sequence[Range]) -> None:
-        """Push a former state of a file onto the undo stack, as if an edit had just been accepted after it."""
+        """Push a former state of a file onto the undo stack, as an accepted edit does."""
         self._undo.append((name, list(lines), list(ranges)))
 
-    # -- how it is done -------------------------------------------------------------------------------------------
+    # -- implementation ---------------------------------------------------------------------------------------------
 
     def _target(self, arguments: Mapping[str, object]) -> EditableFile:
         name = arguments.get("filename")
@@ -220,7 +220,7 @@ class Editor:
 
     def _insert(self, file: EditableFile, arguments: Mapping[str, object]) -> Reply:
         after = self._line(file, arguments, "after_line")
-        # The recorded harness wants the first new line's number inside the range as it was before.
+        # The recorded harness requires the first new line's number inside the range as it was before.
         beyond = 1 if self.dialect is Dialect.OURS else 0
         if not any(r.start <= after + 1 <= r.end + beyond for r in file.ranges):
             text = (
@@ -280,7 +280,7 @@ class Editor:
         return ", ".join(map(_describe, file.ranges)) if file.ranges else "(none)"
 
     def render(self, file: EditableFile) -> str:
-        """The first editable range with three fixed lines before and after it: number, `|` if fixed, text."""
+        """Return the first editable range and three fixed lines on each side: number, `|` if fixed, text."""
         if not file.ranges:
             return f"[Current file: {file.name} | editable: (none) | total: {len(file.lines)} lines]"
         shown = file.ranges[0]
@@ -299,7 +299,7 @@ def _describe(editable: Range) -> str:
 
 
 def _as_line_number(value: object) -> int | None:
-    """Read 12, 12.0 and "12" as 12; None for anything else, booleans and absurdly large numbers included."""
+    """Read 12, 12.0 and "12" as 12. Return None for anything else, such as booleans and numbers over 9 digits."""
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,9}\s*", value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,9 +1,9 @@
-"""The ways out that a canary tries from within a worker. Read as text and run as a region by `sandbox.canary`.
+"""The escapes that a canary attempts inside a worker. `sandbox.canary` reads this file as text and runs it as a region.
 
-Each function returns True where it got out, returns False or raises where it did not, and does no harm if it does.
+Each function returns True if it escaped, and returns False or raises if it did not. An escape does no harm.
 """
 
-# The plain calls are what is tried:
+# These rules ask for pathlib, but the plain calls are the attempts:
 # ruff: noqa: PTH101, PTH102, PTH104, PTH108, PTH109, PTH118, PTH120, PTH123, PTH208, PTH211
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 FACTS: dict[str, Any] = {}
-"""Where the bait is; `sandbox.canary` adds a line with the values at the end of this text."""
+"""Paths, ports and process ids of the bait. `sandbox.canary` appends a line that sets them to this text."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -249,7 +249,7 @@ def mount() -> bool:
     try:
         call("mount", b"none", b"/", b"no such file system", 0, None)
     except OSError as error:
-        return error.errno == errno.ENODEV  # only the name was in the way
+        return error.errno == errno.ENODEV  # the call was permitted: only the file system's name stopped it
     return True
 
 

@@ -1,4 +1,4 @@
-"""A workspace that somebody else may have made, for those who only look: nothing in it is obeyed or written."""
+"""Read-only access to a workspace that may be hostile: git is not run on it, and nothing in it is written."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class History:
     """The commits, tags and texts of one workspace, first commit first."""
 
     def __init__(self, path: Path) -> None:
-        """Read the history in `path`, a folder that is no link.
+        """Read the history in `path`, which must be a folder and not a link.
 
-        Raises NotAWorkspace where there is none, WorkspaceTampered where git's folder holds what no search leaves.
+        Raises NotAWorkspace if there is no history, WorkspaceTampered if `.git` holds anything that no search makes.
         """
         self.path = path
         self._objects = Objects(path)
@@ -35,40 +35,40 @@ class History:
             raise NotAWorkspace(f"{path} holds no history of a scaffold: {error}") from None
 
     def tags(self) -> dict[str, str]:
-        """Tag, such as `baseline` or `test/1` → the commit that it is on. Raises WorkspaceError."""
+        """Map each tag, such as `baseline` or `test/1`, to its commit. Raises WorkspaceError."""
         return self._objects.tags()
 
     def region_at(self, ref: str) -> str:
-        """The region in version `ref`: a tag such as `test/1`, or a commit. Raises WorkspaceError, RegionError."""
+        """Return the region in version `ref`, a tag or commit. Raises WorkspaceError, RegionError."""
         return self._scaffold.region_in(self._text(ref))
 
     def diff(self, old: str, new: str) -> str:
-        """The unified diff from version `old` to `new`, "" when they hold the same text. Raises WorkspaceError."""
+        """Return the unified diff from version `old` to `new`, "" if the texts are equal. Raises WorkspaceError."""
         return unified_diff(self._text(old), self._text(new), SCAFFOLD_NAME)
 
     def faults(self) -> Iterator[str]:
-        """What a search would not have left: a file that is not the last version, commits or tags outside its line."""
+        """Yield what no search leaves: a file that is not the last version, commits or tags outside the history."""
         last = self.commits[-1].sha
         try:
             text = read_plain(self.path.parent, self.path.name, *SCAFFOLD_NAME.split("/"), limit=MAX_BYTES)
         except OSError as error:
             yield str(error)
         else:
-            # One version behind: a crash came between a commit and its file.
-            versions = [self._text(one.sha).encode() for one in self.commits[-2:]]
+            # A crash between a commit and the write of its file leaves the file one version behind.
+            versions = [self._text(commit.sha).encode() for commit in self.commits[-2:]]
             if text not in versions:
                 yield f"{self.path / SCAFFOLD_NAME} was changed by something else than edit and undo"
         if self._objects.resolve("HEAD") != last:
             yield f"{self.path}: HEAD is not the last commit of the branch"
-        line = {one.sha for one in self.commits}
-        for name, commit in self.tags().items():
-            if commit not in line:
+        line = {commit.sha for commit in self.commits}
+        for name, sha in self.tags().items():
+            if sha not in line:
                 yield f"{self.path}: tag {name} is on a commit that is not in the history"
-        for one in self.commits:
+        for commit in self.commits:
             try:
-                self.region_at(one.sha)
+                self.region_at(commit.sha)
             except RegionError as error:
-                yield f"{self.path}, version {one.sha[:10]}: {error}"
+                yield f"{self.path}, version {commit.sha[:10]}: {error}"
 
     def _text(self, ref: str) -> str:
         try:

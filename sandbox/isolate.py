@@ -1,10 +1,11 @@
-"""Run `initialize_weights` of a hostile author: in another process, without data, files, network or time to spare.
+"""Run an untrusted `initialize_weights` in another process, without data, files or network and with limited time.
 
     with Isolation() as isolation:
         result = isolation.initialise(Job(region, "resnet56", 100, seed=0, out=Path("weights.safetensors")))
 
-What leaves the isolated process is a claim and a number of bytes that is known beforehand. Names, shapes and dtypes are
-ours; finiteness is checked and the file is written by us. Importing this module imports neither torch nor numpy.
+The isolated process returns a status that is not trusted and a number of bytes that is known beforehand. This process
+supplies names, shapes and dtypes, checks that all values are finite, and writes the file. Importing this module imports
+neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Literal, Self
 from sandbox import bubblewrap, canary, landlock, seccomp
 from sandbox.canary import Canary
 from sandbox.launcher import IsolationCrashed, Outcome, Zygote, printable
+from sandbox.parsing import MAX_REGION_BYTES
 from sandbox.payload import Payload, size_of
 from sandbox.wire import Job, Limits
 
@@ -34,19 +36,18 @@ __all__ = ["Initialised", "Isolation", "IsolationCrashed", "IsolationUnavailable
 
 Level = Literal["auto", "bubblewrap", "landlock", "none"]
 LEVELS = ("bubblewrap", "landlock")
-"""Strongest first."""
-MAX_REGION_BYTES = 16_384
+"""The isolation levels, strongest first."""
 DEFAULT_LIMITS = Limits()
 _CLAIMS = frozenset({"syntax", "signature", "isolation", "exception", "memory", "shape"})
 
 
 class IsolationUnavailable(RuntimeError):
-    """No acceptable level works on this machine. The message says what was tried and what can be done."""
+    """No acceptable level works on this machine. The message says what was tried and what to do."""
 
 
 @dataclass(frozen=True)
 class Initialised:
-    """What became of one candidate."""
+    """The result of running one candidate."""
 
     ok: bool
     kind: str | None
@@ -54,21 +55,21 @@ class Initialised:
     "unset_parameter" or "too_large"; in an evaluation also "nondeterministic"."""
     message: str
     weights: Path | None
-    """A safetensors file with exactly the model's parameters (float32), where one was asked for."""
+    """A safetensors file with exactly the model's parameters (float32); None if none was requested."""
     seconds: float
     level: str
     log: str
-    """What the candidate printed: untrusted, without control characters."""
+    """The candidate's output: untrusted, without control characters."""
     line: int | None = None
-    """The line of the region (from 1) where it went wrong, as far as the candidate's process can be believed."""
+    """The line of the region (from 1) that failed, as the untrusted process reports it."""
     payload: Payload | None = None
-    """The parameters, where no file was asked for."""
+    """The parameters; None if a file was requested."""
     sha256: str | None = None
-    """Of the parameters when `ok`; see `Payload.sha256`."""
+    """SHA-256 of the parameters if `ok`; see `Payload.sha256`."""
 
 
 class _Interpreter:
-    """A zygote that is started when it is needed, and again after a crash. One thread at a time uses it."""
+    """Starts a zygote on demand, and again after a crash. One thread at a time uses it."""
 
     def __init__(self, start: Callable[[], Zygote], zygote: Zygote | None = None) -> None:
         self._lock = threading.Lock()
@@ -77,24 +78,24 @@ class _Interpreter:
         self._closed = False
 
     def start(self) -> None:
-        """Start it unless it runs or is closed. Raises IsolationCrashed."""
+        """Start the zygote unless it runs or is closed. Raises IsolationCrashed."""
         with self._lock:
             if not self._closed:
                 self._started()
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[Zygote]:
-        """The running zygote. Raises IsolationCrashed, and ValueError after `close`."""
+    def acquire(self) -> Iterator[Zygote]:
+        """Yield the running zygote. Raises IsolationCrashed, and ValueError after `close`."""
         with self._lock:
             if self._closed:
                 raise ValueError("this Isolation is closed")
             zygote = self._started()
-            if self._closed:  # while it was starting, when there was nothing to interrupt
+            if self._closed:  # `close` was called during the start, when there was no zygote to interrupt
                 raise IsolationCrashed("the isolation was closed")
             yield zygote
 
     def close(self) -> None:
-        """Interrupt whoever uses it, and end it."""
+        """Interrupt the thread that uses the zygote, and end the zygote."""
         self._closed = True
         if (running := self.zygote) is not None:
             running.interrupt()
@@ -110,29 +111,29 @@ class _Interpreter:
 
 
 class Isolation:
-    """A place to run candidates in. Starting it takes seconds, each candidate well under a tenth of one.
+    """Runs candidates. The start takes seconds; each candidate takes well under a tenth of a second.
 
-    `level` "auto" takes the strongest that withstands the canary; "none" is for people who passed --allow-unsandboxed.
-    Raises IsolationUnavailable. Calls from several threads wait for each other.
+    `level` "auto" chooses the strongest level that passes the canary; "none" is for users who passed
+    --allow-unsandboxed. Raises IsolationUnavailable. Calls from several threads wait for each other.
     """
 
     def __init__(self, *, level: Level = "auto", limits: Limits = DEFAULT_LIMITS) -> None:
         started = time.monotonic()
         self.limits = limits
-        zygote, flight, rejected = _choose(level)
+        zygote, tested, rejected = _choose(level)
         self.level: str = zygote.level
         self._first = _Interpreter(lambda: Zygote(self.level), zygote)
         self._second = _Interpreter(lambda: Zygote(self.level, apart=True))
         self.evidence: dict[str, object] = {
             "level": self.level,
-            "canary": flight.summary() if flight else "not flown: isolation was switched off",
+            "canary": tested.summary() if tested else "not flown: isolation was switched off",
             "stronger_levels": rejected,
             "inside": zygote.hello,
             **features(),
         }
-        """Level, why none of the stronger ones, kernel features and what the canary found; for run.json."""
+        """For run.json: the level, why stronger levels were rejected, kernel features, and the canary's result."""
         self.seconds = time.monotonic() - started
-        """How long starting it took, the canary included."""
+        """Seconds that the start took, the canary included."""
 
     def __enter__(self) -> Self:
         return self
@@ -141,14 +142,14 @@ class Isolation:
         self.close()
 
     def close(self) -> None:
-        """End the isolated processes; a call in another thread then raises IsolationCrashed. May be called twice."""
+        """End the isolated processes. Calls in other threads then raise IsolationCrashed. May be called twice."""
         self._first.close()
         self._second.close()
 
     def start_second(self) -> None:
-        """Start the interpreter that `repeat` uses, without waiting for it, unless it runs already.
+        """Start the interpreter that `repeat` uses unless it runs already. Do not wait for it.
 
-        bubblewrap ends with the thread that started it, so a thread that lives long should call this.
+        Call this from a long-lived thread: bubblewrap ends when the thread that started it ends.
         Raises IsolationCrashed.
         """
         self._second.start()
@@ -156,23 +157,23 @@ class Isolation:
     def initialise(self, job: Job) -> Initialised:
         """Run the region's `initialize_weights` on a fresh network and write the parameters to `job.out`.
 
-        Without `out` they stay in memory: reading and writing cost as much as the candidate itself.
-        The candidate's failures are a result with `ok` False. Raises IsolationCrashed when our own machinery failed
-        (the next call starts it anew), ValueError for an unknown architecture, OSError when `out` cannot be written.
+        Without `out` the parameters stay in memory; writing and reading a file costs as much as the candidate itself.
+        If the candidate fails, the result has `ok` False. Raises IsolationCrashed if our own processes failed (the next
+        call starts them again), ValueError for an unknown architecture, OSError if `out` cannot be written.
         """
         return self._run(self._first, job)
 
     def repeat(self, job: Job) -> Initialised:
-        """As `initialise`, in a second interpreter: strings have other hashes, objects and processes other numbers.
+        """Do the same as `initialise` in a second interpreter with other string hashes, addresses and process ids.
 
-        The parameters are the same unless the region depends on more than its arguments and the seed. The first call
-        waits for the interpreter to start: about a second, less what has passed since `start_second`.
+        The parameters are equal unless the region depends on more than its arguments and the seed. The first call waits
+        until the interpreter has started: about a second, less the time since `start_second`.
         """
         return self._run(self._second, job)
 
     def _run(self, interpreter: _Interpreter, job: Job) -> Initialised:
-        with interpreter.held() as zygote:
-            started = time.monotonic()  # waiting for somebody else's candidate is not this one's time
+        with interpreter.acquire() as zygote:
+            started = time.monotonic()  # started here, so that waiting for another candidate does not count
             if len(job.region.encode(errors="replace")) > MAX_REGION_BYTES:
                 return self._failed("too_large", f"the region has more than {MAX_REGION_BYTES:,} bytes", started)
             return self._initialise(zygote, job, started)
@@ -207,7 +208,7 @@ class Isolation:
 
 
 def derived_seed(seed: int) -> int:
-    """The seed of a candidate's generators: 63 bits of SHA-256. It is none that the trainer uses."""
+    """Return the seed of a candidate's generators: 63 bits of SHA-256. The trainer uses other seeds."""
     return int.from_bytes(hashlib.sha256(f"initialise:{seed}".encode()).digest()[:8], "big") >> 1
 
 
@@ -215,10 +216,10 @@ _Failure = tuple[str, str, int | None]
 
 
 def _failure(outcome: Outcome, size: int, limits: Limits) -> _Failure | None:
-    """What ended the child before it had handed out all its bytes, or what it says of itself."""
+    """Return why the child failed: what ended it too early, or the failure that it reports."""
     if outcome.timed_out:
         return "timeout", f"initialize_weights took more than {limits.wall_seconds:g} s", None
-    out_of_time = outcome.cpu_seconds >= limits.cpu_seconds  # a candidate can ignore SIGXCPU, and is killed then
+    out_of_time = outcome.cpu_seconds >= limits.cpu_seconds  # a candidate that ignores SIGXCPU is killed
     if outcome.exit_code == -signal.SIGXCPU or (outcome.exit_code == -signal.SIGKILL and out_of_time):
         return "timeout", f"initialize_weights used more than {limits.cpu_seconds:g} s of processor time", None
     head = outcome.head
@@ -240,14 +241,14 @@ def _failure(outcome: Outcome, size: int, limits: Limits) -> _Failure | None:
 
 
 def _choose(level: Level) -> tuple[Zygote, Canary | None, dict[str, str]]:
-    """Start the strongest level that is asked for and withstands a canary; also what was wrong with the others."""
+    """Start the strongest requested level that passes the canary; also return why others were rejected."""
     if level == "none":
         return Zygote("none"), None, {}
     rejected: dict[str, str] = {}
     for name in LEVELS if level == "auto" else (level,):
-        zygote, flight, reason = _try(name)
+        zygote, tested, reason = _try(name)
         if zygote is not None:
-            return zygote, flight, rejected
+            return zygote, tested, rejected
         rejected[name] = reason
     tried = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
     raise IsolationUnavailable(
@@ -258,7 +259,7 @@ def _choose(level: Level) -> tuple[Zygote, Canary | None, dict[str, str]]:
 
 
 def _try(level: str) -> tuple[Zygote | None, Canary | None, str]:
-    """A zygote at `level` with a canary that failed to escape, or None and the reason."""
+    """Start a zygote at `level` and run the canary in it. Without success, return None and the reason."""
     obstacle = obstacle_to(level)
     if obstacle is not None:
         return None, None, obstacle
@@ -267,18 +268,18 @@ def _try(level: str) -> tuple[Zygote | None, Canary | None, str]:
     except IsolationCrashed as error:
         return None, None, str(error)
     try:
-        flight = canary.fly(zygote)
+        tested = canary.run(zygote)
     except IsolationCrashed as error:
         zygote.close()
         return None, None, str(error)
-    if not flight.passed:
+    if not tested.passed:
         zygote.close()
-        return None, flight, flight.summary()
-    return zygote, flight, flight.summary()
+        return None, tested, tested.summary()
+    return zygote, tested, tested.summary()
 
 
 def obstacle_to(level: str) -> str | None:
-    """Why `level` cannot work on this machine, as far as can be told without trying."""
+    """Return why `level` cannot work on this machine, or None. Nothing is started to find out."""
     if sys.platform != "linux":
         return f"needs Linux, this is {sys.platform}"
     if seccomp.machine() is None:
@@ -291,12 +292,12 @@ def obstacle_to(level: str) -> str | None:
 
 
 def probe() -> dict[str, object]:
-    """What this machine offers and which levels withstand a canary; for `agent doctor`. Takes seconds."""
+    """Return what this machine offers and which levels pass the canary, for `agent doctor`. Takes seconds."""
     levels: dict[str, object] = {}
     chosen = None
     for level in LEVELS:
         started = time.monotonic()
-        zygote, flight, reason = _try(level)
+        zygote, tested, reason = _try(level)
         if zygote is not None:
             zygote.close()
             chosen = chosen or level
@@ -304,14 +305,14 @@ def probe() -> dict[str, object]:
             "usable": zygote is not None,
             "reason": reason,
             "seconds": round(time.monotonic() - started, 3),
-            "escapes": list(flight.escapes) if flight else [],
-            "denied": flight.denied if flight else {},
+            "escapes": list(tested.escapes) if tested else [],
+            "denied": tested.denied if tested else {},
         }
     return {"level": chosen, **features(), "levels": levels}
 
 
 def features() -> dict[str, object]:
-    """Kernel and programs that isolation rests on."""
+    """Return the kernel features and programs that isolation needs."""
     return {
         "platform": sys.platform,
         "kernel": platform.release(),

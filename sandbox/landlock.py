@@ -1,6 +1,6 @@
-"""Landlock: a process gives up the file system, TCP, foreign signals and abstract sockets for good, without privileges.
+"""Landlock: a process gives up the file system, TCP, signals to others and abstract sockets. It needs no privileges.
 
-Plain system calls through ctypes; the numbers are the same on every architecture that has Landlock.
+ctypes makes the system calls. Their numbers are the same on every architecture that has Landlock.
 Source: linux/Documentation/userspace-api/landlock.rst and include/uapi/linux/landlock.h.
 """
 
@@ -19,7 +19,7 @@ _RULE_PATH_BENEATH = 1
 _READ_FILE, _READ_DIR = 1 << 2, 1 << 3
 _TCP = (1 << 0) | (1 << 1)  # bind, connect
 _SCOPES = (1 << 0) | (1 << 1)  # abstract unix sockets, signals
-# How many rights to the file system each ABI knows. All of them are handled, so whatever no rule allows is denied.
+# Number of file system rights in each ABI. The ruleset handles all of them, so that what no rule allows is denied.
 _FS_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 _FS_RIGHTS_SINCE_5 = 16
 
@@ -48,7 +48,7 @@ def _syscall(number: int, *arguments: object) -> int:
 
 
 def abi() -> int:
-    """The version of Landlock that the running kernel offers; 0 where there is none or it is switched off."""
+    """Return the kernel's Landlock version, or 0 if it has none or Landlock is switched off."""
     if sys.platform != "linux":
         return 0
     try:
@@ -60,10 +60,10 @@ def abi() -> int:
 
 
 def create_ruleset(readable: Iterable[Path]) -> int:
-    """Make a ruleset under which only `readable` (files, or folders with all they hold) may be read; return its fd.
+    """Make a ruleset that allows reading only `readable` (files, or folders with their contents); return its fd.
 
-    Everything else that this kernel's Landlock can deny is denied. Paths that do not exist are left out.
-    Raises OSError where the kernel has no Landlock.
+    It denies everything else that this kernel's Landlock can deny. Paths that do not exist are skipped.
+    Raises OSError if the kernel has no Landlock.
     """
     version = abi()
     if not version:
@@ -91,5 +91,5 @@ def create_ruleset(readable: Iterable[Path]) -> int:
 
 
 def restrict_self(ruleset: int) -> None:
-    """Put the calling thread, and all it starts later, under `ruleset` for ever. Needs no_new_privs."""
+    """Apply `ruleset` to the calling thread and all it starts later. Irreversible; needs no_new_privs."""
     _syscall(_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint32(0))

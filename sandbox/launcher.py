@@ -1,4 +1,4 @@
-"""Start a zygote at a level of isolation, and ask it to run candidates."""
+"""Start a zygote at an isolation level and send it candidates to run."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from sandbox.wire import Configuration, Job, Limits, Request
 
 STARTUP_SECONDS = 120.0
 GRACE_SECONDS = 10.0
-"""How much later than the candidate's own limit an answer of the zygote may come before it counts as broken."""
+"""How long after the candidate's time limit the zygote may answer before it counts as broken."""
 STOP_SECONDS = 5.0
 _CHUNK = 1 << 20
 _HEAD_BYTES = 1 << 16
 _F_SETPIPE_SZ = 1031
-# Settings of numerical libraries that a worker shares with its parent; everything else of the environment stays out.
+# Settings of numerical libraries: the only environment variables that a worker inherits.
 _PASSED_ON = (
     *("LD_LIBRARY_PATH", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS", "MKL_CBWR", "ONEDNN_MAX_CPU_ISA"),
     *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"),
 )
-# The configuration comes through a pipe, whose number is the only argument: everybody can read a command line in ps.
-# Under `setarch --addr-no-randomize` every zygote would have the same addresses, so it starts itself again without.
+# The only argument is the number of the pipe that holds the configuration: any user can read a command line in ps.
+# `setarch --addr-no-randomize` would give all zygotes the same addresses, so the process removes it and restarts.
 _BOOT = """
 import ctypes, json, os, sys
 if sys.platform == "linux":
@@ -50,45 +50,44 @@ main(config)
 
 
 class IsolationCrashed(RuntimeError):
-    """Our own machinery failed (the zygote died, a pipe broke): never the candidate's fault. Trying again may help."""
+    """Our own processes failed (the zygote died, a pipe broke). The candidate is not at fault; a retry may help."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came back from one child. `head` and `payload` are the candidate's claims; the rest is ours."""
+    """The outcome of one child. `head` and `payload` come from the candidate and are not trusted; the rest is ours."""
 
     head: dict[str, Any] | None
     payload: memoryview
     log: str
     exit_code: int
-    """Of the child; negative: the signal that ended it."""
+    """The child's exit status; a negative number is the signal that ended it."""
     timed_out: bool
     cpu_seconds: float
-    max_rss_bytes: int
 
 
 def environment(hash_seed: int = 0) -> dict[str, str]:
-    """The worker's whole environment: nothing of the caller's but a few settings of numerical libraries."""
+    """Return the worker's whole environment. It inherits only a few settings of numerical libraries."""
     fixed = {"LANG": "C.UTF-8", "HOME": "/nonexistent", "PYTHONHASHSEED": str(hash_seed), "CUDA_VISIBLE_DEVICES": ""}
-    fixed["TORCHINDUCTOR_CACHE_DIR"] = "/"  # parts of torch insist on a folder that exists, and never use it
+    fixed["TORCHINDUCTOR_CACHE_DIR"] = "/"  # parts of torch require an existing folder here and never use it
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return {**passed, **fixed, **threads}
 
 
 class Zygote:
-    """One running zygote. Not thread-safe. Raises IsolationCrashed whenever it does not behave.
+    """One running zygote. Not thread-safe. Raises IsolationCrashed whenever the zygote fails.
 
-    `landlock` False goes without Landlock within bubblewrap, as a kernel that has none would. `apart` gives the zygote
-    other hashes of strings, other addresses and other process numbers than a zygote without it, and does not wait until
-    it has started: the first request does.
+    `landlock` False leaves out Landlock inside bubblewrap, as on a kernel without it. `apart` True gives the zygote
+    other string hashes, addresses and process ids than a zygote without it. The constructor then does not wait for the
+    start: the first request does.
     """
 
     def __init__(self, level: str, *, landlock: bool = True, apart: bool = False) -> None:
         self.level = level
         self.hello: dict[str, Any] = {}
-        """What the zygote said of itself when it had started; empty before."""
-        self._last_words = ""
+        """What the zygote reported about itself after its start; empty before."""
+        self._errors = ""
         self._layouts: dict[tuple[str, int], Layout] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the zygote
@@ -131,7 +130,8 @@ class Zygote:
             theirs.close()
             for (out, into), data in inputs:
                 out.close()
-                with contextlib.suppress(BrokenPipeError), into:  # a process that ended early says why on stderr
+                # A process that ended early has written the reason to stderr.
+                with contextlib.suppress(BrokenPipeError), into:
                     into.write(data)
             if not apart:
                 self._await_start()
@@ -147,11 +147,11 @@ class Zygote:
 
     @property
     def pid(self) -> int | None:
-        """Process id of what was started (the zygote, or bubblewrap with the zygote inside); None when it has ended."""
+        """Process id of the zygote, or of the bubblewrap that contains it; None if it has ended."""
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     def layout(self, arch: str, num_classes: int) -> Layout:
-        """Name and shape of every parameter. Raises ValueError for an unknown architecture."""
+        """Return name and shape of every parameter. Raises ValueError for an unknown architecture."""
         key = (arch, num_classes)
         if key not in self._layouts:
             with contextlib.ExitStack() as stack:
@@ -165,10 +165,10 @@ class Zygote:
         return self._layouts[key]
 
     def run(self, job: Job, limits: Limits, payload_bytes: int, *, bare: bool = False) -> Outcome:
-        """Run one candidate in a fresh child and collect at most `payload_bytes` of parameters. `job.out` is not used.
+        """Run one candidate in a fresh child and collect at most `payload_bytes` of parameters. Ignores `job.out`.
 
-        The candidate's generators get `job.seed` as it is, up to 63 bits; the candidate can see it. For `bare` see
-        `Request`.
+        The candidate's generators are seeded with `job.seed` (up to 63 bits), which the candidate can see. `Request`
+        explains `bare`.
         """
         result, log = _Sink(_HEAD_BYTES + payload_bytes), _Sink(limits.output_bytes)
         with contextlib.ExitStack() as stack:
@@ -179,7 +179,7 @@ class Zygote:
             self._request(request, (job_out.fileno(), result_in.fileno(), log_in.fileno()))
             for stream in (job_out, result_in, log_in):
                 stream.close()
-            # Past the zygote, so that no candidate can find an earlier one's text in the memory it inherits.
+            # The text bypasses the zygote. Otherwise later candidates would inherit it in the zygote's memory.
             with contextlib.suppress(BrokenPipeError), job_in:
                 job_in.write(json.dumps({"region": job.region, "seed": job.seed}).encode())
             os.set_blocking(result_out.fileno(), False)
@@ -193,16 +193,15 @@ class Zygote:
             exit_code=answer["exit"],
             timed_out=answer["timed_out"],
             cpu_seconds=answer["cpu_seconds"],
-            max_rss_bytes=answer["max_rss_bytes"],
         )
 
     def interrupt(self) -> None:
-        """From another thread: end the zygote, whatever it does; a request under way raises IsolationCrashed."""
+        """End the zygote from another thread. A request under way raises IsolationCrashed."""
         with contextlib.suppress(OSError):  # already closed
             self._control.shutdown(socket.SHUT_RDWR)
 
     def _close_on_error(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Whatever interrupted a request, its answer would come in the middle of the next one."""
+        """Close after an interrupted request: its late answer would be taken for that of the next request."""
         if kind is not None:
             self.close()
 
@@ -218,7 +217,7 @@ class Zygote:
             for fd, _ in poller.poll(remaining * 1000):
                 if fd == control:
                     answer = self._receive()
-                    for sink_fd, sink in sinks.items():  # the child is dead: what it wrote is in the pipes
+                    for sink_fd, sink in sinks.items():  # the child has ended, so the pipes hold all its output
                         while sink.read(sink_fd):
                             pass
                     if "broken" in answer:
@@ -244,10 +243,10 @@ class Zygote:
 
     def _crashed(self, what: str) -> IsolationCrashed:
         self.close()
-        return IsolationCrashed(f"{what}\n{self._last_words}" if self._last_words else what)
+        return IsolationCrashed(f"{what}\n{self._errors}" if self._errors else what)
 
     def close(self) -> None:
-        """End the zygote and everything under it. May be called twice."""
+        """End the zygote and all its children. May be called twice."""
         self._control.close()
         if self._stderr.closed:
             return
@@ -258,21 +257,21 @@ class Zygote:
                 self._process.kill()
                 self._process.wait()
         self._stderr.seek(0)
-        self._last_words = self._stderr.read()[-4000:].decode(errors="replace").strip()
+        self._errors = self._stderr.read()[-4000:].decode(errors="replace").strip()
         self._stderr.close()
 
 
 def _pipe(stack: contextlib.ExitStack) -> tuple[BinaryIO, BinaryIO]:
-    """Both ends of a new pipe, closed with `stack` at the latest."""
+    """Return both ends of a new pipe. `stack` closes them at the latest."""
     out, into = os.pipe()
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # more than this user may have: then the usual size will do
+        with contextlib.suppress(OSError):  # the size exceeds the user's limit; the default size also works
             fcntl.fcntl(into, _F_SETPIPE_SZ, _CHUNK)
     return stack.enter_context(os.fdopen(out, "rb", buffering=0)), stack.enter_context(os.fdopen(into, "wb"))
 
 
 class _Sink:
-    """Keeps the first `limit` bytes of a stream and throws the rest away."""
+    """Keeps the first `limit` bytes of a stream and discards the rest."""
 
     def __init__(self, limit: int) -> None:
         self._room, self._size, self.dropped = memoryview(bytearray(limit)), 0, 0
@@ -282,7 +281,7 @@ class _Sink:
         return self._room[: self._size]
 
     def read(self, fd: int) -> bool:
-        """Read what is there now; False when there is nothing, or nothing will come."""
+        """Read the available bytes; return False if there are none or the stream has ended."""
         try:
             if room := self._room[self._size :]:
                 count = os.readv(fd, [room])
@@ -295,18 +294,18 @@ class _Sink:
         return count > 0
 
     def text(self) -> str:
-        """As text without control characters: a log is shown on terminals."""
+        """Return the bytes as text without control characters, since terminals show it."""
         text = printable(bytes(self.data).decode(errors="replace"))
         return f"{text}\n[{self.dropped} more bytes not kept]" if self.dropped else text
 
 
 def printable(text: str) -> str:
-    """`text` with every control character but newline and tab replaced, so that it cannot steer a terminal."""
+    """Replace every control character except newline and tab, so that `text` cannot control a terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
 
 
 def _split(data: memoryview) -> tuple[dict[str, Any] | None, memoryview]:
-    """Take the frame of a child apart: 4 bytes of length, JSON, payload. Anything else is no frame."""
+    """Split a child's frame (4 bytes of length, JSON, payload) into JSON and payload; None for anything else."""
     end = 4 + int.from_bytes(data[:4], "big")
     if len(data) < 4 or end > min(len(data), _HEAD_BYTES):
         return None, memoryview(b"")

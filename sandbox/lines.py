@@ -1,4 +1,4 @@
-"""A file as numbered lines, some ranges of which may be edited."""
+"""A file as numbered lines. Only some ranges of lines may be edited."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Range:
-    """Lines `start` to `end`, 1-based and inclusive; `end == start - 1` is the empty range before line `start`."""
+    """Lines `start` to `end`, 1-based and inclusive. `end == start - 1` is the empty range before line `start`."""
 
     start: int
     end: int
@@ -22,12 +22,12 @@ class Range:
 
     @property
     def empty(self) -> bool:
-        """Whether the range holds no line."""
+        """Whether the range has no lines."""
         return self.end < self.start
 
 
 def split_lines(content: str) -> list[str]:
-    """Split at "\\n" only; one final newline adds no line and the empty text has none."""
+    """Split at "\\n" only. One final newline adds no line; the empty text has no lines."""
     if content == "":
         return []
     lines = content.split("\n")
@@ -35,7 +35,7 @@ def split_lines(content: str) -> list[str]:
 
 
 def unify_newlines(content: str) -> str:
-    """Windows and old Macintosh line ends become "\\n": Python would count them as lines, our numbers would not."""
+    """Turn Windows and old Macintosh line ends into "\\n", so that Python counts the same lines as we do."""
     return content.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -56,21 +56,21 @@ class EditableFile:
 
     @classmethod
     def from_text(cls, name: str, text: str, ranges: Iterable[Range]) -> EditableFile:
-        """Build from a whole text; whether it ended in a newline is not kept."""
+        """Build from a whole text. Whether it ended in a newline is not recorded."""
         return cls(name, split_lines(text), list(ranges))
 
     @property
     def text(self) -> str:
-        """All lines, each ended by a newline."""
+        """All lines, each followed by a newline."""
         return "".join(f"{line}\n" for line in self.lines)
 
     def range_text(self, index: int = 0) -> str:
-        """The lines of editable range `index`, each ended by a newline."""
+        """Return the lines of editable range `index`, each followed by a newline."""
         editable = self.ranges[index]
         return "".join(f"{line}\n" for line in self.lines[editable.start - 1 : editable.end])
 
     def replace(self, first: int, last: int, new: Sequence[str]) -> None:
-        """Put `new` in the place of lines `first`..`last`, which lie in one range (`last == first - 1`: insert)."""
+        """Replace lines `first`..`last`, which lie in one range, by `new` (`last == first - 1`: insert)."""
         hit = next(i for i, r in enumerate(self.ranges) if r.start <= first and last <= r.end)
         self.lines[first - 1 : last] = new
         shift = len(new) - (last - first + 1)

@@ -1,9 +1,9 @@
-"""A workspace's git history, read without git: no program runs, and nothing in the repository is configuration.
+"""Read a workspace's git history without git: no program runs, and no configuration of the repository is used.
 
-git obeys the repository it reads. A few lines in `.git` make it run programs (a remote that is asked for a missing
-object, a program that checks signatures) or read objects from elsewhere (alternates, grafts, a `.git` that is a link).
-A run directory that somebody else made must have no such power, so its objects and references are read here: loose
-objects, each checked against its name, and references that are files. `Repository` writes nothing else.
+git obeys the configuration of the repository it reads. A few lines in `.git` make it run programs (to fetch a missing
+object, to check a signature) or read objects from elsewhere (alternates, grafts, a `.git` that is a link). A run
+directory from another person must not do that. So this module reads loose objects, and checks each against its name,
+and references that are files. `Repository` writes nothing else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmark.files import NotPlain, open_folder, read_plain
 
 BRANCH = "refs/heads/main"
 MAX_BYTES = 1 << 20
-"""Of an object, packed or not: a scaffold has 2 kB and a region at most 16."""
+"""Largest size of an object, compressed or not. A scaffold has 2 kB and a region at most 16 kB."""
 _MAX_COMMITS = 100_000
 _MAX_ENTRIES = 1_000_000
 _MAX_DEPTH = 8
@@ -33,7 +33,7 @@ _SETTING = re.compile(
     r"\t(repositoryformatversion = 0|bare = false|logallrefupdates = true"
     r"|(filemode|ignorecase|precomposeunicode|symlinks) = (true|false))"
 )
-"""All that `git init` writes to `config`, on any system."""
+"""The lines that `git init` writes to `config` on the systems we know. No other line is accepted."""
 _OURS = (
     r"HEAD|config|index",
     r"objects(/info|/pack|/[0-9a-f]{2}(/[0-9a-f]{38}|/tmp_obj_\w+)?)?",
@@ -45,29 +45,29 @@ _KNOWN = re.compile("|".join(_OURS))
 
 
 class WorkspaceError(Exception):
-    """Something about a workspace that its user must know."""
+    """A workspace cannot be used as requested. The message says why."""
 
 
 class Unreadable(WorkspaceError):
-    """An object or reference is missing, damaged, or of a kind that no workspace has."""
+    """An object or reference is missing, damaged, or of a kind that workspaces do not have."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One entry of the history: its 40 hexadecimal digits and the trailers of its message."""
+    """One commit: its 40 hexadecimal digits and the trailers of its message."""
 
     sha: str
     trailers: dict[str, str]
 
 
 class Objects:
-    """The objects and references in `path`/.git. Nothing is kept open."""
+    """Reads the objects and references in `path`/.git. It keeps no file open."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def history(self, *keys: str) -> list[Commit]:
-        """All commits of the branch from the first to the last, with the trailers of these names ("" for none)."""
+        """Return all commits of the branch, oldest first, with the trailers named `keys` ("" if absent)."""
         found: list[Commit] = []
         sha: str | None = self._ref(BRANCH)
         while sha is not None:
@@ -80,7 +80,7 @@ class Objects:
         return found[::-1]
 
     def resolve(self, version: str) -> str:
-        """The commit that `version` names: HEAD, a tag, a reference, or 40 digits; `^` and `~N` go back from there."""
+        """Return the commit of `version`: HEAD, a tag, a reference, or 40 digits; `^` and `~N` select ancestors."""
         if back := _ANCESTOR.fullmatch(version):
             sha, count = self.resolve(back["version"]), back["generations"]
             for _ in range(1 if count == "^" else int(count[1:])):
@@ -102,12 +102,12 @@ class Objects:
         raise Unreadable(f"{self.path} has no version {version!r}")
 
     def tags(self) -> dict[str, str]:
-        """The name of each tag, such as `test/1`, and the commit that it is on."""
+        """Map the name of each tag, such as `test/1`, to its commit."""
         tags = (name.removeprefix("refs/tags/") for name, kind in self._entries("refs", "tags") if kind == "file")
         return {name: self.resolve(f"refs/tags/{name}") for name in sorted(tags) if not name.endswith(".lock")}
 
     def blob(self, commit: str, name: str) -> bytes:
-        """The content of the file `name` (with slashes) in a commit."""
+        """Return the content of the file `name` (a path with slashes) in a commit."""
         sha = self._commit(commit)[0]
         *folders, last = name.split("/")
         for folder in folders:
@@ -115,9 +115,9 @@ class Objects:
         return self._read(self._entry(sha, last, "100644"), "blob")
 
     def strangers(self) -> Iterator[str]:
-        """What is in `.git` and no workspace has: settings, links, hooks, packs, alternates, other references.
+        """Yield what workspaces do not have in `.git`: settings, links, hooks, packs, alternates, other references.
 
-        None of it is ever used here. Whoever calls git in this folder by hand would let git obey it.
+        This module uses none of it. But git would obey it if somebody called git in this folder.
         """
         try:
             config = self._file("config").decode()
@@ -138,10 +138,10 @@ class Objects:
             elif not _KNOWN.fullmatch(name):
                 yield f".git/{name} is nothing that a workspace has"
 
-    # -- how it is done -------------------------------------------------------------------------------------------
+    # -- implementation ---------------------------------------------------------------------------------------------
 
     def _file(self, name: str) -> bytes:
-        """Raises FileNotFoundError where there is none, Unreadable where it is no plain file."""
+        """Read a file of `.git`. Raises FileNotFoundError, or Unreadable if it is no regular file."""
         try:
             return read_plain(self.path, ".git", *name.split("/"), limit=MAX_BYTES)
         except FileNotFoundError:
@@ -154,7 +154,7 @@ class Objects:
         return self._ref(text.removeprefix("ref: ")) if text.startswith("ref: ") else self._peel(text)
 
     def _ref(self, name: str) -> str:
-        """The object that a reference names, itself or through other references. Raises FileNotFoundError."""
+        """Return the object that the reference `name` holds. Raises FileNotFoundError."""
         if not _REF.fullmatch(name):
             raise Unreadable(f"{self.path}: {name[:80]!r} is no reference")
         text = self._file(name).decode("ascii", "replace").strip()
@@ -163,7 +163,7 @@ class Objects:
         return text
 
     def _peel(self, sha: str) -> str:
-        """The commit that a commit or a chain of tags names."""
+        """Return the commit itself, or the commit at the end of a chain of tags."""
         for _ in range(10):
             kind, body = self._object(sha)
             if kind == "commit":
@@ -174,7 +174,7 @@ class Objects:
         raise Unreadable(f"{self.path}: object {sha[:10]} leads to no commit")
 
     def _commit(self, sha: str) -> tuple[str, list[str], str]:
-        """Tree, parents and message of a commit."""
+        """Return tree, parents and message of a commit."""
         head, _, message = self._read(sha, "commit").partition(b"\n\n")
         found = re.match(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)", head)
         if found is None:
@@ -182,7 +182,7 @@ class Objects:
         return found[1].decode(), found[2].decode().split()[1::2], message.decode(errors="replace")
 
     def _entry(self, tree: str, name: str, mode: str) -> str:
-        """The object in a tree by this name; it must be of this mode."""
+        """Return the object called `name` in a tree. Raises Unreadable unless it has this mode."""
         for entry in re.finditer(rb"([0-7]+) ([^\0]+)\0(.{20})", self._read(tree, "tree"), re.DOTALL):
             if entry[2] == name.encode():
                 if entry[1] != mode.encode():
@@ -197,7 +197,7 @@ class Objects:
         return body
 
     def _object(self, sha: str) -> tuple[str, bytes]:
-        """Kind and content of a loose object, whose name is the SHA-1 of both."""
+        """Return kind and content of a loose object. Its name must be the SHA-1 of both."""
         where = f"{self.path}: object {sha[:10]}"
         try:
             packed = self._file(f"objects/{sha[:2]}/{sha[2:]}")
@@ -219,7 +219,7 @@ class Objects:
         return kind[1].decode(), body
 
     def _entries(self, *inside: str) -> Iterator[tuple[str, str]]:
-        """Everything below a folder of `.git`: its name there, and `file`, `folder` or `other`, such as a link."""
+        """Yield each entry below a folder of `.git`: its path there, and `file`, `folder` or `other` (a link)."""
         pending, count = [inside], 0
         while pending:
             names = pending.pop()
@@ -242,7 +242,7 @@ class Objects:
 
 
 def _trailers(message: str) -> dict[str, str]:
-    """The `Key: value` lines of the last paragraph, which is not the first one."""
+    """Return the `Key: value` lines of the last paragraph. The first paragraph, the subject, does not count."""
     _, *paragraphs = message.rstrip("\n").split("\n\n")
     pairs = (line.partition(": ") for line in (paragraphs[-1] if paragraphs else "").split("\n"))
     return {key: value for key, colon, value in pairs if colon}

@@ -1,8 +1,8 @@
-"""From the text of a region to its syntax tree, such that no text can fill the memory of this process or block it.
+"""Parse the text of a region into a syntax tree. No text can exhaust this process's memory or block it.
 
-Sixteen kilobytes of Python can keep its compiler busy for ever: it folds constants, copies finally clauses and
-recurses. So a text is first parsed and compiled in a child with limits (`sandbox.compile_child`). Only what passes
-there is parsed here, and it is compiled nowhere but in the isolated worker.
+Sixteen kilobytes of Python can keep the compiler busy for ever, because it folds constants, copies finally clauses and
+recurses. So a child with limits (`sandbox.compile_child`) parses and compiles each text first. This process parses only
+texts that pass, and only the isolated worker compiles them again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 MAX_REGION_BYTES = 16 * 1024
-"""Room for any initialiser that computes; none for one that carries trained weights."""
+"""Enough for any initialiser that computes weights, too little for one that stores trained weights."""
 
 MEMORY_BYTES = 150 << 20
 CPU_SECONDS = 1
-"""What compiling one text may take; an ordinary region takes a thousandth of either."""
+"""Limits for compiling one text. An ordinary region takes a thousandth of either."""
 
 _WALL_SECONDS = 60.0
-"""A stopped child, or a machine so busy that a second takes a minute."""
+"""Longest wait for an answer. It ends when the child is stopped or the machine extremely busy."""
 _CACHED_VERDICTS = 256
 
 
@@ -38,14 +38,14 @@ class TooCostlyError(SyntaxError):
 
 
 class CompilerUnavailableError(OSError):
-    """The child that compiles cannot be started: the fault of the machine, never of the text."""
+    """The compiling child cannot be started. The machine is at fault, not the text."""
 
 
 def parse(text: str) -> ast.Module:
-    """The tree of a text that parses and compiles; lines count from 1.
+    """Return the syntax tree of a text that compiles. Line numbers count from 1.
 
-    Raises TooCostlyError for more than 16 kB and for what would take too much memory or time, another SyntaxError
-    (with its line, where it has one) for what is not Python, CompilerUnavailableError where no child can be started.
+    Raises TooCostlyError for a text over 16 kB or one that takes too much memory or time, another SyntaxError (with its
+    line, if it has one) for invalid Python, CompilerUnavailableError if the child cannot be started.
     """
     size = len(text.encode(errors="replace"))
     if size > MAX_REGION_BYTES:
@@ -62,7 +62,7 @@ def parse(text: str) -> ast.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return ast.parse(text)
-    except (RecursionError, MemoryError):  # the child had more stack left than this call has
+    except (RecursionError, MemoryError):  # the child had more free stack than this call
         raise SyntaxError("nested too deeply") from None
 
 
@@ -72,7 +72,7 @@ def _verdict(text: str) -> dict[str, Any]:
 
 
 class _Child:
-    """The process that compiles. It starts with the first text, and anew after a text that ended it."""
+    """The compiling process. The first text starts it, and so does the next text after it has ended."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,7 +80,7 @@ class _Child:
         self._owner = 0
 
     def ask(self, text: str) -> dict[str, Any]:
-        """The child's verdict on a text: {} is a good one."""
+        """Return the child's verdict on a text: {} if it compiles."""
         data = text.encode("utf-8", "surrogatepass")
         with self._lock:
             try:
@@ -92,7 +92,7 @@ class _Child:
             except BrokenPipeError:
                 answer = None
             except BaseException:
-                self.close()  # half a request must not be taken for the beginning of the next one
+                self.close()  # the child would join half a request with the next one
                 raise
             if answer is None:
                 self.close()
@@ -100,7 +100,7 @@ class _Child:
             return answer
 
     def close(self) -> None:
-        """End the process, if there is one and it is ours."""
+        """End the process if this process started one."""
         process, self._process = self._process, None
         if process is None or self._owner != os.getpid():
             return
@@ -122,7 +122,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
-            start_new_session=True,  # Ctrl-C is for this process
+            start_new_session=True,  # so that Ctrl-C interrupts only the parent
         )
         self._owner = os.getpid()
         if self._answer(self._process) is None:
@@ -130,7 +130,7 @@ class _Child:
         return self._process
 
     def _answer(self, process: subprocess.Popen[bytes]) -> dict[str, Any] | None:
-        """The next line, or None where the process ends or is stuck."""
+        """Return the next answer, or None if the child ends or does not answer in time."""
         assert process.stdout is not None
         poll = select.poll()
         poll.register(process.stdout, select.POLLIN)

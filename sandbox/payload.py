@@ -1,4 +1,4 @@
-"""What a candidate hands out: a number of bytes that is known beforehand. Here they become named, finite tensors.
+"""The bytes that a candidate returns, of which the number is known beforehand, as named and finite tensors.
 
 Importing this module imports neither torch nor numpy.
 """
@@ -25,19 +25,19 @@ _POISON = 0x7FC0BAD1  # sandbox.worker.POISON; repeated here because importing t
 
 
 def size_of(layout: Layout) -> int:
-    """Bytes of all parameters."""
+    """Return the number of bytes of all parameters."""
     return 4 * sum(math.prod(shape) for _, shape in layout)
 
 
 @dataclass(frozen=True)
 class Payload:
-    """Little-endian float32 values of all parameters, one after the other; `size_of(layout)` bytes."""
+    """The values of all parameters in order, little-endian float32: `size_of(layout)` bytes."""
 
     data: memoryview
     layout: Layout
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """The parameters by name, in the model's order; views, not copies."""
+        """Return the parameters by name, in the model's order. They are views, not copies."""
         ends = list(itertools.accumulate(math.prod(shape) for _, shape in self.layout))
         starts = [0, *ends[:-1]]
         values = self._values()
@@ -47,7 +47,7 @@ class Payload:
         }
 
     def fault(self) -> tuple[str, str] | None:
-        """Kind and message when not all values are set and finite."""
+        """Return kind and message of the failure if a value is not set or not finite, else None."""
         import numpy as np
 
         if np.isfinite(self._values()).all():
@@ -64,13 +64,13 @@ class Payload:
         return "not_finite", f"NaN or infinite values in {_listed(broken)}"
 
     def sha256(self) -> str:
-        """SHA-256 of the values' bytes, hexadecimal; it takes about a millisecond for 250,000 values."""
+        """Return the SHA-256 of the bytes, hexadecimal. 250,000 values take about a millisecond."""
         return hashlib.sha256(self.data).hexdigest()
 
     def write(self, out: Path) -> None:
-        """Write a safetensors file beside `out` and put it in place in one step; a link at `out` is not followed.
+        """Write a safetensors file beside `out` and rename it into place. A link at `out` is replaced, not followed.
 
-        By hand, because the library copies everything twice before it writes, and raises no OSError on a full disk.
+        The safetensors library is not used: it copies all data twice and raises no OSError on a full disk.
         Source: https://github.com/huggingface/safetensors#format.
         """
         header: dict[str, Any] = {}
@@ -79,7 +79,7 @@ class Payload:
             start, end = end, end + 4 * math.prod(shape)
             header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
         text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)  # so that the values are aligned
+        text += b" " * (-len(text) % 8)  # aligns the values
         write_atomically(out, len(text).to_bytes(8, "little"), text, self.data, durable=False)
 
     def _values(self) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The names a strategy finds in scope: those that `custom_init.py` imports for it. A test compares the two."""
+"""The names in scope of a region, as `custom_init.py` imports them. A test compares the two."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmark.models import BasicBlock, InvertedResidual
 
 
 def namespace() -> dict[str, object]:
-    """A fresh module namespace with the names of `PRELUDE` in it. Imports torch."""
+    """Return a new module namespace with the names of `PRELUDE`. Imports torch."""
     names: dict[str, object] = {"__name__": "custom_init"}
     exec(compile(PRELUDE, "<prelude>", "exec"), names)
     return names

@@ -1,7 +1,7 @@
-"""The scaffold as prefix + region + suffix, so that nothing but the region can change.
+"""Split the scaffold into prefix, region and suffix, so that only the region can change.
 
-The region lies between two marker comments; no line number is written down anywhere. The text of the scaffold is the
-module `sandbox.custom_init` itself.
+Two marker comments enclose the region; no line number is stored anywhere. The text of the scaffold is the source of the
+module `sandbox.custom_init`.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from pathlib import Path
 from sandbox.lines import EditableFile, Range, split_lines, unify_newlines
 
 FUNCTION = "initialize_weights"
-"""What the region must define."""
+"""The function that the region must define."""
 
 SCAFFOLD_NAME = "sandbox/custom_init.py"
-"""How the scaffold is called in tools and prompts; the first component is the package that edits are allowed in."""
+"""The scaffold's name in tools and prompts. Its first component is the only package that edits may name."""
 
 NAMES_IN_SCOPE = ("math", "np", "torch", "nn", "init", "F", "BasicBlock", "InvertedResidual")
-"""What a region may use without importing it."""
+"""Names that a region may use without importing them."""
 
 _BEGIN = re.compile(r"^# =+ EDITABLE REGION: begin =+\n", re.MULTILINE)
-# Formatters want blank lines between the function and the marker: they belong to the suffix.
+# Formatters add blank lines between the function and the marker. They belong to the suffix.
 _END = re.compile(r"^\n{0,2}# =+ EDITABLE REGION: end =+$", re.MULTILINE)
 
 
 class RegionError(ValueError):
-    """A text is neither a region nor our scaffold with another region. `kind` as in the contract of `agent check`."""
+    """A text is neither a region nor our scaffold with a region. `kind` is the one that `agent check` prints."""
 
     kind = "outside_region"
 
 
 class MarkersNotFoundError(RegionError):
-    """A marker of the editable region is missing, or the two are in the wrong order."""
+    """A marker of the editable region is missing, or the markers are in the wrong order."""
 
 
 class OutsideRegionError(RegionError):
@@ -43,16 +43,15 @@ class OutsideRegionError(RegionError):
 
 
 def sha256(text: str) -> str:
-    """SHA-256 of the UTF-8 bytes, hexadecimal."""
+    """Return the SHA-256 of the UTF-8 bytes, hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Scaffold:
-    """A file in three parts. `prefix` ends with the begin marker's line, `suffix` starts with the end marker's and the
-    blank lines before it.
+    """A file in three parts: `prefix` ends with the begin marker, `suffix` starts before the end marker.
 
-    `region` is "" or ends in a newline.
+    `suffix` includes up to two blank lines before its marker. `region` is "" or ends in a newline.
     """
 
     prefix: str
@@ -76,20 +75,20 @@ class Scaffold:
 
     @property
     def lines(self) -> Range:
-        """Where the region lies in the file, counted from its text."""
+        """The range of lines that the region has in the file."""
         first = self.prefix.count("\n") + 1
         return Range(first, first + self.region.count("\n") - 1)
 
     def with_region(self, region: str) -> Scaffold:
-        """The same file with another region, in normal form."""
+        """Return the same file with another region, which is normalised."""
         return Scaffold(self.prefix, normalise_region(region), self.suffix)
 
     def editable(self, name: str = SCAFFOLD_NAME) -> EditableFile:
-        """The file as the editing machine wants it."""
+        """Return the file in the form that `sandbox.editing` takes."""
         return EditableFile.from_text(name, self.text, [self.lines])
 
     def region_in(self, text: str) -> str:
-        """The region of `text`, whose other bytes must be ours; raises OutsideRegionError that names the first line."""
+        """Return the region of `text`. Raises OutsideRegionError, with the line, if `text` differs elsewhere."""
         if (
             len(text) >= len(self.prefix) + len(self.suffix)
             and text.startswith(self.prefix)
@@ -120,15 +119,15 @@ def _mismatch(number: int, expected: str, found: str | None) -> str:
 
 
 def normalise_region(text: str) -> str:
-    """Unix newlines, and a final newline unless the text is empty: equal code has equal bytes."""
+    """Use Unix newlines and, unless the text is empty, a final newline, so that equal code has equal bytes."""
     text = unify_newlines(text)
     return text if text == "" or text.endswith("\n") else text + "\n"
 
 
 def split(text: str) -> Scaffold:
-    """Take a scaffold apart at its markers: the first that begins, the last that ends.
+    """Split a scaffold at its first begin marker and its last end marker.
 
-    Raises MarkersNotFoundError when one is missing or they are in the wrong order.
+    Raises MarkersNotFoundError if one is missing or they are in the wrong order.
     """
     begin = _BEGIN.search(text)
     end = next(reversed(list(_END.finditer(text))), None)
@@ -142,15 +141,15 @@ def split(text: str) -> Scaffold:
 
 @functools.cache
 def scaffold() -> Scaffold:
-    """Our scaffold with the untouched region, `kaiming_normal`."""
+    """Return our scaffold with the untouched region, `kaiming_normal`."""
     return split(Path(__file__).with_name("custom_init.py").read_text(encoding="utf-8"))
 
 
 def region_of(text: str) -> str:
-    """The region that a file means: a region text as it is, or that of a whole scaffold.
+    """Return the region that a file contains: the whole text, or the region of a whole scaffold.
 
-    A text that holds a marker is taken for a whole scaffold, and all of it outside the region must be ours byte for
-    byte (after Windows line ends have become "\\n"). Whether the region is any good is for `sandbox.rules`.
+    A text with a marker counts as a whole scaffold. All bytes outside its region must then equal ours, after Windows
+    line ends have become "\\n". `sandbox.rules` checks the region itself.
     Raises MarkersNotFoundError or OutsideRegionError, both a RegionError of kind "outside_region".
     """
     text = unify_newlines(text)

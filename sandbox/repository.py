@@ -1,7 +1,7 @@
-"""One file under git, seen by nothing of the machine: no hooks, no fsmonitor, no system or user configuration.
+"""One file under git, without the machine's hooks, fsmonitor, and system or user configuration.
 
-git writes, and only where we made the repository; `sandbox.objects` reads. Commits are made from git's plumbing, so
-that one either happens whole, file included, or leaves everything as it was.
+git only writes, and only in repositories that we made; `sandbox.objects` reads. Commits use git's plumbing commands, so
+that a commit and the write of its file either both happen or change nothing.
 """
 
 from __future__ import annotations
@@ -26,47 +26,47 @@ _NAME, _EMAIL = "initsearch", "initsearch@localhost"
 
 
 class GitMissing(WorkspaceError):
-    """There is no usable git on this machine."""
+    """This machine has no usable git."""
 
 
 class NotAWorkspace(WorkspaceError):
-    """The folder holds no repository with a scaffold, or already holds something else."""
+    """The folder has no repository with a scaffold, or already contains other files."""
 
 
 class WorkspaceTampered(WorkspaceError):
-    """The file on disk is not what the history says, or its fixed part has changed."""
+    """The file on disk differs from the history, or its fixed part has changed."""
 
 
 class WorkspaceWriteFailed(WorkspaceError):
-    """The disk or git refused to write; the workspace is as it was before."""
+    """The disk or git refused to write. The workspace is unchanged."""
 
 
 class Repository:
-    """A git repository in `path` that holds the one file `name`."""
+    """A git repository in `path` that contains one file, `name`."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Raise GitMissing when there is no git; nothing is read or written yet."""
+        """Raises GitMissing without git. Reads and writes nothing yet."""
         self.path = path
         self.file = path / name
         self._name = name
         self.seconds = 0.0
-        """How long git and the disk have taken so far."""
+        """Seconds that git and the disk have taken so far."""
         self._git = _git(path)
         self._objects = Objects(path)
 
     def close(self) -> None:
-        """Let go of git's helper processes. May be called twice."""
+        """End git's helper processes. May be called twice."""
         self._git.clear_cache()
 
     def initialise(self) -> None:
         """Make an empty repository."""
         with self._write_errors():
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            # No template: a machine's template folder may carry hooks.
+            # No template: the machine's template folder may contain hooks.
             self._git.init("--quiet", "--template=", "--initial-branch=main")
 
     def commit(self, text: str, *, parent: str | None, subject: str, trailers: dict[str, str]) -> str:
-        """Commit `text` and put it in place of the file; return the commit. Raises WorkspaceWriteFailed."""
+        """Commit `text`, replace the file by it and return the commit. Raises WorkspaceWriteFailed."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S+00:00")
         message = "\n".join([subject, "", *(f"{key}: {value}" for key, value in trailers.items())])
         parents = () if parent is None else ("-p", parent)
@@ -88,41 +88,41 @@ class Repository:
         return commit
 
     def tag(self, name: str, commit: str, message: str) -> None:
-        """Set an annotated tag; raises WorkspaceWriteFailed when it exists."""
+        """Set an annotated tag. Raises WorkspaceWriteFailed if it exists."""
         with self._write_errors():
             self._git.tag("--annotate", "--no-sign", "-m", message, name, commit)
 
     def history(self, *keys: str) -> list[Commit]:
-        """All commits from the first to the last, with the trailers of these names."""
+        """Return all commits, oldest first, with the trailers named `keys`."""
         with self._reading():
             return self._objects.history(*keys)
 
     def resolve(self, ref: str) -> str:
-        """The commit that `ref` names; raises WorkspaceError when there is none."""
+        """Return the commit that `ref` names. Raises WorkspaceError if there is none."""
         with self._reading():
             return self._objects.resolve(ref)
 
     def text_at(self, commit: str) -> str:
-        """The file's text in a commit."""
+        """Return the file's text in a commit."""
         with self._reading():
             return self._objects.blob(self._objects.resolve(commit), self._name).decode()
 
     def diff(self, old: str, new: str) -> str:
-        """The unified diff between two commits."""
+        """Return the unified diff between two commits."""
         return unified_diff(self.text_at(old), self.text_at(new), self._name)
 
     def strangers(self) -> list[str]:
-        """What is in git's folder and was not made by this class: settings, hooks, links, packs."""
+        """Return what is in `.git` and this class did not make: settings, hooks, links, packs."""
         with self._reading():
             return list(self._objects.strangers())
 
     def replace_file(self, text: str) -> None:
-        """Put `text` in place of the file without a commit."""
+        """Replace the file by `text` without a commit."""
         with self._write_errors(), staged(self.file, text.encode()) as temporary:
             temporary.replace(self.file)
 
     def sweep(self) -> None:
-        """Remove what a crash left behind: temporary files and git's locks older than any commit takes."""
+        """Remove temporary files and git's locks that a crash left: those older than any commit takes."""
         locks = (self.path / ".git").glob("*.lock"), (self.path / ".git" / "refs").glob("**/*.lock")
         for leftover in (*self.file.parent.glob(f".{self.file.name}.*.tmp"), *locks[0], *locks[1]):
             with contextlib.suppress(FileNotFoundError):
@@ -157,9 +157,9 @@ class Repository:
 
 
 def unified_diff(old: str, new: str, name: str) -> str:
-    """What git says is the difference between two texts of the file `name`, "" when there is none.
+    """Return git's unified diff between two texts of the file `name`, "" if they are equal.
 
-    git compares two files in an empty folder: it sees no repository and so no settings of one.
+    git compares two files in a temporary folder, so that no repository's settings apply.
     """
     import git
 
@@ -196,7 +196,7 @@ def _reason(error: git.GitCommandError) -> str:
 
 
 def _git(path: Path) -> git.Git:
-    """A git that sees this repository and nothing else of the machine."""
+    """Return a git command that uses this repository and no other configuration of the machine."""
     try:
         import git
     except ImportError as error:
@@ -204,14 +204,14 @@ def _git(path: Path) -> git.Git:
     command = git.Git(path)
     folder = path.resolve()
     command.update_environment(
-        # Set, because a caller's own environment (a git hook, for one) may point elsewhere.
+        # The caller's environment may name another repository, for example inside a git hook.
         GIT_DIR=str(folder / ".git"),
         GIT_WORK_TREE=str(folder),
         GIT_INDEX_FILE=str(folder / ".git" / "index"),
         GIT_OBJECT_DIRECTORY=str(folder / ".git" / "objects"),
         GIT_COMMON_DIR=str(folder / ".git"),
         GIT_ALTERNATE_OBJECT_DIRECTORIES="",
-        # The only formats that `sandbox.objects` reads; a later git may have others as its defaults.
+        # `sandbox.objects` reads only these formats. A later git may have other defaults.
         GIT_DEFAULT_HASH="sha1",
         GIT_DEFAULT_REF_FORMAT="files",
         GIT_NAMESPACE="",

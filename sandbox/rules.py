@@ -1,7 +1,7 @@
-"""What a region must look like before anything runs: free checks, and advice to the author while editing.
+"""Check a region before anything runs, and warn its author during editing. Both are free.
 
-A lint for honest mistakes with friendly messages, never a boundary: Python has a hundred ways around any list of names.
-What keeps hostile code in is `sandbox.isolate`.
+This is a lint for honest mistakes, not a security boundary: Python code can avoid any list of forbidden names.
+`sandbox.isolate` contains hostile code.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TOP_LEVEL = (ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign, ast.Impo
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a region is not acceptable. `line` counts like the text that the author sees; `message` names it too."""
+    """Why a region is rejected. `line` counts in the text that the author sees; `message` contains it too."""
 
     kind: Literal["syntax", "signature", "too_large", "isolation"]
     message: str
@@ -46,7 +46,7 @@ class Rejection:
 
 
 def check_region(region: str, *, first_line: int = 1) -> Rejection | None:
-    """The first thing wrong with a region, or None: it parses, is small, defines the function, and keeps the rules.
+    """Return the first fault of a region, or None. It must be small, parse, define the function and keep the rules.
 
     `first_line` is the number of the region's first line in the text that the author sees.
     """
@@ -62,7 +62,7 @@ def check_region(region: str, *, first_line: int = 1) -> Rejection | None:
 
 
 def advise(file: EditableFile) -> list[str]:
-    """Warnings for the author of an accepted edit; the stale tail of an older version is the commonest mistake."""
+    """Return warnings after an accepted edit. The commonest mistake is a left-over end of an older version."""
     if not file.ranges:
         return []
     region, first_line = file.range_text(), file.ranges[0].start
@@ -116,7 +116,7 @@ def _signature(tree: ast.Module) -> Rejection | None:
 
 
 def _binds(node: ast.stmt) -> set[str]:
-    """Names that a top-level statement binds."""
+    """Return the names that a top-level statement binds."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
@@ -163,7 +163,7 @@ def _offences(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
 
 
 def _import_message(module: str) -> str | None:
-    """What is wrong with importing `module`, given as torch.X also for `from torch import X`."""
+    """Return why `module` cannot be imported, or None. `from torch import X` is passed as torch.X."""
     root, _, rest = module.partition(".")
     if root == "random":
         return "use torch for random numbers: the seed of a trial governs torch's generator"

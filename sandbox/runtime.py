@@ -1,4 +1,4 @@
-"""Which files a worker needs: the interpreter, the standard library, torch with what it imports, and a few of ours."""
+"""Find the files a worker needs: interpreter, standard library, torch with its imports, some of this project."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-# Import names and sibling folders of torch and numpy and of all that they import. Named one by one, because folders of
-# installed packages also hold data sets (scikit-learn ships some), keys and other people's code.
+# Import names and sibling folders of torch, numpy and all their imports. They are listed one by one, because folders of
+# installed packages may also contain data sets (scikit-learn ships some), keys and private code.
 _PACKAGES = (
     *("torch", "torch.libs", "torchgen", "functorch", "numpy", "numpy.libs", "typing_extensions.py"),
     *("sympy", "mpmath", "networkx", "jinja2", "markupsafe", "filelock", "fsspec", "tqdm", "packaging"),
@@ -21,34 +21,34 @@ _OURS = (
     *("sandbox/landlock.py", "sandbox/prelude.py", "sandbox/seccomp.py", "sandbox/wire.py", "sandbox/worker.py"),
     "sandbox/zygote.py",
 )
-# What a standard library's folder holds besides the standard library. Its __pycache__ belongs to it: without, every
-# start compiles what torch imports, which takes a third of a second.
+# Folders inside the standard library's folder that do not belong to it. __pycache__ is not listed: without it every
+# start compiles the modules that torch imports, which takes a third of a second.
 _OTHERS = ("site-packages", "dist-packages", "test", "idlelib", "ensurepip", "lib2to3")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Files and folders of the installation a worker runs on."""
+    """The files and folders of the installation that a worker uses."""
 
     python: Path
     libraries: tuple[Path, ...]
-    """Shared libraries that came with the interpreter."""
+    """Shared libraries of the interpreter."""
     stdlib: Path
     others: tuple[Path, ...]
-    """Folders within `stdlib` that are not part of it: above all everybody's installed packages."""
+    """Folders inside `stdlib` that are not part of it, such as the installed packages."""
     packages: tuple[Path, ...]
     ours: tuple[Path, ...]
     path: tuple[Path, ...]
     """`sys.path` of the worker."""
 
     def readable(self) -> list[Path]:
-        """What a candidate may read: code it may still import, nothing else."""
+        """Return the paths that a candidate may read: only code that it may still import."""
         members = [member for member in sorted(self.stdlib.iterdir()) if member not in self.others]
         return [*members, *self.packages]
 
 
 def find() -> Runtime:
-    """Look the installation up, without importing torch. Raises FileNotFoundError where torch is not installed."""
+    """Find the installation without importing torch. Raises FileNotFoundError if torch is not installed."""
     folders: list[Path] = []
     for name in ("torch", "numpy", "typing_extensions"):
         spec = importlib.util.find_spec(name)

@@ -1,9 +1,9 @@
-"""Seccomp: from here on a process may compute, read what it may read, and write to what it already holds. No more.
+"""Seccomp: a filter under which a process may only compute, read files, and write to descriptors that it has.
 
-An allow-list, so that a system call that does not exist yet is denied too. What is not on it fails with EPERM: no
-processes, threads, signals, sockets, new files, changes to the file system, name spaces, tracing, io_uring, and no
-memory that outlives the process.
-Written for ctypes because the filter is small and libseccomp's binding is not on PyPI.
+The filter is an allow-list, so that it also denies system calls that do not exist yet. All other calls fail with EPERM:
+processes, threads, signals, sockets, new files, changes to the file system, name spaces, tracing, io_uring, and memory
+that outlives the process.
+The filter is small, and libseccomp's binding is not on PyPI; hence ctypes.
 Source: linux/Documentation/userspace-api/seccomp_filter.rst; numbers from asm/unistd_64.h and asm-generic/unistd.h.
 """
 
@@ -46,7 +46,7 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
 }
 _OPEN, _OPENAT, _FCNTL, _PRLIMIT = (2, None), (257, 56), (72, 25), (302, 261)
 _CLONE3 = 435
-# Any flag that creates, empties or writes: O_ACCMODE, O_CREAT, O_TRUNC, O_TMPFILE (the same on both architectures).
+# Flags that create, empty or write: O_ACCMODE, O_CREAT, O_TRUNC, O_TMPFILE (the same on both architectures).
 _WRITING = 0o3 | 0o100 | 0o1000 | 0o20000000
 # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC. Not F_SETOWN and F_SETSIG: they can send any signal.
 _FCNTL_COMMANDS = (0, 1, 2, 3, 4, 1030)
@@ -60,11 +60,11 @@ _PR_SET_SECCOMP, _MODE_FILTER = 22, 2
 
 
 class SeccompUnavailable(OSError):
-    """No filter for this machine, or the kernel refuses filters."""
+    """There is no filter for this machine, or the kernel refuses filters."""
 
 
 def machine() -> str | None:
-    """The name of this machine in the table of system calls, None where there is no table for it."""
+    """Return this machine's name in the table of system calls, or None if the table does not cover it."""
     name = platform.machine()
     return name if sys.platform == "linux" and name in _MACHINES and sys.maxsize > 2**32 else None
 
@@ -75,7 +75,7 @@ def _instruction(code: int, value: int, if_true: int = 0, if_false: int = 0) -> 
 
 @functools.cache
 def program(name: str) -> bytes:
-    """The filter for machine `name` ("x86_64" or "aarch64") as packed BPF instructions."""
+    """Return the filter for machine `name` ("x86_64" or "aarch64") as packed BPF instructions."""
     column, architecture = _MACHINES[name]
     deny, allow = _instruction(_RETURN, _ERRNO | errno.EPERM), _instruction(_RETURN, _ALLOW)
     absent = _instruction(_RETURN, _ERRNO | errno.ENOSYS)
@@ -99,16 +99,16 @@ def program(name: str) -> bytes:
         rule(numbers[column], [flags, _instruction(_JSET, _WRITING, 0, 1), deny, allow])
     commands = [part for command in _FCNTL_COMMANDS for part in (_instruction(_JEQ, command, 0, 1), allow)]
     rule(_FCNTL[column], [_instruction(_LOAD, _ARGUMENTS + 8), *commands, deny])
-    # prlimit64 with a new limit (third argument, a pointer) changes; without one it only asks.
+    # prlimit64 changes a limit if its third argument (a pointer) is set; otherwise it only reads.
     new_limit = _ARGUMENTS + 16
     asks = [_instruction(_LOAD, new_limit), _instruction(_JEQ, 0, 1, 0), deny]
     rule(_PRLIMIT[column], [*asks, _instruction(_LOAD, new_limit + 4), _instruction(_JEQ, 0, 1, 0), deny, allow])
-    rule(_CLONE3, [absent])  # its arguments cannot be looked at; the C library falls back to clone, which is denied
+    rule(_CLONE3, [absent])  # a filter cannot read its arguments; the C library falls back to clone, which is denied
     return b"".join([*code, deny])
 
 
 def install() -> None:
-    """Put the calling thread under the filter for ever. Needs no_new_privs. Raises SeccompUnavailable."""
+    """Apply the filter to the calling thread. Irreversible; needs no_new_privs. Raises SeccompUnavailable."""
     name = machine()
     if name is None:
         raise SeccompUnavailable(errno.ENOSYS, f"no table of system calls for {sys.platform} on {platform.machine()}")

@@ -1,7 +1,7 @@
-"""What passes between the evaluator, the trusted process and the zygote, and how the last two send it.
+"""The messages between the evaluator, the trusted process and the zygote, and how the last two send them.
 
-The trusted process and the zygote exchange lines of JSON on a socket, with file descriptors beside them. A candidate
-never holds that socket.
+The trusted process and the zygote exchange lines of JSON, and file descriptors, on a socket. A candidate never has that
+socket.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ class Job:
     num_classes: int
     seed: int
     out: Path | None = None
-    """Where the parameters are written as a safetensors file; None keeps them in memory."""
+    """The safetensors file to write the parameters to; None keeps them in memory."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one candidate may use. Times in seconds, sizes in bytes."""
+    """The resources that one candidate may use. Times are in seconds, sizes in bytes."""
 
     wall_seconds: float = 30.0
     cpu_seconds: float = 15.0
     memory_bytes: int = 2 << 30
-    """On top of what the worker needs before the candidate runs (torch and the network)."""
+    """Memory beyond what the worker uses before the candidate runs (torch and the network)."""
     output_bytes: int = 64 << 10
-    """How much of what the candidate prints is kept."""
+    """How much of the candidate's output is kept."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a zygote reads from a pipe when it starts."""
+    """The settings that a zygote reads from a pipe when it starts."""
 
     control: int
     """The descriptor of the zygote's end of the socket."""
     parent: int | None
-    """A process descriptor of the trusted process, where the platform has them."""
+    """A process descriptor of the trusted process; None on platforms without them."""
     level: str
     landlock: bool
     apart: bool
@@ -57,36 +57,36 @@ class Configuration:
     path: tuple[str, ...]
 
     def encode(self) -> bytes:
-        """As JSON."""
+        """Return the settings as JSON."""
         return json.dumps(dataclasses.asdict(self)).encode()
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the trusted process asks a zygote: the layout of a network, or with `limits` the run of a candidate.
+    """A request of the trusted process to a zygote: the layout of a network, or with `limits` a candidate's run.
 
-    The candidate's region and seed are not in it: they go to the forked child through a pipe of their own.
+    The candidate's region and seed go to the forked child through a separate pipe.
     """
 
     arch: str
     num_classes: int
     limits: Limits | None = None
     bare: bool = False
-    """Without Landlock and the system call filter: only for a canary that tries the walls behind them."""
+    """Run without Landlock and the system call filter. Only a canary does, to test bubblewrap alone."""
 
     @classmethod
     def decode(cls, message: dict[str, Any]) -> Request:
-        """The request that was sent as `dataclasses.asdict`."""
+        """Read a request that was sent as `dataclasses.asdict`."""
         limits = message["limits"]
         return cls(**{**message, "limits": None if limits is None else Limits(**limits)})
 
 
 class WireClosed(ConnectionError):
-    """The other side is gone, or what it sent is not a message."""
+    """The other side has closed the connection, or sent no valid message."""
 
 
 def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-    """Send `message`, and `fds` with its first byte. Raises WireClosed when nobody listens any more."""
+    """Send `message`, and `fds` with its first byte. Raises WireClosed if the connection is closed."""
     data = json.dumps(message).encode() + b"\n"
     try:
         sent = socket.send_fds(sock, [data], fds) if fds else 0
@@ -96,9 +96,9 @@ def send(sock: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()
 
 
 def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """Wait for one message and return it with the descriptors it carried; the caller closes those.
+    """Wait for one message; return it with its descriptors, which the caller closes.
 
-    Raises WireClosed at the end of the stream and TimeoutError when `sock` has a timeout that passes.
+    Raises WireClosed at the end of the stream, TimeoutError if `sock` has a timeout and it passes.
     """
     data, fds = b"", []
     while not data.endswith(b"\n"):

@@ -1,7 +1,7 @@
-"""What a forked child does: give up all power, run one candidate, hand out the bytes of its parameters, end.
+"""The work of a forked child: give up all rights, run one candidate, return the bytes of its parameters, end.
 
-Nothing here is a boundary once the candidate runs, for it runs in the same process and may change every line of this
-at will. The boundary is what the kernel still lets the process do, and that its output is only bytes and a claim, which
+Nothing in this module is a security boundary once the candidate runs, because the candidate shares the process and can
+change everything in it. The kernel enforces the boundary. The process returns only bytes and a status, which
 `sandbox.isolate` checks from outside.
 """
 
@@ -30,22 +30,22 @@ from sandbox.prelude import namespace
 from sandbox.wire import Limits
 
 POISON = 0x7FC0BAD1
-"""Bits of the quiet NaN that fills every parameter before the candidate runs: what it never sets stays recognisable."""
+"""Bits of the quiet NaN that fills every parameter before the candidate runs. They show which values it never set."""
 REGION = "<region>"
 MAX_MESSAGE = 2000
-# The only descriptors a candidate has: 0 /dev/null, 1 and 2 the log, 3 the result. The others are closed before.
+# A candidate has only these descriptors: 0 /dev/null, 1 and 2 the log, 3 the result. All others are closed before.
 _LOGS, _RESULT, _READY, _RULESET = (1, 2), 3, 4, 5
 READY = b"ready"
-"""What a child writes to its `ready` pipe once it is confined. Anything else is the reason why it could not be."""
+"""A child writes this to its `ready` pipe once it is confined. Anything else is the reason for its failure."""
 _MAX_DESCRIPTORS = 1 << 16
-_MAX_PARTS = 1024  # IOV_MAX of Linux: buffers in one call
+_MAX_PARTS = 1024  # IOV_MAX of Linux: the most buffers in one call
 _ALIGNMENT = 16
-"""Bytes: where the values begin, so that numpy need not copy them before it can look at them."""
+"""The values begin at a multiple of this many bytes, so that numpy can read them without a copy."""
 
 
 @dataclass(frozen=True)
 class Template:
-    """A network ready to be initialised: every parameter poisoned. The zygote keeps one per architecture."""
+    """A network to initialise, filled with POISON. The zygote keeps one per architecture and class count."""
 
     arch: str
     num_classes: int
@@ -53,20 +53,20 @@ class Template:
 
     @staticmethod
     def build(arch: str, num_classes: int) -> Template:
-        """Build and poison the network. Raises ValueError for an unknown architecture."""
+        """Build the network and fill it with POISON. Raises ValueError for an unknown architecture."""
         model = build_model(arch, num_classes)
         for parameter in model.parameters():
             parameter.data.view(torch.int32).fill_(POISON)
         return Template(arch, num_classes, model)
 
     def layout(self) -> list[tuple[str, list[int]]]:
-        """Name and shape of every parameter, in the order in which their bytes leave the worker."""
+        """Return name and shape of every parameter, in the order of the result's bytes."""
         return [(name, list(parameter.shape)) for name, parameter in self.model.named_parameters()]
 
 
 @dataclass(frozen=True)
 class Confinement:
-    """What a child does to itself before it runs a candidate. `ruleset`: a Landlock fd, or None to go without."""
+    """The restrictions of a child before it runs a candidate. `ruleset` is a Landlock fd, or None for no Landlock."""
 
     zygote: int
     seccomp: bool
@@ -74,7 +74,7 @@ class Confinement:
     limits: Limits
 
     def apply(self) -> None:
-        """Limits always; on Linux also die with the zygote; then Landlock and seccomp where this level has them."""
+        """Apply the limits, on Linux the end with the zygote, and Landlock and seccomp if this level has them."""
         if sys.platform == "linux":
             confine.die_with_parent(self.zygote)
         confine.limit_resources(cpu_seconds=self.limits.cpu_seconds, memory_bytes=self.limits.memory_bytes)
@@ -102,9 +102,9 @@ def initialize_weights(model, config):
 
 
 def rehearse() -> None:
-    """Run a harmless initialisation in this very process, so that children inherit what is only set up on first use.
+    """Run a harmless initialisation in the zygote, so that children inherit what is set up on first use.
 
-    Without a backward pass: torch refuses one in a child whose parent has already had one.
+    It has no backward pass, because torch refuses one in a child whose parent has run one.
     """
     _initialise(Template.build("resnet20", 10), _REHEARSAL, 0)
     if seccomp.machine() is not None:
@@ -112,25 +112,26 @@ def rehearse() -> None:
 
 
 _SMALL = range(16, 480, 16)  # sizes in bytes: one in each size class of Python's allocator
-_LARGE = (512, 40_000)  # sizes that Python leaves to the C library's allocator
+_LARGE = (512, 40_000)  # sizes in bytes that Python passes to the C library's allocator
 _KEPT: list[bytes] = []
 
 
 def scatter_addresses(copies: int) -> None:
-    """Leave holes at random places in memory, `copies` of each size, so that new objects lie in another order.
+    """Leave gaps of each size at random places in memory, so that new objects get addresses in another order.
 
-    The kernel chooses where a process's memory begins, but only by whole pages. The order of a small set of modules
-    depends on the low bits of their addresses, which would be the same in every zygote.
+    Allocate `copies` blocks of each size and free half of them. The kernel randomises where a process's memory begins,
+    but only by whole pages. The order of a small set of modules depends on the low bits of their addresses, which would
+    be equal in every zygote.
     """
-    dice = random.Random()  # of its own, seeded by the operating system
-    sizes = [*_SMALL] * copies + [dice.randrange(*_LARGE) for _ in range(copies)]
+    generator = random.Random()  # seeded by the operating system
+    sizes = [*_SMALL] * copies + [generator.randrange(*_LARGE) for _ in range(copies)]
     blocks = [bytes(size) for size in sizes]
-    dice.shuffle(blocks)
+    generator.shuffle(blocks)
     _KEPT.extend(blocks[::2])
 
 
 class _Rejected(Exception):
-    """The candidate is not acceptable; `kind` says in which way."""
+    """The candidate is rejected; `kind` is the reason."""
 
     def __init__(self, kind: str, message: str, line: int | None = None) -> None:
         super().__init__(message)
@@ -138,7 +139,7 @@ class _Rejected(Exception):
 
 
 def run(template: Template, job: int, result: int, log: int, ready: int, confinement: Confinement) -> NoReturn:
-    """Run the candidate that can be read from fd `job`; write to `log` and `result`; end this process."""
+    """Read the candidate from fd `job`, run it, write to `log` and `result`, and end this process."""
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -151,7 +152,7 @@ def run(template: Template, job: int, result: int, log: int, ready: int, confine
         _place(places)
         confinement.apply()
         os.write(_READY, READY)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the zygote must hear of it and the child must end
+    except BaseException as error:  # noqa: BLE001 - the zygote must receive any error, and the child must end
         for fd in (_READY, ready):
             with contextlib.suppress(OSError):
                 os.write(fd, f"{type(error).__name__}: {error}".encode())
@@ -168,7 +169,7 @@ def _serve(template: Template, region: str, seed: int) -> NoReturn:
         payload = _initialise(template, region, seed)
     except _Rejected as error:
         verdict = {"kind": error.kind, "message": str(error), "line": error.line}
-    except BaseException as error:  # noqa: BLE001 - a candidate may raise whatever it likes, SystemExit included
+    except BaseException as error:  # noqa: BLE001 - a candidate may raise anything, SystemExit included
         verdict = _describe(error)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -179,7 +180,7 @@ def _serve(template: Template, region: str, seed: int) -> NoReturn:
 
 
 def _place(targets: dict[int, tuple[int, ...]]) -> None:
-    """Duplicate each key to its targets, out of the way first so that no target overwrites a source."""
+    """Duplicate each key to its targets. First move all keys to high numbers, so that no target overwrites one."""
     sources = {fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64): numbers for fd, numbers in targets.items()}
     for fd, numbers in sources.items():
         for number in numbers:
@@ -229,7 +230,7 @@ def _check_signature(function: object, *arguments: object) -> None:
 def _collect(
     before: list[tuple[str, nn.Parameter]], shapes: dict[str, list[int]], model: nn.Module
 ) -> list[memoryview]:
-    """The bytes of all values (float32) in order, after checking that the parameters are still the same."""
+    """Check that the parameters are still the same objects; return the bytes of all values (float32) in order."""
     expected, found = dict(before), dict(model.named_parameters(remove_duplicate=False))
     for name in expected:
         if name not in found:
@@ -268,11 +269,11 @@ _DENIED_SIGNS = (
 
 
 def _describe(error: BaseException) -> dict[str, Any]:
-    line, step = None, error.__traceback__
-    while step is not None:  # not by traceback.extract_tb: after an endless recursion there are millions of frames
-        if step.tb_frame.f_code.co_filename == REGION:
-            line = step.tb_lineno
-        step = step.tb_next
+    line, frame = None, error.__traceback__
+    while frame is not None:  # traceback.extract_tb would copy millions of frames after an endless recursion
+        if frame.tb_frame.f_code.co_filename == REGION:
+            line = frame.tb_lineno
+        frame = frame.tb_next
     text = str(error)[:MAX_MESSAGE]
     lowered = text.lower()
     kind = "exception"

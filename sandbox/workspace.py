@@ -1,7 +1,7 @@
-"""The git repository in which one run edits the scaffold: a commit for each accepted edit, a new commit for an undo.
+"""The git repository in which one run edits the scaffold. Each accepted edit and each undo is a new commit.
 
-git's history is the state: the undo stack is a fold over the commits, so a workspace that is opened again goes on where
-it was.
+The history is the whole state: the undo stack is computed from the commits, so a reopened workspace continues where it
+stopped.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ _TAG = re.compile(r"[a-z]+(/[0-9]+)?")
 
 
 class Workspace:
-    """One scaffold under edit. Use `create` or `open`; usable as a context manager."""
+    """A scaffold that is being edited. Use `create` or `open`. It is also a context manager."""
 
     filename = SCAFFOLD_NAME
 
     def __init__(self, repository: Repository) -> None:
-        """For `create` and `open`: read the history of a repository that has one."""
+        """Read the history of a repository. Only `create` and `open` call this."""
         self.path = repository.path
         self._repository = repository
         self._load()
 
     @classmethod
     def create(cls, path: Path, region: str | None = None) -> Workspace:
-        """Make a repository in `path` (absent or empty) whose first commit is the scaffold, with `region` if given.
+        """Make a repository in `path` (absent or empty). Its first commit is the scaffold, with `region` if given.
 
-        Raises NotAWorkspace when the folder is in use, GitMissing, or WorkspaceWriteFailed.
+        Raises NotAWorkspace if the folder is in use, GitMissing, or WorkspaceWriteFailed.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise NotAWorkspace(f"{path} exists and is not an empty folder; choose another, or open it")
@@ -67,10 +67,10 @@ class Workspace:
     def open(cls, path: Path) -> Workspace:
         """Open an existing workspace with its undo stack.
 
-        A file that is one commit behind, because a crash cut an edit short, is brought up to date; any other difference
-        between file and history raises WorkspaceTampered, and so do settings, hooks and the like that this class did
-        not make, because git would obey them. Raises NotAWorkspace when `path` holds none, or GitMissing.
-        Who only looks takes `sandbox.history.History`, which writes nothing and asks no git.
+        After a crash during an edit the file is one commit behind; it is brought up to date. Any other difference
+        between file and history raises WorkspaceTampered. So do settings, hooks and the like that this class did not
+        make, because git would obey them. Raises NotAWorkspace if `path` has no workspace, or GitMissing.
+        To only read, use `sandbox.history.History`, which writes nothing and does not run git.
         """
         if not (path / ".git").is_dir():
             raise NotAWorkspace(f"{path} is not a workspace: it has no .git folder; make one with Workspace.create")
@@ -82,7 +82,7 @@ class Workspace:
         return workspace
 
     def close(self) -> None:
-        """Let go of git's helper processes. May be called twice."""
+        """End git's helper processes. May be called twice."""
         self._repository.close()
 
     def __enter__(self) -> Workspace:
@@ -93,7 +93,7 @@ class Workspace:
     ) -> None:
         self.close()
 
-    # -- what it holds --------------------------------------------------------------------------------------------
+    # -- contents --------------------------------------------------------------------------------------------------
 
     @property
     def text(self) -> str:
@@ -102,7 +102,7 @@ class Workspace:
 
     @property
     def region(self) -> str:
-        """The editable region, in normal form: "" or ending in a newline."""
+        """The editable region, normalised: "" or ending in a newline."""
         return self._file.range_text()
 
     @property
@@ -117,12 +117,12 @@ class Workspace:
 
     @property
     def head(self) -> str:
-        """The commit that holds the present state, 40 hexadecimal digits."""
+        """The commit of the present state, 40 hexadecimal digits."""
         return self._head
 
     @property
     def seconds(self) -> float:
-        """How long git and the disk have taken so far."""
+        """Seconds that git and the disk have taken so far."""
         return self._repository.seconds
 
     @property
@@ -150,7 +150,7 @@ class Workspace:
         return self._keep(draft, draft.rewrite(content), "Rewrite the region", {"Kind": "edit"})
 
     def undo(self, n: object = 1) -> Reply:
-        """Take back the last `n` accepted edits, in one new commit that restores the older blob."""
+        """Take back the last `n` accepted edits in one new commit that restores the older text."""
         draft = self._editor.copy()
         reply = draft.undo(n)
         count = self._editor.undo_depth - draft.undo_depth
@@ -179,15 +179,15 @@ class Workspace:
             raise WorkspaceError(f"tag {name} is already set on {existing[:10]} and cannot move to {target[:10]}")
 
     def region_at(self, ref: str) -> str:
-        """The region in version `ref`: a tag such as `test/1`, or a commit. Raises WorkspaceError if there is none."""
+        """Return the region in version `ref`, a tag such as `test/1` or a commit. Raises WorkspaceError."""
         return self._scaffold.region_in(self._repository.text_at(self._repository.resolve(ref)))
 
     def diff(self, old: str, new: str) -> str:
-        """The unified diff from version `old` to `new`, "" when they hold the same text."""
+        """Return the unified diff from version `old` to `new`, "" if the texts are equal."""
         return self._repository.diff(self._repository.resolve(old), self._repository.resolve(new))
 
     def verify(self) -> None:
-        """Hash the fixed parts anew and compare the file on disk with the history; raises WorkspaceTampered."""
+        """Check the fixed parts, and compare the file on disk with the history. Raises WorkspaceTampered."""
         file = self._repository.file
         try:
             data = self._read_file()
@@ -199,7 +199,7 @@ class Workspace:
             raise WorkspaceTampered(f"{self.path}: the history was changed by something else than edit and undo")
         self._check_fixed_parts(data.decode())
 
-    # -- how it is done -------------------------------------------------------------------------------------------
+    # -- implementation ---------------------------------------------------------------------------------------------
 
     @property
     def _file(self) -> EditableFile:
@@ -209,7 +209,7 @@ class Workspace:
         return read_plain(self.path, *SCAFFOLD_NAME.split("/"), limit=MAX_BYTES)
 
     def _load(self) -> None:
-        """Set everything from git's history."""
+        """Compute the whole state from git's history."""
         try:
             commits = self._repository.history("Kind", "Count")
             self._scaffold = split(self._repository.text_at(commits[0].sha))
@@ -243,7 +243,7 @@ class Workspace:
             raise WorkspaceTampered(f"{self._repository.file}: the text outside the editable region has changed")
 
     def _keep(self, draft: Editor, reply: Reply, subject: str, trailers: dict[str, str]) -> Reply:
-        """Commit what `draft` holds; only when that has succeeded does it become the state."""
+        """Commit the text of `draft`. If that succeeds, `draft` becomes the present state."""
         if reply.ok:
             text = draft.files[SCAFFOLD_NAME].text
             self._head = self._repository.commit(text, parent=self._head, subject=subject, trailers=trailers)
@@ -255,6 +255,6 @@ class Workspace:
         try:
             behind = self._read_file() == self._repository.text_at(f"{self._head}^").encode()
         except (WorkspaceError, OSError):
-            return  # The first commit has no parent; a missing file is for `verify` to report.
+            return  # The first commit has no parent. `verify` reports a missing file.
         if behind:
             self._repository.replace_file(self.text)

@@ -1,6 +1,6 @@
-"""The zygote: a process that has imported torch, never runs a candidate itself, and forks a child for each of them.
+"""The zygote: a process that imports torch once and forks a child for each candidate. It runs no candidate itself.
 
-It trusts the socket it was started with and nothing else, and it ends as soon as the trusted process does.
+It trusts only the socket that it was started with. It ends as soon as the trusted process ends.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 
 from sandbox import confine, landlock, wire
 
-# Imported once here, so that a candidate needs no file to use them and pays nothing for the import.
+# The zygote imports these once, so that a candidate needs neither files nor time to import them.
 _PRELOAD = """
 abc bisect cmath collections contextlib copy dataclasses datetime decimal enum fractions functools hashlib heapq inspect
 itertools json math numbers operator random re statistics string textwrap time types typing warnings
@@ -32,7 +32,7 @@ numpy numpy.random torch torch.nn.functional torch.nn.init torch.nn.utils torch.
 
 
 def main(message: dict[str, Any]) -> None:
-    """Serve until the socket closes. `message` is a `Configuration` as it was sent."""
+    """Serve requests until the socket closes. `message` holds the fields of a `Configuration`."""
     config = wire.Configuration(**message)
     control = socket.socket(fileno=config.control)
     readable = [Path(path) for path in config.readable]
@@ -42,13 +42,13 @@ def main(message: dict[str, Any]) -> None:
     if sys.platform == "linux":
         confine.prefer_as_victim()
         if confined:
-            # Within bubblewrap there is nothing that nobody may not read.
+            # Inside bubblewrap the user nobody may read every file.
             confine.drop_root(readable if config.level == "landlock" else [])
             confine.not_dumpable()
         confine.adopt_orphans()
     sys.argv[:] = [""]
     sys.path[:] = config.path
-    tempfile.tempdir = "/nonexistent"  # otherwise, whoever asks for the folder tries to write to all of them
+    tempfile.tempdir = "/nonexistent"  # otherwise tempfile tries to write to each candidate folder
     for name in _PRELOAD.split():
         importlib.import_module(name)
     import torch
@@ -70,9 +70,9 @@ def main(message: dict[str, Any]) -> None:
 
 
 def _skip_process_numbers() -> None:
-    """Use up a random count of process numbers: in bubblewrap, every zygote counts its children from 3."""
+    """Use up a random number of process ids: inside bubblewrap the children of every zygote count from 3."""
     for _ in range(200 + secrets.randbelow(800)):
-        thread = threading.Thread(target=int)  # a thread takes a number as well, and costs least
+        thread = threading.Thread(target=int)  # a thread also takes an id, and is cheaper than a process
         thread.start()
         thread.join()
 
@@ -173,12 +173,12 @@ class _Server:
         report = self._supervise(child, limits.wall_seconds)
         with os.fdopen(ready, "rb") as stream:
             said = stream.read(4096)
-        if said != self._worker.READY:  # it could not give up its power, so no candidate has run
+        if said != self._worker.READY:  # the worker failed to confine itself, so no candidate has run
             return {"broken": f"a worker could not confine itself: {said.decode(errors='replace') or report}"}
         return report
 
     def _supervise(self, child: int, wall_seconds: float) -> dict[str, Any]:
-        """Wait for `child`, kill it when its time is up, or when the trusted process is gone (and end then)."""
+        """Wait for `child` and kill it after `wall_seconds`. If the trusted process is gone, kill it and exit."""
         deadline, timed_out, poller = time.monotonic() + wall_seconds, False, self._poller()
         while True:
             pid, status, usage = os.wait4(child, os.WNOHANG)
@@ -191,7 +191,7 @@ class _Server:
                 _, status, usage = os.wait4(child, 0)
                 break
             ready = {fd for fd, _ in poller.poll(max(1, min(remaining, 3600) * 1000))}
-            if ready & {self._parent, self._control.fileno()}:  # during a run, only the end can come from there
+            if ready & {self._parent, self._control.fileno()}:  # during a run, only end-of-file can arrive here
                 _kill_group(child)
                 _kill_descendants()
                 os._exit(0)
@@ -201,19 +201,18 @@ class _Server:
             "exit": os.waitstatus_to_exitcode(status),
             "timed_out": timed_out,
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            "max_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         }
 
 
 def _kill_group(process: int) -> None:
-    """Kill a child that has not been waited for yet, so that its number cannot be somebody else's, and its group."""
+    """Kill a child that was not waited for yet, so that its id is still its own, and its process group."""
     for kill in (os.kill, os.killpg):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             kill(process, signal.SIGKILL)
 
 
 def _kill_descendants() -> None:
-    """Kill and reap every process that is now a child of this one, until there is none (orphans are adopted)."""
+    """Kill and reap all children of this process until there are none. Orphans have become its children."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)

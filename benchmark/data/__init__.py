@@ -1,4 +1,4 @@
-"""Data sets as tensors, from inside the package or from the disk, every byte checked."""
+"""Load data sets as tensors from the package or the disk, and check every byte against a checksum."""
 
 from __future__ import annotations
 

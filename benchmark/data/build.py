@@ -1,4 +1,4 @@
-"""The command line that both builders of embedded data share."""
+"""The command line of both builders of embedded data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmark.data.pocket import EMBEDDED
 
 
 def run_builder(description: str, build: Callable[[Path], Packed], default_source: Path, package: str) -> None:
-    """Parse the arguments, build, then write or compare; exits 0, or 1 when --check finds a difference."""
+    """Parse the arguments, build, then write or compare. Exits with 1 if --check finds a difference."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=default_source, help=f"default: {default_source}")
     parser.add_argument("--out", type=Path, default=EMBEDDED, help="default: the package's own folder")

@@ -22,13 +22,13 @@ TRAIN_PER_CLASS, TEST_PER_CLASS = 500, 200
 
 
 def first_of_each_class(images: UInt8Array, labels: UInt8Array, count: int) -> tuple[UInt8Array, UInt8Array]:
-    """The first `count` pictures of every class, in the order of the file."""
+    """Return the first `count` pictures of every class, in the order of the file."""
     chosen = np.sort(np.concatenate([np.flatnonzero(labels == c)[:count] for c in range(len(CLASS_NAMES))]))
     return images[chosen], labels[chosen]
 
 
 def build(source: Path = DEBIAN_FOLDER) -> Packed:
-    """The whole set from the four idx files (plain or .gz) in `source`, whose checksums are verified."""
+    """Build the whole set from the four idx files (plain or .gz) in `source`, after checking their checksums."""
     full = read_fashion_mnist(source)
     arrays = {}
     for split, count in (("train", TRAIN_PER_CLASS), ("test", TEST_PER_CLASS)):

@@ -30,18 +30,18 @@ EXCLUDED = {
 }
 SMALLEST_CLASS, LARGEST_CLASS = 10, 60
 INK_PIXELS, INK_CONTRAST = 20, 32
-"""A picture is blank (white on transparent, mostly) or a mere speck when fewer pixels than this, of 1,024, differ from
-its first pixel by this much in any channel."""
+"""A picture is blank (mostly white on transparent) or a speck if fewer than INK_PIXELS of its 1,024 pixels differ from
+its first pixel by INK_CONTRAST in any channel."""
 NEAR_RMS = 6
-"""Two pictures, or one and the other's mirror image, are the same when the root mean square difference of their 16×16
-averages is at most this, in units of 1/255. Outside `shapes/stars`, which has 1,200 variations of a star, few are."""
+"""Two pictures, or one and the other's mirror image, count as equal if the root mean square difference of their 16×16
+averages is at most this, in units of 1/255. Few are, outside `shapes/stars` with its 1,200 variations of a star."""
 
 
 def read_pictures(source: Path) -> tuple[list[str], UInt8Array]:
-    """Paths below `source`, sorted, and their pictures (N, 3, 32, 32).
+    """Return the sorted paths below `source` and their pictures (N, 3, 32, 32).
 
-    Leaves out links, blanks and specks, pictures too large to decode, excluded folders, and folders too small to
-    become a class.
+    Links, blanks, specks, pictures too large to decode, excluded folders, and folders too small for a class are left
+    out.
     """
     by_folder: dict[str, list[Path]] = {}
     for path in source.rglob("*.png"):
@@ -56,7 +56,7 @@ def read_pictures(source: Path) -> tuple[list[str], UInt8Array]:
 
 
 def read_picture(path: Path) -> UInt8Array | None:
-    """The PNG at `path` as (3, 32, 32), or None when it is too large to decode, blank, or a speck."""
+    """Read the PNG at `path` as (3, 32, 32). Return None if it is too large to decode, blank, or a speck."""
     rgba = read_rgba(path)
     if rgba is None:
         return None
@@ -65,16 +65,16 @@ def read_picture(path: Path) -> UInt8Array | None:
 
 
 def ink(picture: UInt8Array) -> int:
-    """How many pixels of `picture` (3, 32, 32) stand out from its first pixel."""
+    """Count the pixels of `picture` (3, 32, 32) that differ clearly from its first pixel."""
     contrast = np.abs(picture.astype(np.int16) - picture[:, :1, :1]).max(axis=0)
     return int((contrast >= INK_CONTRAST).sum())
 
 
 def distinct(pictures: UInt8Array) -> npt.NDArray[np.bool_]:
-    """Which pictures (N, 3, 32, 32) to keep so that no two of them are near-duplicates (`NEAR_RMS`): the first wins.
+    """Mark the pictures (N, 3, 32, 32) to keep: the first of each group of near-duplicates (`NEAR_RMS`).
 
-    Dropping them everywhere, whatever their class, keeps copies of training pictures out of the test set and
-    contradictory labels out of both.
+    Near-duplicates are dropped in all classes. So the test set has no copies of training pictures, and no picture has
+    two labels.
     """
 
     def features(images: UInt8Array) -> npt.NDArray[np.float64]:
@@ -82,7 +82,7 @@ def distinct(pictures: UInt8Array) -> npt.NDArray[np.bool_]:
         sums: npt.NDArray[np.float64] = blocks.sum(axis=(3, 5), dtype=np.float64)
         return sums.reshape(len(images), -1)
 
-    # Whole numbers below 2**53 throughout, so the comparison is exact and the same on every machine.
+    # All numbers are integers below 2**53, so the comparison is exact and the same on every machine.
     plain, mirrored = features(pictures), features(pictures[..., ::-1])
     norms = (plain * plain).sum(axis=1)
     limit = (4 * NEAR_RMS) ** 2 * plain.shape[1]
@@ -97,7 +97,7 @@ def distinct(pictures: UInt8Array) -> npt.NDArray[np.bool_]:
 
 
 def build(source: Path = SOURCE) -> Packed:
-    """The whole set from the PNG files below `source`. Takes about a minute."""
+    """Build the whole set from the PNG files below `source`. Takes about a minute."""
     names, pictures = read_pictures(source)
     keep = distinct(pictures)
     names, pictures = [name for name, kept in zip(names, keep, strict=True) if kept], pictures[keep]
@@ -105,7 +105,7 @@ def build(source: Path = SOURCE) -> Packed:
     sizes = Counter(folders)
     classes = sorted(folder for folder, size in sizes.items() if size >= SMALLEST_CLASS)
 
-    # The order of the pictures' own checksums stands in for a random one, and depends on no generator.
+    # The order of the pictures' checksums replaces a random order, and needs no generator.
     digests = [hashlib.sha256(picture.tobytes()).digest() for picture in pictures]
     train: list[int] = []
     test: list[int] = []

@@ -1,8 +1,8 @@
-"""CIFAR-10 and CIFAR-100 from the python version's files, each checked against its md5 before it is unpickled.
+"""Read CIFAR-10 and CIFAR-100 from the files of the python version. Each file's md5 is checked before unpickling.
 
-Files, folders and md5 are those that torchvision's classes expect, so either reads what the other downloaded. The bytes
-that are unpickled are the very bytes that were checked. (Krizhevsky 2009, "Learning multiple layers of features from
-tiny images"; format: https://www.cs.toronto.edu/~kriz/cifar.html.)
+Files, folders and md5 are those of torchvision's classes, so both can read each other's downloads. Each file is read
+once: the checked bytes are unpickled. (Krizhevsky 2009, "Learning multiple layers of features from tiny images";
+format: https://www.cs.toronto.edu/~kriz/cifar.html.)
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from benchmark.data.dataset import DataError, UInt8Array
 from benchmark.files import read_regular
 
 MAX_BYTES = 256 * 2**20
-"""Of one file: the largest has 155 MB."""
+"""Largest size of a file. The largest one has 155 MB."""
 
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """What a set consists of: a folder, and file names with their md5."""
+    """The files of a set: a folder, and file names with their md5."""
 
     folder: str
     archive: str
@@ -37,7 +37,7 @@ class CifarFiles:
 
     @property
     def filenames(self) -> tuple[str, ...]:
-        """All files that must be there."""
+        """All files that must exist."""
         return (*self.train, *self.test, *self.meta)
 
 
@@ -67,13 +67,13 @@ CIFAR: dict[str, CifarFiles] = {
         names_key="fine_label_names",
     ),
 }
-"""A test that writes small files of its own puts their checksums here (`tests/benchmark/data_files.py`)."""
+"""Tests that write small files put their checksums here (`tests/benchmark/data_files.py`)."""
 
 
 def read_cifar(folder: Path, files: CifarFiles) -> tuple[dict[str, UInt8Array], tuple[str, ...]]:
-    """Arrays (images (N, 3, 32, 32), labels (N,), uint8) and class names from `folder`.
+    """Read arrays (images (N, 3, 32, 32), labels (N,), uint8) and class names from `folder`.
 
-    Raises DataError when a file cannot be read, has another md5 than `files` lists, or holds no pictures.
+    Raises DataError if a file cannot be read, has another md5 than in `files`, or has no pictures.
     """
     # Every file is checked before the first one is unpickled.
     content = {
@@ -97,7 +97,7 @@ def read_cifar(folder: Path, files: CifarFiles) -> tuple[dict[str, UInt8Array], 
 
 
 def _read_checked(path: Path, md5: str) -> bytes:
-    """The bytes of `path`; raises DataError when they cannot be read or their md5 is another."""
+    """Return the bytes of `path`. Raises DataError if they cannot be read or have another md5."""
     try:
         content = read_regular(path, limit=MAX_BYTES)
     except OSError as error:
@@ -109,5 +109,5 @@ def _read_checked(path: Path, md5: str) -> bytes:
 
 
 def _unpickle(content: bytes) -> Any:
-    # The genuine files were pickled by Python 2, whose byte strings latin1 turns into str.
+    # Python 2 pickled the original files. latin1 turns its byte strings into str.
     return pickle.loads(content, encoding="latin1")

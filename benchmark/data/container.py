@@ -1,8 +1,7 @@
-"""The embedded data files: four uint8 arrays in one bzip2 file, and a JSON manifest with a checksum of everything.
+"""The format of the embedded data: four uint8 arrays in one bzip2 file, and a JSON manifest with all checksums.
 
-bzip2 because its encoder has not changed in decades: the same arrays give the same file on every machine, which zlib
-and xz do not promise. The file is a row of independent streams (an ordinary .bz2, which `bunzip2` reads), so that
-threads can unpack it side by side.
+bzip2's encoder has not changed in decades, so the same arrays give the same file on every machine. zlib and xz do not
+guarantee that. The file consists of independent streams, which threads unpack in parallel; `bunzip2` reads it too.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ import numpy as np
 from benchmark.data.dataset import ARRAY_NAMES, DataError, UInt8Array
 
 _STREAM_BYTES = 890_000
-"""Unpacked bytes a stream: just less than bzip2's largest block, beyond which a stream compresses no better."""
+"""Unpacked bytes per stream: just below bzip2's largest block. Longer streams compress no better."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """A set as the files `<name>.bz2` and `<name>.json` hold it."""
+    """A data set as the contents of its files `<name>.bz2` and `<name>.json`."""
 
     blob: bytes
     manifest: dict[str, Any]
@@ -39,7 +38,7 @@ class Packed:
         (folder / f"{name}.json").write_bytes(render_manifest(self.manifest))
 
     def differences(self, folder: Path) -> list[str]:
-        """What in `folder` is not, byte for byte, this set; empty when all is equal."""
+        """Return which files in `folder` differ from this set; empty if all bytes are equal."""
         name = self.manifest["name"]
         wanted = {f"{name}.bz2": self.blob, f"{name}.json": render_manifest(self.manifest)}
         found = []
@@ -53,7 +52,7 @@ class Packed:
 
 
 def render_manifest(manifest: Mapping[str, Any]) -> bytes:
-    """The manifest as UTF-8 JSON, one form only."""
+    """Return the manifest as UTF-8 JSON, always in the same form."""
     return (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -75,9 +74,9 @@ def pack(arrays: Mapping[str, UInt8Array], *, name: str, **facts: Any) -> Packed
 
 
 def unpack(name: str, folder: Path) -> tuple[dict[str, UInt8Array], dict[str, Any]]:
-    """The arrays and the manifest of the set `name` in `folder`, both file and arrays checked against the manifest.
+    """Read the arrays and the manifest of the set `name` in `folder`. Check the file and the arrays.
 
-    Raises DataError when a file is missing, cannot be read, or is not what the manifest says.
+    Raises DataError if a file is missing, cannot be read, or does not match the manifest.
     """
     blob_path, manifest_path = folder / f"{name}.bz2", folder / f"{name}.json"
     repair = "the installation is damaged: install the package again"
@@ -91,7 +90,7 @@ def unpack(name: str, folder: Path) -> tuple[dict[str, UInt8Array], dict[str, An
     ends = list(accumulate(manifest["file"]["streams"]))
     with ThreadPoolExecutor() as pool:
         parts = pool.map(lambda span: bz2.decompress(blob[slice(*span)]), zip([0, *ends], ends, strict=False))
-        # A bytearray, because torch wants memory that it may write to.
+        # torch requires writable memory, hence the bytearray.
         flat = np.frombuffer(bytearray().join(parts), dtype=np.uint8)
     arrays, start = {}, 0
     for key in ARRAY_NAMES:

@@ -1,4 +1,4 @@
-"""What a data set is once it is loaded, and what can go wrong on the way there."""
+"""The form of a loaded data set, and the errors of loading it."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ NUM_CLASSES: dict[str, int] = {
     "fmnist_pocket": 10,
     "tiny": 10,
 }
-"""Every data set by name, with its number of classes; needs no loading."""
+"""The number of classes of each data set, known without loading it."""
 
 
 class DataError(Exception):
-    """Data is there but cannot be used: corrupt, unreadable, or an unknown name. The message says what to do."""
+    """Data cannot be used: it is corrupt or unreadable, or the name is unknown. The message says what to do."""
 
 
 class DataNotFound(DataError):
-    """Data is in none of the places looked at. The message names them all and says how to get the data."""
+    """Data was not found. The message names all searched places and says how to get the data."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Pictures and labels, in memory and on the CPU.
+    """Pictures and labels in memory, on the CPU.
 
     Images are uint8 (N, 3, 32, 32). Grey pictures are padded to 32×32 and their three channels share one memory
     (`expand`): call `.contiguous()` before writing. Labels are int64 (N,). `mean` and `std` are those of the training
-    images as they are here, padding included, scaled to [0, 1], per channel. `sha256` identifies the content, not the
-    files it came from: see `content_sha256`.
+    images including the padding, per channel, scaled to [0, 1]. `sha256` identifies the content, not the files: see
+    `content_sha256`.
     """
 
     name: str
@@ -61,9 +61,9 @@ class ImageDataset:
 
 
 def hold_out(dataset: ImageDataset, count: int) -> ImageDataset:
-    """The same data with its last `count` training pictures in place of the test set; 0 leaves it as it is.
+    """Replace the test set by the last `count` training pictures, which are no longer trained on. 0 changes nothing.
 
-    `mean` and `std` stay those of all training pictures. Raises DataError when nothing would be left to train on.
+    `mean` and `std` stay those of all training pictures. Raises DataError if no training picture would remain.
     """
     if count == 0:
         return dataset
@@ -79,7 +79,7 @@ def hold_out(dataset: ImageDataset, count: int) -> ImageDataset:
 
 
 def content_sha256(arrays: Mapping[str, UInt8Array]) -> str:
-    """SHA-256 over name, shape and bytes of the four uint8 arrays, before padding and channel repetition."""
+    """Return the SHA-256 of name, shape and bytes of the four uint8 arrays, before padding and channel repetition."""
     digest = hashlib.sha256()
     for key in ARRAY_NAMES:
         digest.update(f"{key} {arrays[key].shape}\n".encode())
@@ -88,9 +88,9 @@ def content_sha256(arrays: Mapping[str, UInt8Array]) -> str:
 
 
 def channel_statistics(images: UInt8Array) -> tuple[list[float], list[float]]:
-    """Mean and (population) standard deviation of uint8 (N, C, H, W) per channel, scaled to [0, 1].
+    """Return mean and population standard deviation of uint8 (N, C, H, W) per channel, scaled to [0, 1].
 
-    Exact: sums of whole numbers, a thousand pictures at a time to keep memory small.
+    The sums are exact integers. A thousand pictures at a time keep memory small.
     """
     channels = images.shape[1]
     counts = np.zeros((channels, 256), dtype=np.int64)
@@ -109,9 +109,9 @@ def make_dataset(
 ) -> ImageDataset:
     """Build an `ImageDataset` from uint8 arrays: images (N, 3, 32, 32) or grey (N, 28, 28), labels (N,).
 
-    Raises DataError when shapes, lengths or labels do not fit each other or the name.
+    Raises DataError if shapes, lengths or labels do not fit each other or the name.
     """
-    # Only here: who asks for a name or an error, as each command does, need not wait two seconds for torch.
+    # Imported here, because every command uses this module's names and should not wait two seconds for torch.
     import torch
     import torch.nn.functional as F
 

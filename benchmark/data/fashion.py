@@ -1,7 +1,7 @@
-"""FashionMNIST from its four idx files, plain or gzipped, each checked against its known sha256.
+"""Read FashionMNIST from its four idx files, plain or gzipped, and check each against its known sha256.
 
-Read here and not through torchvision, which wants the files unpacked below one particular folder and checks nothing
-once they are. (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747; MIT licence.)
+torchvision is not used: it requires unpacked files in one particular folder and does not check them. (Xiao, Rasul and
+Vollgraf 2017, arXiv:1708.07747; MIT licence.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmark.files import read_regular
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 MAX_BYTES = 64 * 2**20
-"""Of one file, unpacked: the largest has 47 MB."""
+"""Largest size of an unpacked file. The largest of the four has 47 MB."""
 CLASS_NAMES = (
     "T-shirt/top",
     "Trouser",
@@ -47,11 +47,11 @@ SHA256: Mapping[str, str] = {
     "test_images": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "test_labels": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-"""Of the unpacked files, so a different gzip wrapper does not matter."""
+"""Checksums of the unpacked files, so that the gzip header does not matter."""
 
 
 def find_files(folder: Path) -> dict[str, Path] | None:
-    """Where each of the four files is in `folder` (the plain one before its .gz), or None unless all are there."""
+    """Return the path of each of the four files in `folder` (plain before .gz), or None if one is missing."""
     found = {}
     for key, filename in FILES.items():
         candidates = [folder / filename, folder / f"{filename}.gz"]
@@ -63,9 +63,9 @@ def find_files(folder: Path) -> dict[str, Path] | None:
 
 
 def read_fashion_mnist(folder: Path, sha256: Mapping[str, str] = SHA256) -> dict[str, UInt8Array]:
-    """Images (N, 28, 28) and labels (N,), uint8, from `folder`.
+    """Read images (N, 28, 28) and labels (N,), uint8, from `folder`.
 
-    Raises DataError when a file is missing, cannot be read, or is not the one that `sha256` describes.
+    Raises DataError if a file is missing, cannot be read, or does not match `sha256`.
     """
     files = find_files(folder)
     if files is None:

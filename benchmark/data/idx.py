@@ -11,7 +11,7 @@ from benchmark.data.dataset import UInt8Array
 
 
 def parse_idx(content: bytes) -> UInt8Array:
-    """The uint8 array, of any number of dimensions, in `content`; raises ValueError when it is not a whole idx file."""
+    """Return the uint8 array in `content`, of any dimension. Raises ValueError for an invalid or cut idx file."""
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError("not an idx file of bytes: it must begin with 00 00 08")
     dimensions = content[3]
@@ -22,5 +22,5 @@ def parse_idx(content: bytes) -> UInt8Array:
     expected = start + int(np.prod(shape, dtype=np.int64))
     if len(content) != expected:
         raise ValueError(f"the idx header announces {expected} bytes, the file has {len(content)}")
-    # A bytearray, because torch wants memory that it may write to.
+    # torch requires writable memory, hence the bytearray.
     return np.frombuffer(bytearray(content), dtype=np.uint8, offset=start).reshape(shape)

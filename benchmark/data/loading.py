@@ -1,4 +1,4 @@
-"""Find a data set by name: inside the package, or in the places where people keep torchvision's data."""
+"""Find and load a data set by name: from the package, or from the usual folders of torchvision's data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DATA_ROOT_VARIABLE = "INITSEARCH_DATA_ROOT"
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a data set can be had from the disk. `where` is its folder; `reason` is a sentence for people."""
+    """Whether a data set is on the disk. `where` is its folder, `reason` a sentence for the user."""
 
     name: str
     ok: bool
@@ -29,24 +29,24 @@ class Availability:
 
 
 def cache_folder() -> Path:
-    """Where downloads go when no data root is named: `data` in the user's cache folder."""
+    """Return the folder for downloads if no data root is given: `data` in the user's cache folder."""
     return platformdirs.user_cache_path("initsearch") / "data"
 
 
 def load_dataset(name: str, *, data_root: Path | None = None, download: bool = False) -> ImageDataset:
-    """The data set called `name`, every file checked against its checksum before use.
+    """Load the data set called `name`. Every file is checked against its checksum before use.
 
-    The full sets (cifar10, cifar100, fmnist) are looked for in `data_root`, then in the folder that the environment
-    variable INITSEARCH_DATA_ROOT names, then in the user's cache folder, then (fmnist) where Debian's package
-    dataset-fashion-mnist puts it. With `download`, what is nowhere is fetched into the first of these.
+    The full sets (cifar10, cifar100, fmnist) are searched in `data_root`, then in the folder that the environment
+    variable INITSEARCH_DATA_ROOT names, then in the user's cache folder, then (fmnist) in the folder of Debian's
+    package dataset-fashion-mnist. With `download`, a missing set is downloaded into the first of these.
     The embedded sets need no folder.
 
     Raises
     ------
     DataNotFound
-        In none of those places, or the data root does not exist; the message names all places and the remedy.
+        The set is in none of those places, or the data root does not exist. The message names places and remedies.
     DataError
-        An unknown name; a file that is corrupt or cannot be read; a download that failed.
+        The name is unknown, a file is corrupt or cannot be read, or the download failed.
     """
     _check_name(name)
     roots = _roots(data_root, must_exist=not download)
@@ -66,7 +66,7 @@ def load_dataset(name: str, *, data_root: Path | None = None, download: bool = F
 
 
 def available(name: str, data_root: Path | None = None) -> Availability:
-    """Can `load_dataset(name, data_root=data_root)` find its files? Looks, reads nothing, never raises DataError."""
+    """Check whether `load_dataset` can find the files. Reads none of them and never raises DataError."""
     try:
         _check_name(name)
         roots = _roots(data_root, must_exist=True)
@@ -89,7 +89,7 @@ def _check_name(name: str) -> None:
 
 
 def _roots(data_root: Path | None, *, must_exist: bool) -> list[tuple[str, Path]]:
-    """The roots to search with where each comes from. A root that a person named has to be a readable folder."""
+    """Return the roots to search, each with its origin. A root that the user named must be a readable folder."""
     named = [("--data-root", data_root)] if data_root is not None else []
     if variable := os.environ.get(DATA_ROOT_VARIABLE):
         named.append((DATA_ROOT_VARIABLE, Path(variable)))
@@ -108,7 +108,7 @@ def _roots(data_root: Path | None, *, must_exist: bool) -> list[tuple[str, Path]
 
 
 def _candidates(name: str, root: Path) -> Iterator[Path]:
-    """Folders below (or at) `root` that may hold the files of `name`."""
+    """Yield the folders at or below `root` that may contain the files of `name`."""
     if name == "fmnist":
         yield from (root / "FashionMNIST" / "raw", root / "fashion-mnist", root)
     else:
@@ -118,7 +118,7 @@ def _candidates(name: str, root: Path) -> Iterator[Path]:
 
 
 def _files(name: str, folder: Path) -> list[Path]:
-    """The files of `name` in `folder`; empty unless all are there."""
+    """Return the files of `name` in `folder`; empty if one is missing."""
     if name == "fmnist":
         return list((fashion.find_files(folder) or {}).values())
     paths = [folder / filename for filename in cifar.CIFAR[name].filenames]
@@ -126,7 +126,7 @@ def _files(name: str, folder: Path) -> list[Path]:
 
 
 def _find(name: str, roots: list[tuple[str, Path]]) -> tuple[Path | None, list[str]]:
-    """The first folder that has all files of `name`, and a line for each place looked at."""
+    """Return the first folder that has all files of `name`, and a line for each place searched before."""
     looked: list[str] = []
     places = [(origin, folder) for origin, root in roots for folder in _candidates(name, root)]
     if name == "fmnist":
@@ -153,7 +153,7 @@ def _not_found(name: str, looked: list[str]) -> str:
 
 
 def _download(name: str, root: Path) -> Path:
-    """Fetch `name` into `root` with torchvision, which checks the archive's md5; returns the folder of its files."""
+    """Download `name` into `root` with torchvision, which checks the archive's md5. Return the files' folder."""
     try:
         datasets = vision("datasets")
     except VisionMissing as error:

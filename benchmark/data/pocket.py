@@ -1,4 +1,4 @@
-"""The data sets that travel inside the package: OpenClipart-100, FashionMNIST-pocket, and `tiny` for tests."""
+"""The data sets inside the package: OpenClipart-100, FashionMNIST-pocket, and `tiny` for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TINY_TRAIN, _TINY_TEST = 20, 10
 
 
 def load_embedded(name: str, folder: Path = EMBEDDED) -> ImageDataset:
-    """One of `EMBEDDED_NAMES` from `folder`; raises DataError when the files are not what the manifest says."""
+    """Load one of `EMBEDDED_NAMES` from `folder`. Raises DataError if the files do not match the manifest."""
     arrays, manifest = unpack("openclipart100" if name == "tiny" else name, folder)
     class_names, provenance = tuple(manifest["class_names"]), manifest["provenance"]
     if name == "tiny":
@@ -26,7 +26,7 @@ def load_embedded(name: str, folder: Path = EMBEDDED) -> ImageDataset:
 
 
 def _tiny(arrays: dict[str, UInt8Array], class_names: tuple[str, ...]) -> tuple[dict[str, UInt8Array], tuple[str, ...]]:
-    """The ten largest classes (the earlier of equals), their first 20 training and 10 test pictures in stored order."""
+    """Select the ten largest classes (the earlier of equals), with their first 20 training and 10 test pictures."""
     sizes = np.bincount(arrays["train_labels"], minlength=len(class_names))
     classes = np.sort(np.argsort(-sizes, kind="stable")[:10])
     smaller: dict[str, UInt8Array] = {}

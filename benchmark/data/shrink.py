@@ -1,8 +1,8 @@
-"""Turn a picture of any size into 32×32 RGB with whole-number arithmetic, so that every machine gets the same bytes.
+"""Turn a picture of any size into 32×32 RGB with integer arithmetic, so that every machine gets the same bytes.
 
-Image libraries change their resampling from version to version. Here only the lossless decoding of a PNG is theirs;
-compositing, padding and averaging are sums of integers below 2**53, which float64 holds exactly in any order of
-summation, hence with any BLAS.
+Image libraries change their resampling between versions. So the library only decodes the PNG, which is lossless. This
+module composites, pads and averages with sums of integers below 2**53. float64 represents these exactly, in any order
+of summation and with any BLAS.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from benchmark.data.dataset import UInt8Array
 
 SIDE = 32
 MAX_PIXELS = 16_000_000
-"""Larger pictures are left out: a handful, each a poster that would need gigabytes of memory to decode."""
+"""Larger pictures are left out: a few posters, each of which needs gigabytes of memory to decode."""
 
 
 def read_rgba(path: Path) -> UInt8Array | None:
-    """The PNG at `path` as uint8 (height, width, 4), or None when it has more than `MAX_PIXELS` pixels.
+    """Read the PNG at `path` as uint8 (height, width, 4), or return None if it has more than `MAX_PIXELS` pixels.
 
-    Raises OSError (Pillow's UnidentifiedImageError is one) when the file is no picture.
+    Raises OSError (such as Pillow's UnidentifiedImageError) if the file is no picture.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -39,10 +39,10 @@ def read_rgba(path: Path) -> UInt8Array | None:
 
 
 def area_weights(size: int, offset: int, square: int) -> npt.NDArray[np.float64]:
-    """Whole-number overlaps, float64 (SIDE, size), of the output cells with `size` pixels that start at `offset`.
+    """Return the integer overlaps, float64 (SIDE, size), of the output cells with `size` pixels from `offset` on.
 
     The padded axis has `square` pixels. In units of 1/SIDE pixel, output cell i covers [i·square, (i+1)·square) and
-    input pixel j covers [SIDE·(offset+j), SIDE·(offset+j+1)); over the whole padded axis a row sums to `square`.
+    input pixel j covers [SIDE·(offset+j), SIDE·(offset+j+1)). Over the whole padded axis a row sums to `square`.
     """
     cell = np.arange(SIDE, dtype=np.int64)[:, None] * square
     pixel = (np.arange(size, dtype=np.int64)[None, :] + offset) * SIDE
@@ -51,7 +51,7 @@ def area_weights(size: int, offset: int, square: int) -> npt.NDArray[np.float64]
 
 
 def shrink(rgba: UInt8Array) -> UInt8Array:
-    """Lay uint8 (height, width, 4) on white, pad it to a square, average it down (or up): uint8 (3, 32, 32).
+    """Put uint8 (height, width, 4) on white, pad it to a square, average it to uint8 (3, 32, 32).
 
     Each output value is the exact area average, rounded half up.
     """
@@ -63,8 +63,8 @@ def shrink(rgba: UInt8Array) -> UInt8Array:
     unit = 255 * square * square
     out = np.empty((3, SIDE, SIDE), dtype=np.uint8)
     for channel in range(3):
-        # Darkness times alpha: padding and transparent pixels are white, hence zero, and need no storage.
-        # It is at most 255² = 65,025, which uint16 holds.
+        # Darkness times alpha is zero for padding and transparent pixels, which are white and need no storage.
+        # It is at most 255² = 65,025, which fits uint16.
         darkness = (255 - rgba[:, :, channel]) * alpha
         total = (rows @ darkness.astype(np.float64) @ columns.T).astype(np.int64)
         white_minus = 255 * unit - total

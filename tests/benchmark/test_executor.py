@@ -68,7 +68,7 @@ class Fail:
 
 @dataclass(frozen=True)
 class AskTwice:
-    """Asks, and goes on with the answer."""
+    """Asks its parent and continues with the answer."""
 
     question: str
 
@@ -111,7 +111,7 @@ def test_slots_run_side_by_side_with_their_own_threads_and_gpus(tmp_path: Path) 
 def test_slots_share_the_gpus_that_the_user_chose(
     chosen: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """More slots than GPUs go round in turn; CUDA_VISIBLE_DEVICES=3,7 once became GPUs 0 and 1."""
+    """Slots share the GPUs in turn. CUDA_VISIBLE_DEVICES=3,7 once became GPUs 0 and 1."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     with LocalExecutor(4, threads=1, gpus=2) as executor:
         assert [slot._environment["CUDA_VISIBLE_DEVICES"] for slot in executor._slots] == expected
@@ -125,7 +125,7 @@ def test_crashed_process_is_replaced_and_the_call_tried_again(executor: LocalExe
 
 
 def test_second_crash_is_an_infrastructure_failure(executor: LocalExecutor) -> None:
-    """It is typed, says how the process ended, and the slot works again afterwards."""
+    """The error is typed and says how the process ended. The slot works again afterwards."""
     with pytest.raises(InfrastructureError, match=r"died twice.*exit status 9"):
         executor.submit(DieAlways()).result(timeout=30)
     assert executor.submit(Square(3)).result(timeout=30) == 9

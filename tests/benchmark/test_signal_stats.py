@@ -81,7 +81,7 @@ def test_every_network_is_measured_and_left_as_it_was(arch: str) -> None:
 
 
 def test_branch_to_skip_shows_zero_initialised_branches() -> None:
-    """Fixup's blocks are their skips; kaiming_normal's branches speak as loud as the first skip, then less and less."""
+    """Fixup's branches are zero. kaiming_normal's first branch is as large as its skip; later ratios are smaller."""
     for arch in ("resnet20", "mobilenetv2"):
         assert {branch.branch_to_skip for branch in of_recipe("fixup", arch).branches} == {0.0}
     ratios = [branch.branch_to_skip for branch in of_recipe("kaiming_normal", "resnet56").branches]
@@ -91,7 +91,7 @@ def test_branch_to_skip_shows_zero_initialised_branches() -> None:
 
 
 def test_head_small_shows_in_the_logits_and_the_loss() -> None:
-    """A tenth of the logits, and a loss that is nearly that of no opinion."""
+    """head_small gives a tenth of the logits, and nearly the loss of uniform predictions."""
     plain, small = of_recipe("kaiming_normal", "vgg16bn"), of_recipe("head_small", "vgg16bn")
     assert small.logit_scale == pytest.approx(plain.logit_scale / 10, rel=1e-4)
     assert abs(small.loss - small.uniform_loss) < 0.1 * abs(plain.loss - plain.uniform_loss) + 0.01

@@ -64,7 +64,7 @@ def test_paired_seeds_give_the_textbook_paired_interval() -> None:
 
 @pytest.mark.parametrize("drop", ["too few", "other seeds", "no correlation"])
 def test_differences_are_not_paired_without_support(drop: str) -> None:
-    """Four seeds, or different seeds, or seeds that do not move together: no pairing."""
+    """Four seeds, different seeds, or seeds without correlation are not paired."""
     values = np.array([70.0, 71.0, 72.0, 73.0, 74.0, 75.0])
     baseline, candidate = dict(enumerate(values)), dict(enumerate(values + np.array([0.1, 0, 0.1, 0, 0.1, 0])))
     assert compare(baseline, candidate, PRIOR).paired
@@ -146,7 +146,7 @@ def test_critical_values_match_dunnetts_table(k: int, df: int, expected: float) 
 
 
 def test_critical_values_for_many_candidates_match_simulation() -> None:
-    """Fifty candidates with few degrees of freedom, where no table goes: a direct simulation agrees."""
+    """No published table covers fifty candidates with few degrees of freedom; a direct simulation agrees."""
     rng = np.random.default_rng(0)
     draws = (rng.normal(size=(40_000, 50)) - rng.normal(size=(40_000, 1))) / math.sqrt(2)
     largest = np.abs(draws).max(axis=1) / np.sqrt(rng.chisquare(5, 40_000) / 5)
@@ -159,7 +159,7 @@ def test_visible_effect_inverts_the_noncentral_t() -> None:
 
 
 def test_learned_noise_counts_the_runs_and_doubts_a_contradicted_prior() -> None:
-    """Runs like the prior sharpen it; runs that scatter five times as much make it give way."""
+    """Runs that agree with the prior make it more certain. Runs that scatter five times as much replace it."""
     like = learn_noise(PRIOR, [{1: 70.0, 2: 70.5, 3: 71.0}] * 4)
     assert like.sd == pytest.approx(0.5)
     assert like.df == 14 + 8

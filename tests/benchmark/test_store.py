@@ -42,7 +42,7 @@ def make_result(key: str, accuracy: float = 50.0) -> EvaluationResult:
 
 
 def test_key_depends_on_all_that_decides_an_accuracy() -> None:
-    """Other code, task, recipe, seed or machine: another key. The same: the same."""
+    """Another code, task, recipe, seed or machine gives another key. Equal ones give an equal key."""
     longer = dataclasses.replace(TASK, recipe=dataclasses.replace(TASK.recipe, epochs=3))
     keys = {
         result_key("a", TASK, 0, environment=ENVIRONMENT),
@@ -68,7 +68,7 @@ def test_result_comes_back_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("harm", ["accuracy", "key", "cut", "empty", "list"])
 def test_file_that_does_not_fit_is_not_believed(tmp_path: Path, harm: str) -> None:
-    """An edited accuracy, a file under another key, a torn file: all are as if there were none."""
+    """A file with an edited accuracy, with another key, or cut short counts as missing."""
     store = ResultStore(tmp_path)
     store.put(make_result("k"))
     path = store.path("k")
@@ -87,7 +87,7 @@ def test_file_that_does_not_fit_is_not_believed(tmp_path: Path, harm: str) -> No
 
 
 def layers(tmp_path: Path, run: str) -> LayeredStore:
-    """What a run has: a folder of its own, and the user's."""
+    """Returns the stores of a run: its own folder and the user's."""
     return LayeredStore(ResultStore(tmp_path / run), ResultStore(tmp_path / "user"))
 
 

@@ -1,4 +1,4 @@
-"""The step-0 canary: it lets luck pass and catches knowledge."""
+"""The step-0 check accepts a lucky network and detects one that knows the labels."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_a_missing_file_is_named(model: nn.Module, tmp_path: Path) -> None:
 
 
 def test_a_link_is_not_followed(model: nn.Module, tmp_path: Path) -> None:
-    """A link left as output would have the trainer read a file of somebody's choice."""
+    """With a link as output, an attacker could choose the file that the trainer reads."""
     save_file(values(model), tmp_path / "real")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     assert rejected(tmp_path / "link", model).kind == "not_regular"
@@ -161,7 +161,7 @@ def test_exactly_the_models_names(model: nn.Module, tmp_path: Path) -> None:
     ],
 )
 def test_every_tensor_must_fit(name: str, tensor: Tensor, kind: str, model: nn.Module, tmp_path: Path) -> None:
-    """One tensor that does not fit spoils the file, and the message says which and why."""
+    """One tensor that does not fit makes the file invalid, and the message says which one and why."""
     save_file({**values(model), name: tensor}, tmp_path / "w")
     error = rejected(tmp_path / "w", model)
     assert error.kind == kind

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_zygote_beats_a_cold_start() -> None:
-    """Whoever doubts the figure in SECURITY.md measures it with one command; a fork is faster than importing torch."""
+    """One command measures the numbers in SECURITY.md again. A fork is faster than importing torch."""
     command = [
         sys.executable,
         "-m",

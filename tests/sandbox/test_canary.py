@@ -1,4 +1,4 @@
-"""The canary must get out where nothing holds it, or its failing to get out elsewhere would mean nothing."""
+"""The canary escapes where there is no isolation. Otherwise its failure to escape elsewhere would prove nothing."""
 
 from __future__ import annotations
 
@@ -13,38 +13,38 @@ from sandbox.isolate import Isolation, obstacle_to
 from sandbox.launcher import Zygote
 
 
-def fly(level: str, *, with_landlock: bool = True) -> canary.Canary:
+def run_canary(level: str, *, with_landlock: bool = True) -> canary.Canary:
     zygote = Zygote(level, landlock=with_landlock)
     try:
-        return canary.fly(zygote)
+        return canary.run(zygote)
     finally:
         zygote.close()
 
 
 @pytest.mark.parametrize("level", ["bubblewrap", "bubblewrap without landlock", "landlock"])
 def test_the_levels_hold(level: str) -> None:
-    """Everything is tried, nothing succeeds, and honest code works there."""
+    """The canary tries everything, nothing succeeds, and honest code works."""
     name = level.split()[0]
     if obstacle_to(name):
         pytest.skip(str(obstacle_to(name)))
-    flight = fly(name, with_landlock=level == name)
-    assert flight.passed, (flight.summary(), flight.denied)
-    assert len(flight.denied) >= 40
+    result = run_canary(name, with_landlock=level == name)
+    assert result.passed, (result.summary(), result.denied)
+    assert len(result.denied) >= 40
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the attempts go for Linux")
 def test_the_canary_gets_out_where_nothing_holds_it() -> None:
-    """Each attempt that can succeed for an ordinary user does, and what it left outside is seen from outside."""
-    flight = fly("none")
-    assert not flight.passed
+    """Every attempt that an ordinary user can make succeeds, and the checks outside find its traces."""
+    result = run_canary("none")
+    assert not result.passed
     expected = {
         *("read_secret", "list_folder", "read_project", "read_passwords", "write_file", "make_folder", "link_file"),
         *("use_tcp", "use_udp", "use_unix_socket", "use_abstract_socket", "signal_parent", "signal_zygote", "fork"),
         *("start_thread", "start_program", "use_hidden_file", "use_socketpair", "become_dumpable"),
         *("reached a listener: tcp", "reached a listener: udp", "changed a file", "planted a file"),
     }
-    assert expected <= set(flight.escapes), expected - set(flight.escapes)
-    assert "got out" in flight.summary()
+    assert expected <= set(result.escapes), expected - set(result.escapes)
+    assert "got out" in result.summary()
 
 
 FAKE = """#!/bin/sh
@@ -69,7 +69,7 @@ def fake_bubblewrap(folder: Path, text: str) -> None:
 def test_a_bubblewrap_that_does_not_isolate_is_not_believed(
     text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program called bwrap is no proof: the next level is taken, and the record says why."""
+    """A program called bwrap that isolates nothing is not used: the next level is, and the record says why."""
     fake_bubblewrap(tmp_path, text)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with Isolation() as isolation:

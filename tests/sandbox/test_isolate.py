@@ -113,7 +113,7 @@ def test_the_untouched_region_initialises_every_network(isolation: Isolation, ar
 
 
 def test_weights_are_those_the_function_makes_with_the_derived_seed(isolation: Isolation, tmp_path: Path) -> None:
-    """Whoever takes the function away gets the same weights from it."""
+    """A user who exports the function gets the same weights from it."""
     assert isolation.initialise(Job(HONEST, "resnet20", 10, 3, tmp_path / "w")).ok
     model = build_model("resnet20", 10)
     torch.manual_seed(derived_seed(3))
@@ -194,7 +194,7 @@ def test_too_large_a_region_never_runs(isolation: Isolation, tmp_path: Path) -> 
 
 
 def test_a_link_at_the_output_is_replaced_not_followed(isolation: Isolation, tmp_path: Path) -> None:
-    """Whoever can put a link there cannot make us overwrite what it points to."""
+    """A link at the output path does not make us overwrite its target."""
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "w").symlink_to(tmp_path / "victim")
     assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
@@ -228,7 +228,7 @@ def test_several_threads_share_one_isolation(isolation: Isolation, tmp_path: Pat
 
 
 def test_closing_ends_a_candidate_that_another_thread_waits_for(tmp_path: Path) -> None:
-    """Ctrl-C while an evaluation is being initialised: nobody waits until the candidate's time is up."""
+    """Ctrl-C during a candidate ends it at once, without waiting for its time limit."""
     isolation = Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(600, 600))
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(isolation.initialise, Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
@@ -285,7 +285,7 @@ def test_the_thread_that_started_it_may_end(tmp_path: Path) -> None:
 
 @linux
 def test_a_killed_zygote_is_our_failure_and_the_next_call_works(tmp_path: Path) -> None:
-    """The kernel ended our process for want of memory: the candidate is not to blame, and may be tried again."""
+    """If the kernel ends our process because memory is short, the candidate is not at fault and can be retried."""
     with Isolation(limits=Limits(wall_seconds=60)) as isolation:
         assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
         processes = below(os.getpid())
@@ -355,7 +355,7 @@ def test_without_bubblewrap_landlock_is_taken(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_no_isolation_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On macOS the program refuses, says why, and names the flag for the brave."""
+    """On macOS the program refuses, says why, and names the flag that allows it."""
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(IsolationUnavailable, match=r"needs Linux, this is darwin.*--allow-unsandboxed"):
         Isolation()

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not landlock.abi(), reason="this kernel has no L
 
 
 def restricted(readable: list[Path], attempt: Callable[[], object]) -> str:
-    """Run `attempt` in a child under Landlock; what came of it."""
+    """Run `attempt` in a child under Landlock; return its outcome."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

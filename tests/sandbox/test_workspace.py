@@ -190,7 +190,7 @@ def test_memory_disk_and_history_always_agree(tmp_path_factory: pytest.TempPathF
 
 @pytest.mark.parametrize("change", ["prefix", "region", "symlink", "gone", "history"])
 def test_tampering_is_found_before_a_test(workspace: Workspace, tmp_path: Path, change: str) -> None:
-    """Whoever changed the file by other means than edit learns that nothing was tested."""
+    """If the file was changed by other means than edit, the error says that nothing was tested."""
     workspace.rewrite(ONE)
     file = workspace.path / SCAFFOLD_NAME
     if change == "prefix":
@@ -231,7 +231,7 @@ def test_a_history_with_another_prefix_is_not_ours(workspace: Workspace) -> None
 
 
 def test_an_edit_that_a_crash_cut_short_is_completed(workspace: Workspace) -> None:
-    """Killed between the commit and the renaming of the file: the commit counts, and the litter goes."""
+    """After a kill between the commit and the renaming of the file, the commit counts and the temporary file goes."""
     workspace.rewrite(ONE)
     before = workspace.text
     workspace.rewrite(TWO)
