@@ -8,7 +8,7 @@ MOST = 50
 """Seeds that a test, or a confirmation, may have at the most."""
 LOOK_STEP = 100
 """The distance between the seeds of two lengths of looks."""
-CONTEST_STEP = 1000
+TOURNAMENT_STEP = 1000
 """The distance between the seeds of two repeats in `agent compare --proposers`."""
 FRESH_FROM = 1_000_000_000
 """No search in such a comparison uses seeds from here on: the winners are measured on them."""
@@ -35,9 +35,9 @@ def unused_seeds(used: Iterable[int], count: int, *, default: int) -> range:
     return range(first, first + count)
 
 
-def contest_seed(seed: int, repeat: int) -> int:
+def tournament_seed(seed: int, repeat: int) -> int:
     """Where the search of a repeat begins; `repeat` counts from 1."""
-    return seed + CONTEST_STEP * (repeat - 1)
+    return seed + TOURNAMENT_STEP * (repeat - 1)
 
 
 def winners_seeds(repeat: int, count: int) -> range:

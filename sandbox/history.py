@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmark.files import open_folder, read_plain
 from sandbox.objects import MAX_BYTES, Commit, Objects, Unreadable, WorkspaceError
 from sandbox.region import SCAFFOLD_NAME, RegionError, split
-from sandbox.repository import NotAWorkspace, WorkspaceTampered, unified_diff
+from sandbox.repository import NotAWorkspace, WorkspaceTampered
 
 
 class History:
@@ -41,10 +41,6 @@ class History:
     def region_at(self, ref: str) -> str:
         """The region in version `ref`: a tag such as `test/1`, or a commit. Raises WorkspaceError, RegionError."""
         return self._scaffold.region_in(self._text(ref))
-
-    def diff(self, old: str, new: str) -> str:
-        """The unified diff from version `old` to `new`, "" when they hold the same text. Raises WorkspaceError."""
-        return unified_diff(self._text(old), self._text(new), SCAFFOLD_NAME)
 
     def faults(self) -> Iterator[str]:
         """What a search would not have left: a file that is not the last version, commits or tags outside its line."""

@@ -182,10 +182,6 @@ class Workspace:
         """The region in version `ref`: a tag such as `test/1`, or a commit. Raises WorkspaceError if there is none."""
         return self._scaffold.region_in(self._repository.text_at(self._repository.resolve(ref)))
 
-    def diff(self, old: str, new: str) -> str:
-        """The unified diff from version `old` to `new`, "" when they hold the same text."""
-        return self._repository.diff(self._repository.resolve(old), self._repository.resolve(new))
-
     def verify(self) -> None:
         """Hash the fixed parts anew and compare the file on disk with the history; raises WorkspaceTampered."""
         file = self._repository.file

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent.analysis.generalisation import RunGains
     from agent.report.comparison_page import Member, Pair
     from agent.runs.directory import RunDirectory
-    from agent.studies.tournament import Contest, Gains, Repeat
+    from agent.studies.tournament import Gains, Repeat, Tournament
 
 _AGAIN = "what was done is kept; the same command goes on from here"
 
@@ -66,7 +66,7 @@ def compare(
     Examples:
       agent compare latest 20260101-120000
       agent compare A B C -o comparison.html
-      agent compare --proposers random,optuna --repeats 12 --fresh 10 --runs contest
+      agent compare --proposers random,optuna --repeats 12 --fresh 10 --runs tournament
 
     With --proposers the same search is run by each of them, several times, and what they gain is compared. When it was
     stopped, the same command goes on with it.
@@ -87,7 +87,7 @@ def compare(
         "model": model,
         "base_url": base_url,
     }
-    run_contest(
+    run_tournament(
         flags,
         proposers=proposers,
         repeats=repeats,
@@ -191,7 +191,7 @@ def _as_json(pair: Pair) -> dict[str, object]:
 # -- the same search by several proposers -----------------------------------------------------------------------------
 
 
-def run_contest(
+def run_tournament(
     flags: Mapping[str, Any],
     *,
     proposers: str,
@@ -201,79 +201,79 @@ def run_contest(
     settings: Sequence[str] = (),
     as_json: bool,
 ) -> None:
-    """Run what is missing of a contest and print what it came to. Raises UsageError before anything is run."""
+    """Run what is missing of a tournament and print what it came to. Raises UsageError before anything is run."""
     from agent.config import load_config, parse_settings
     from agent.progress import make_progress
-    from agent.studies.tournament import Contest
+    from agent.studies.tournament import Tournament
     from benchmark.data import DataError
     from benchmark.executor import InfrastructureError
 
     names = [name.strip() for name in proposers.split(",") if name.strip()]
-    contest = Contest(load_config(flags, toml=toml, settings=parse_settings(settings)), names, repeats, fresh)
+    tournament = Tournament(load_config(flags, toml=toml, settings=parse_settings(settings)), names, repeats, fresh)
     if as_json:
-        print_json({"event": "launch", **_frame(contest)})
+        print_json({"event": "launch", **_frame(tournament)})
     done: list[Repeat] = []
     measured: dict[str, list[Gains]] = {}
     try:
-        for repeat in contest.run(make_progress):
+        for repeat in tournament.run(make_progress):
             done.append(repeat)
             if as_json:
                 print_json(repeat.as_json())
         if fresh:
-            measured = _measure(contest, done)
+            measured = _measure(tournament, done)
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"stopped; {_AGAIN}", file=sys.stderr)
         raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
     except (InfrastructureError, DataError) as error:
         raise AgentError(f"{error}\n{_AGAIN}") from None
-    result = _result(contest, done, measured)
+    result = _result(tournament, done, measured)
     if as_json:
         print_json(result)
     else:
-        _print_contest(contest, result)
-    print_next(f"agent runs --runs {contest.config.runs}")
+        _print_tournament(tournament, result)
+    print_next(f"agent runs --runs {tournament.config.runs}")
 
 
-def _measure(contest: Contest, done: Sequence[Repeat]) -> dict[str, list[Gains]]:
+def _measure(tournament: Tournament, done: Sequence[Repeat]) -> dict[str, list[Gains]]:
     from agent.progress import make_progress
 
     progress = make_progress()
     try:
-        progress.message(f"the winners and the baseline again, with {contest.fresh} fresh seeds for each repeat")
-        return contest.measure_fresh(done, progress)
+        progress.message(f"the winners and the baseline again, with {tournament.fresh} fresh seeds for each repeat")
+        return tournament.measure_fresh(done, progress)
     finally:
         progress.close()
 
 
-def _frame(contest: Contest) -> dict[str, Any]:
+def _frame(tournament: Tournament) -> dict[str, Any]:
     return {
-        "runs": str(contest.config.runs),
-        "profile": contest.profile.name,
-        "budget": contest.config.budget,
-        "seeds": contest.config.seeds,
-        "proposers": list(contest.proposers),
-        "repeats": contest.repeats,
-        "fresh": contest.fresh,
-        "caveat": contest.profile.caveat,
+        "runs": str(tournament.config.runs),
+        "profile": tournament.profile.name,
+        "budget": tournament.config.budget,
+        "seeds": tournament.config.seeds,
+        "proposers": list(tournament.proposers),
+        "repeats": tournament.repeats,
+        "fresh": tournament.fresh,
+        "caveat": tournament.profile.caveat,
     }
 
 
-def _result(contest: Contest, done: Sequence[Repeat], measured: Mapping[str, Sequence[Gains]]) -> dict[str, Any]:
+def _result(tournament: Tournament, done: Sequence[Repeat], measured: Mapping[str, Sequence[Gains]]) -> dict[str, Any]:
     """The last JSON object: for each proposer and kind of gain the estimate, then the differences to the first."""
     from agent.studies.tournament import differences
 
-    by_name = {name: [one for one in done if one.proposer == name] for name in contest.proposers}
+    by_name = {name: [one for one in done if one.proposer == name] for name in tournament.proposers}
     gains: dict[str, Mapping[str, Sequence[Gains]]] = {
         "visible": {name: [one.visible for one in repeats] for name, repeats in by_name.items()},
         "hidden": {name: [one.hidden for one in repeats] for name, repeats in by_name.items()},
     }
     if measured:
         gains["fresh"] = measured
-    first, *others = contest.proposers
+    first, *others = tournament.proposers
     level = 1 - 0.05 / max(1, len(others))
     return {
         "event": "done",
-        **_frame(contest),
+        **_frame(tournament),
         "results": {
             name: {
                 "tests_used": sum(one.tests_used for one in repeats),
@@ -310,14 +310,14 @@ _WORDS = {
 }
 
 
-def _print_contest(contest: Contest, result: Mapping[str, Any]) -> None:
+def _print_tournament(tournament: Tournament, result: Mapping[str, Any]) -> None:
     print(
-        f"{contest.repeats} repeats, budget {contest.config.budget}, seeds {contest.config.seeds}, profile "
-        f"{contest.profile.name}; gains over the baseline in points"
+        f"{tournament.repeats} repeats, budget {tournament.config.budget}, seeds {tournament.config.seeds}, profile "
+        f"{tournament.profile.name}; gains over the baseline in points"
     )
     for name, of_name in result["results"].items():
         note = f"{of_name['tests_used']} tests in all"
-        if missing := contest.repeats - of_name["submitted"]:
+        if missing := tournament.repeats - of_name["submitted"]:
             note += f"; {missing} submitted nothing, which counts as a gain of 0"
         print(f"{name}: {note}")
     for kind, words in _WORDS.items():
@@ -328,7 +328,7 @@ def _print_contest(contest: Contest, result: Mapping[str, Any]) -> None:
             print(f"  {name:<24} {in_words(of_name[kind])}")
         for pair in result["differences"]:
             print(f"  {pair['second'] + ' − ' + pair['first']:<24} {in_words(pair[kind])}")
-    print(f"\n{contest.profile.caveat}")
+    print(f"\n{tournament.profile.caveat}")
 
 
 def in_words(numbers: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import Laboratory, open_laboratory
+from agent.evaluation.workbench import Workbench, open_workbench
 from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
@@ -135,22 +135,22 @@ class Search:
             log = stack.enter_context(EventLog(self.run.events))
             self.clock.watch("bookkeeping", lambda: log.seconds)
             workers_log = self.run.path / "workers.log"
-            laboratory = stack.enter_context(
-                open_laboratory(self.pinned, self.clock, progress, log.append, log=workers_log)
+            workbench = stack.enter_context(
+                open_workbench(self.pinned, self.clock, progress, log.append, log=workers_log)
             )
-            yield OpenSearch(self, log, laboratory, {**os.environ, **secrets}, progress)
+            yield OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress)
 
 
 class OpenSearch:
     """A search whose log, isolation and processes are ready."""
 
     def __init__(
-        self, search: Search, log: EventLog, laboratory: Laboratory, environ: Mapping[str, str], progress: Progress
+        self, search: Search, log: EventLog, workbench: Workbench, environ: Mapping[str, str], progress: Progress
     ) -> None:
         self.config, self.run, self.profile = search.config, search.run, search.profile
         self._search = search
         self._log = log
-        self._laboratory = laboratory
+        self._workbench = workbench
         self._environ = environ
         self._progress = progress
         self._results = LayeredStore(ResultStore(search.run.results), user_store() if search.config.cache else None)
@@ -159,7 +159,7 @@ class OpenSearch:
     @property
     def isolation(self) -> Isolation:
         """Where candidates run; open until `Search.opened` is left."""
-        return self._laboratory.isolation
+        return self._workbench.isolation
 
     def execute(self) -> SearchOutcome:
         """Run to the end, then stop the training processes."""
@@ -169,7 +169,7 @@ class OpenSearch:
                 tools = self._set_up_tools(workspace)
                 proposer = make_proposer(self.config, self._context(inputs))
                 outcome = self._search_with(proposer, tools, inputs.start_region)
-            self._laboratory.stop_evaluating()
+            self._workbench.stop_evaluating()
             return outcome
 
     def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
@@ -198,13 +198,13 @@ class OpenSearch:
 
     def _launch(self) -> Inputs:
         """Record in log and run.json what was asked for and what it runs on. Returns what the user's files gave."""
-        laboratory = self._laboratory
-        inputs = record_launch(self._log, self.config, self.profile, laboratory, self._search.inputs)
+        workbench = self._workbench
+        inputs = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs)
         self._search.summary.save(
-            environment=laboratory.environment,
-            isolation_level=laboratory.isolation.level,
-            isolation=laboratory.isolation.evidence,
-            slots=laboratory.slots,
+            environment=workbench.environment,
+            isolation_level=workbench.isolation.level,
+            isolation=workbench.isolation.evidence,
+            slots=workbench.slots,
         )
         return inputs
 
@@ -216,7 +216,7 @@ class OpenSearch:
         return make_toolbox(
             self.config,
             self.profile,
-            self._laboratory,
+            self._workbench,
             workspace=workspace,
             log=self._log,
             results=self._results,
@@ -237,13 +237,13 @@ class OpenSearch:
         )
 
     def _measure_baseline(self, tools: Toolbox) -> None:
-        config, profile, laboratory, reason = self.config, self.profile, self._laboratory, self._search.reason
+        config, profile, workbench, reason = self.config, self.profile, self._workbench, self._search.reason
         if self._search.inputs is not None:
-            say_if_long(config, profile, laboratory.executor, laboratory.environment, self._progress.message)
+            say_if_long(config, profile, workbench.executor, workbench.environment, self._progress.message)
         self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
         baseline = Candidate("baseline", scaffold().region)
         seeds = config.baseline_evaluation_seeds
-        measured = laboratory.evaluator.measure(baseline, [], profile.visible, seeds, results=self._results)
+        measured = workbench.evaluator.measure(baseline, [], profile.visible, seeds, results=self._results)
         tools.baseline = measured[baseline.role]
 
     def _run_hidden(self, tools: Toolbox) -> dict[str, Accuracies]:
@@ -251,7 +251,7 @@ class OpenSearch:
         if tools.submitted is None:
             return {}
         self._progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
-        return self._laboratory.evaluator.measure(
+        return self._workbench.evaluator.measure(
             Candidate("hidden/baseline", scaffold().region),
             [Candidate("hidden/submission", tools.regions[tools.submitted])],
             self.profile.hidden,

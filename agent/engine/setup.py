@@ -12,7 +12,7 @@ from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError
-from agent.evaluation.workbench import Laboratory
+from agent.evaluation.workbench import Workbench
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog, Launch
@@ -59,7 +59,7 @@ def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
 
 
 def record_launch(
-    log: EventLog, config: SearchConfig, profile: Profile, laboratory: Laboratory, inputs: Inputs | None
+    log: EventLog, config: SearchConfig, profile: Profile, workbench: Workbench, inputs: Inputs | None
 ) -> Inputs:
     """Log what was asked for and what it runs on; on resuming, compare it with the log.
 
@@ -69,14 +69,14 @@ def record_launch(
     recorded = log.recorded("launch")
     launch = recorded if isinstance(recorded, Launch) else None
     if launch is not None:
-        _require_same_environment(log.path, launch.environment, laboratory.environment)
+        _require_same_environment(log.path, launch.environment, workbench.environment)
     inputs = inputs or Inputs.recorded(launch, config)
     log.append(
         Launch(
             config=config.model_dump(mode="json"),
             profile=profile.name,
-            environment=laboratory.environment,
-            isolation_level=laboratory.isolation.level,
+            environment=workbench.environment,
+            isolation_level=workbench.isolation.level,
             scaffold=scaffold().text,
             start_region=inputs.start_region,
             script=inputs.script,
@@ -111,14 +111,14 @@ def fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
 def make_toolbox(
     config: SearchConfig,
     profile: Profile,
-    laboratory: Laboratory,
+    workbench: Workbench,
     *,
     workspace: Workspace,
     log: EventLog,
     results: LayeredStore,
 ) -> Toolbox:
     """A toolbox with the whole budget and without a baseline yet; evaluations use `results`."""
-    evaluator = laboratory.evaluator
+    evaluator = workbench.evaluator
     screen = None
     if config.screen:
         screen = Screen(

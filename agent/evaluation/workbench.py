@@ -20,7 +20,7 @@ from sandbox.isolate import Isolation, IsolationUnavailable
 
 
 @dataclass(frozen=True)
-class Laboratory:
+class Workbench:
     """One isolation, in this process, for checks and evaluations; `slots` processes, which train what it made."""
 
     isolation: Isolation
@@ -33,17 +33,17 @@ class Laboratory:
 
 
 @contextmanager
-def open_laboratory(
+def open_workbench(
     config: SearchConfig,
     clock: Clock,
     progress: Progress,
     record: Callable[[Evaluated], None] = lambda event: None,
     *,
     log: Path | None = None,
-) -> Iterator[Laboratory]:
+) -> Iterator[Workbench]:
     """Start everything that `config` asks for, warm; stop it when the block is left, however it is left.
 
-    No process that is started meanwhile inherits a key or token, whichever command asked for the laboratory.
+    No process that is started meanwhile inherits a key or token, whichever command asked for the workbench.
     Raises UsageError when no acceptable isolation works here.
     """
     with ExitStack() as stack:
@@ -63,7 +63,7 @@ def open_laboratory(
         isolation.start_second()  # in the background, and after everything that a search waits for
         settings = Settings(environment, config.precision, config.data_root)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
-        yield Laboratory(isolation, evaluator, environment, slots, executor, executor.close)
+        yield Workbench(isolation, evaluator, environment, slots, executor, executor.close)
 
 
 def plan_slots(config: SearchConfig) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, Evaluator, accuracies_of
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.report.ablation import Ablation, Contribution, PartResult, Seeds
 from agent.report.findings import find
@@ -71,13 +71,13 @@ def ablate(
     accuracies: dict[str, dict[str, Seeds]] = {}
     if parts:
         progress.message(f"test {test} has {len(parts)} parts; --share {share:g} pays for {affordable}")
-        with run.held(), open_laboratory(config, Clock(), progress, log=run.path / "workers.log") as laboratory:
-            refused = _refusals(parts, profile, laboratory.evaluator, affordable)
+        with run.held(), open_workbench(config, Clock(), progress, log=run.path / "workers.log") as workbench:
+            refused = _refusals(parts, profile, workbench.evaluator, affordable)
             candidates = [Candidate(part.label, part.region) for part in parts if part.label not in refused]
             if candidates:
                 candidates.insert(0, Candidate(_SUBMISSION, region))
                 progress.begin(each * len(candidates))
-                outcomes = laboratory.evaluator.evaluate(
+                outcomes = workbench.evaluator.evaluate(
                     candidates,
                     profile.visible,
                     fresh,

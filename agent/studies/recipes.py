@@ -11,7 +11,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
 from benchmark.recipes import get_recipe
@@ -92,8 +92,8 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
         user = user_store() if config.cache else None
         visible = LayeredStore(ResultStore(Path(folder) / "results"), user)
-        with open_laboratory(config, Clock(), progress) as laboratory:
-            evaluate = laboratory.evaluator.evaluate
+        with open_workbench(config, Clock(), progress) as workbench:
+            evaluate = workbench.evaluator.evaluate
             outcomes = evaluate(candidates, profile.visible, seeds, results=visible)
             if hidden:
                 kept = None if user is None else ResultStore(user.folder.with_name("hidden"))

@@ -26,7 +26,7 @@ from agent.engine.setup import make_toolbox
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, accuracies_of
-from agent.evaluation.workbench import Laboratory, open_laboratory
+from agent.evaluation.workbench import Workbench, open_workbench
 from agent.progress import Progress
 from agent.proposers.transcript import function_region
 from agent.protocol import Accuracies, ToolCall
@@ -67,7 +67,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
     trained: list[Evaluated] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
-        laboratory = stack.enter_context(open_laboratory(config, Clock(), progress, trained.append))
+        workbench = stack.enter_context(open_workbench(config, Clock(), progress, trained.append))
         again = [role for role, _, _ in recorded if _is_counted(role, config)]
         tests = {role for role in again if role.startswith("test/")}
         progress.begin(len(again), len(tests))
@@ -75,7 +75,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         tools = make_toolbox(
             config,
             profile,
-            laboratory,
+            workbench,
             workspace=stack.enter_context(Workspace.create(folder / "workspace")),
             log=stack.enter_context(EventLog(folder / "events.jsonl")),
             results=results,
@@ -83,9 +83,9 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         if config.confirm:  # the finalists are chosen by their gains
             baseline = Candidate("baseline", scaffold().region)
             seeds = config.baseline_evaluation_seeds
-            measured = laboratory.evaluator.measure(baseline, [], profile.visible, seeds, results=results)
+            measured = workbench.evaluator.measure(baseline, [], profile.visible, seeds, results=results)
             tools.baseline = measured[baseline.role]
-        level = laboratory.isolation.level
+        level = workbench.isolation.level
         yield Replay(transcript, open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level))
 
 
@@ -229,10 +229,10 @@ def conversation(
     strategies = Strategies(profile)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
-        laboratory = stack.enter_context(open_laboratory(config, Clock(), progress))
+        workbench = stack.enter_context(open_workbench(config, Clock(), progress))
         progress.begin((count + 1) * len(profile.visible) * len(config.evaluation_seeds))
         results = LayeredStore(ResultStore(folder), user_store() if config.cache else None)
-        trainer = _Trainer(laboratory, config, profile, results)
+        trainer = _Trainer(workbench, config, profile, results)
         strategies.baseline = trainer.train("baseline", scaffold().region)
         numbers = itertools.count()
 
@@ -244,7 +244,7 @@ def conversation(
 
 @dataclass(frozen=True)
 class _Trainer:
-    laboratory: Laboratory
+    workbench: Workbench
     config: SearchConfig
     profile: Profile
     results: LayeredStore
@@ -253,12 +253,12 @@ class _Trainer:
         """Why a region cannot be trained, or None."""
         if STAND_IN.search(region):
             return "the record does not show all of its text"
-        report = self.laboratory.evaluator.check(region, self.profile.visible, self.config.seed)
+        report = self.workbench.evaluator.check(region, self.profile.visible, self.config.seed)
         return None if report.accepted else f"{report.message} [{report.kind}]"
 
     def train(self, role: str, region: str) -> Accuracies:
         """Its accuracies on the visible tasks."""
-        outcomes = self.laboratory.evaluator.evaluate(
+        outcomes = self.workbench.evaluator.evaluate(
             [Candidate(role, region)],
             self.profile.visible,
             self.config.evaluation_seeds,

@@ -20,7 +20,7 @@ from agent.config import SearchConfig
 from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluation.evaluator import Candidate, accuracies_of
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import open_workbench
 from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import check_proposer
@@ -28,7 +28,7 @@ from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.log import Submitted, accuracies_by_role, read_events
 from agent.runs.status import RunStatus
-from benchmark.seeds import CONTEST_STEP, FRESH_FROM, contest_seed, winners_seeds
+from benchmark.seeds import FRESH_FROM, TOURNAMENT_STEP, tournament_seed, winners_seeds
 from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.history import History
@@ -42,7 +42,7 @@ Gains = dict[str, float]
 
 @dataclass(frozen=True)
 class Repeat:
-    """One finished search of a contest, as its log tells it.
+    """One finished search of a tournament, as its log tells it.
 
     Nothing submitted is a gain of 0, since the baseline stays; a training that failed counts as an accuracy of 0 %.
     """
@@ -125,7 +125,7 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     return Estimate(mean, (mean - half, mean + half), sd, tuple(values), confidence)
 
 
-class Contest:
+class Tournament:
     """The repeats of several proposers. Raises UsageError before anything is run for what can be known to be wrong."""
 
     def __init__(self, config: SearchConfig, proposers: Sequence[str], repeats: int, fresh: int = 0) -> None:
@@ -133,8 +133,8 @@ class Contest:
             raise UsageError("--proposers wants different names, separated by commas, such as random,optuna")
         if repeats < 1 or fresh < 0:
             raise UsageError("--repeats must be at least 1, and --fresh at least 0")
-        if contest_seed(config.seed, repeats + 1) > FRESH_FROM or fresh * repeats > FRESH_FROM:
-            raise UsageError(f"too many seeds: --seed + {CONTEST_STEP} × --repeats must stay below {FRESH_FROM:,}")
+        if tournament_seed(config.seed, repeats + 1) > FRESH_FROM or fresh * repeats > FRESH_FROM:
+            raise UsageError(f"too many seeds: --seed + {TOURNAMENT_STEP} × --repeats must stay below {FRESH_FROM:,}")
         self.config = config
         self.proposers = tuple(proposers)
         self.repeats = repeats
@@ -145,7 +145,7 @@ class Contest:
 
     def search_config(self, proposer: str, number: int) -> SearchConfig:
         """The configuration of one search; repeats are numbered from 1."""
-        seed = contest_seed(self.config.seed, number)
+        seed = tournament_seed(self.config.seed, number)
         changes = {"proposer": proposer, "seed": seed, "profile": self.profile.name, "submit": True}
         return SearchConfig.model_validate({**self.config.model_dump(), **changes})
 
@@ -204,12 +204,12 @@ class Contest:
         baseline = scaffold().region
         tasks = self.profile.visible
         progress.begin(self.repeats * (len(self.proposers) + 1) * len(tasks) * self.fresh)
-        with open_laboratory(self.config, Clock(), progress) as laboratory:
+        with open_workbench(self.config, Clock(), progress) as workbench:
             for number in range(1, self.repeats + 1):
                 winners = {one.proposer: winner(one) or baseline for one in repeats if one.number == number}
                 regions = dict.fromkeys([baseline, *winners.values()])
                 candidates = [Candidate(_role(number, index), region) for index, region in enumerate(regions)]
-                outcomes = laboratory.evaluator.evaluate(candidates, tasks, self.fresh_seeds(number), results=results)
+                outcomes = workbench.evaluator.evaluate(candidates, tasks, self.fresh_seeds(number), results=results)
                 seen = {one.region: accuracies_of(outcomes, one.role) for one in candidates}
                 for proposer, region in winners.items():
                     gains[proposer].append(_gain(seen[baseline], seen[region]))

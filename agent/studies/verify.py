@@ -11,7 +11,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import Laboratory, open_laboratory
+from agent.evaluation.workbench import Workbench, open_workbench
 from agent.progress import Progress
 from agent.report.network import measure_network, read_network
 from agent.runs.directory import RunDirectory
@@ -188,25 +188,25 @@ def _rerun_faults(record: RunRecord, launch: Launch, events: list[Event], progre
     task = get_profile(launch.profile).task(recorded.task)
     with (
         tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder,
-        open_laboratory(config, Clock(), progress) as laboratory,
+        open_workbench(config, Clock(), progress) as workbench,
     ):
-        if laboratory.environment != launch.environment:
-            yield f"not comparable: this machine is {laboratory.environment}, the run's was {launch.environment}"
+        if workbench.environment != launch.environment:
+            yield f"not comparable: this machine is {workbench.environment}, the run's was {launch.environment}"
             return
-        outcomes = laboratory.evaluator.evaluate(
+        outcomes = workbench.evaluator.evaluate(
             [Candidate("again", region)], [task], [recorded.seed], results=LayeredStore(ResultStore(Path(folder)))
         )
         if final is not None:
-            yield from _network_again(record, final.number, laboratory)
+            yield from _network_again(record, final.number, workbench)
     outcome = outcomes["again", recorded.task, recorded.seed]
     again = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
     if again != recorded.accuracy:
         yield f"{recorded.task} seed {recorded.seed}: recorded {recorded.accuracy}, now {again}"
 
 
-def _network_again(record: RunRecord, test: int, laboratory: Laboratory) -> Iterator[Finding]:
+def _network_again(record: RunRecord, test: int, workbench: Workbench) -> Iterator[Finding]:
     kept = read_network(record, test)
     if kept is not None:
-        again = measure_network(record, test, laboratory.isolation)
+        again = measure_network(record, test, workbench.isolation)
         again["tasks"] = {name: again["tasks"].get(name) for name in kept["tasks"]}
         yield from differences("network.json", kept, again, tolerance=1e-3)

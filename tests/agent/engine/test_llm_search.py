@@ -16,7 +16,7 @@ import pytest
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import UsageError
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import open_workbench
 from agent.llm.settings import Price, SpendingLimits, address, limits, model_settings
 from agent.progress import Progress
 from agent.proposers import check_proposer
@@ -169,8 +169,8 @@ def test_no_worker_of_any_command_has_a_key(monkeypatch: pytest.MonkeyPatch) -> 
     """`replay --execute`, `baselines` and `compare` start workers without a search around them."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("HARMLESS", "1")
-    with open_laboratory(SearchConfig(workers=1), Clock(), Progress()) as laboratory:
-        seen = laboratory.evaluator._executor.submit(_Environment()).result()
+    with open_workbench(SearchConfig(workers=1), Clock(), Progress()) as workbench:
+        seen = workbench.evaluator._executor.submit(_Environment()).result()
     assert seen["HARMLESS"] == "1"
     assert KEY not in seen.values()
     assert os.environ["OPENAI_API_KEY"] == KEY
