@@ -1,4 +1,4 @@
-"""What an A/A search would have claimed: among copies of the baseline, every resolved difference is a false one."""
+"""Lists the false claims of an A/A search. All candidates are copies of the baseline, so no difference is real."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Comparisons = Mapping[str, Comparison | None]
 
 
 def claims(visible: _Comparisons, hidden: _Comparisons) -> list[dict[str, Any]]:
-    """Each resolved difference, as kind, task (None: all tasks together) and `improvement` or `worse`."""
+    """Each resolved difference, as kind, task (None: the mean over all tasks) and `improvement` or `worse`."""
     found = []
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
         verdicts = {task: None if one is None else one.resolved for task, one in comparisons.items()}
