@@ -1,4 +1,4 @@
-"""One search from configuration to verdict: set up, baseline, loop, hidden task, summary."""
+"""Runs one search: set-up, baseline, loop, hidden task, summary."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ __all__ = ["OpenSearch", "Search", "SearchOutcome"]
 
 
 class Search:
-    """A search and its run directory. Nothing is started or spent before `opened`.
+    """A search and its run directory. It starts nothing before `opened`.
 
-    `inputs` are None for a resumed search, which takes them from its log. `release`: the hidden task may run.
-    `isolation`: the level that a resumed search must have, since results belong to one.
+    `inputs` are None for a resumed search, which reads them from its log. `release`: the hidden task may run.
+    `isolation`: the level that a resumed search must use, because results belong to one level.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class Search:
 
     @classmethod
     def resume(cls, run: RunDirectory, *, release: bool = False) -> Search:
-        """An interrupted search, to be run again along its log; `release` lets one that waits run the hidden task.
+        """An interrupted search that continues from its log. `release` lets a waiting search run the hidden task.
 
-        Raises UsageError when it is already done, or waits and is not released.
+        Raises UsageError when the search has ended, or when it waits and is not released.
         """
         recorded = run.read_summary()
         status = RunStatus.of(recorded)
@@ -108,7 +108,7 @@ class Search:
             profile, _ = resolve_profile(recorded["profile"])
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
-        # `auto` can find another level on another day, and a result belongs to one. An unsandboxed run says so itself.
+        # `auto` may choose another level today, and results belong to one level. An unsandboxed config says so itself.
         level = recorded.get("isolation_level")
         isolation = level if level in ("bubblewrap", "landlock") else None
         return cls(config, run, profile, "resumed", release=config.submit or release, isolation=isolation)
@@ -125,9 +125,9 @@ class Search:
 
     @contextmanager
     def opened(self, progress: Progress) -> Iterator[OpenSearch]:
-        """Hold the run and start what it needs: log, isolation, processes. All end when the block is left.
+        """Lock the run, and open log, isolation and processes. All are closed when the block ends.
 
-        Whoever wants to use the isolation once more, for a page say, does it in the block. Raises RunBusy, UsageError.
+        The isolation can be used in the block after the search too, such as for the page. Raises RunBusy, UsageError.
         """
         with self.run.held(), self.summary.stops_recorded(), ExitStack() as stack:
             self.summary.save(status=RunStatus.RUNNING, created=time.time())
@@ -158,7 +158,7 @@ class OpenSearch:
 
     @property
     def isolation(self) -> Isolation:
-        """Where candidates run; open until `Search.opened` is left."""
+        """The isolation in which candidates run. It is open until the block of `Search.opened` ends."""
         return self._workbench.isolation
 
     def execute(self) -> SearchOutcome:
@@ -176,7 +176,7 @@ class OpenSearch:
         config = self.config
         try:
             prepare(proposer, start or scaffold().region, config.budget)
-        except ProposerEnd as stop:  # nobody will propose anything: do not train the baseline for that
+        except ProposerEnd as stop:  # nothing will be proposed, so the baseline is not trained
             self._log.append(Ended(status=stop.status, message=str(stop)))
             return self._sum_up(End(stop.status, str(stop)), tools)
         self._measure_baseline(tools)
@@ -197,7 +197,7 @@ class OpenSearch:
     # -- the steps ------------------------------------------------------------------------------------------------
 
     def _launch(self) -> Inputs:
-        """Record in log and run.json what was asked for and what it runs on. Returns what the user's files gave."""
+        """Record configuration and environment in log and run.json. Returns the contents of the user's files."""
         workbench = self._workbench
         inputs = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs)
         self._search.summary.save(
@@ -247,7 +247,7 @@ class OpenSearch:
         tools.baseline = measured[baseline.role]
 
     def _run_hidden(self, tools: Toolbox) -> dict[str, Accuracies]:
-        """Role → accuracies of baseline and submission on the hidden task; empty when nothing was submitted."""
+        """Role → accuracies of baseline and submission on the hidden task; {} when nothing was submitted."""
         if tools.submitted is None:
             return {}
         self._progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")

@@ -1,4 +1,4 @@
-"""Flags: what a reviewer should look at, found in the code, its weights and the numbers."""
+"""Finds flags in the code, the weights and the numbers: the points that a reviewer should look at."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _KNOWN = (math.sqrt(2), math.sqrt(3), math.sqrt(1 / 2), math.sqrt(1 / 3), math.p
 _ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
 _MOST_DOTS = 8
 _LONG_NUMBER = 4
-"""A literal with at least so many significant digits looks as if a program had written it."""
+"""A literal with at least this many significant digits looks like the output of a program."""
 _LARGE_CHANGE = 15
-"""A submission that adds at least so many lines should show a gain."""
+"""A submission that adds at least this many lines should show a gain."""
 _SAME_SCALE = 1.5
-"""Two architectures count as treated alike when their scales differ by at most this factor."""
+"""Two architectures count as treated equally when their scales differ by at most this factor."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One thing to look at. `stop`: do not believe the numbers before it is explained; `look`; `note`: good to know.
+    """One flag. Weights: `stop` (explain it before you trust the numbers), `look` (check it), `note` (good to know).
 
-    `line` counts in the region's text.
+    `line` is a line of the region's text, from 1.
     """
 
     weight: Weight
@@ -51,7 +51,7 @@ class Flag:
 
 
 def raise_flags(record: RunRecord, findings: Findings, network: Fields | None) -> tuple[Flag, ...]:
-    """All flags about a run, the gravest first."""
+    """All flags of a run, the most serious first."""
     region = record.regions.get(findings.subject or 0)
     flags = [*_run_flags(record, findings)]
     if region is not None:
@@ -63,7 +63,7 @@ def raise_flags(record: RunRecord, findings: Findings, network: Fields | None) -
 
 
 def code_flags(region: str) -> list[Flag]:
-    """Flags from the text of a region. A region that does not parse has no flags: it cannot have been tested."""
+    """Flags from the text of a region. A region that does not parse has no flags, because it was never tested."""
     try:
         tree = parse(region)
     except SyntaxError:
@@ -72,7 +72,7 @@ def code_flags(region: str) -> list[Flag]:
 
 
 def weight_flags(network: Fields) -> list[Flag]:
-    """Flags from the measured networks; `network` is what `agent.report.network` kept."""
+    """Flags from the measured networks; `network` is the content of network.json (`agent.report.network`)."""
     flags: list[Flag] = []
     factors: dict[str, dict[str, float]] = {}
     for task, roles in mapping(network.get("tasks")).items():
@@ -127,7 +127,7 @@ def _gain_flags(record: RunRecord, findings: Findings, region: str) -> Iterator[
         for task, one in comparisons.items():
             if one is not None and one.resolved == "not resolved":
                 message = (
-                    f"{signed(one.gain)} points on {task} cannot be told from noise: "
+                    f"{signed(one.gain)} points on {task}, no difference shown: "
                     f"the smallest detectable effect is about {one.smallest_visible_effect:.1f}."
                 )
                 yield Flag("note", "small gain", message)
@@ -185,7 +185,7 @@ def _unused(tree: ast.Module) -> Iterator[Flag]:
 
 
 def _dotted(node: ast.expr) -> str:
-    """A name with its attributes, such as `torch.rand`; "" for one that is longer than any in a list."""
+    """A name with its attributes, such as `torch.rand`; "" when it has more than `_MOST_DOTS` dots."""
     names: list[str] = []
     while isinstance(node, ast.Attribute) and len(names) < _MOST_DOTS:
         names.append(node.attr)
@@ -206,7 +206,7 @@ def _constant_weights(task: str, submission: Fields) -> Iterator[Flag]:
 
 
 def _factors(baseline: Fields, submission: Fields) -> dict[str, float]:
-    """Role → how many times the baseline's std the weights have, the median over the layers."""
+    """Role → std of the weights relative to the baseline's, the median over the layers."""
     before = {text(parameter.get("name")): parameter for parameter in _parameters(baseline)}
     ratios: dict[str, list[float]] = {}
     for parameter in _parameters(submission):

@@ -1,8 +1,8 @@
-"""A record carried out again, tests included: nothing that was recorded or stored is taken for a result.
+"""Carries out a record again and trains its tests again. Recorded and stored results are not used.
 
-Our own run goes through the same toolbox once more, call by call, on a workspace of its own, and accuracies must be
-equal on the same machine. A conversation about our task from elsewhere was trained otherwise, so its strategies are
-trained on a profile of ours, and the recorded numbers stand beside ours.
+One of our own runs goes through a toolbox again, call by call, on a new workspace. On the same machine the accuracies
+must be equal. A conversation from elsewhere was trained in another way. So its strategies are trained on one of our
+profiles, and its recorded numbers are shown beside ours.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ ELSEWHERE = "trained again, but the record is of another machine or version, whe
 
 @contextmanager
 def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
-    """A replay of our run (its folder or events.jsonl) whose tests are trained. Nothing is read from a store.
+    """A replay of our run (its folder or events.jsonl) that trains the tests. It reads nothing from a store.
 
-    Raises UsageError when this version cannot carry the log out.
+    Raises UsageError when this version cannot carry out the log.
     """
     transcript = load_transcript(path)
     log = path / "events.jsonl" if path.is_dir() else path
@@ -58,7 +58,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
     if launch.scaffold != scaffold().text:
         raise UsageError(f"{path}: its scaffold is not this version's, so its tests cannot be run here")
     try:
-        # Whoever wrote this log does not decide how its code is confined here.
+        # The log may come from somebody else, so it must not choose the isolation.
         config = SearchConfig.model_validate({**launch.config, "isolation": "auto", "allow_unsandboxed": False})
         profile = get_profile(launch.profile)
     except (ValidationError, ValueError) as error:
@@ -90,13 +90,13 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
 
 
 def _is_counted(role: str, config: SearchConfig) -> bool:
-    """Whether it is trained again and is no look. The baseline is, to choose finalists; the hidden task never is."""
+    """Whether this role is trained again and is not a look: tests, and with confirmation the baseline."""
     return role.startswith("test/") or (role == "baseline" and config.confirm > 0)
 
 
 @dataclass
 class _OwnRun:
-    """The calls of a run in its own toolbox. `trained` grows while tests run."""
+    """Carries out the calls of a run in a new toolbox. `trained` grows while tests run."""
 
     tools: Toolbox
     recorded: Mapping[tuple[str, str, int], Evaluated]
@@ -105,7 +105,7 @@ class _OwnRun:
     isolation_level: str
     elsewhere: bool = False
     compared: int = 0
-    """Of what was trained."""
+    """How many items of `trained` were compared."""
 
     def regions(self) -> tuple[str, ...]:
         return (self.tools.workspace.region,)
@@ -126,9 +126,9 @@ class _OwnRun:
         return Judgement("exact" if unequal is None else "differs", unequal, reply, executed)
 
     def _compare(self, tool: str) -> tuple[dict[str, Any] | None, str | None]:
-        """What a call was recorded with and what it gave now, and the first accuracy that should be equal and isn't.
+        """Recorded and new accuracies of a call, and a sentence about the first unequal one, if any.
 
-        The baseline, which is trained before the first call, is compared with it.
+        The baseline is trained before the first call and is compared with that call.
         """
         trained, self.compared = self.trained[self.compared :], len(self.trained)
         roles: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
@@ -155,7 +155,7 @@ class _OwnRun:
 
 @dataclass
 class Strategy:
-    """One version of the function in a conversation, and what it gave on our profile."""
+    """One version of the function in a conversation, and its accuracies on our profile."""
 
     name: str
     segment: int
@@ -166,20 +166,20 @@ class Strategy:
     """Why it was not trained."""
 
     def as_json(self) -> dict[str, Any]:
-        """For a call's `executed`."""
+        """The field `executed` of a call."""
         return {"strategy": self.name, "accuracies": self.accuracies, "refused": self.refused}
 
 
 @dataclass
 class Strategies:
-    """What the versions of a conversation's function came to, filled while its replay is iterated."""
+    """The results of all versions of a conversation's function. They are filled while its replay is iterated."""
 
     profile: Profile
     baseline: Accuracies = field(default_factory=dict)
     found: list[Strategy] = field(default_factory=list)
 
     def compared(self) -> list[tuple[Strategy, Mapping[str, Any]]]:
-        """Each strategy with its comparisons to the untouched region; the intervals allow for having tried them all."""
+        """Each strategy and its comparisons with the untouched region. The intervals hold for all strategies."""
         ran = [one for one in self.found if one.accuracies is not None]
         return [
             (
@@ -201,7 +201,7 @@ class Strategies:
         return [*lines, self.profile.caveat]
 
     def as_json(self) -> dict[str, Any]:
-        """For the last line's `executed`."""
+        """The field `executed` of the last line."""
         return {
             "profile": self.profile.name,
             "caveat": self.profile.caveat,
@@ -217,10 +217,10 @@ class Strategies:
 def conversation(
     transcript: Transcript, config: SearchConfig, profile: Profile, progress: Progress
 ) -> Iterator[tuple[Replay, Strategies]]:
-    """A replay of a conversation about initialize_weights, each version of which is trained on `profile` once.
+    """A replay of a conversation about initialize_weights that trains each version once on `profile`.
 
-    The function's text is put into our scaffold; where it stood in the other file does not matter. Results of equal
-    code are taken from the user's store, since nothing recorded is judged by them.
+    The function's text is put into our scaffold. Its place in the other file does not matter. Stored results are used,
+    because they are not compared with the record.
     Raises UsageError when no call edits that function.
     """
     count = len({region for verdict in Replay(transcript) if (region := function_region(verdict.regions))})
@@ -250,14 +250,14 @@ class _Trainer:
     results: LayeredStore
 
     def refusal(self, region: str) -> str | None:
-        """Why a region cannot be trained, or None."""
+        """Why a region cannot be trained; None when it can."""
         if STAND_IN.search(region):
             return "the record does not show all of its text"
         report = self.workbench.evaluator.check(region, self.profile.visible, self.config.seed)
         return None if report.accepted else f"{report.message} [{report.kind}]"
 
     def train(self, role: str, region: str) -> Accuracies:
-        """Its accuracies on the visible tasks."""
+        """Train a region and return its accuracies on the visible tasks."""
         outcomes = self.workbench.evaluator.evaluate(
             [Candidate(role, region)],
             self.profile.visible,
@@ -269,7 +269,7 @@ class _Trainer:
 
 @dataclass
 class _Conversation:
-    """One segment of a conversation, each new version of its function trained as it appears."""
+    """Carries out one segment of a conversation, and trains each new version of its function."""
 
     replayed: SegmentReplay
     segment: int

@@ -1,4 +1,4 @@
-"""Does a run still say what happened? Whatever can be made again from the log is made again and compared."""
+"""Verifies a run: makes again from the log whatever the log determines, and compares it with the files."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def verify(
     progress: Progress | None = None,
     allowed_signers: Path | None = None,
 ) -> list[Check]:
-    """Re-check everything that a run left behind; with `execute`, train one recorded evaluation again.
+    """Check all files of a run. With `execute`, also train one recorded evaluation again.
 
-    A fault is a finding, not an exception: all checks are made, as far as they can be. `allowed_signers` is a list of
-    ssh keys whose signatures of reviews count (`man ssh-keygen`). Raises UsageError when it does not exist.
+    A fault is a finding, not an exception, so all checks are made. `allowed_signers` is a file with the ssh keys that
+    may sign reviews (`man ssh-keygen`). Raises UsageError when it does not exist.
     """
     if allowed_signers is not None and not allowed_signers.is_file():
         raise UsageError(f"--allowed-signers {allowed_signers}: no such file")
@@ -106,7 +106,7 @@ _LIMITS = (
 
 
 _MISFITS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What comes of values that have another type or size than a search writes."""
+"""Exceptions from values that have another type or size than a search writes."""
 
 
 def _judge(what: str, look: Callable[[], Iterator[Finding]]) -> Check:
@@ -126,21 +126,21 @@ def _artifact_findings(run: RunDirectory, events: list[Event]) -> Iterator[Findi
 
 
 def _git_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> Iterator[Finding]:
-    told = {"baseline": region_sha256(split(launch.scaffold).region)}
+    digests = {"baseline": region_sha256(split(launch.scaffold).region)}
     tested = {}
     for event in events:
         if isinstance(event, TestStarted):
-            told[f"test/{event.number}"] = tested[event.number] = event.region_sha256
+            digests[f"test/{event.number}"] = tested[event.number] = event.region_sha256
         elif isinstance(event, Submitted):
-            told[f"submit/{event.number}"] = event.region_sha256
+            digests[f"submit/{event.number}"] = event.region_sha256
             if tested.get(event.number) != event.region_sha256:
                 yield f"the log submits another region than test {event.number} had"
     history = History(run.workspace)
     yield from history.faults()
-    for tag, digest in told.items():
+    for tag, digest in digests.items():
         if region_sha256(history.region_at(tag)) != digest:
             yield f"tag {tag} is another region than the log says"
-    for tag in sorted(set(history.tags()) - set(told)):
+    for tag in sorted(set(history.tags()) - set(digests)):
         yield f"tag {tag} is of a test or a submission that the log does not have"
 
 
@@ -157,17 +157,18 @@ def _confirmation_seeds(launch: Launch) -> tuple[int, ...]:
 
 
 def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[Finding]:
-    """What was submitted is what a confirmation chose, from finalists that were all trained with the fresh seeds."""
+    """Check that a confirmation chose the submission from finalists that were all trained with the fresh seeds."""
     seeds, final = _confirmation_seeds(launch), submission(events)
-    told = [event for event in events if isinstance(event, Confirmed)]
-    if not seeds and told:
+    confirmations = [event for event in events if isinstance(event, Confirmed)]
+    if not seeds and confirmations:
         yield "there was one, and the search had not asked for it"
     if not seeds or final is None:
         return
-    if not told or told[-1].chosen != final.number or final.number not in told[-1].tests:
+    last = confirmations[-1] if confirmations else None
+    if last is None or last.chosen != final.number or final.number not in last.tests:
         yield f"test {final.number} was submitted and is not what it chose"
     roles = accuracies_by_role(events)
-    for event in told:
+    for event in confirmations:
         if tuple(event.seeds) != seeds:
             yield f"its seeds are {event.seeds}, not {list(seeds)}"
         for role in ("baseline", *(f"test/{number}" for number in event.tests)):
