@@ -123,7 +123,7 @@ def make_plan(
     if effect is not None:
         plan["effect"] = effect
         found = designs_for(profile, cost, effect, budget=design.budget, slots=slots, screen=design.screen)
-        plan["for_effect"] = [one.as_json() for one in found]
+        plan["for_effect"] = [option.as_json() for option in found]
     return plan
 
 
@@ -140,12 +140,15 @@ def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) 
         best = cheapest
         for design in sorted(designs, key=lambda design: _at_least(profile, design)):
             best = _first(profile, cost, [design], best.visible_effect, slots) or best if best else None
-        for one in filter(None, (cheapest, best)):
-            more = one.visible_effect < _CLEARLY * asked.visible_effect
-            less = one.seconds < _CLEARLY * asked.seconds
+        for option in filter(None, (cheapest, best)):
+            more = option.visible_effect < _CLEARLY * asked.visible_effect
+            less = option.seconds < _CLEARLY * asked.seconds
             if more or less:
                 why = f"detects {'a smaller' if more else 'the same'} effect in {'less' if less else 'the same'} time"
-                found[one.design] = (one, f"{why}, with fewer ideas tried" if budget < asked.design.budget else why)
+                found[option.design] = (
+                    option,
+                    f"{why}, with fewer ideas tried" if budget < asked.design.budget else why,
+                )
     return list(found.values())
 
 
@@ -156,7 +159,7 @@ def designs_for(
     cheapest = (
         _first(profile, cost, _designs(profile, cost, n, slots, screen), effect, slots) for n in _budgets(budget)
     )
-    return [one for one in cheapest if one is not None]
+    return [option for option in cheapest if option is not None]
 
 
 def _first(profile: Profile, cost: Costs, designs: Sequence[Design], effect: float, slots: int) -> Forecast | None:

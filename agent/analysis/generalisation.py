@@ -33,7 +33,7 @@ class CarryOver:
     @property
     def loss_ci(self) -> tuple[float, float]:
         """The 95 % interval of `loss`."""
-        half = math.hypot(*((one.ci[1] - one.ci[0]) / 2 for one in (self.visible, self.hidden)))
+        half = math.hypot(*((side.ci[1] - side.ci[0]) / 2 for side in (self.visible, self.hidden)))
         return (self.loss - half, self.loss + half)
 
 

@@ -34,7 +34,7 @@ def in_words(claimed: list[dict[str, Any]]) -> str:
     """One sentence that begins "would have claimed:"."""
     if not claimed:
         return "would have claimed: nothing, which is right: all candidates are equal"
-    listed = "; ".join(f"{one['kind']}, {one['task'] or 'all tasks'}: {one['resolved']}" for one in claimed)
+    listed = "; ".join(f"{claim['kind']}, {claim['task'] or 'all tasks'}: {claim['resolved']}" for claim in claimed)
     return (
         f"would have claimed: {listed}. That is false. Few A/A searches should claim anything; if several "
         "do, the noise here is larger than the prior says: measure it with agent baselines --seeds 5"

@@ -17,7 +17,7 @@ def audit(
     runs: RunsOption = Path("runs"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Did anything hidden show before the submission?
+    """Check whether anything about the hidden task was visible before the submission.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""`agent compare`: several runs beside each other, or the same search by several proposers."""
+"""`agent compare`: compares several runs, or several proposers on the same search."""
 
 from __future__ import annotations
 
@@ -29,25 +29,23 @@ if TYPE_CHECKING:
     from agent.runs.directory import RunDirectory
     from agent.studies.tournament import Gains, Repeat, Tournament
 
-_AGAIN = "what was done is kept; the same command goes on from here"
+_AGAIN = "finished searches are kept; the same command continues"
 
 
 @app.command()
 def compare(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN RUN...", help="Two to six runs; the first is the measure.")
+        list[str] | None, typer.Argument(metavar="RUN RUN...", help="Two to six runs; all are compared with the first.")
     ] = None,
     runs: RunsOption = Path("runs"),
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page (default RUNS/comparison.html).")
     ] = None,
     proposers: Annotated[
-        str | None, typer.Option(help="Instead of runs: proposers, separated by commas, that search on equal terms.")
+        str | None, typer.Option(help="Compare proposers instead of runs: names, separated by commas.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Searches of each proposer, each from other seeds.")] = 3,
-    fresh: Annotated[
-        int, typer.Option(help="Measure winners and baseline again on so many seeds that no search used.")
-    ] = 0,
+    fresh: Annotated[int, typer.Option(help="Measure winners and baseline again on this number of fresh seeds.")] = 0,
     budget: Annotated[int | None, typer.Option(help="Tests of each search (default 3).")] = None,
     profile: ProfileOption = None,
     seeds: SeedsOption = None,
@@ -55,7 +53,7 @@ def compare(
     workers: WorkersOption = None,
     data_root: DataRootOption = None,
     model: Annotated[str | None, typer.Option(help="Language model, for llm and hybrid.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="Its server.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Address of the model's server.")] = None,
     settings: SetOption = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any other setting of a search.")] = None,
     as_json: JsonFlag = False,
@@ -68,8 +66,8 @@ def compare(
       agent compare A B C -o comparison.html
       agent compare --proposers random,optuna --repeats 12 --fresh 10 --runs tournament
 
-    With --proposers the same search is run by each of them, several times, and what they gain is compared. When it was
-    stopped, the same command goes on with it.
+    With --proposers each proposer runs the same search several times, and their gains are compared. After an
+    interruption the same command continues.
     """
     if proposers is None:
         _compare_runs(names or [], runs, output, as_json=as_json)
@@ -201,7 +199,7 @@ def run_tournament(
     settings: Sequence[str] = (),
     as_json: bool,
 ) -> None:
-    """Run what is missing of a tournament and print what it came to. Raises UsageError before anything is run."""
+    """Run the missing searches of a tournament and print the result. Raises UsageError before anything is run."""
     from agent.config import load_config, parse_settings
     from agent.progress import make_progress
     from agent.studies.tournament import Tournament
@@ -262,10 +260,10 @@ def _result(tournament: Tournament, done: Sequence[Repeat], measured: Mapping[st
     """The last JSON object: for each proposer and kind of gain the estimate, then the differences to the first."""
     from agent.studies.tournament import differences
 
-    by_name = {name: [one for one in done if one.proposer == name] for name in tournament.proposers}
+    by_name = {name: [repeat for repeat in done if repeat.proposer == name] for name in tournament.proposers}
     gains: dict[str, Mapping[str, Sequence[Gains]]] = {
-        "visible": {name: [one.visible for one in repeats] for name, repeats in by_name.items()},
-        "hidden": {name: [one.hidden for one in repeats] for name, repeats in by_name.items()},
+        "visible": {name: [repeat.visible for repeat in repeats] for name, repeats in by_name.items()},
+        "hidden": {name: [repeat.hidden for repeat in repeats] for name, repeats in by_name.items()},
     }
     if measured:
         gains["fresh"] = measured
@@ -276,8 +274,8 @@ def _result(tournament: Tournament, done: Sequence[Repeat], measured: Mapping[st
         **_frame(tournament),
         "results": {
             name: {
-                "tests_used": sum(one.tests_used for one in repeats),
-                "submitted": sum(one.submitted is not None for one in repeats),
+                "tests_used": sum(repeat.tests_used for repeat in repeats),
+                "submitted": sum(repeat.submitted is not None for repeat in repeats),
                 **{kind: _with_tasks(of_kind[name]) for kind, of_kind in gains.items()},
             }
             for name, repeats in by_name.items()
@@ -299,14 +297,14 @@ def _result(tournament: Tournament, done: Sequence[Repeat], measured: Mapping[st
 def _with_tasks(gains: Sequence[Gains]) -> dict[str, Any]:
     from agent.studies.tournament import estimate, overall
 
-    tasks = {task: estimate([one[task] for one in gains]).as_json() for task in gains[0]}
+    tasks = {task: estimate([gain[task] for gain in gains]).as_json() for task in gains[0]}
     return {**overall(gains).as_json(), "tasks": tasks}
 
 
 _WORDS = {
-    "visible": "visible tasks, as the searches saw them (the choice was made on these numbers: they flatter)",
+    "visible": "visible tasks, as measured by the searches (too high, because the tests were chosen by these numbers)",
     "hidden": "hidden task",
-    "fresh": "visible tasks, the winners again on fresh seeds",
+    "fresh": "visible tasks, winners measured again on fresh seeds",
 }
 
 

@@ -162,7 +162,9 @@ class Screen:
         means: list[float | None] = []
         for role in roles:
             found = [outcomes[role, task.name, self._seed(rung)] for task in tasks]
-            losses = [one.test_loss for one in found if isinstance(one, EvaluationResult) and one.status == "ok"]
+            losses = [
+                result.test_loss for result in found if isinstance(result, EvaluationResult) and result.status == "ok"
+            ]
             usable = len(losses) == len(tasks) and all(map(math.isfinite, losses))
             means.append(sum(losses) / len(losses) if usable else None)
         return means

@@ -166,7 +166,7 @@ class Evaluator:
         sides = [baseline, *candidates]
         outcomes = self.evaluate(sides, tasks, seeds, results=results)
         require_baseline(outcomes, baseline.role)
-        return {one.role: accuracies_of(outcomes, one.role) for one in sides}
+        return {side.role: accuracies_of(outcomes, side.role) for side in sides}
 
     def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
         """(task, sentence) for each fault at step 0 that keeps `region` from learning; see `SignalCall`."""

@@ -111,7 +111,7 @@ class ServerCapabilities:
         """The messages in the form that this server accepts."""
         shaped = [self._with_reasoning(message) for message in messages]
         if not self.system_role:
-            shaped = [{**one, "role": "user"} if one.get("role") == "system" else one for one in shaped]
+            shaped = [{**message, "role": "user"} if message.get("role") == "system" else message for message in shaped]
         if self.any_order and self.system_role:
             return shaped
         merged: list[Message] = []

@@ -257,7 +257,7 @@ class ChatClient:
             body = self._read(response.iter_bytes(), deadline)
         try:
             found = json.loads(body)["data"]
-            return [str(one["id"]) for one in found if isinstance(one, dict) and "id" in one]
+            return [str(model["id"]) for model in found if isinstance(model, dict) and "id" in model]
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 

@@ -102,7 +102,7 @@ def _rendered(exchange: Exchange, form: Form, level: int, *, last: bool) -> Iter
         written = [
             f'{{"tool": "{call.name}", "arguments": {_valid_json(call.arguments, old)}}}' for call in answer.calls
         ]
-        message["content"] = "\n\n".join([answer.text, *(f"```json\n{one}\n```" for one in written)]).strip()
+        message["content"] = "\n\n".join([answer.text, *(f"```json\n{call}\n```" for call in written)]).strip()
     message["content"] = message["content"] or "(nothing)"
     yield message
     yield {"role": "user", "content": "\n\n".join(replies).strip() or "(nothing)"}

@@ -48,9 +48,9 @@ def curve_line(
     return Line(
         label=label + (f", {len(results)} seeds" if several else ""),
         x=epochs,
-        y=[sum(one) / len(one) for one in values],
-        low=[min(one) for one in values] if several else (),
-        high=[max(one) for one in values] if several else (),
+        y=[sum(accuracies) / len(accuracies) for accuracies in values],
+        low=[min(accuracies) for accuracies in values] if several else (),
+        high=[max(accuracies) for accuracies in values] if several else (),
         baseline=baseline,
         series=series,
     )

@@ -128,9 +128,9 @@ def _test_row(
     content = _proposal_before(record, test)
     failures = tuple(
         dict.fromkeys(
-            f"{one.task}, seed {one.seed}: {one.failure or 'no finite accuracy'}"
-            for one in record.evaluations
-            if one.role == f"test/{test}" and one.accuracy is None
+            f"{evaluation.task}, seed {evaluation.seed}: {evaluation.failure or 'no finite accuracy'}"
+            for evaluation in record.evaluations
+            if evaluation.role == f"test/{test}" and evaluation.accuracy is None
         )
     )
     return TestRow(

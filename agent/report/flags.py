@@ -104,10 +104,14 @@ def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
         yield Flag(
             "stop", "isolation", "Candidates ran without isolation: the code could have reached data and results."
         )
-    for one in record.evaluations:
-        kind, _, reason = text(one.failure).partition(": ")
+    for evaluation in record.evaluations:
+        kind, _, reason = text(evaluation.failure).partition(": ")
         if kind == "suspicious":
-            yield Flag("look", "step zero", f"{one.role} was refused on {one.task} (seed {one.seed}): {reason}.")
+            yield Flag(
+                "look",
+                "step zero",
+                f"{evaluation.role} was refused on {evaluation.task} (seed {evaluation.seed}): {reason}.",
+            )
     for result in record.results.values():
         if result.status == "diverged":
             yield Flag("look", "divergence", f"A training on {result.task} (seed {result.seed}) diverged.")
@@ -218,4 +222,6 @@ def _factors(baseline: Fields, submission: Fields) -> dict[str, float]:
 
 def _parameters(measured: Fields) -> list[dict[str, Any]]:
     parameters = measured.get("parameters")
-    return [one for one in parameters if isinstance(one, dict)] if isinstance(parameters, list) else []
+    return (
+        [parameter for parameter in parameters if isinstance(parameter, dict)] if isinstance(parameters, list) else []
+    )

@@ -172,9 +172,9 @@ def _time_bar(seconds: Mapping[str, Any]) -> list[tuple[str, float, float]]:
 def _evaluation_counts(record: RunRecord) -> dict[str, Any]:
     return {
         "all": len(record.evaluations),
-        "cached": sum(one.cached for one in record.evaluations),
-        "failed": sum(one.accuracy is None for one in record.evaluations),
-        "seconds": sum(one.seconds for one in record.evaluations),
+        "cached": sum(evaluation.cached for evaluation in record.evaluations),
+        "failed": sum(evaluation.accuracy is None for evaluation in record.evaluations),
+        "seconds": sum(evaluation.seconds for evaluation in record.evaluations),
     }
 
 

@@ -110,7 +110,11 @@ def write_mlflow(run: RunDirectory, database: Path) -> int:
 
 def _results(record: RunRecord) -> Iterator[tuple[Evaluation, EvaluationResult]]:
     """The evaluations that have a result file."""
-    return ((one, record.results[one.key]) for one in record.evaluations if one.key in record.results)
+    return (
+        (evaluation, record.results[evaluation.key])
+        for evaluation in record.evaluations
+        if evaluation.key in record.results
+    )
 
 
 def _file_name(one: Evaluation) -> str:

@@ -104,7 +104,7 @@ def parse_json(data: bytes | str) -> Any:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     level, depth = [value], 0
-    while level := [one for many in level for one in _inner(many)]:
+    while level := [inner for many in level for inner in _inner(many)]:
         if (depth := depth + 1) > _MAX_DEPTH:
             raise ValueError("nested too deeply")
     return value

@@ -357,7 +357,9 @@ def _compared(recorded: Event, event: Event) -> tuple[dict[str, Any], dict[str, 
     """Both events without what may differ. In a launch, fields and settings may differ that the old version lacked."""
     was, now = _stable(recorded), _stable(event)
     if isinstance(recorded, Launch) and isinstance(event, Launch):
-        was, now = ({name: one[name] for name in one if name in recorded.model_fields_set} for one in (was, now))
+        was, now = (
+            {name: fields[name] for name in fields if name in recorded.model_fields_set} for fields in (was, now)
+        )
         now["config"] = {name: value for name, value in now["config"].items() if name in was["config"]}
     return was, now
 

@@ -101,14 +101,15 @@ class RunRecord:
     def accuracies(self, role: str) -> dict[str, dict[int, float | None]]:
         """Task → seed → accuracy of one role."""
         table: dict[str, dict[int, float | None]] = {}
-        for one in self.evaluations:
-            if one.role == role:
-                table.setdefault(one.task, {})[one.seed] = one.accuracy
+        for evaluation in self.evaluations:
+            if evaluation.role == role:
+                table.setdefault(evaluation.task, {})[evaluation.seed] = evaluation.accuracy
         return table
 
     def curves(self, role: str, task: str) -> list[EvaluationResult]:
         """The results of one role on one task that have a learning curve, by seed."""
-        keys = {one.seed: one.key for one in self.evaluations if (one.role, one.task) == (role, task)}
+        evaluations = (found for found in self.evaluations if (found.role, found.task) == (role, task))
+        keys = {evaluation.seed: evaluation.key for evaluation in evaluations}
         return [self.results[key] for _, key in sorted(keys.items()) if key in self.results]
 
 
@@ -228,11 +229,11 @@ def _read_results(
     stores = {False: ResultStore(directory.results), True: ResultStore(directory.hidden)}
     found: dict[str, EvaluationResult] = {}
     missing = 0
-    for one in evaluations:
-        result = stores[one.role.startswith("hidden/")].get(one.key)
+    for evaluation in evaluations:
+        result = stores[evaluation.role.startswith("hidden/")].get(evaluation.key)
         if result is not None:
-            found[one.key] = result
-        elif one.failure is None:
+            found[evaluation.key] = result
+        elif evaluation.failure is None:
             missing += 1
     if missing:
         problems.append(

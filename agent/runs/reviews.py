@@ -93,7 +93,7 @@ class Standing:
     @property
     def verdict(self) -> Review | None:
         """The last approval, rejection or request for changes of the present patch and log. Comments do not count."""
-        decided = [one for one in self.reviews if one.kind != "comment" and self.concerns(one)]
+        decided = [review for review in self.reviews if review.kind != "comment" and self.concerns(review)]
         return decided[-1] if decided else None
 
     def concerns(self, review: Review) -> bool:
@@ -105,7 +105,7 @@ class Standing:
     @property
     def dropped(self) -> Review | None:
         """The last verdict, if the patch or the log has changed since and no verdict is in force."""
-        decided = [one for one in self.reviews if one.kind != "comment"]
+        decided = [review for review in self.reviews if review.kind != "comment"]
         return decided[-1] if decided and self.verdict is None else None
 
     @property

@@ -171,7 +171,7 @@ def first_points(architectures: Iterable[str] | None = None) -> tuple[Parameters
     is not changed. Otherwise the first points have small branches and a small head, and the third has no small head, to
     show whether it was needed. The rest are other known ideas with small branches.
     """
-    residual = architectures is not None and all("branch" in _roles(one) for one in architectures)
+    residual = architectures is not None and all("branch" in _roles(architecture) for architecture in architectures)
     if residual:
         return _SMALL_BRANCHES
     first, second, *rest = (dataclasses.replace(point, head_scale=0.1) for point in _SMALL_BRANCHES)
@@ -212,7 +212,7 @@ def decode(sampled: Mapping[str, Any]) -> Parameters:
 
 
 def _active(architectures: Iterable[str] | None) -> list[Knob]:
-    roles = _EVERYTHING if architectures is None else {role for one in architectures for role in _roles(one)}
+    roles = _EVERYTHING if architectures is None else {role for arch in architectures for role in _roles(arch)}
     return [knob for knob in KNOBS if knob.role in roles]
 
 

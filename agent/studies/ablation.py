@@ -59,10 +59,10 @@ def ablate(
         raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
     parts = find_parts(_start(record), region)
     # Above all seeds of the search, also those of its confirmation.
-    used = (one.seed for one in record.evaluations)
+    used = (evaluation.seed for evaluation in record.evaluations)
     fresh = tuple(unused_seeds(used, seeds or config.seeds, default=config.seed))
     each = len(profile.visible) * len(fresh)
-    spent = sum(not one.role.startswith("hidden/") for one in record.evaluations)
+    spent = sum(not evaluation.role.startswith("hidden/") for evaluation in record.evaluations)
     affordable = int(share * spent) // each - 1  # the submission itself needs the fresh seeds, too
     if parts and affordable < 1:
         least = math.ceil(200 * each / max(1, spent)) / 100
@@ -83,7 +83,7 @@ def ablate(
                     fresh,
                     results=LayeredStore(ResultStore(run.path / "ablation"), user_store() if config.cache else None),
                 )
-                accuracies = {one.role: accuracies_of(outcomes, one.role) for one in candidates}
+                accuracies = {candidate.role: accuracies_of(outcomes, candidate.role) for candidate in candidates}
     submission = accuracies.pop(_SUBMISSION, {})
     contributions = _contributions(profile.name, submission, accuracies)
     results = tuple(

@@ -89,11 +89,11 @@ def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
         baseline=known("baseline", with_fresh=bool(confirmations)),
         tests=tuple(
             TestOutcome(
-                one.number, known(f"test/{one.number}", with_fresh=one.number in confirmed), digests[one.number]
+                event.number, known(f"test/{event.number}", with_fresh=event.number in confirmed), digests[event.number]
             )
-            for one in finished
+            for event in finished
         ),
-        ran=tuple(one.number for one in finished if one.status == "ok"),
+        ran=tuple(event.number for event in finished if event.status == "ok"),
         submitted=None if final is None else final.number,
         confirmed=confirmed,
         look_scores=look_scores(looks) if config.screen else {},
@@ -177,12 +177,12 @@ def artifact_mismatch(
     if run.read_summary().get("status") in ONGOING:
         stages.append(summary_of(run, events, waiting=True))
     if trust_words:
-        stages.append({"words": [str(one) for one in run.read_summary().get("words") or [""]]})
+        stages.append({"words": [str(sentence) for sentence in run.read_summary().get("words") or [""]]})
     made = [artifacts(run, run_name(run), region, final.number, stage["words"][1:]) for stage in stages]
     found = {name: read_bytes(run.path, name) for name in (PATCH, MODULE)}
     faults, unproven = [], []
     for name, content in found.items():
-        if any(content == one[name] for one in made):
+        if any(content == files[name] for files in made):
             continue
         fault = None if ours else _other_version(run, events, name, content, made[0][name], region)
         if ours or fault:

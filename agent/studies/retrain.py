@@ -180,24 +180,24 @@ class Strategies:
 
     def compared(self) -> list[tuple[Strategy, Mapping[str, Any]]]:
         """Each strategy and its comparisons with the untouched region. The intervals hold for all strategies."""
-        ran = [one for one in self.found if one.accuracies is not None]
+        ran = [strategy for strategy in self.found if strategy.accuracies is not None]
         return [
             (
-                one,
-                comparison.compare_tasks(self.profile.name, self.baseline, one.accuracies, n_candidates=len(ran))
-                if one.accuracies is not None
+                strategy,
+                comparison.compare_tasks(self.profile.name, self.baseline, strategy.accuracies, n_candidates=len(ran))
+                if strategy.accuracies is not None
                 else {},
             )
-            for one in self.found
+            for strategy in self.found
         ]
 
     def in_words(self) -> list[str]:
         """A few lines for each strategy, with the interval of its gain."""
         lines = [f"on {self.profile.name}, against the untouched region:"]
-        for one, comparisons in self.compared():
-            lines.append(f"{one.name} (step {one.step})")
+        for strategy, comparisons in self.compared():
+            lines.append(f"{strategy.name} (step {strategy.step})")
             lines += [f"  {line}" for line in comparison.describe_tasks("visible", comparisons)]
-            lines += [] if one.refused is None else [f"  not trained: {one.refused}"]
+            lines += [] if strategy.refused is None else [f"  not trained: {strategy.refused}"]
         return [*lines, self.profile.caveat]
 
     def as_json(self) -> dict[str, Any]:
@@ -207,8 +207,13 @@ class Strategies:
             "caveat": self.profile.caveat,
             "baseline": self.baseline,
             "strategies": [
-                {"segment": one.segment, "step": one.step, **one.as_json(), "visible": comparison.as_json(comparisons)}
-                for one, comparisons in self.compared()
+                {
+                    "segment": strategy.segment,
+                    "step": strategy.step,
+                    **strategy.as_json(),
+                    "visible": comparison.as_json(comparisons),
+                }
+                for strategy, comparisons in self.compared()
             ],
         }
 
@@ -287,7 +292,7 @@ class _Conversation:
         region = function_region(self.regions())
         if region is None or region == self._untouched:
             return result
-        known = next((one for one in self.strategies.found if one.region == region), None)
+        known = next((strategy for strategy in self.strategies.found if strategy.region == region), None)
         if known is None:
             known = self._train(region, call.step)
         return dataclasses.replace(result, executed=known.as_json())

@@ -206,11 +206,11 @@ class Tournament:
         progress.begin(self.repeats * (len(self.proposers) + 1) * len(tasks) * self.fresh)
         with open_workbench(self.config, Clock(), progress) as workbench:
             for number in range(1, self.repeats + 1):
-                winners = {one.proposer: winner(one) or baseline for one in repeats if one.number == number}
+                winners = {repeat.proposer: winner(repeat) or baseline for repeat in repeats if repeat.number == number}
                 regions = dict.fromkeys([baseline, *winners.values()])
                 candidates = [Candidate(_role(number, index), region) for index, region in enumerate(regions)]
                 outcomes = workbench.evaluator.evaluate(candidates, tasks, self.fresh_seeds(number), results=results)
-                seen = {one.region: accuracies_of(outcomes, one.role) for one in candidates}
+                seen = {candidate.region: accuracies_of(outcomes, candidate.role) for candidate in candidates}
                 for proposer, region in winners.items():
                     gains[proposer].append(_gain(seen[baseline], seen[region]))
         return gains
@@ -225,7 +225,7 @@ def winner(repeat: Repeat) -> str | None:
 
 def overall(gains: Sequence[Gains], confidence: float = 0.95) -> Estimate:
     """The mean over the tasks, estimated over the repeats."""
-    return estimate([sum(one.values()) / len(one) for one in gains], confidence)
+    return estimate([sum(gain.values()) / len(gain) for gain in gains], confidence)
 
 
 def differences(first: Sequence[Gains], other: Sequence[Gains], confidence: float) -> Estimate:

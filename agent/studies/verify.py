@@ -114,8 +114,8 @@ def _judge(what: str, look: Callable[[], Iterator[Finding]]) -> Check:
         found = list(look())
     except (AgentError, WorkspaceError, RegionError, OSError, *_MISFITS) as error:
         found = [f"cannot be checked: {in_one_sentence(error)}"]
-    faults = [one for one in found if isinstance(one, str)]
-    unproven = [one.why for one in found if isinstance(one, Unproven)]
+    faults = [finding for finding in found if isinstance(finding, str)]
+    unproven = [finding.why for finding in found if isinstance(finding, Unproven)]
     return Check(what, "; ".join(faults) or None, "; ".join(unproven) or None)
 
 

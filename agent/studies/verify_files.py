@@ -80,9 +80,9 @@ def differences(path: str, stated: object, expected: object, *, tolerance: float
 
 
 def _same(stated: object, expected: object, tolerance: float) -> bool:
-    numbers = [one for one in (stated, expected) if isinstance(one, int | float) and not isinstance(one, bool)]
+    numbers = [value for value in (stated, expected) if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) == 2:
-        both_nan = all(math.isnan(one) for one in numbers)
+        both_nan = all(math.isnan(number) for number in numbers)
         return both_nan or math.isclose(*numbers, rel_tol=tolerance, abs_tol=tolerance)
     return type(stated) is type(expected) and stated == expected
 
@@ -111,8 +111,8 @@ def summary_findings(run: RunDirectory, launch: Launch, events: Sequence[Event])
     by_stage = [list(_outcome_differences(summary, stage, ends, ongoing)) for stage in stages]
     nearest = min(by_stage, key=len)
     found += nearest
-    older = [one for one in found if not ours and _STATISTICS & set(re.split(r"[.\[ ]", one))]
-    faults = [one for one in found if one not in older]
+    older = [fault for fault in found if not ours and _STATISTICS & set(re.split(r"[.\[ ]", fault))]
+    faults = [fault for fault in found if fault not in older]
     yield from faults[:_MOST_DIFFERENCES]
     if len(faults) > _MOST_DIFFERENCES:
         yield f"and {len(faults) - _MOST_DIFFERENCES} more"
@@ -264,13 +264,13 @@ def review_findings(run: RunDirectory, allowed: Path | None) -> Iterator[Finding
     if not reviews:
         yield Unproven("nobody reviewed it, or reviews.jsonl was removed")
     yield from breaks(run)
-    old = sum(one.previous is None for one in reviews)
+    old = sum(review.previous is None for review in reviews)
     if old:
         yield Unproven(f"{old} of {len(reviews)} reviews are of an older version, whose lines were not chained")
-    for one in reviews:
-        if one.signature is not None:
-            found = examine(one.signed_text, one.signature, allowed)
-            name = f"{WORDS[one.kind]} by {one.author}"
+    for review in reviews:
+        if review.signature is not None:
+            found = examine(review.signed_text, review.signature, allowed)
+            name = f"{WORDS[review.kind]} by {review.author}"
             if found.fault is not None:
                 yield f"{name}: {found.fault}"
             if found.unproven is not None:
@@ -288,9 +288,9 @@ def anchor_findings(run: RunDirectory, events: Sequence[Event], hashes: Sequence
         yield f"{PATCH} was made from another log: it names {named[:12]}…, this one submits in {hashes[at][:12]}…"
     if named is None:
         yield Unproven(f"not anchored: {PATCH} names no log")
-    for one in standing(run).reviews:
-        name = f"{WORDS[one.kind]} by {one.author}"
-        if one.log_sha256 is None:
+    for review in standing(run).reviews:
+        name = f"{WORDS[review.kind]} by {review.author}"
+        if review.log_sha256 is None:
             yield Unproven(f"not anchored: {name} names no log")
-        elif one.log_sha256 not in hashes:
-            yield f"{name}: it was about another log, whose head was {one.log_sha256[:12]}…"
+        elif review.log_sha256 not in hashes:
+            yield f"{name}: it was about another log, whose head was {review.log_sha256[:12]}…"
