@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.analysis.comparison import as_json as tasks_json
@@ -163,10 +163,7 @@ def as_json(directory: RunDirectory, subject: Subject) -> dict[str, Any]:
         "submitted_test": subject.record.submitted,
         "visible": tasks_json(subject.findings.visible),
         "hidden": tasks_json(subject.findings.hidden),
-        "flags": [
-            {"weight": flag.weight, "kind": flag.kind, "message": flag.message, "line": flag.line}
-            for flag in subject.flags
-        ],
+        "flags": [asdict(flag) for flag in subject.flags],
         "diff": "\n".join(subject.diff),
         "patch_sha256": now.patch_sha256,
         "in_force": in_force(now),

@@ -26,13 +26,7 @@ class CheckReport:
 
     def as_json(self) -> dict[str, Any]:
         """The contract's keys."""
-        return {
-            "accepted": self.accepted,
-            "kind": self.kind,
-            "message": self.message,
-            "isolation_level": self.isolation_level,
-            "archs": dict(self.archs),
-        }
+        return dataclasses.asdict(self)
 
 
 def check(

@@ -10,7 +10,7 @@ from agent.protocol import Accuracies, Situation
 from benchmark.noise import noise_prior
 from benchmark.tasks import Profile
 from prompts import environment
-from sandbox.region import scaffold
+from sandbox.region import SCAFFOLD_NAME, scaffold
 
 
 def system_prompt() -> str:
@@ -82,7 +82,7 @@ def trials_table(**values: Any) -> str:
 
 def tools(*, screening: bool = False, confirm: int = 0) -> list[dict[str, Any]]:
     """The tools in the format of Chat Completions; see `task_prompt` for the arguments."""
-    described = json.loads(_render("llm_tools.j2", filename=scaffold_name(), screening=screening, confirm=confirm))
+    described = json.loads(_render("llm_tools.j2", filename=SCAFFOLD_NAME, screening=screening, confirm=confirm))
     return [{"type": "function", "function": function} for function in described]
 
 
@@ -102,13 +102,6 @@ def task_facts(profile: str, task: str, baseline: Accuracies, seeds: int) -> dic
 def numbered(text: str) -> str:
     """The text with right-aligned line numbers, counted from 1."""
     return "\n".join(f"{number:>4}: {line}" for number, line in enumerate(text.splitlines(), start=1))
-
-
-def scaffold_name() -> str:
-    """The file's name in tools and prompts."""
-    from sandbox.region import SCAFFOLD_NAME
-
-    return SCAFFOLD_NAME
 
 
 def _render(template: str, **values: Any) -> str:

@@ -214,14 +214,6 @@ def proposer_kind(config: SearchConfig) -> ProposerKind:
     raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(PROPOSERS))}")
 
 
-def check_proposer(config: SearchConfig) -> bool:
-    """Check the proposer at no cost. Raises UsageError.
-
-    False when only a real request can tell whether the model's server will answer.
-    """
-    return proposer_kind(config).check(config).contacted
-
-
 def make_proposer(config: SearchConfig, context: ProposerContext) -> Proposer:
     """The proposer that `config.proposer` names. Raises UsageError for an unknown name or an unusable file."""
     return proposer_kind(config).build(config, context)

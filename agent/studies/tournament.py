@@ -23,7 +23,7 @@ from agent.evaluation.evaluator import Candidate, accuracies_of
 from agent.evaluation.workbench import open_workbench
 from agent.profiles import resolve_profile
 from agent.progress import Progress
-from agent.proposers import check_proposer
+from agent.proposers import proposer_kind
 from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.log import Submitted, accuracies_by_role, read_events
@@ -141,7 +141,8 @@ class Tournament:
         self.fresh = fresh
         self.profile: Profile = resolve_profile(config.profile, data_root=config.data_root, download=config.download)[0]
         for name in self.proposers:
-            check_proposer(self.search_config(name, 1))
+            first = self.search_config(name, 1)
+            proposer_kind(first).check(first)
 
     def search_config(self, proposer: str, number: int) -> SearchConfig:
         """The configuration of one search; repeats are numbered from 1."""

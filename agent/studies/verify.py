@@ -152,13 +152,9 @@ def _budget_faults(launch: Launch, events: list[Event]) -> Iterator[Finding]:
         yield f"{len(numbers)} tests with a budget of {launch.config['budget']}"
 
 
-def _confirmation_seeds(launch: Launch) -> tuple[int, ...]:
-    return SearchConfig.model_validate(launch.config).confirmation_seeds
-
-
 def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[Finding]:
     """Check that a confirmation chose the submission from finalists that were all trained with the fresh seeds."""
-    seeds, final = _confirmation_seeds(launch), submission(events)
+    seeds, final = SearchConfig.model_validate(launch.config).confirmation_seeds, submission(events)
     confirmations = [event for event in events if isinstance(event, Confirmed)]
     if not seeds and confirmations:
         yield "there was one, and the search had not asked for it"
