@@ -185,7 +185,7 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
 def in_noise_units(comparisons: Mapping[str, Comparison | None]) -> Overall:
     """As `combine`, with each task's gain divided by its prior's seed SD first: tasks of any scale can be put together.
 
-    Gain, interval, errors and smallest visible effect are then in units of seed noise, not in points.
+    Gain, interval, errors and smallest detectable effect are then in units of seed noise, not in points.
     """
     return combine(
         {

@@ -25,7 +25,7 @@ def ablate(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the part of a submission that carries its gain: take back one hunk or number at a time and train again.
+    """Measure each part of a submission: take back one hunk or number at a time and train again.
 
     \b
     Examples:

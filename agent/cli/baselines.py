@@ -39,7 +39,7 @@ def baselines(
     arch: Annotated[str, typer.Option(help="The network for --explain.")] = "resnet56",
     as_json: JsonFlag = False,
 ) -> None:
-    """Show, explain or measure known initialisations (the recipe library).
+    """Show, explain or measure recipes (known initialisations).
 
     \b
     Examples:

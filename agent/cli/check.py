@@ -26,7 +26,7 @@ def check(
     allow_unsandboxed: Annotated[bool, typer.Option("--allow-unsandboxed", help="Run it without isolation.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check whether a function is acceptable: rules, isolation, determinism. Trains nothing.
+    """Check a function: rules, isolation, determinism. Trains nothing.
 
     \b
     Examples:

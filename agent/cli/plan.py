@@ -30,7 +30,7 @@ def plan(
     data_root: DataRootOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Estimate the cost of a search and its smallest detectable effect. Measures a few training steps.
+    """Estimate cost and detectable effect of a search. Measures a few training steps.
 
     \b
     Examples:

@@ -24,7 +24,7 @@ def submit(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run the hidden task of a search that was started with --no-submit.
+    """Run the hidden task after agent search --no-submit.
 
     \b
     Examples:

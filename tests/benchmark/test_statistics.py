@@ -121,7 +121,7 @@ def test_the_prior_carries_a_single_seed() -> None:
 
 
 def test_more_candidates_and_fewer_seeds_widen_what_is_visible() -> None:
-    """Planning: the smallest visible effect falls with seeds and grows with the number of candidates."""
+    """Planning: the smallest detectable effect falls with seeds and grows with the number of candidates."""
     by_seeds = [smallest_visible_effect(PRIOR, n, n) for n in (1, 2, 3, 5, 10)]
     by_candidates = [smallest_visible_effect(PRIOR, 3, 3, n_candidates=k) for k in (1, 3, 20, 50)]
     assert by_seeds == sorted(by_seeds, reverse=True)
