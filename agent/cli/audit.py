@@ -17,7 +17,7 @@ def audit(
     runs: RunsOption = Path("runs"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Check whether anything about the hidden task was visible before the submission.
+    """Check that nothing hidden showed before the submission.
 
     \b
     Examples:

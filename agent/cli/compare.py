@@ -58,7 +58,7 @@ def compare(
     config: Annotated[Path | None, typer.Option(help="TOML file with any other setting of a search.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare runs: differences over shared seeds with intervals, and a page with overlaid learning curves.
+    """Compare runs or proposers. Shows differences over shared seeds with intervals, and writes a page with curves.
 
     \b
     Examples:

@@ -32,7 +32,7 @@ def replay(
     plain: Annotated[bool, typer.Option("--plain", help="Print all calls, on a terminal too.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Apply every recorded call again and compare our replies with the recorded ones.
+    """Apply the recorded calls again and compare the replies.
 
     \b
     Examples:

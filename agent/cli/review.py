@@ -38,7 +38,7 @@ def review(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Review what a run submitted: diff, numbers, flags; approve or reject it. Asks when on a terminal.
+    """Review a submission: diff, numbers, flags. Approves or rejects it; on a terminal it asks.
 
     \b
     Examples:

@@ -21,7 +21,7 @@ def verify(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify that log, git history, results, summary, patch, page and reviews of a run agree.
+    """Verify that the files of a run agree: log, git history, results, summary, patch, page, reviews.
 
     \b
     Examples:
