@@ -66,7 +66,7 @@ def try_to_write_report(
         write_report(run, isolation=isolation, measure=measure)
     except Interrupted:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the results stand
+    except Exception as error:  # noqa: BLE001 - a fault of the page does not affect the results
         say(f"report.html could not be written ({error}); agent report {run.path.name} tries again")
 
 

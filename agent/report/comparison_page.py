@@ -76,10 +76,10 @@ def comparability(runs: Sequence[Member]) -> list[str]:
         ("recipes", [str(run.record.tasks("visible") + run.record.tasks("hidden")) for run in runs]),
     ):
         if len(set(values)) > 1:
-            notes.append(f"The runs differ in {what}: part of a difference may come from that.")
+            notes.append(f"The runs differ in {what}, which may cause a part of the differences.")
     for run in runs:
         if run.record.submitted is None:
-            notes.append(f"{run.letter} has submitted nothing; its best test so far stands for it.")
+            notes.append(f"{run.letter} has submitted nothing, so its best test so far is used.")
     return notes
 
 

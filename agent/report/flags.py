@@ -22,9 +22,9 @@ _OWN_RANDOMNESS = {
     "torch.seed": "draws a seed from the machine",
     "torch.manual_seed": "sets its own seed, so that every training seed gets the same weights",
     "torch.random.manual_seed": "sets its own seed, so that every training seed gets the same weights",
-    "torch.Generator": "has a generator of its own, which the seed of the trial does not govern",
-    "np.random": "numpy's generator is not the one that the trial seeds for a network",
-    "numpy.random": "numpy's generator is not the one that the trial seeds for a network",
+    "torch.Generator": "makes its own generator, which does not use the trial's seed",
+    "np.random": "the trial does not seed numpy's generator",
+    "numpy.random": "the trial does not seed numpy's generator",
 }
 _KNOWN = (math.sqrt(2), math.sqrt(3), math.sqrt(1 / 2), math.sqrt(1 / 3), math.pi, math.e, 5 / 3, 1 / 3, 2 / 3)
 _ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
@@ -116,10 +116,10 @@ def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
         if result.status == "diverged":
             yield Flag("look", "divergence", f"A training on {result.task} (seed {result.seed}) diverged.")
     if any(event.get("by") == "harness" for event in record.of_kind("submitted")):
-        yield Flag("note", "submission", "The proposer did not submit; the search submitted its best test for it.")
+        yield Flag("note", "submission", "The proposer did not submit, so the search submitted the best test.")
     seeds = {comparison.n_candidate for comparison in findings.visible.values() if comparison is not None}
     if seeds == {1}:
-        message = "One seed a side: the seed noise is taken from a prior, not from this run (--seeds 3 measures it)."
+        message = "Only one seed: its noise is taken from a prior, not measured in this run (--seeds 3 measures it)."
         yield Flag("note", "seeds", message)
     if failed := [test.number for test in findings.tests if test.failures]:
         yield Flag("note", "failures", f"Failed: test {', '.join(map(str, failed))}.")
@@ -160,7 +160,7 @@ def _architecture_names(tree: ast.Module) -> Iterator[Flag]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             named = [arch for arch in _ARCHITECTURES if arch in node.value.lower().replace("-", "").replace("_", "")]
             if (named and len(node.value) <= 40) or node.value == "arch":
-                message = f"{node.value!r}: depends on the architecture's name, which says nothing about a new one."
+                message = f"{node.value!r}: depends on the architecture's name, so it cannot work for a new network."
                 yield Flag("look", "architecture", message, node.lineno)
         elif isinstance(node, ast.Attribute) and node.attr == "__name__":
             yield Flag("look", "architecture", "__name__: depends on what a class is called.", node.lineno)
@@ -173,7 +173,7 @@ def _long_numbers(tree: ast.Module) -> Iterator[Flag]:
         digits = f"{abs(node.value):.12g}".partition("e")[0].replace(".", "").strip("0")
         if len(digits) >= _LONG_NUMBER and not any(abs(node.value - known) < 1e-3 * known for known in _KNOWN):
             yield Flag(
-                "note", "leftover number", f"{node.value!r} looks tuned, not meant: would 2 digits do?", node.lineno
+                "note", "leftover number", f"{node.value!r} looks like a tuned value: are 2 digits enough?", node.lineno
             )
 
 
