@@ -1,4 +1,4 @@
-"""Who decides: the loop, the tools, the proposers, the record, the commands people type.
+"""The search: its loop, tools, proposers and records, and the commands that people type.
 
 From Python, without a terminal:
 
@@ -22,10 +22,10 @@ __all__ = ["load_run", "search"]
 
 
 def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcome:
-    """Run a search to its end and return what it came to. Prints nothing.
+    """Run a search to its end and return its result. Prints nothing.
 
-    `settings` are the fields of `agent.config.SearchConfig`; variables and `initsearch.toml` count as on the command
-    line. Raises UsageError before anything is spent, other AgentErrors as their docstrings say.
+    `settings` are the fields of `agent.config.SearchConfig`. Environment variables and `initsearch.toml` are read as on
+    the command line. Raises UsageError before anything is trained, and later the other types of `agent.errors`.
     """
     from agent.config import load_config
     from agent.engine.search import Search
@@ -38,7 +38,10 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
 
 
 def load_run(run: str | Path, runs: str | Path = "runs") -> dict[str, Any]:
-    """The summary of a run: path, name, unambiguous part of a name, or `latest`. Raises UsageError, RunDamaged."""
+    """Read the summary of a run. `run` is a path, a name, an unambiguous part of a name, or `latest`.
+
+    Raises UsageError, RunDamaged.
+    """
     from agent.runs.directory import RunDirectory
 
     directory = RunDirectory.find(run, Path(runs))

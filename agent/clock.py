@@ -1,4 +1,4 @@
-"""Where the wall time went: named phases that add up to the total."""
+"""Measures wall time in named phases that add up to the total."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Seconds per phase; whatever no phase claims is `other`.
+    """Counts seconds per phase. The rest of the wall time is `other`.
 
-    `bookkeeping` (log, git, results, summary) is measured too. It is no phase, because it happens within them.
+    `bookkeeping` (log, git, results, summary) is measured too. It is not a phase, because it happens inside phases.
     """
 
     PHASES = ("training", "proposer", "isolation")
@@ -27,16 +27,16 @@ class Clock:
         return time.monotonic() - self._start
 
     def add(self, phase: str, seconds: float) -> None:
-        """Book seconds that were measured elsewhere."""
+        """Add seconds that were measured elsewhere to a phase."""
         self._spent[phase] += seconds
 
     def watch(self, phase: str, seconds: Callable[[], float]) -> None:
-        """Count what something else measures of itself, whenever the clock is read."""
+        """Call `seconds` whenever the clock is read, and add its value to `phase`."""
         self._watched.append((phase, seconds))
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Book the block's wall time."""
+        """Add the block's wall time to the phase `name`."""
         start = time.monotonic()
         try:
             yield
@@ -44,14 +44,14 @@ class Clock:
             self.add(name, time.monotonic() - start)
 
     def seconds(self) -> dict[str, float]:
-        """Total, each phase and the rest, in seconds."""
+        """The total, each phase and the rest (`other`), in seconds."""
         total = self.elapsed
         phases = {name: self._of(name) for name in self.PHASES}
         rest = max(0.0, total - sum(phases.values()))
         return {name: round(value, 3) for name, value in {"total": total, **phases, "other": rest}.items()}
 
     def overhead(self) -> dict[str, float]:
-        """What distrust costs: seconds of isolation (its start included) and bookkeeping, and their share of all."""
+        """Seconds of isolation (with its start) and of bookkeeping, and their share of the total."""
         spent = {name: self._of(name) for name in ("isolation", "bookkeeping")}
         share = sum(spent.values()) / max(self.elapsed, 1e-9)
         return {**{name: round(value, 3) for name, value in spent.items()}, "share": round(share, 5)}

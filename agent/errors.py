@@ -1,4 +1,4 @@
-"""One exception type per kind of caller reaction; the command line turns each into its exit code."""
+"""Exceptions. Each type stands for one reaction of the caller; the command line turns it into an exit code."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 
 
 class AgentError(Exception):
-    """Something a person must know: the message says what, where, and what to do next."""
+    """An error for a person. The message says what happened, where, and what to do next."""
 
     exit_code = 1
 
 
 class UsageError(AgentError):
-    """The request itself cannot be carried out: a flag, a file or a name is wrong. Nothing was started or spent."""
+    """A flag, a file or a name in the request is wrong. Nothing was started."""
 
     exit_code = 2
 
 
 class Rejected(AgentError):
-    """A candidate, a diff or a replay was judged and did not pass."""
+    """A candidate, a diff or a replay was checked and did not pass."""
 
     exit_code = 3
 
 
 class RunBusy(AgentError):
-    """Another process holds the run directory."""
+    """Another process has locked the run directory."""
 
 
 class RunDamaged(AgentError):
-    """A run directory does not hold what its log says."""
+    """A run directory does not contain what its log says."""
 
 
 class Interrupted(AgentError):
@@ -42,10 +42,9 @@ class Interrupted(AgentError):
 
 
 def in_one_sentence(error: Exception, names: Mapping[str, str] = {}) -> str:
-    """The message of an exception on one line; of pydantic's ValidationError the first field that is wrong.
+    """The message of an exception on one line. For pydantic's ValidationError: the first field that is wrong.
 
-    `names` say what a person calls a field, such as `--budget` for `budget`. Needs no pydantic: every other exception
-    gives its own text.
+    `names` maps a field to the name that a person knows, such as `budget` to `--budget`. Does not import pydantic.
     """
     if not hasattr(error, "errors") or not hasattr(error, "title"):
         return " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""Which profile a search runs on, and why."""
+"""Chooses the profile of a search."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmark.tasks import PROFILES, Profile, get_profile
 
 
 def resolve_profile(name: str, *, data_root: Path | None = None, download: bool = False) -> tuple[Profile, str]:
-    """The profile and the reason in words. `auto` is `paper` where there is a GPU and its data, else `pocket`.
+    """Return the profile, and the reason as text. `auto` is `paper` if there are a GPU and its data, else `pocket`.
 
     Raises UsageError for an unknown profile.
     """

@@ -1,4 +1,4 @@
-"""What a person sees while a search runs: a live table on a terminal, plain lines elsewhere. Always on stderr."""
+"""Shows a running search on stderr: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Receives what happens and shows nothing: for programs. `epoch` may be called from another thread."""
+    """Receives the events of a search and shows nothing. `epoch` may be called from another thread."""
 
     def begin(self, evaluations: int, tests: int = 0) -> None:
-        """About this many networks will be trained, looks aside, for at most so many tests."""
+        """`evaluations` networks will be trained (looks not counted) for at most `tests` tests."""
 
     def message(self, text: str) -> None:
-        """One line for a person."""
+        """Show one line of text."""
 
     def started(self, role: str, task: str, seed: int, epochs: int) -> None:
-        """An evaluation was handed to a process; it trains as soon as one is free."""
+        """An evaluation was submitted. It trains as soon as a process is free."""
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         """An epoch of an evaluation ended."""
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
-        """An evaluation ended, failed, or came from the store."""
+        """An evaluation succeeded, failed, or was read from the store."""
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Stop showing, and restore the terminal."""
 
 
 class PlainProgress(Progress):
-    """One line an event, no colours, no cursor movement: for logs and pipes."""
+    """Prints one line per event, without colours or cursor movement, for logs and pipes."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -76,7 +76,7 @@ class PlainProgress(Progress):
 
 
 class LiveProgress(Progress):
-    """What trains now, tests left, the best so far and the time to go, below the lines of what is finished."""
+    """Shows a table of running trainings, tests left, best accuracy and remaining time, below the finished ones."""
 
     def __init__(self, console: Console) -> None:
         from rich.live import Live
@@ -168,7 +168,7 @@ def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) ->
 
 
 def _is_look(role: str) -> bool:
-    """Looks are no tests: they are judged otherwise, and nobody knows how many there will be."""
+    """Whether the role is a look. Looks are not counted, because their number is not known beforehand."""
     return role.startswith("screen/")
 
 

@@ -1,4 +1,4 @@
-"""What passes between loop, tools and proposers. Proposers see this and nothing else: no files, no processes."""
+"""The types that loop, tools and proposers exchange. A proposer gets nothing else: no files, no processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class TestOutcome:
-    """What a test measured. It is `failed` when the candidate failed in any task with any seed."""
+    """The result of a test. It is `failed` when the candidate failed on any task with any seed."""
 
     __test__ = False  # not a pytest class
 
@@ -33,7 +33,7 @@ class TestOutcome:
 
     @property
     def failed(self) -> bool:
-        """Whether any accuracy is missing or no finite number."""
+        """Whether any accuracy is missing or not finite."""
         values = [value for seeds in self.accuracies.values() for value in seeds.values()]
         return any(value is None or not math.isfinite(value) for value in values)
 
@@ -48,53 +48,53 @@ class TestOutcome:
 
 @dataclass(frozen=True)
 class CandidateFailure:
-    """The candidate's code failed by itself: no score, and no second try."""
+    """The candidate's code failed. It gets no score and is not tried again."""
 
     kind: str
     message: str
 
 
 Outcome = EvaluationResult | CandidateFailure
-"""What an evaluation came to."""
+"""The result of an evaluation."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What screening found out about one candidate."""
+    """The result of screening for one candidate."""
 
     region: str
     rejected: str | None = None
-    """Why it is not worth a training; None when it is."""
+    """Why it was not trained or failed; None when it has a loss."""
     loss: float | None = None
     """Cross-entropy on held-out training pictures after its longest look, nats, mean over the visible tasks."""
     rung: int = 0
-    """How long that look was: an index into the profile's fidelities."""
+    """Length of that look, as an index into the profile's fidelities."""
 
     @property
     def rank(self) -> tuple[int, float]:
-        """Smaller is better: who got further, then who has the lower loss."""
+        """Sort key, smaller is better: first the candidates with longer looks, then the lower loss."""
         return -self.rung, float("inf") if self.loss is None else self.loss
 
 
 @dataclass(frozen=True)
 class Observation:
-    """A tool's answer: text for whoever reads, and the same as data for whoever computes."""
+    """A tool's reply, as text (for a model or a person) and as data (for a proposer that computes)."""
 
     reply: str
     ok: bool = True
     error: str | None = None
-    """What kind of refusal it was, such as `syntax` or `budget`; None when `ok`."""
+    """Kind of the refusal, such as `syntax` or `budget`; None when `ok`."""
     test: TestOutcome | None = None
     submitted: int | None = None
     looks: tuple[Look, ...] = ()
-    """What `screen` saw, in the order of the candidates."""
+    """Results of `screen`, in the order of the candidates."""
     best_look: int | None = None
-    """The index of the best of them; None when all were rejected."""
+    """Index of the best look; None when all candidates were rejected."""
 
 
 @dataclass(frozen=True)
 class Situation:
-    """Where the search stands when a proposer is asked."""
+    """The state of the search when a proposer is asked."""
 
     filename: str
     region: str
@@ -104,13 +104,13 @@ class Situation:
     tests: tuple[TestOutcome, ...]
     baseline: Accuracies
     best: int | None
-    """The test with the best shrunk gain so far, which is the one to submit; None when none succeeded."""
+    """Number of the test with the best shrunk gain so far, which should be submitted; None when no test succeeded."""
     looks_left: int = 0
-    """New candidates that `screen` may now be given; 0 when screening is off or its share is spent."""
+    """How many new candidates `screen` accepts now; 0 when screening is off or its budget is spent."""
 
 
 class Proposer(Protocol):
-    """Decides the next tool call. Deterministic for its seed and what it was told, so that a run can be resumed."""
+    """Decides the next tool call. The same seed and replies must give the same calls, so that a run can be resumed."""
 
     name: str
 
@@ -119,12 +119,12 @@ class Proposer(Protocol):
         ...
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """What came of the call."""
+        """Receive the reply to the call."""
         ...
 
 
 class ProposerEnd(Exception):
-    """A proposer cannot go on: its money, its server, its model's manners or the search's time gave out."""
+    """A proposer cannot continue: a cost limit, useless answers, a failing server, or the search's time limit."""
 
     def __init__(self, status: Literal["cost", "format", "api", "time"], message: str) -> None:
         super().__init__(message)
@@ -132,7 +132,7 @@ class ProposerEnd(Exception):
 
 
 def replace_region(situation: Situation, region: str) -> ToolCall:
-    """The `edit` call that puts `region` in place of all editable lines, as a model would write it."""
+    """The `edit` call that replaces all editable lines by `region`."""
     first, last = situation.editable
     if last < first:
         where: dict[str, Any] = {"op": "insert", "after_line": first - 1}

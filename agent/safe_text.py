@@ -1,4 +1,4 @@
-"""Untrusted text on its way to a person: no invisible character may steer a terminal or disguise code."""
+"""Makes untrusted text safe to show: invisible characters cannot control a terminal or disguise code."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _JOINERS = "\u200c\u200d"
-"""Zero-width (non-)joiners, which Persian, Indic scripts and emoji need."""
+"""Zero-width joiner and non-joiner. Persian, Indic scripts and emoji need them."""
 
 
 def spelt(value: str) -> str:
-    """The text with control characters, overrides of the writing direction and half surrogate pairs spelt out.
+    """Replace control characters, direction overrides and lone surrogates in the text by visible escapes.
 
-    Every script is left as it is; so are newlines and tabs.
+    Letters of every script, newlines and tabs are not changed.
     """
     return value.translate(_SPELT)
 
@@ -29,7 +29,7 @@ def json_line(value: object) -> str:
 
 
 class SafeStream:
-    """A text stream that spells out whatever is written to it; in all else it is the stream that it wraps."""
+    """A text stream that applies `spelt` to what is written. Everything else goes to the wrapped stream."""
 
     def __init__(self, wrapped: TextIO) -> None:
         self.wrapped = wrapped
@@ -49,7 +49,7 @@ class SafeStream:
 
 
 def guard_output() -> None:
-    """Make stdout and stderr of this process spell out what is printed to them, errors and tracebacks included."""
+    """Apply `spelt` to all that this process prints to stdout and stderr, errors and tracebacks included."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, SafeStream):
@@ -57,7 +57,7 @@ def guard_output() -> None:
 
 
 def safe_console(*, stderr: bool = False, **options: Any) -> Console:
-    """A Rich console on stdout or stderr. It spells out the text that it is given; its own colours pass.
+    """A Rich console on stdout or stderr. It applies `spelt` to the text that it is given, not to its own colours.
 
     `options` are those of `rich.console.Console`.
     """
@@ -83,7 +83,7 @@ def _harmless(char: str) -> bool:
 
 
 class _Spelling(dict[int, str]):
-    """For `str.translate`: a code point's spelling, worked out when it is first met."""
+    """Table for `str.translate` that computes the replacement of a code point when it is first needed."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json

@@ -1,4 +1,4 @@
-"""Keys: read from the environment, kept from child processes, struck out of every text that could be kept."""
+"""API keys: reads them from the environment, hides them from child processes, removes them from texts."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def read_key(environ: Mapping[str, str]) -> str | None:
 
 
 def without_key(text: str, key: str) -> str:
-    """`text` with the key struck out wherever it stands, and nothing else changed."""
+    """`text` with every occurrence of the key replaced by `[key]`."""
     return text.replace(key, "[key]") if len(key) >= _SHORTEST else text
 
 
 def scrub(text: str, key: str) -> str:
-    """A message for people without the key, and without anything that has the look of one."""
+    """`text` without the key, and without anything that looks like a key. For messages to people."""
     return _LOOKS_LIKE_KEY.sub("[key]", without_key(text, key))
 
 
 @contextmanager
 def kept_from_children() -> Iterator[dict[str, str]]:
-    """Take all secrets out of `os.environ` while the block runs, so that no child inherits them; yields them."""
+    """Remove all secrets from `os.environ` while the block runs, so that no child inherits them. Yields the secrets."""
     secrets = {name: value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
     for name in secrets:
         del os.environ[name]

@@ -69,8 +69,8 @@ class Overall:
 
 
 def in_words(result: Comparison | Overall) -> str:
-    """Return one sentence, such as "+0.8 points (95 % interval −0.6 … +2.2, 3 seeds): not resolved; the smallest effect
-    visible here is about 1.5"."""
+    """Return one sentence, such as "+0.8 points (95 % interval −0.6 … +2.2, 3 seeds): not resolved; the smallest
+    detectable effect is about 1.5"."""
     picked = f", best of {result.n_candidates}" if result.n_candidates > 1 else ""
     if isinstance(result, Overall):
         if result.failed:
@@ -86,7 +86,7 @@ def in_words(result: Comparison | Overall) -> str:
     verdict = {
         "improvement": "a resolved improvement",
         "worse": "resolved, and worse than the baseline",
-        "not resolved": "not resolved; the smallest effect visible here is about "
+        "not resolved": "not resolved; the smallest detectable effect is about "
         f"{result.smallest_visible_effect:.{places}f}",
     }[result.resolved]
     interval = f"{result.confidence * 100:g} % interval {low} … {high}"

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import special  # a third of a second; scipy.stats would be one and a half
 
 POWER = 0.8
-"""The smallest visible effect is the true gain that a comparison resolves with this probability."""
+"""The smallest detectable effect is the true gain that a comparison resolves with this probability."""
 
 
 def critical_value(n_candidates: int, df: float, rho: float, confidence: float = 0.95) -> float:

@@ -70,7 +70,7 @@ class NoisePrior:
 
 _SISTER = "seed SD over 60 methods on sister tasks with the same network"
 _CALIBRATED = "pooled over three recipes with five seeds each: docs/calibration.md"
-_CONTEST = "from the trainings of the experiment in docs/comparing.md"
+_TOURNAMENT = "from the trainings of the experiment in docs/comparing.md"
 _BINOMIAL = "counting hits on 50 test pictures alone scatters by 5 points"
 _UNKNOWN = NoisePrior(sd=2.0, df=3, source="nothing is known about this task: a weak and wide guess")
 
@@ -80,8 +80,8 @@ _PRIORS: dict[tuple[str, str], NoisePrior] = {
     ("paper", "resnet56-cifar100"): NoisePrior(0.45, 14, 0.225, _SISTER),
     ("paper", "vgg16bn-cifar100"): NoisePrior(0.50, 14, 0.25, _SISTER),
     ("paper", "mobilenetv2-fmnist"): NoisePrior(0.20, 14, 0.10, _SISTER),
-    ("mini", "resnet20-openclipart100"): NoisePrior(1.75, 14, 3.0, _CONTEST),
-    ("mini", "mobilenetv2-fmnist_pocket"): NoisePrior(5.4, 11, 10.0, _CONTEST),
+    ("mini", "resnet20-openclipart100"): NoisePrior(1.75, 14, 3.0, _TOURNAMENT),
+    ("mini", "mobilenetv2-fmnist_pocket"): NoisePrior(5.4, 11, 10.0, _TOURNAMENT),
     ("smoke", "resnet20-tiny"): NoisePrior(6.0, 5, 3.0, _BINOMIAL),
     ("smoke", "mobilenetv2-tiny"): NoisePrior(6.0, 5, 3.0, _BINOMIAL),
     ("pocket", "resnet56-openclipart100"): NoisePrior(1.35, 12, 4.0, _CALIBRATED),

@@ -8,7 +8,7 @@ MOST = 50
 """Most seeds of a test, and of a confirmation."""
 LOOK_STEP = 100
 """Distance between the seeds of two lengths of looks."""
-CONTEST_STEP = 1000
+TOURNAMENT_STEP = 1000
 """Distance between the seeds of two repeats in `agent compare --proposers`."""
 FRESH_FROM = 1_000_000_000
 """First seed for measuring the winners of such a comparison. Its searches use only smaller seeds."""
@@ -35,9 +35,9 @@ def unused_seeds(used: Iterable[int], count: int, *, default: int) -> range:
     return range(first, first + count)
 
 
-def contest_seed(seed: int, repeat: int) -> int:
+def tournament_seed(seed: int, repeat: int) -> int:
     """Return the first seed of a repeat's search. `repeat` counts from 1."""
-    return seed + CONTEST_STEP * (repeat - 1)
+    return seed + TOURNAMENT_STEP * (repeat - 1)
 
 
 def winners_seeds(repeat: int, count: int) -> range:

@@ -187,7 +187,7 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
 def in_noise_units(comparisons: Mapping[str, Comparison | None]) -> Overall:
     """Divide each task's gain by its prior's seed SD, then `combine`, so that tasks of any scale can be combined.
 
-    Gain, interval, errors and smallest visible effect are in units of seed noise, not in points.
+    Gain, interval, errors and smallest detectable effect are in units of seed noise, not in points.
     """
     return combine(
         {

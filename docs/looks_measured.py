@@ -18,7 +18,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.screening import look_cost, look_task
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from benchmark.recipes import get_recipe, recipe_names
 from benchmark.results import EvaluationResult
@@ -35,11 +35,11 @@ def main() -> None:
     fidelities = tuple(map(float, sys.argv[2:])) or FIDELITIES
     candidates = [Candidate(name, get_recipe(name).region) for name in recipe_names()]
     results = LayeredStore(user_store())
-    with open_laboratory(SearchConfig(profile="smoke"), Clock(), Progress()) as laboratory:
+    with open_workbench(SearchConfig(profile="smoke"), Clock(), Progress()) as workbench:
 
         def measure(task: Task, seed: int, value: str) -> list[float]:
             """One number of each recipe, NaN where it failed."""
-            outcomes = laboratory.evaluator.evaluate(candidates, [task], [seed], results=results)
+            outcomes = workbench.evaluator.evaluate(candidates, [task], [seed], results=results)
             return [
                 getattr(outcome, value) if isinstance(outcome, EvaluationResult) else math.nan
                 for outcome in outcomes.values()

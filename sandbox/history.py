@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmark.files import open_folder, read_plain
 from sandbox.objects import MAX_BYTES, Commit, Objects, Unreadable, WorkspaceError
 from sandbox.region import SCAFFOLD_NAME, RegionError, split
-from sandbox.repository import NotAWorkspace, WorkspaceTampered, unified_diff
+from sandbox.repository import NotAWorkspace, WorkspaceTampered
 
 
 class History:
@@ -41,10 +41,6 @@ class History:
     def region_at(self, ref: str) -> str:
         """Return the region in version `ref`, a tag or commit. Raises WorkspaceError, RegionError."""
         return self._scaffold.region_in(self._text(ref))
-
-    def diff(self, old: str, new: str) -> str:
-        """Return the unified diff from version `old` to `new`, "" if the texts are equal. Raises WorkspaceError."""
-        return unified_diff(self._text(old), self._text(new), SCAFFOLD_NAME)
 
     def faults(self) -> Iterator[str]:
         """Yield what no search leaves: a file that is not the last version, commits or tags outside the history."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,10 +106,6 @@ class Repository:
         with self._reading():
             return self._objects.blob(self._objects.resolve(commit), self._name).decode()
 
-    def diff(self, old: str, new: str) -> str:
-        """Return the unified diff between two commits."""
-        return unified_diff(self.text_at(old), self.text_at(new), self._name)
-
     def strangers(self) -> list[str]:
         """Return what is in `.git` and this class did not make: settings, hooks, links, packs."""
         with self._reading():
@@ -154,37 +149,6 @@ class Repository:
             raise WorkspaceWriteFailed(f"could not write in {self.path}: {error.strerror or error}") from error
         finally:
             self.seconds += time.monotonic() - started
-
-
-def unified_diff(old: str, new: str, name: str) -> str:
-    """Return git's unified diff between two texts of the file `name`, "" if they are equal.
-
-    git compares two files in a temporary folder, so that no repository's settings apply.
-    """
-    import git
-
-    if old == new:
-        return ""
-    with tempfile.TemporaryDirectory(prefix="initsearch-diff-") as folder:
-        for side, text in (("a", old), ("b", new)):
-            file = Path(folder, side, name)
-            file.parent.mkdir(parents=True)
-            file.write_bytes(text.encode())
-        command = _git(Path(folder))
-        words = ("diff", "--no-index", "--no-prefix", "--no-color", "--no-ext-diff", "--no-textconv", "--abbrev=7")
-        try:
-            status, output, errors = command.execute(
-                [command.GIT_PYTHON_GIT_EXECUTABLE, *words, "--", f"a/{name}", f"b/{name}"],
-                with_extended_output=True,
-                with_exceptions=False,
-                strip_newline_in_stdout=False,
-                stdout_as_string=False,
-            )
-        except git.GitCommandNotFound as error:
-            raise _missing() from error
-    if status != 1:
-        raise WorkspaceError(f"git diff failed: {str(errors).strip() or f'exit status {status}'}")
-    return output.decode() if isinstance(output, bytes) else output
 
 
 def _missing() -> GitMissing:

@@ -182,10 +182,6 @@ class Workspace:
         """Return the region in version `ref`, a tag such as `test/1` or a commit. Raises WorkspaceError."""
         return self._scaffold.region_in(self._repository.text_at(self._repository.resolve(ref)))
 
-    def diff(self, old: str, new: str) -> str:
-        """Return the unified diff from version `old` to `new`, "" if the texts are equal."""
-        return self._repository.diff(self._repository.resolve(old), self._repository.resolve(new))
-
     def verify(self) -> None:
         """Check the fixed parts, and compare the file on disk with the history. Raises WorkspaceTampered."""
         file = self._repository.file

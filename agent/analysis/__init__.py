@@ -1,1 +1,1 @@
-"""What results mean: comparisons, generalisation, A/A claims, look scores, finalists, the design of a search."""
+"""Statistics of results: comparisons, generalisation, A/A claims, look scores, finalists, the design of a search."""

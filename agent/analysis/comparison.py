@@ -1,4 +1,4 @@
-"""What was found, as data and in words, with its uncertainty."""
+"""Compares submissions with the baseline, with their uncertainty, as data and as sentences."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def compare_tasks(
 ) -> dict[str, Comparison | None]:
     """The comparison for each task; None where baseline or submission failed with any seed.
 
-    `others` are further candidates on the same tasks: from two seeds on, they teach how large the noise is. `look` is
-    the submission's score among the looks of its search, if it had one (`agent.analysis.look_scores`).
+    `others` are other candidates on the same tasks. If they have two or more seeds, the noise is estimated from them
+    too. `look` is the submission's score from screening, if it had one (`agent.analysis.look_scores`).
     """
     comparisons: dict[str, Comparison | None] = {}
     for task in submission:
@@ -50,9 +50,9 @@ def compare_tasks(
 def choose(
     profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
 ) -> TestOutcome | None:
-    """The test to submit: the best shrunk gain over all visible tasks, the earlier on a tie; None if all failed.
+    """The test to submit: the best shrunk gain over all visible tasks, the earlier one on a tie; None if all failed.
 
-    `looks` has the scores of those that were looked at before, by the hash of the region.
+    `looks` maps the hash of a region to its score from screening.
     """
     ran = [test for test in tests if not test.failed]
     return ran[select(_judge(profile, baseline, ran, looks))] if ran else None
@@ -61,19 +61,19 @@ def choose(
 def ranked(
     profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
 ) -> list[TestOutcome]:
-    """The tests that succeeded, in the order in which `choose` would take them."""
+    """The tests that succeeded, in the order in which `choose` prefers them."""
     ran = [test for test in tests if not test.failed]
     scores = [overall.score for overall in _judge(profile, baseline, ran, looks)]
     return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
 
 
 def as_json(comparisons: Mapping[str, Comparison | None]) -> dict[str, Any]:
-    """Per task the contract's baseline, submitted, gain and ci, and what else a reader needs to weigh them."""
+    """Task → baseline, submitted, gain and ci (the JSON contract), and further statistics."""
     return {task: _task_json(comparison) for task, comparison in comparisons.items()}
 
 
 def describe_tasks(kind: str, comparisons: Mapping[str, Comparison | None]) -> list[str]:
-    """One line per task, and one for the mean where there are several."""
+    """One line per task, and one for the mean if there are several tasks."""
     lines = [
         f"{kind} {task}: "
         + (
@@ -89,7 +89,7 @@ def describe_tasks(kind: str, comparisons: Mapping[str, Comparison | None]) -> l
 
 
 def verdict(visible: Mapping[str, Comparison | None], hidden: Mapping[str, Comparison | None]) -> str:
-    """One sentence: does the submission beat the baseline, and does it carry over?"""
+    """One sentence: does the submission beat the baseline on the visible tasks and on the hidden task?"""
     return f"{_verdict_on('the visible tasks', visible)}; {_verdict_on('the hidden task', hidden)}."
 
 
@@ -102,12 +102,12 @@ def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str
     return {
         "improvement": f"on {where} it beats the baseline, resolved",
         "worse": f"on {where} it is worse than the baseline, resolved",
-        "not resolved": f"on {where} a difference to the baseline is not resolved",
+        "not resolved": f"on {where} no difference to the baseline is shown",
     }[overall.resolved]
 
 
 def _judge(profile: str, baseline: Accuracies, ran: Sequence[TestOutcome], looks: Mapping[str, float]) -> list[Overall]:
-    """Each test by all its seeds, by the noise that the others show, and by the look that it had."""
+    """Compare each test, by all its seeds, with the noise of the other tests and with its score from screening."""
     judged = []
     for test in ran:
         others = [other.accuracies for other in ran if other is not test]
@@ -117,7 +117,7 @@ def _judge(profile: str, baseline: Accuracies, ran: Sequence[TestOutcome], looks
 
 
 def _complete(seeds: Mapping[int, float | None]) -> dict[int, float] | None:
-    """Seed → accuracy if all are there."""
+    """Seed → accuracy if every accuracy is known and finite, else None."""
     known = {seed: value for seed, value in seeds.items() if value is not None and math.isfinite(value)}
     return known if len(known) == len(seeds) else None
 

@@ -1,8 +1,8 @@
-"""What a search would cost and which effect it could see, and the designs that see as much for less. Pure.
+"""Computes the cost of a search and its smallest detectable effect, and finds better designs. Measures nothing.
 
-A design is how many tests, how many seeds for each, for the baseline and for confirmation, and what screening may
-cost. The effect that counts is the mean gain over the visible tasks, best of all tests, resolved with a probability of
-80 %; with confirmation, of a test that is among the finalists.
+A design is the number of tests, the seeds per test, for the baseline and for confirmation, and the cost of screening.
+The smallest detectable effect is the mean gain over the visible tasks that the best of all tests must have to be
+resolved with a probability of 80 %. With confirmation, that test must be among the finalists.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from benchmark.statistics import noise_prior, smallest_visible_effect
 from benchmark.tasks import Profile, Task
 
 MAX_SEEDS = 50
-"""As many seeds as a search takes."""
+"""The most seeds that a search accepts."""
 
 _FEW_SEEDS = 3
 _CONFIRM = (0, 1, 2, 3, 5, 8, 12, 20, 30, 50)
 _SAME_TIME = 1.02
-_CLEARLY = 0.95  # a suggestion that saves less than 5 % is none
+_CLEARLY = 0.95  # saving less than 5 % is not worth a suggestion
 
 Costs = Mapping[str, float]
 """Seconds of one training by task name."""
@@ -34,7 +34,7 @@ Costs = Mapping[str, float]
 class Design:
     """`budget` tests with `seeds` each, against a baseline with `baseline_seeds`.
 
-    `confirm` more seeds go to the finalists and the baseline; looks may cost `screen` tests before each test.
+    The finalists and the baseline get `confirm` more seeds. Looks may cost `screen` tests before each test.
     """
 
     budget: int
@@ -50,22 +50,22 @@ class Design:
 
     @property
     def confirmations(self) -> int:
-        """Trainings of each visible task that confirm finalists and baseline."""
+        """Trainings of each visible task for the confirmation of finalists and baseline."""
         return (finalist_count(self.budget) + 1) * self.confirm
 
     @property
     def trainings(self) -> int:
-        """Trainings of each visible task, looks aside."""
+        """Trainings of each visible task, without looks."""
         return self.budget * self.seeds + self.baseline_seeds + self.confirmations
 
     @property
     def hidden(self) -> Design:
-        """What the hidden task has of it: the submission against the baseline."""
+        """The design on the hidden task: one submission against the baseline."""
         return Design(1, self.seeds, self.seeds)
 
     @property
     def flags(self) -> str:
-        """As `agent search` takes them."""
+        """The flags of `agent search` for this design."""
         unequal = f" --baseline-seeds {self.baseline_seeds}" if self.baseline_seeds != self.seeds else ""
         confirm = f" --confirm {self.confirm}" if self.confirm else ""
         screen = f" --screen {self.screen:g}" if self.screen else ""
@@ -74,7 +74,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a design costs, in seconds, and the smallest mean gains that it sees, in points."""
+    """The cost of a design in seconds, and its smallest detectable mean gains in points."""
 
     design: Design
     seconds: float
@@ -88,7 +88,7 @@ class Forecast:
 
 
 def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int) -> Forecast:
-    """What to expect of a design on this machine."""
+    """The cost and the smallest detectable effects of a design on this machine."""
     return Forecast(
         design,
         _seconds(profile, cost, design, slots),
@@ -100,10 +100,10 @@ def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int) -> Fo
 def make_plan(
     profile: Profile, cost: Costs, design: Design, *, slots: int, effect: float | None = None
 ) -> dict[str, Any]:
-    """Evaluations, seconds and the smallest visible effect per task and in all; and what would serve better.
+    """Evaluations, seconds and the smallest detectable effect per task and in all, and better designs.
 
-    `instead` lists other designs with the reason for each; with `effect` (points), `for_effect` has the cheapest ones
-    that see so large a mean gain over the visible tasks, with as many tests and with fewer.
+    `instead` lists other designs with the reason for each. With `effect` (points), `for_effect` has the cheapest
+    designs that detect a mean gain of that size on the visible tasks, with as many tests and with fewer.
     """
     asked = forecast(profile, cost, design, slots=slots)
     tasks = []
@@ -123,14 +123,15 @@ def make_plan(
     if effect is not None:
         plan["effect"] = effect
         found = designs_for(profile, cost, effect, budget=design.budget, slots=slots, screen=design.screen)
-        plan["for_effect"] = [one.as_json() for one in found]
+        plan["for_effect"] = [option.as_json() for option in found]
     return plan
 
 
 def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) -> list[tuple[Forecast, str]]:
-    """Designs that see clearly more in the same time, or as much in clearly less, each with its reason in words.
+    """Designs that detect a clearly smaller effect in the same time, or the same effect in clearly less time.
 
-    Fewer tests mean fewer ideas tried, which only a person can weigh: at most one of either kind for each number.
+    Each has its reason in words. Fewer tests mean fewer ideas tried, and only a person can weigh that. So there is at
+    most one design of either kind for each number of tests.
     """
     found: dict[Design, tuple[Forecast, str]] = {}
     for budget in _budgets(asked.design.budget):
@@ -139,27 +140,30 @@ def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) 
         best = cheapest
         for design in sorted(designs, key=lambda design: _at_least(profile, design)):
             best = _first(profile, cost, [design], best.visible_effect, slots) or best if best else None
-        for one in filter(None, (cheapest, best)):
-            more = one.visible_effect < _CLEARLY * asked.visible_effect
-            less = one.seconds < _CLEARLY * asked.seconds
+        for option in filter(None, (cheapest, best)):
+            more = option.visible_effect < _CLEARLY * asked.visible_effect
+            less = option.seconds < _CLEARLY * asked.seconds
             if more or less:
-                why = f"sees {'more' if more else 'as much'} in {'less' if less else 'the same'} time"
-                found[one.design] = (one, f"{why}, with fewer ideas tried" if budget < asked.design.budget else why)
+                why = f"detects {'a smaller' if more else 'the same'} effect in {'less' if less else 'the same'} time"
+                found[option.design] = (
+                    option,
+                    f"{why}, with fewer ideas tried" if budget < asked.design.budget else why,
+                )
     return list(found.values())
 
 
 def designs_for(
     profile: Profile, cost: Costs, effect: float, *, budget: int, slots: int, screen: float = 0.0
 ) -> list[Forecast]:
-    """For as many tests as asked, and for fewer: the cheapest design that sees a mean gain of `effect` points."""
+    """The cheapest designs that detect a mean gain of `effect` points, with `budget` tests and with fewer."""
     cheapest = (
         _first(profile, cost, _designs(profile, cost, n, slots, screen), effect, slots) for n in _budgets(budget)
     )
-    return [one for one in cheapest if one is not None]
+    return [option for option in cheapest if option is not None]
 
 
 def _first(profile: Profile, cost: Costs, designs: Sequence[Design], effect: float, slots: int) -> Forecast | None:
-    """The first of the designs that sees `effect`."""
+    """The first of the designs that detects `effect`."""
     for design in designs:
         if _at_least(profile, design) <= effect:
             one = forecast(profile, cost, design, slots=slots)
@@ -169,7 +173,7 @@ def _first(profile: Profile, cost: Costs, designs: Sequence[Design], effect: flo
 
 
 def _at_least(profile: Profile, design: Design) -> float:
-    """A bound below the visible effect that is quick to compute: without the correction for having picked the best."""
+    """A lower bound of the detectable effect, quick to compute: without the correction for picking the best."""
     return _effect(profile, profile.visible, design, 1)
 
 
@@ -180,10 +184,10 @@ def _budgets(most: int) -> list[int]:
 def _designs(
     profile: Profile, cost: Costs, budget: int, slots: int, screen: float = 0.0, most: float = math.inf
 ) -> list[Design]:
-    """The designs with so many tests that take at most so many seconds, the cheapest first.
+    """The designs with `budget` tests that take at most `most` seconds, the cheapest first.
 
-    With k candidates about √k times as many baseline seeds are best (Dunnett 1955); half the way there is tried too.
-    Confirmation is tried where tests have few seeds: it is there to save them.
+    With k candidates about √k times as many baseline seeds are best (Dunnett 1955). The middle between 1 and √k is
+    tried too. Confirmation is tried only with few seeds per test, because its purpose is to save seeds.
     """
     root = math.sqrt(budget)
     designs = {
@@ -197,9 +201,9 @@ def _designs(
 
 
 def _seconds(profile: Profile, cost: Costs, design: Design, slots: int) -> float:
-    """Visible tasks train for the baseline, each test and the finalists, the hidden one for baseline and submission.
+    """Seconds of the whole search: baseline, tests, looks and finalists on visible tasks, then the hidden task.
 
-    Looks are many and short, so they fill every slot.
+    Looks are many and short, so they use every slot.
     """
 
     def batch(tasks: Sequence[Task], rounds: int) -> float:
@@ -219,7 +223,7 @@ def _effect(profile: Profile, tasks: Sequence[Task], design: Design, n_candidate
 
 
 def _makespan(durations: Sequence[float], slots: int) -> float:
-    """When the last of these evaluations ends, if each free slot takes the next one."""
+    """Seconds until the last evaluation ends, if each free slot takes the next evaluation."""
     free = [0.0] * slots
     for duration in durations:
         heapq.heapreplace(free, free[0] + duration)
@@ -227,21 +231,21 @@ def _makespan(durations: Sequence[float], slots: int) -> float:
 
 
 def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
-    """What a plan says, line by line, after its tasks."""
+    """The lines of a plan that follow its tasks."""
     yield (
-        f"about {duration(plan['seconds'])} in all; four times in five it would see a mean gain of "
-        f"{plan['visible_effect']:.1f} points over the visible tasks, of {plan['hidden_effect']:.1f} on the hidden one"
+        f"about {duration(plan['seconds'])} in all; smallest detectable mean gain (power 80 %): "
+        f"{plan['visible_effect']:.1f} points on the visible tasks, {plan['hidden_effect']:.1f} on the hidden task"
     )
     for other in plan["instead"]:
         yield f"or: {other['flags']}: {_outlook(other)}; {other['why']}"
     if "effect" in plan and not plan["for_effect"]:
-        yield f"no design with up to {MAX_SEEDS} seeds sees a mean gain of {plan['effect']:g} points"
+        yield f"no design with up to {MAX_SEEDS} seeds detects a mean gain of {plan['effect']:g} points"
     for other in plan.get("for_effect", []):
-        yield f"to see {plan['effect']:g} points: {other['flags']}: {_outlook(other)}"
+        yield f"to detect {plan['effect']:g} points: {other['flags']}: {_outlook(other)}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
+    """A number of seconds as text with a readable unit."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:
@@ -250,4 +254,4 @@ def duration(seconds: float) -> str:
 
 
 def _outlook(design: Mapping[str, Any]) -> str:
-    return f"{duration(design['seconds'])}, sees {design['visible_effect']:.1f} points"
+    return f"{duration(design['seconds'])}, detects {design['visible_effect']:.1f} points"

@@ -1,4 +1,4 @@
-"""Do visible gains carry over? Visible against hidden gain, in units of seed noise, for one run and over several."""
+"""Compares visible with hidden gains, in units of seed noise, for one run and over several runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FEWEST = 3
 
 @dataclass(frozen=True)
 class CarryOver:
-    """A submission's gain on the visible and on the hidden tasks, in units of seed noise, and what was lost between.
+    """A submission's gains on the visible and on the hidden tasks, in units of seed noise, and their difference.
 
-    `loss_ci` is put together from the two intervals (the method of variance estimates recovery, Zou & Donner 2008), so
-    it allows, as the visible one does, for having picked the best.
+    `loss_ci` is computed from the two intervals (method of variance estimates recovery, Zou & Donner 2008). Like the
+    visible interval it is corrected for picking the best test.
     """
 
     visible: Overall
@@ -33,36 +33,36 @@ class CarryOver:
     @property
     def loss_ci(self) -> tuple[float, float]:
         """The 95 % interval of `loss`."""
-        half = math.hypot(*((one.ci[1] - one.ci[0]) / 2 for one in (self.visible, self.hidden)))
+        half = math.hypot(*((side.ci[1] - side.ci[0]) / 2 for side in (self.visible, self.hidden)))
         return (self.loss - half, self.loss + half)
 
 
 @dataclass(frozen=True)
 class RunGains:
-    """One run among several; `carry_over` is None when it has no result to show on one side."""
+    """The gains of one run; `carry_over` is None when visible or hidden results are missing."""
 
     name: str
     profile: str
     carry_over: CarryOver | None
     null: bool = False
-    """An A/A run, whose gains are luck."""
+    """Whether it is an A/A run, whose gains are luck."""
 
 
 def carry_over(visible: _Comparisons, hidden: _Comparisons) -> CarryOver | None:
-    """Both gains; None when a side was not run or failed."""
+    """Both gains; None when visible or hidden results are missing or failed."""
     if not visible or not hidden or None in (*visible.values(), *hidden.values()):
         return None
     return CarryOver(in_noise_units(visible), in_noise_units(hidden))
 
 
 def of_run(visible: _Comparisons, hidden: _Comparisons) -> list[str]:
-    """One line for a run's summary; none when there is nothing to compare."""
+    """One line for a run's summary; [] when there is nothing to compare."""
     found = carry_over(visible, hidden)
     return [] if found is None else [f"in units of seed noise: {_in_words(found)}"]
 
 
 def over_runs(runs: Sequence[RunGains]) -> list[str]:
-    """One line for each run with both gains, and from three runs on whether the two go together."""
+    """One line for each run with both gains, and one with their correlation over the runs."""
     lines = [f"{run.name}, in units of seed noise: {_in_words(run.carry_over)}" for run in runs if run.carry_over]
     if lines:
         lines.append(f"visible against hidden gain over runs: {_relation(runs)['words']}")
@@ -70,7 +70,7 @@ def over_runs(runs: Sequence[RunGains]) -> list[str]:
 
 
 def as_json(found: CarryOver | None) -> dict[str, Any] | None:
-    """A run's gains in units of seed noise."""
+    """A run's gains in units of seed noise, as JSON."""
     if found is None:
         return None
     sides = {name: {"gain": one.gain, "ci": list(one.ci)} for name, one in vars(found).items()}
@@ -83,7 +83,7 @@ def runs_as_json(runs: Sequence[RunGains]) -> dict[str, Any]:
 
 
 def _relation(runs: Sequence[RunGains]) -> dict[str, Any]:
-    """Pearson's r over distinct results of one profile; A/A runs and repeated results say nothing new."""
+    """Pearson's r over distinct results of one profile. A/A runs and repeated results are not counted."""
     counted = [(run.profile, run.carry_over) for run in runs if run.carry_over is not None and not run.null]
     points = list(dict.fromkeys((one.visible.gain, one.hidden.gain) for _, one in counted))
     found: dict[str, Any] = {"r": None, "ci": None, "runs": len(points), "resolved": False}

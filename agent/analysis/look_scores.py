@@ -1,4 +1,4 @@
-"""What screening's looks say about tests, as one number a candidate."""
+"""Turns the looks of screening into one score per candidate."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from scipy.special import ndtri
 def look_scores(looks: Iterable[tuple[str, int, float | None]]) -> dict[str, float]:
     """From (hash of a region, rung, held-out loss in nats): hash → normal score, larger for a better look.
 
-    The longest look of each counts; one without a loss was rejected and does not. Who got further ranks first, then who
-    has the lower loss. Rank r of n has the score −Φ⁻¹((r − 3/8)/(n + 1/4)) (Blom 1958): mean 0, SD about 1, so that
-    losses on any scale can be put beside gains.
+    Only the longest look of each candidate counts. A look without a loss was rejected and does not count. Candidates
+    are ranked by the length of that look, then by loss. Rank r of n has the score −Φ⁻¹((r − 3/8)/(n + 1/4))
+    (Blom 1958). Scores have mean 0 and SD about 1, so losses on any scale can be compared with gains.
     """
     longest: dict[str, tuple[int, float]] = {}
     for digest, rung, loss in looks:

@@ -1,4 +1,4 @@
-"""What an A/A search would have claimed: among copies of the baseline, every resolved difference is a false one."""
+"""Lists the false claims of an A/A search. All candidates are copies of the baseline, so no difference is real."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Comparisons = Mapping[str, Comparison | None]
 
 
 def claims(visible: _Comparisons, hidden: _Comparisons) -> list[dict[str, Any]]:
-    """Each resolved difference, as kind, task (None: all tasks together) and `improvement` or `worse`."""
+    """Each resolved difference, as kind, task (None: the mean over all tasks) and `improvement` or `worse`."""
     found = []
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
         verdicts = {task: None if one is None else one.resolved for task, one in comparisons.items()}
@@ -34,7 +34,7 @@ def in_words(claimed: list[dict[str, Any]]) -> str:
     """One sentence that begins "would have claimed:"."""
     if not claimed:
         return "would have claimed: nothing, which is right: all candidates are equal"
-    listed = "; ".join(f"{one['kind']}, {one['task'] or 'all tasks'}: {one['resolved']}" for one in claimed)
+    listed = "; ".join(f"{claim['kind']}, {claim['task'] or 'all tasks'}: {claim['resolved']}" for claim in claimed)
     return (
         f"would have claimed: {listed}. That is false. Few A/A searches should claim anything; if several "
         "do, the noise here is larger than the prior says: measure it with agent baselines --seeds 5"

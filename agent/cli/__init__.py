@@ -1,4 +1,4 @@
-"""The commands people type. Everything heavy is imported inside a command, so that --help answers at once."""
+"""The command line. Heavy packages are imported inside commands, so that --help answers at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BadWords: Any = typer.BadParameter.__bases__[0]
 
 
 def main() -> NoReturn:
-    """Run the command line; turn typed errors into messages and exit codes. A bug keeps its traceback."""
+    """Run the command line. Turn typed errors into messages and exit codes. A bug shows its traceback."""
     guard_output()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
@@ -53,7 +53,7 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, code: int, *, said: bool = False) -> NoReturn:
-    """Say what went wrong on stderr, and with --json as an object on stdout too."""
+    """Print the error on stderr, and with --json also as an object on stdout."""
     if not said:
         print(f"error: {message}", file=sys.stderr)
     if "--json" in sys.argv[1:]:
@@ -62,7 +62,7 @@ def _fail(message: str, code: int, *, said: bool = False) -> NoReturn:
 
 
 def _is_validation_error(error: ValueError) -> bool:
-    """Whether it is pydantic's. What was never imported raised nothing."""
+    """Whether it is pydantic's ValidationError. Does not import pydantic."""
     module = sys.modules.get("pydantic_core")
     return module is not None and isinstance(error, module.ValidationError)
 

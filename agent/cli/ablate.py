@@ -18,14 +18,14 @@ def ablate(
     runs: RunsOption = Path("runs"),
     share: Annotated[
         float,
-        typer.Option(min=0.0, help="Trainings it may cost, as a share of the search's trainings on visible tasks."),
+        typer.Option(min=0.0, help="Most trainings, as a share of the search's trainings on visible tasks."),
     ] = 1.0,
     seeds: Annotated[
         int | None, typer.Option(min=1, max=50, help="Fresh seeds per task and part (default: as many as the search).")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Which part of a submission carries its gain? Takes back one hunk or number at a time and trains again.
+    """Measure each part of a submission: take back one hunk or number at a time and train again.
 
     \b
     Examples:
@@ -33,8 +33,8 @@ def ablate(
       agent ablate latest --share 2 --seeds 3
       agent ablate 20260101-120000 --json
 
-    Trains on the visible tasks only, with seeds that the search did not use. The largest hunks come first; parts that
-    the share does not pay for are left out and named. The result stays in RUN/ablation.json and on the run's page.
+    Trains on the visible tasks only, with seeds that the search did not use. The largest hunks come first. Parts that
+    the share does not pay for are left out and named. RUN/ablation.json and the run's page keep the result.
     """
     from agent.progress import make_progress
     from agent.report import write_report
@@ -48,14 +48,14 @@ def ablate(
     try:
         ablation = ablate(directory, progress, share=share, seeds=seeds)
     except (InfrastructureError, DataError) as error:
-        raise AgentError(f"{error}\nwhat was trained is kept; the same command goes on") from None
+        raise AgentError(f"{error}\nfinished trainings are kept; the same command continues") from None
     finally:
         progress.close()
     page = write_report(directory, measure=False)
     if as_json:
         print_json({"run": str(directory.path), **ablation.model_dump(mode="json")})
         return
-    print(f"test {ablation.test}, {ablation.profile}: what is lost when one part is taken back")
+    print(f"test {ablation.test}, {ablation.profile}: loss in points when one part is taken back")
     print(ablation.stated)
     for part in ablation.parts:
         print(f"  {part.words}")

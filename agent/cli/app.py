@@ -1,4 +1,4 @@
-"""The application that all commands are part of, and the arguments and options that several share."""
+"""The Typer application, and the arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Examples:
   agent show latest                what the newest run found
   agent doctor                     what this machine can do
 
-Searches for a better `initialize_weights` for convolutional networks: edits one function, tests it by real training,
-submits the best to a hidden task, and says what is resolved and what is not.
+Searches for a better `initialize_weights` for convolutional networks. It edits one function, tests it by training,
+submits the best test to a hidden task, and reports gains with their uncertainty.
 """,
 )
 

@@ -17,7 +17,7 @@ def audit(
     runs: RunsOption = Path("runs"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Did anything hidden show before the submission?
+    """Check that nothing hidden showed before the submission.
 
     \b
     Examples:

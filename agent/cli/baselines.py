@@ -1,4 +1,4 @@
-"""`agent baselines`: the recipe library, shown, measured or explained."""
+"""`agent baselines`: shows, measures or explains the recipe library."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def baselines(
     seed: SeedOption = None,
     workers: WorkersOption = None,
     data_root: DataRootOption = None,
-    hidden: Annotated[bool, typer.Option("--hidden", help="Also the hidden task, for calibration.")] = False,
+    hidden: Annotated[bool, typer.Option("--hidden", help="Also measure the hidden task, for calibration.")] = False,
     target: Annotated[
         float | None,
         typer.Option(min=0, max=100, help="Accuracy in percent to count epochs to (default: the baseline's mean)."),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Print the recipes with a line on each instead.")] = False,
-    show: Annotated[str | None, typer.Option(help="Print a recipe's region text instead.")] = None,
-    explain: Annotated[str | None, typer.Option(help="Say what a recipe does to a network instead.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Only print the recipes, one per line.")] = False,
+    show: Annotated[str | None, typer.Option(help="Only print the region text of a recipe.")] = None,
+    explain: Annotated[str | None, typer.Option(help="Only show the effect of a recipe on a network.")] = None,
     from_config: Annotated[
-        Path | None, typer.Option(help="Print an init_cfg of MMEngine (JSON or Python) as a region text instead.")
+        Path | None, typer.Option(help="Only print an init_cfg of MMEngine (JSON or Python) as a region text.")
     ] = None,
     arch: Annotated[str, typer.Option(help="The network for --explain.")] = "resnet56",
     as_json: JsonFlag = False,
 ) -> None:
-    """The recipe library: show, explain or measure known initialisations.
+    """Show, explain or measure recipes (known initialisations).
 
     \b
     Examples:
@@ -93,7 +93,7 @@ def print_list(*, as_json: bool) -> None:
 
 
 def print_config(path: Path, *, as_json: bool) -> None:
-    """Print the region text that an init_cfg stands for. Raises UsageError for a file that is no such config."""
+    """Print the region text of an init_cfg. Raises UsageError when the file is no such config."""
     from benchmark.initializers import InitConfigError, parse_init_cfg, region_from_init_cfg
 
     try:
@@ -132,7 +132,7 @@ def _measure(
     progress = make_progress()
     try:
         count = len({BASELINE, *names})
-        progress.message(f"{count} recipes on {profile.name} ({reason}); what the store has is not trained again")
+        progress.message(f"{count} recipes on {profile.name} ({reason}); stored results are not trained again")
         rows = measure(names, profile, config, progress, hidden=hidden, target=target)
     finally:
         progress.close()
@@ -148,8 +148,8 @@ def _measure(
 
 
 _TARGET_NOTE = (
-    "The last columns: how many runs reached that accuracy, and after how many epochs, on average over those. An epoch "
-    "costs the same whatever the recipe; the seconds, as measured then, are in --json."
+    "The last columns: the number of runs that reached that accuracy, and their mean number of epochs to it. An epoch "
+    "costs the same with every recipe; --json has the measured seconds."
 )
 
 
@@ -190,7 +190,7 @@ def _line(row: Row) -> str:
 
 
 def _explain(name: str, arch: str, *, as_json: bool) -> None:
-    """The InitLog of a recipe and how a signal travels through the network it made."""
+    """Print the InitLog of a recipe, and the scales of the signal in its network."""
     import torch
 
     from benchmark.augment import Normalizer

@@ -26,7 +26,7 @@ def check(
     allow_unsandboxed: Annotated[bool, typer.Option("--allow-unsandboxed", help="Run it without isolation.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Is this function acceptable? Rules, isolation, determinism; no training.
+    """Check a function: rules, isolation, determinism. Trains nothing.
 
     \b
     Examples:
@@ -37,7 +37,7 @@ def check(
 
 
 def run_check(file: Path, archs: Sequence[str], isolation_level: str, *, as_json: bool) -> int:
-    """Check a file on the given architectures; exit code 0 accepted, 3 rejected. Raises UsageError."""
+    """Check a file on the given architectures. Exit code: 0 accepted, 3 rejected. Raises UsageError."""
     for arch in archs:
         require_architecture(arch)
 
@@ -104,7 +104,7 @@ def _print(file: Path, report: CheckReport) -> None:
 
 
 def _notable(parameters: Sequence[dict[str, Any]]) -> list[str]:
-    """The first and the last weights, enough to see the scales; `--json` has them all."""
+    """The first and the last weights, to show their scales. `--json` has all of them."""
     weights = [parameter for parameter in parameters if len(parameter["shape"]) > 1]
     shown = weights if len(weights) <= 6 else [*weights[:3], *weights[-3:]]
     return [f"{p['name']} {tuple(p['shape'])}: mean {p['mean']:+.4f}, std {p['std']:.4f} ({p['init']})" for p in shown]

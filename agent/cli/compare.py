@@ -1,4 +1,4 @@
-"""`agent compare`: several runs beside each other, or the same search by several proposers."""
+"""`agent compare`: compares several runs, or several proposers on the same search."""
 
 from __future__ import annotations
 
@@ -27,27 +27,25 @@ if TYPE_CHECKING:
     from agent.analysis.generalisation import RunGains
     from agent.report.comparison_page import Member, Pair
     from agent.runs.directory import RunDirectory
-    from agent.studies.tournament import Contest, Gains, Repeat
+    from agent.studies.tournament import Gains, Repeat, Tournament
 
-_AGAIN = "what was done is kept; the same command goes on from here"
+_AGAIN = "finished searches are kept; the same command continues"
 
 
 @app.command()
 def compare(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN RUN...", help="Two to six runs; the first is the measure.")
+        list[str] | None, typer.Argument(metavar="RUN RUN...", help="Two to six runs; all are compared with the first.")
     ] = None,
     runs: RunsOption = Path("runs"),
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The page (default RUNS/comparison.html).")
     ] = None,
     proposers: Annotated[
-        str | None, typer.Option(help="Instead of runs: proposers, separated by commas, that search on equal terms.")
+        str | None, typer.Option(help="Compare proposers instead of runs: names, separated by commas.")
     ] = None,
     repeats: Annotated[int, typer.Option(help="Searches of each proposer, each from other seeds.")] = 3,
-    fresh: Annotated[
-        int, typer.Option(help="Measure winners and baseline again on so many seeds that no search used.")
-    ] = 0,
+    fresh: Annotated[int, typer.Option(help="Measure winners and baseline again on this number of fresh seeds.")] = 0,
     budget: Annotated[int | None, typer.Option(help="Tests of each search (default 3).")] = None,
     profile: ProfileOption = None,
     seeds: SeedsOption = None,
@@ -55,21 +53,21 @@ def compare(
     workers: WorkersOption = None,
     data_root: DataRootOption = None,
     model: Annotated[str | None, typer.Option(help="Language model, for llm and hybrid.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="Its server.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="Address of the model's server.")] = None,
     settings: SetOption = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any other setting of a search.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare runs: differences over shared seeds with intervals, and a page with overlaid learning curves.
+    """Compare runs or proposers. Shows differences over shared seeds with intervals, and writes a page with curves.
 
     \b
     Examples:
       agent compare latest 20260101-120000
       agent compare A B C -o comparison.html
-      agent compare --proposers random,optuna --repeats 12 --fresh 10 --runs contest
+      agent compare --proposers random,optuna --repeats 12 --fresh 10 --runs tournament
 
-    With --proposers the same search is run by each of them, several times, and what they gain is compared. When it was
-    stopped, the same command goes on with it.
+    With --proposers each proposer runs the same search several times, and their gains are compared. After an
+    interruption the same command continues.
     """
     if proposers is None:
         _compare_runs(names or [], runs, output, as_json=as_json)
@@ -87,7 +85,7 @@ def compare(
         "model": model,
         "base_url": base_url,
     }
-    run_contest(
+    run_tournament(
         flags,
         proposers=proposers,
         repeats=repeats,
@@ -191,7 +189,7 @@ def _as_json(pair: Pair) -> dict[str, object]:
 # -- the same search by several proposers -----------------------------------------------------------------------------
 
 
-def run_contest(
+def run_tournament(
     flags: Mapping[str, Any],
     *,
     proposers: str,
@@ -201,83 +199,83 @@ def run_contest(
     settings: Sequence[str] = (),
     as_json: bool,
 ) -> None:
-    """Run what is missing of a contest and print what it came to. Raises UsageError before anything is run."""
+    """Run the missing searches of a tournament and print the result. Raises UsageError before anything is run."""
     from agent.config import load_config, parse_settings
     from agent.progress import make_progress
-    from agent.studies.tournament import Contest
+    from agent.studies.tournament import Tournament
     from benchmark.data import DataError
     from benchmark.executor import InfrastructureError
 
     names = [name.strip() for name in proposers.split(",") if name.strip()]
-    contest = Contest(load_config(flags, toml=toml, settings=parse_settings(settings)), names, repeats, fresh)
+    tournament = Tournament(load_config(flags, toml=toml, settings=parse_settings(settings)), names, repeats, fresh)
     if as_json:
-        print_json({"event": "launch", **_frame(contest)})
+        print_json({"event": "launch", **_frame(tournament)})
     done: list[Repeat] = []
     measured: dict[str, list[Gains]] = {}
     try:
-        for repeat in contest.run(make_progress):
+        for repeat in tournament.run(make_progress):
             done.append(repeat)
             if as_json:
                 print_json(repeat.as_json())
         if fresh:
-            measured = _measure(contest, done)
+            measured = _measure(tournament, done)
     except (Interrupted, KeyboardInterrupt) as stop:
         print(f"stopped; {_AGAIN}", file=sys.stderr)
         raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
     except (InfrastructureError, DataError) as error:
         raise AgentError(f"{error}\n{_AGAIN}") from None
-    result = _result(contest, done, measured)
+    result = _result(tournament, done, measured)
     if as_json:
         print_json(result)
     else:
-        _print_contest(contest, result)
-    print_next(f"agent runs --runs {contest.config.runs}")
+        _print_tournament(tournament, result)
+    print_next(f"agent runs --runs {tournament.config.runs}")
 
 
-def _measure(contest: Contest, done: Sequence[Repeat]) -> dict[str, list[Gains]]:
+def _measure(tournament: Tournament, done: Sequence[Repeat]) -> dict[str, list[Gains]]:
     from agent.progress import make_progress
 
     progress = make_progress()
     try:
-        progress.message(f"the winners and the baseline again, with {contest.fresh} fresh seeds for each repeat")
-        return contest.measure_fresh(done, progress)
+        progress.message(f"the winners and the baseline again, with {tournament.fresh} fresh seeds for each repeat")
+        return tournament.measure_fresh(done, progress)
     finally:
         progress.close()
 
 
-def _frame(contest: Contest) -> dict[str, Any]:
+def _frame(tournament: Tournament) -> dict[str, Any]:
     return {
-        "runs": str(contest.config.runs),
-        "profile": contest.profile.name,
-        "budget": contest.config.budget,
-        "seeds": contest.config.seeds,
-        "proposers": list(contest.proposers),
-        "repeats": contest.repeats,
-        "fresh": contest.fresh,
-        "caveat": contest.profile.caveat,
+        "runs": str(tournament.config.runs),
+        "profile": tournament.profile.name,
+        "budget": tournament.config.budget,
+        "seeds": tournament.config.seeds,
+        "proposers": list(tournament.proposers),
+        "repeats": tournament.repeats,
+        "fresh": tournament.fresh,
+        "caveat": tournament.profile.caveat,
     }
 
 
-def _result(contest: Contest, done: Sequence[Repeat], measured: Mapping[str, Sequence[Gains]]) -> dict[str, Any]:
+def _result(tournament: Tournament, done: Sequence[Repeat], measured: Mapping[str, Sequence[Gains]]) -> dict[str, Any]:
     """The last JSON object: for each proposer and kind of gain the estimate, then the differences to the first."""
     from agent.studies.tournament import differences
 
-    by_name = {name: [one for one in done if one.proposer == name] for name in contest.proposers}
+    by_name = {name: [repeat for repeat in done if repeat.proposer == name] for name in tournament.proposers}
     gains: dict[str, Mapping[str, Sequence[Gains]]] = {
-        "visible": {name: [one.visible for one in repeats] for name, repeats in by_name.items()},
-        "hidden": {name: [one.hidden for one in repeats] for name, repeats in by_name.items()},
+        "visible": {name: [repeat.visible for repeat in repeats] for name, repeats in by_name.items()},
+        "hidden": {name: [repeat.hidden for repeat in repeats] for name, repeats in by_name.items()},
     }
     if measured:
         gains["fresh"] = measured
-    first, *others = contest.proposers
+    first, *others = tournament.proposers
     level = 1 - 0.05 / max(1, len(others))
     return {
         "event": "done",
-        **_frame(contest),
+        **_frame(tournament),
         "results": {
             name: {
-                "tests_used": sum(one.tests_used for one in repeats),
-                "submitted": sum(one.submitted is not None for one in repeats),
+                "tests_used": sum(repeat.tests_used for repeat in repeats),
+                "submitted": sum(repeat.submitted is not None for repeat in repeats),
                 **{kind: _with_tasks(of_kind[name]) for kind, of_kind in gains.items()},
             }
             for name, repeats in by_name.items()
@@ -299,25 +297,25 @@ def _result(contest: Contest, done: Sequence[Repeat], measured: Mapping[str, Seq
 def _with_tasks(gains: Sequence[Gains]) -> dict[str, Any]:
     from agent.studies.tournament import estimate, overall
 
-    tasks = {task: estimate([one[task] for one in gains]).as_json() for task in gains[0]}
+    tasks = {task: estimate([gain[task] for gain in gains]).as_json() for task in gains[0]}
     return {**overall(gains).as_json(), "tasks": tasks}
 
 
 _WORDS = {
-    "visible": "visible tasks, as the searches saw them (the choice was made on these numbers: they flatter)",
+    "visible": "visible tasks, as measured by the searches (too high, because the tests were chosen by these numbers)",
     "hidden": "hidden task",
-    "fresh": "visible tasks, the winners again on fresh seeds",
+    "fresh": "visible tasks, winners measured again on fresh seeds",
 }
 
 
-def _print_contest(contest: Contest, result: Mapping[str, Any]) -> None:
+def _print_tournament(tournament: Tournament, result: Mapping[str, Any]) -> None:
     print(
-        f"{contest.repeats} repeats, budget {contest.config.budget}, seeds {contest.config.seeds}, profile "
-        f"{contest.profile.name}; gains over the baseline in points"
+        f"{tournament.repeats} repeats, budget {tournament.config.budget}, seeds {tournament.config.seeds}, profile "
+        f"{tournament.profile.name}; gains over the baseline in points"
     )
     for name, of_name in result["results"].items():
         note = f"{of_name['tests_used']} tests in all"
-        if missing := contest.repeats - of_name["submitted"]:
+        if missing := tournament.repeats - of_name["submitted"]:
             note += f"; {missing} submitted nothing, which counts as a gain of 0"
         print(f"{name}: {note}")
     for kind, words in _WORDS.items():
@@ -328,7 +326,7 @@ def _print_contest(contest: Contest, result: Mapping[str, Any]) -> None:
             print(f"  {name:<24} {in_words(of_name[kind])}")
         for pair in result["differences"]:
             print(f"  {pair['second'] + ' − ' + pair['first']:<24} {in_words(pair[kind])}")
-    print(f"\n{contest.profile.caveat}")
+    print(f"\n{tournament.profile.caveat}")
 
 
 def in_words(numbers: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""`agent doctor`: what this machine can do, and what is missing."""
+"""`agent doctor`: shows what this machine can do and what is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.cli.output import print_json, print_next
 
 @app.command()
 def doctor(as_json: JsonFlag = False) -> None:
-    """What can this machine do, and what is missing?
+    """Show what this machine can do and what is missing.
 
     \b
     Examples:
@@ -30,7 +30,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """Look at everything a search depends on. Keys are named after what they describe."""
+    """Examine everything that a search depends on, as the object of `agent doctor --json`."""
     import os
     import platform
     import shutil
@@ -96,7 +96,7 @@ def _print(found: dict[str, Any]) -> None:
 
 
 def _torchvision() -> dict[str, Any]:
-    """Whether torchvision imports. A search does without: only `--download` needs it."""
+    """Whether torchvision can be imported. Only `--download` needs it."""
     from benchmark.vision import VisionMissing, installed_version, vision
 
     try:

@@ -37,7 +37,7 @@ def export(
     ] = None,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Write a run in a form that other programs read.
+    """Write a run in a format for other programs.
 
     \b
     Examples:
@@ -95,7 +95,7 @@ def render(run: RunDirectory, form: str) -> str:
         document = write_mls_bench(transcript)
     else:
         document = write_atif(transcript, agent_name="initsearch", agent_version=_version())
-    # Half of a surrogate pair, which no file can take, becomes JSON's own escape.
+    # No file can contain a lone surrogate, so it is written as a JSON escape.
     return json.dumps(document, indent=1, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Are the packages that we import ours? Their names are common, so other files can shadow them."""
+"""Checks that the packages we import are ours. Their names are common, so other files can hide them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _OURS = ("sandbox", "benchmark", "prompts")
 
 
 def require_own_modules() -> None:
-    """Raise AgentError when `sandbox`, `benchmark` or `prompts` would not be imported from beside `agent`.
+    """Raise AgentError when `sandbox`, `benchmark` or `prompts` would not be imported from the folder of `agent`.
 
-    Imports none of them. Nothing can be done here where `agent` itself is shadowed.
+    Imports none of them. Cannot help when `agent` itself is hidden by another file.
     """
     room = Path(__file__).resolve().parents[2]
     for name in _OURS:
@@ -30,7 +30,7 @@ def require_own_modules() -> None:
 
 
 def _advice(origin: Path) -> str:
-    """What helps: another folder when the present one comes first on Python's path, else another environment."""
+    """Advice: another folder when the present one comes first on Python's path, else another environment."""
     here = Path.cwd()
     if here in origin.parents and sys.path[:1] in ([""], [str(here)]):
         return "run it from another folder, or rename that file"

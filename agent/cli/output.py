@@ -1,6 +1,6 @@
-"""What every command prints with: one JSON object a line for programs, a console for people.
+"""Output of the commands: one JSON object per line for programs, a console for people.
 
-A plain `print` is safe too: `main` makes stdout and stderr spell out control characters (see `agent.safe_text`).
+A plain `print` is safe too, because `main` makes stdout and stderr escape control characters (see `agent.safe_text`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def write_data(text: str) -> None:
-    """A file's text on stdout: unchanged for a program that reads it, spelt out on a terminal."""
+    """Write a file's text to stdout: unchanged in a pipe, with control characters escaped on a terminal."""
     stream = sys.stdout
     if isinstance(stream, SafeStream) and not stream.isatty():
         stream = stream.wrapped
@@ -34,10 +34,6 @@ def print_next(command: str) -> None:
 
 
 def make_console() -> Console:
-    """The console for stdout: as wide as the terminal; in a pipe without colour and so wide that no table is cut.
-
-
-    Text that it is given cannot steer the terminal: see `safe_console`.
-    """
+    """The console for stdout: as wide as the terminal; in a pipe without colour and so wide that no table is cut."""
     plain = not sys.stdout.isatty()
     return safe_console(highlight=False, markup=False, emoji=False, soft_wrap=plain, width=500 if plain else None)

@@ -1,4 +1,4 @@
-"""`agent plan`: what a search would cost here, and which effect it could see."""
+"""`agent plan`: estimates the cost of a search and its smallest detectable effect."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ def plan(
     ] = None,
     workers: WorkersOption = None,
     effect: Annotated[
-        float | None, typer.Option(help="Which designs see a mean gain of so many points over the visible tasks?")
+        float | None,
+        typer.Option(help="Find designs that detect this mean gain in points on the visible tasks."),
     ] = None,
     data_root: DataRootOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """What would a search cost here, and which effect could it see? Measures a few training steps.
+    """Estimate cost and detectable effect of a search. Measures a few training steps.
 
     \b
     Examples:
@@ -71,7 +72,7 @@ def plan(
     for task in found["tasks"]:
         print(
             f"  {task['kind']:7} {task['name']}: {task['evaluations']} trainings of about {duration(task['seconds'])}; "
-            f"smallest visible effect {task['smallest_visible_effect']:.1f} points"
+            f"smallest detectable effect {task['smallest_visible_effect']:.1f} points"
         )
     print("\n".join(in_words(found)))
     print(chosen.caveat)

@@ -27,12 +27,12 @@ def replay(
         bool, typer.Option("--execute", help="Train again: a run's tests, or a conversation's strategies.")
     ] = False,
     profile: Annotated[
-        str | None, typer.Option(help="Where --execute trains a conversation's strategies: pocket, smoke … (auto).")
+        str | None, typer.Option(help="Profile on which --execute trains a conversation's strategies (default auto).")
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="On a terminal too: print it, do not step through.")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="Print all calls, on a terminal too.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Apply every recorded call again and compare our replies with the recorded ones.
+    """Apply the recorded calls again and compare the replies.
 
     \b
     Examples:
@@ -50,9 +50,9 @@ def replay(
 def run_replay(
     source: str, runs: Path, *, as_json: bool, execute: bool = False, profile: str | None = None, plain: bool = True
 ) -> int:
-    """Replay; 0, or 3 when anything differs. With `execute`, tests are trained again. Raises UsageError.
+    """Replay. Exit code: 0, or 3 when anything differs. With `execute`, train the tests again. Raises UsageError.
 
-    Not `plain`: step through it, if this is a terminal and Textual is installed.
+    Without `plain`, step through the replay if this is a terminal and Textual is installed.
     """
     from agent.cli import transcript_text
 
@@ -83,7 +83,7 @@ def _step_through(path: Path) -> int:
     verdicts = list(replay)
     if verdicts:
         ReplayViewer(str(path), pages(replay.transcript, verdicts)).run()
-    reasons = Counter(one.reason or "" for one in verdicts if one.verdict == "unverifiable")
+    reasons = Counter(verdict.reason or "" for verdict in verdicts if verdict.verdict == "unverifiable")
     transcript_text.print_summary(replay, reasons, path, sys.stdout)
     return transcript_text.EXIT_FOUND if replay.counts["differs"] else transcript_text.EXIT_OK
 
@@ -107,7 +107,7 @@ def _execute(path: Path, profile: str | None, *, as_json: bool) -> int:
 
 @contextmanager
 def _opened(path: Path, profile: str | None, progress: Any) -> Iterator[tuple[Replay, Any]]:
-    """The replay that trains, and what a conversation's strategies come to (None for our own runs)."""
+    """The replay that trains, and the results of a conversation's strategies (None for our own runs)."""
     from agent.config import load_config
     from agent.profiles import resolve_profile
     from agent.studies import retrain

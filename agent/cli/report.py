@@ -15,13 +15,13 @@ from agent.cli.output import print_json, print_next
 def report(
     run: RunArgument = "latest",
     runs: RunsOption = Path("runs"),
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the page here instead.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The page (default RUN/report.html).")] = None,
     no_measure: Annotated[
-        bool, typer.Option("--no-measure", help="Do not run the function again to show what it does to the networks.")
+        bool, typer.Option("--no-measure", help="Do not run the function again to measure its effect on the networks.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the page of a run: report.html, one file, no script, no network. Works for unfinished runs too.
+    """Write the page of a run: report.html, one file without scripts. Works for unfinished runs too.
 
     \b
     Examples:

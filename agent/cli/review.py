@@ -1,4 +1,4 @@
-"""`agent review`: a person reads the diff, the numbers and the flags of a submission, and decides."""
+"""`agent review`: shows the diff, the numbers and the flags of a submission, and records a person's verdict."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def review(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Review what a run submitted: diff, numbers, flags; approve or reject it. Asks when on a terminal.
+    """Review a submission: diff, numbers, flags. Approves or rejects it; on a terminal it asks.
 
     \b
     Examples:
@@ -67,9 +67,9 @@ def _review(
     sign: Path | None = None,
     as_json: bool,
 ) -> int:
-    """Show, record, or ask. The exit code tells which verdict is in force: 3 rejected or changes requested, else 0.
+    """Show, record or ask for a verdict. Exit code: 3 for rejected or changes requested, else 0.
 
-    Raises UsageError, RunDamaged, and Rejected for an approval of files that are not what the log gives.
+    Raises UsageError, RunDamaged, and Rejected for an approval of files that differ from the log.
     """
     from agent.cli.review_text import as_json as as_object
     from agent.cli.review_text import look_at, show
@@ -125,9 +125,9 @@ def _record(
         print_json({"run": str(directory.path), "recorded": review.as_json(), "in_force": in_force(now)})
         return now.exit_code
     print(f"{WORDS[kind]}: {directory.path.name}, patch {review.patch_sha256[:12]}, by {spelt(review.author)}")
-    grave = [flag for flag in subject.flags if flag.weight == "stop"]
-    if kind == "approve" and grave:
-        print(f"note: approved with {len(grave)} flag(s) that ask to be explained first", file=sys.stderr)
+    serious = [flag for flag in subject.flags if flag.weight == "stop"]
+    if kind == "approve" and serious:
+        print(f"note: approved with {len(serious)} flag(s) that should be explained first", file=sys.stderr)
     name = directory.path.name
     approved = f"git am {directory.path / 'submission.patch'}"
     if RunStatus.of(subject.record.summary).waiting:
@@ -158,7 +158,7 @@ def _place(value: str, subject: Subject) -> tuple[str, int]:
 
 
 def _ask(directory: RunDirectory, subject: Subject) -> None:
-    """The prompt on a terminal: one letter, and a reason where one is needed."""
+    """Ask on a terminal for a verdict (one letter), and for a reason if it needs one."""
     from sandbox.region import SCAFFOLD_NAME
 
     kinds: dict[str, Kind] = {"a": "approve", "r": "reject", "c": "request_changes", "m": "comment"}

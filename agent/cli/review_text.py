@@ -1,11 +1,11 @@
-"""What `agent review` shows: the diff, the numbers and the flags, for people and as one JSON object."""
+"""Prints what `agent review` shows (diff, numbers, flags), for people or as one JSON object."""
 
 from __future__ import annotations
 
 import difflib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.analysis.comparison import as_json as tasks_json
@@ -30,7 +30,7 @@ _MARKS = {"stop": "EXPLAIN FIRST", "look": "look", "note": "note"}
 
 @dataclass(frozen=True)
 class Subject:
-    """What is under review: the record, its numbers, flags and texts before and after (None: no tested code)."""
+    """The run under review: record, numbers, flags, and the file before and after (None: no tested code)."""
 
     record: RunRecord
     findings: Findings
@@ -48,7 +48,7 @@ class Subject:
 
 
 def look_at(directory: RunDirectory) -> Subject:
-    """Read a run for review. Nothing is run: the networks are shown as the report measured them."""
+    """Read a run for review. Runs nothing; the networks' measurements are those of the report."""
     record = read_run(directory)
     findings = find(record)
     network, _ = measured_network(record, findings, measure=False)
@@ -64,7 +64,7 @@ def look_at(directory: RunDirectory) -> Subject:
 
 
 def _frame(record: RunRecord) -> Scaffold:
-    """The file around the region, as the run had it."""
+    """The scaffold of the run; this version's if the run has none."""
     launch = next(record.of_kind("launch"), {})
     try:
         return split(str(launch.get("scaffold")))
@@ -104,7 +104,7 @@ def _print_gains(console: Console, findings: Findings) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("task", "baseline", "submitted", "gain", "interval", "visible from"):
+    for heading in ("task", "baseline", "submitted", "gain", "interval", "detectable from"):
         table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
     for kind, comparisons in (("visible", findings.visible), ("hidden", findings.hidden)):
         if comparisons:
@@ -117,8 +117,8 @@ def _print_gains(console: Console, findings: Findings) -> None:
             means = (
                 (f"{one.baseline_mean:.2f}", f"{one.candidate_mean:.2f}") if isinstance(one, Comparison) else ("", "")
             )
-            visible_from = f"{one.smallest_visible_effect:.2f}"
-            table.add_row(Text(f"  {spelt(task)}"), *means, signed(one.gain, 2), f"{low} … {high}", visible_from)
+            detectable = f"{one.smallest_visible_effect:.2f}"
+            table.add_row(Text(f"  {spelt(task)}"), *means, signed(one.gain, 2), f"{low} … {high}", detectable)
     if table.row_count:
         console.print()
         console.print(table)
@@ -153,7 +153,7 @@ def _print_reviews(console: Console, now: Standing) -> None:
 
 
 def as_json(directory: RunDirectory, subject: Subject) -> dict[str, Any]:
-    """The same as one object."""
+    """The object of `agent review --json`."""
     now = standing(directory)
     return {
         "run": str(directory.path),
@@ -163,10 +163,7 @@ def as_json(directory: RunDirectory, subject: Subject) -> dict[str, Any]:
         "submitted_test": subject.record.submitted,
         "visible": tasks_json(subject.findings.visible),
         "hidden": tasks_json(subject.findings.hidden),
-        "flags": [
-            {"weight": flag.weight, "kind": flag.kind, "message": flag.message, "line": flag.line}
-            for flag in subject.flags
-        ],
+        "flags": [asdict(flag) for flag in subject.flags],
         "diff": "\n".join(subject.diff),
         "patch_sha256": now.patch_sha256,
         "in_force": in_force(now),
@@ -175,6 +172,6 @@ def as_json(directory: RunDirectory, subject: Subject) -> dict[str, Any]:
 
 
 def in_force(now: Standing) -> dict[str, Any] | None:
-    """The verdict that counts for the patch as it is now."""
+    """The verdict that is in force for the present patch, as JSON."""
     verdict: Review | None = now.verdict
     return None if verdict is None else verdict.as_json()

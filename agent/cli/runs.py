@@ -27,7 +27,7 @@ def runs(
     html: Annotated[bool, typer.Option("--html", help="Write an index page, RUNS/index.html.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the runs, oldest first; the index page has the newest first.
+    """List the runs, oldest first. The index page lists the newest first.
 
     \b
     Examples:
@@ -74,7 +74,7 @@ def runs(
 
 
 def _cell(value: object) -> object:
-    """A text that a spreadsheet would take for a formula, behind an apostrophe, which keeps it a text."""
+    """Put an apostrophe before a text that a spreadsheet would treat as a formula."""
     if not isinstance(value, str):
         return value
     value = spelt(value)
@@ -119,7 +119,7 @@ def _row(path: Path) -> dict[str, Any]:
 
 
 def _review(path: Path) -> str | None:
-    """The verdict in force, if there is one."""
+    """The kind of the verdict in force; None without one."""
     from agent.runs.directory import RunDirectory
     from agent.runs.reviews import standing
 

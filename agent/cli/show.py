@@ -13,7 +13,7 @@ from agent.safe_text import spelt
 
 @app.command()
 def show(run: RunArgument = "latest", runs: RunsOption = Path("runs"), as_json: JsonFlag = False) -> None:
-    """Show what a run found.
+    """Show the results of a run.
 
     \b
     Examples:

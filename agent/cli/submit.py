@@ -1,4 +1,4 @@
-"""`agent submit`: the hidden task of a search that waits for it."""
+"""`agent submit`: runs the hidden task of a search that waits for it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def submit(
     run: RunArgument = "latest",
     runs: RunsOption = Path("runs"),
     require_approval: Annotated[
-        bool, typer.Option("--require-approval", help="Only if an approval of this very patch is in force.")
+        bool, typer.Option("--require-approval", help="Stop unless an approval of this patch is in force.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run the hidden task of a search that was begun with --no-submit.
+    """Run the hidden task after agent search --no-submit.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def submit(
 
     directory = RunDirectory.find(run, runs)
     recorded = directory.read_summary()
-    # A run that was cut off during the hidden task is an ordinary interrupted one, whose submission stays held.
+    # A run that was interrupted during the hidden task has the status of any interrupted run; `submit` is still False.
     status = RunStatus.of(recorded)
     held = recorded.get("config", {}).get("submit") is False
     if not status.waiting and not (status.resumable and held):

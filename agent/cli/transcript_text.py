@@ -1,4 +1,4 @@
-"""What `agent replay` and `agent audit` share: which conversation is meant, and how the findings are printed."""
+"""Finds the conversation for `agent replay` and `agent audit`, and prints their results."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ EXIT_OK, EXIT_FOUND = 0, 3
 
 
 class Executed(Protocol):
-    """What training a conversation's strategies again came to."""
+    """The results of training a conversation's strategies."""
 
     def as_json(self) -> dict[str, Any]:
-        """For the last object."""
+        """The field `executed` of the last object."""
         ...
 
     def in_words(self) -> list[str]:
-        """For people."""
+        """The same as lines for people."""
         ...
 
 
@@ -36,7 +36,7 @@ _EXCERPT = 240
 
 
 def find_conversation(source: str, runs: Path) -> Path:
-    """A file is taken as it is, anything else is looked up among the runs. Raises UsageError."""
+    """The path of a conversation: an existing or .json file, else a run. Raises UsageError."""
     if Path(source).exists() or source.endswith((".json", ".jsonl")):
         return Path(source)
     return RunDirectory.find(source, runs).path
@@ -51,7 +51,7 @@ def run_replay(path: Path, *, as_json: bool, out: TextIO) -> int:
 
 
 def print_replay(run: Replay, path: Path, *, as_json: bool, out: TextIO, executed: Executed | None = None) -> int:
-    """Print a replay while it is made. `executed` is asked at the end for what training again came to."""
+    """Print a replay while it is made. At the end print the results of `executed`."""
     reasons: Counter[str] = Counter()
     for verdict in run:
         if as_json:
@@ -71,7 +71,7 @@ def print_replay(run: Replay, path: Path, *, as_json: bool, out: TextIO, execute
 
 
 def run_audit(path: Path, *, as_json: bool, out: TextIO) -> int:
-    """Audit the conversation at `path` and print what leaked. Returns the exit code: 3 when anything did.
+    """Audit the conversation at `path` and print the leaks. Returns the exit code: 3 when there are any.
 
     Raises TranscriptError (a usage error, exit code 2) before anything is printed when it can't be read.
     """
@@ -84,7 +84,7 @@ def run_audit(path: Path, *, as_json: bool, out: TextIO) -> int:
 
 
 def _json_line(event: object, out: TextIO) -> None:
-    # ASCII: a recorded text may hold half a surrogate pair, which no terminal or pipe can take.
+    # ASCII, because a recorded text may contain a lone surrogate, which no terminal or pipe can encode.
     out.write(json.dumps(event, separators=(",", ":")) + "\n")
 
 
@@ -107,7 +107,7 @@ def _print_call(verdict: CallVerdict, out: TextIO) -> None:
 
 
 def _trained(executed: Mapping[str, Any]) -> str:
-    """What training again gave for one call, a line for each task."""
+    """The results of training again for one call, one line per task."""
     lines = [f"    {executed['strategy']}"] if "strategy" in executed else []
     if executed.get("refused"):
         lines.append(f"    not trained: {executed['refused']}")
@@ -126,7 +126,7 @@ def _accuracy(value: Any) -> str:
 
 
 def print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -> None:
-    """How many calls agree, and why others cannot be verified."""
+    """Print how many calls agree, and why others cannot be verified."""
     counts = run.counts
     agree = counts["exact"] + counts["prefix"]
     verifiable = agree + counts["differs"]

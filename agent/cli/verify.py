@@ -21,7 +21,7 @@ def verify(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Do log, git history, results, summary, patch, page and reviews of a run still fit each other?
+    """Verify that the files of a run agree: log, git history, results, summary, patch, page, reviews.
 
     \b
     Examples:
@@ -29,7 +29,7 @@ def verify(
       agent verify latest --execute
       agent verify latest --allowed-signers reviewers.txt
 
-    The exit code is 3 when something differs. What nothing can show is listed as not verifiable, and is no fault.
+    The exit code is 3 when something differs. What cannot be verified is listed and is not a fault.
     """
     from agent.progress import make_progress
     from agent.runs.directory import RunDirectory

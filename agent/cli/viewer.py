@@ -1,6 +1,6 @@
-"""Step through a replay on a terminal: one call at a time, with its reply, its reasoning and what it changed.
+"""Steps through a replay on a terminal: one call at a time, with its reply, its reasoning and its changes.
 
-Needs the extra `viewer` (Textual). Nothing recorded is taken for markup or for control characters.
+Needs the extra `viewer` (Textual). Recorded text is never read as markup or control characters.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COLOURS = {"exact": "green", "prefix": "green", "differs": "red", "unverifiable
 
 @dataclass(frozen=True)
 class Page:
-    """One call, ready to be shown."""
+    """The texts of one call."""
 
     label: str
     verdict: str
@@ -83,7 +83,7 @@ def _coloured(before: str, after: str, first: str, second: str) -> Text:
 
 
 class ReplayViewer(App[None]):
-    """The calls on the left, one of them on the right."""
+    """Shows the list of calls on the left and one call on the right."""
 
     CSS = """
     OptionList { width: 34; }
@@ -110,7 +110,7 @@ class ReplayViewer(App[None]):
         self.side: Side = "reply"
 
     def compose(self) -> ComposeResult:
-        """Calls, page, the question where to jump to, keys."""
+        """The widgets: calls, page, input for a jump, keys."""
         with Horizontal():
             yield OptionList(*(self._entry(number, page) for number, page in enumerate(self.pages, 1)), markup=False)
             with VerticalScroll(id="page"):
@@ -123,7 +123,7 @@ class ReplayViewer(App[None]):
         self.show(0)
 
     def show(self, position: int) -> None:
-        """Show the call at `position`, or the nearest there is."""
+        """Show the call at `position`, or the nearest one."""
         self.position = max(0, min(position, len(self.pages) - 1))
         page = self.pages[self.position]
         self.query_one("#text", Static).update(getattr(page, self.side))
@@ -131,11 +131,11 @@ class ReplayViewer(App[None]):
         self.query_one(OptionList).highlighted = self.position
 
     def action_step(self, by: int) -> None:
-        """The next or the previous call."""
+        """Go to the next or the previous call."""
         self.show(self.position + by)
 
     def action_turn(self, side: Side) -> None:
-        """Another side of this call; the same key again turns back to the reply."""
+        """Show another side of this call. The same key again shows the reply."""
         self.side = "reply" if self.side == side else side
         self.show(self.position)
 
@@ -147,14 +147,14 @@ class ReplayViewer(App[None]):
         field.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Go where the number says; anything else changes nothing."""
+        """Go to the call of this number. Ignore other input."""
         event.input.remove_class("asked")
         self.query_one(OptionList).focus()
         if event.value.strip().isdecimal():
             self.show(int(event.value) - 1)
 
     def on_option_list_option_highlighted(self, event: OptionList.OptionHighlighted) -> None:
-        """The list's own keys and the mouse move too; word of where it was before our own move comes too late."""
+        """Follow the list's keys and the mouse. Ignore late events about a position before our own move."""
         if event.option_index == event.option_list.highlighted != self.position:
             self.show(event.option_index)
 

@@ -1,4 +1,4 @@
-"""Tell a person, before a long search starts, what it costs and which effect it can show."""
+"""Tells a person, before a long search starts, its cost and its smallest detectable effect."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def say_if_long(
     environment: Mapping[str, str],
     say: Callable[[str], None],
 ) -> None:
-    """Before a search of over ten minutes, say its cost, which effect it can show, and what would show a smaller one.
+    """Before a search of over ten minutes, say its cost, its smallest detectable effect, and better designs.
 
-    This measures two training steps of each task, once; the result is kept beside the store of results.
+    This measures two training steps of each task once, and keeps the result beside the store of results.
     """
     design = Design.of(config)
     if _training_pictures(profile, design) < _SURELY_SHORT or (config.max_seconds or math.inf) <= LONG_SECONDS:
@@ -37,7 +37,7 @@ def say_if_long(
         machine = {**environment, "slots": str(executor.slots)}
         cost = known.measure((*profile.visible, *profile.hidden), executor, machine)
     except InfrastructureError as error:
-        say(f"what this search will cost could not be measured ({error})")
+        say(f"the cost of this search could not be measured ({error})")
         return
     plan = make_plan(profile, cost, design, slots=executor.slots)
     if plan["seconds"] > LONG_SECONDS:

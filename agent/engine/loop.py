@@ -1,4 +1,4 @@
-"""The loop: ask the proposer for a call, carry it out, tell the proposer the reply, until a typed end."""
+"""The loop: ask the proposer for a call, carry it out, tell the proposer the reply, until one of the `EndStatus`es."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sandbox.isolate import IsolationCrashed
 EndStatus = Literal[
     "submitted", "tests_exhausted", "steps", "time", "cost", "format", "api", "infra", "waiting_for_review"
 ]
-"""All are values of `RunStatus`. After `waiting_for_review` the run goes on when a person lets it."""
+"""All are values of `RunStatus`. After `waiting_for_review` a person continues the run by `agent submit`."""
 
 
 @dataclass(frozen=True)
 class End:
-    """How the loop ended, and in words."""
+    """How the loop ended: the status, and a message for people."""
 
     status: EndStatus
     message: str
@@ -35,9 +35,9 @@ def run_loop(
     max_steps: int,
     max_seconds: float | None = None,
 ) -> End:
-    """Let `proposer` work until it submits, gives up or meets a limit. If it did not submit, submit the best test.
+    """Run `proposer` until it submits, has nothing more to propose, or reaches a limit. Then submit the best test.
 
-    Infrastructure failures end the loop without a submission, because results of a broken machine prove nothing.
+    Failures of our own machinery end the loop without a submission, because the results may be wrong.
     """
     try:
         end = _run(proposer, tools, clock, log, max_steps, max_seconds)
@@ -52,7 +52,7 @@ def run_loop(
 
 
 def _submit_best(tools: Toolbox) -> int | None:
-    """The number of the test that became final. Where all finalists fail on fresh seeds, the next best are tried."""
+    """Submit the best test and return its number. If all finalists fail on fresh seeds, the next best are tried."""
     while (best := tools.best()) is not None:
         if (submitted := tools.submit(best, by="harness").submitted) is not None:
             return submitted
@@ -82,7 +82,7 @@ def _run(
 
 
 def _time_is_up(clock: Clock, log: EventLog, max_seconds: float) -> bool:
-    """Whether the limit is passed. While a search is resumed the log decides, because the clock began anew."""
+    """Whether the time limit is passed. While a tape lasts, the log decides, because the clock started again."""
     if log.replaying:
         return log.recorded("time_up") is not None
     return clock.elapsed > max_seconds

@@ -1,4 +1,4 @@
-"""The result of a search: the comparisons, the last line of `agent search --json`, and the same in words."""
+"""The result of a search: the comparisons, the last line of `agent search --json`, and sentences for people."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SearchOutcome:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 1 our machinery failed, 4 the budget is spent and there is nothing to submit."""
+        """0: done. 1: our machinery failed. 4: the search ended and there is nothing to submit."""
         if self.status == RunStatus.INFRA:
             return 1
         return 0 if self.done["submitted_test"] is not None else 4
@@ -59,9 +59,9 @@ def launch_line(run: Path, profile: str, budget: int, proposer: str, reason: str
 
 
 def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
-    """The `launch` line of a finished search and its result, both from run.json.
+    """Read the `launch` line and the result of a finished search from run.json.
 
-    Patch and module are made again when they are missing. Raises RunDamaged, WorkspaceError.
+    Writes the patch and the module again if they are missing. Raises RunDamaged, WorkspaceError.
     """
     summary = run.read_summary()
     try:
@@ -80,31 +80,31 @@ def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
 
 
 class Evidence(Protocol):
-    """What a search knows at its end. A toolbox has it, and it can be read from the log again."""
+    """The results of a search at its end. A toolbox has them, and `agent.studies.rebuilt` reads them from the log."""
 
     @property
     def baseline(self) -> Accuracies:
-        """Of the visible tasks."""
+        """Accuracies of the baseline on the visible tasks."""
 
     @property
     def tests(self) -> Sequence[TestOutcome]:
-        """All that finished, with the fresh seeds of those that were confirmed."""
+        """All finished tests. Confirmed tests include their fresh seeds."""
 
     @property
     def ran(self) -> Sequence[int]:
-        """The tests that succeeded when they were run."""
+        """Numbers of the tests that succeeded when they were run."""
 
     @property
     def submitted(self) -> int | None:
-        """The final test."""
+        """Number of the submitted test."""
 
     @property
     def confirmed(self) -> Sequence[int]:
-        """The finalists."""
+        """Numbers of the finalists."""
 
     @property
     def look_scores(self) -> Mapping[str, float]:
-        """What screening says, by the hash of the region."""
+        """Hash of a region → its score from screening."""
 
 
 def conclude(
@@ -116,9 +116,9 @@ def conclude(
     unseen: Mapping[str, Accuracies],
     seconds: Mapping[str, float],
 ) -> tuple[dict[str, Any], list[str]]:
-    """The `done` object of the contract, and lines for a person, the first of which says how the search ended.
+    """The `done` object of the JSON contract, and lines for people. The first line says how the search ended.
 
-    `unseen`: what the hidden task gave, by role; empty when it was not run.
+    `unseen`: role → accuracies on the hidden task; empty when it was not run.
     """
     visible, hidden = _compare_visible(profile, tools), _compare_hidden(profile, unseen)
     claims = null_claims.claims(visible, hidden)
@@ -149,10 +149,10 @@ def conclude(
 
 
 def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:
-    """The submitted test against the baseline on the visible tasks, by all their seeds; nothing without a submission.
+    """Compare the submitted test with the baseline on the visible tasks, by all seeds; {} without a submission.
 
-    The intervals allow for its having been picked. They hold after a confirmation too: its pooled gain is one of those
-    that all tests would have had with as many seeds, and that many are allowed for.
+    The intervals are corrected for picking the best of all tests. They hold after a confirmation too: the pooled gain
+    is one of the gains that all tests would have with as many seeds, and the correction counts all tests.
     """
     if tools.submitted is None:
         return {}
@@ -170,7 +170,7 @@ def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:
 
 
 def _compare_hidden(profile: Profile, hidden: Mapping[str, Accuracies]) -> Comparisons:
-    """Submission against baseline on the hidden task; nothing when it was not run."""
+    """Compare the submission with the baseline on the hidden task; {} when it was not run."""
     if not hidden:
         return {}
     return comparison.compare_tasks(profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])

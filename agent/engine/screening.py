@@ -1,11 +1,12 @@
-"""Screening: many candidates seen briefly between two tests, so that a test is spent on the best of them.
+"""Screening: short trainings (looks) of many candidates between two tests, so that a test is spent on the best one.
 
-A look is a short training with a full cosine of its own on the front part of the training set. It is judged by its
-loss on the rest of the training set, never on test data, and with seeds that no test uses. Successive halving (Jamieson
-and Talwalkar 2016, *AISTATS*): all candidates get the shortest look, the better half one twice as long.
+A look is a short training with its own full cosine schedule on the first part of the training set. Its score is the
+loss on the rest of the training set, never on test data. Its seeds are used by no test. The algorithm is successive
+halving (Jamieson and Talwalkar 2016, *AISTATS*): all candidates get the shortest look, and the better half gets a look
+that is twice as long.
 
-Costs are counted in tests: a look of fidelity f trains on f times as many pictures as a test of one seed. They do not
-depend on the clock or on what a store already has, so that the same search decides in the same way on every machine.
+Costs are counted in tests: a look of fidelity f trains on f times as many pictures as a test of one seed. Costs do not
+depend on the clock or on stored results, so the same search takes the same decisions on every machine.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmark.store import LayeredStore
 from benchmark.tasks import Profile, Task
 
 HELD_OUT = 0.2
-"""Share of the training pictures that judge a look."""
+"""Share of the training pictures on which the loss of a look is measured."""
 
 _EPOCHS = 2  # the fewest that make a cosine
 _TEST_COST = 0.3  # of an image that is tested, in images that are trained on: docs/trainer.md
@@ -35,7 +36,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Round:
-    """One call of the tool: a look for each candidate in their order; the index of the best, None if all failed."""
+    """The result of one call of `screen`: a look for each candidate, in order, and the best one's index, if any."""
 
     looks: tuple[Look, ...]
     best: int | None
@@ -43,7 +44,7 @@ class Round:
 
 
 def look_task(task: Task, fidelity: float) -> Task:
-    """The short form of a task: `fidelity` times its pictures in at least two epochs, held-out pictures to judge by."""
+    """The task of a look: `fidelity` times the task's pictures in at least two epochs, tested on held-out pictures."""
     recipe = task.recipe
     train_size = SIZES[task.dataset][0]
     size = min(train_size, recipe.train_limit or train_size)
@@ -57,7 +58,7 @@ def look_task(task: Task, fidelity: float) -> Task:
 
 
 def look_cost(task: Task, fidelity: float) -> float:
-    """What the look costs as a share of the task's training in a test, its evaluations included."""
+    """Cost of a look, with its evaluation, as a share of the task's training in a test."""
     short, recipe = look_task(task, fidelity).recipe, task.recipe
     train_size, test_size = SIZES[task.dataset]
     full = float(recipe.epochs * min(train_size, recipe.train_limit or train_size))
@@ -67,7 +68,7 @@ def look_cost(task: Task, fidelity: float) -> float:
 
 @dataclass
 class Screen:
-    """Screens candidates. It may spend `share` of a test's cost before each test; the rest is kept for later."""
+    """Screens candidates. It may spend `share` of a test's cost before each test, and saves what it does not spend."""
 
     evaluator: Evaluator
     record: Callable[[Screened], None]
@@ -75,28 +76,28 @@ class Screen:
     share: float
     seed: int
     seeds: int
-    """Training seeds per test. A look always uses one seed."""
+    """Training seeds per test. A look always uses one."""
     results: LayeredStore
     spent: float = 0.0
-    """What screening has cost so far, in tests."""
+    """Cost of screening so far, in tests."""
     rounds: int = 0
     seen: list[tuple[str, int, float | None]] = field(default_factory=list)
     """Hash of the region, rung and loss of every look so far."""
     _paid: set[tuple[str, int]] = field(default_factory=set)
 
     def affordable(self, tests: int) -> int:
-        """How many new candidates the next round may have when `tests` tests were spent."""
+        """How many new candidates the next round may have after `tests` tests."""
         count, left = 0, self._left(tests) + _ROUNDING
         while self._round_cost(count + 1) <= left and count < _MOST:
             count += 1
         return count
 
     def unseen(self, regions: Sequence[str]) -> int:
-        """How many of these candidates were not looked at before."""
+        """How many of these candidates were not screened before."""
         return len({digest for digest in map(region_sha256, regions) if (digest, 0) not in self._paid})
 
     def run(self, regions: Sequence[str], tests: int) -> Round:
-        """Look at all candidates, then again at the better half, and return the best. A repeated look costs nothing."""
+        """Train a look of all candidates, then a longer one of the better half. A repeated look costs nothing."""
         self.rounds += 1
         before = self.spent
         looks = [Look(region, rejected=self._reject(region)) for region in regions]
@@ -138,7 +139,7 @@ class Screen:
         return Round(tuple(looks), best, cost)
 
     def _reject(self, region: str) -> str | None:
-        """Why the candidate is not trained (by the free checks, or the signal at step 0); None when it is."""
+        """Why the candidate is not trained (the free check or the signal at step 0); None when it is trained."""
         report = self.evaluator.check(region, self.profile.visible, self._seed(0))
         if not report.accepted:
             return f"{report.kind}: {report.message}"
@@ -146,7 +147,7 @@ class Screen:
         return "; ".join(f"{task}: {fault}" for task, fault in faults) or None
 
     def _losses(self, regions: Sequence[str], rung: int) -> list[float | None]:
-        """Held-out loss of each, mean over the visible tasks, nats; None when it failed or is not finite."""
+        """Mean held-out loss over the visible tasks for each region, in nats; None when it failed or is not finite."""
         tasks = [look_task(task, self.profile.fidelities[rung]) for task in self.profile.visible]
         for region in regions:
             self.spent += self._unpaid(region, rung)
@@ -161,7 +162,9 @@ class Screen:
         means: list[float | None] = []
         for role in roles:
             found = [outcomes[role, task.name, self._seed(rung)] for task in tasks]
-            losses = [one.test_loss for one in found if isinstance(one, EvaluationResult) and one.status == "ok"]
+            losses = [
+                result.test_loss for result in found if isinstance(result, EvaluationResult) and result.status == "ok"
+            ]
             usable = len(losses) == len(tasks) and all(map(math.isfinite, losses))
             means.append(sum(losses) / len(losses) if usable else None)
         return means

@@ -1,4 +1,4 @@
-"""One search from configuration to verdict: set up, baseline, loop, hidden task, summary."""
+"""Runs one search: set-up, baseline, loop, hidden task, summary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import Laboratory, open_laboratory
+from agent.evaluation.workbench import Workbench, open_workbench
 from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
@@ -47,10 +47,10 @@ __all__ = ["OpenSearch", "Search", "SearchOutcome"]
 
 
 class Search:
-    """A search and its run directory. Nothing is started or spent before `opened`.
+    """A search and its run directory. It starts nothing before `opened`.
 
-    `inputs` are None for a resumed search, which takes them from its log. `release`: the hidden task may run.
-    `isolation`: the level that a resumed search must have, since results belong to one.
+    `inputs` are None for a resumed search, which reads them from its log. `release`: the hidden task may run.
+    `isolation`: the level that a resumed search must use, because results belong to one level.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class Search:
 
     @classmethod
     def resume(cls, run: RunDirectory, *, release: bool = False) -> Search:
-        """An interrupted search, to be run again along its log; `release` lets one that waits run the hidden task.
+        """An interrupted search that continues from its log. `release` lets a waiting search run the hidden task.
 
-        Raises UsageError when it is already done, or waits and is not released.
+        Raises UsageError when the search has ended, or when it waits and is not released.
         """
         recorded = run.read_summary()
         status = RunStatus.of(recorded)
@@ -108,7 +108,7 @@ class Search:
             profile, _ = resolve_profile(recorded["profile"])
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
-        # `auto` can find another level on another day, and a result belongs to one. An unsandboxed run says so itself.
+        # `auto` may choose another level today, and results belong to one level. An unsandboxed config says so itself.
         level = recorded.get("isolation_level")
         isolation = level if level in ("bubblewrap", "landlock") else None
         return cls(config, run, profile, "resumed", release=config.submit or release, isolation=isolation)
@@ -125,9 +125,9 @@ class Search:
 
     @contextmanager
     def opened(self, progress: Progress) -> Iterator[OpenSearch]:
-        """Hold the run and start what it needs: log, isolation, processes. All end when the block is left.
+        """Lock the run, and open log, isolation and processes. All are closed when the block ends.
 
-        Whoever wants to use the isolation once more, for a page say, does it in the block. Raises RunBusy, UsageError.
+        The isolation can be used in the block after the search too, such as for the page. Raises RunBusy, UsageError.
         """
         with self.run.held(), self.summary.stops_recorded(), ExitStack() as stack:
             self.summary.save(status=RunStatus.RUNNING, created=time.time())
@@ -135,22 +135,22 @@ class Search:
             log = stack.enter_context(EventLog(self.run.events))
             self.clock.watch("bookkeeping", lambda: log.seconds)
             workers_log = self.run.path / "workers.log"
-            laboratory = stack.enter_context(
-                open_laboratory(self.pinned, self.clock, progress, log.append, log=workers_log)
+            workbench = stack.enter_context(
+                open_workbench(self.pinned, self.clock, progress, log.append, log=workers_log)
             )
-            yield OpenSearch(self, log, laboratory, {**os.environ, **secrets}, progress)
+            yield OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress)
 
 
 class OpenSearch:
     """A search whose log, isolation and processes are ready."""
 
     def __init__(
-        self, search: Search, log: EventLog, laboratory: Laboratory, environ: Mapping[str, str], progress: Progress
+        self, search: Search, log: EventLog, workbench: Workbench, environ: Mapping[str, str], progress: Progress
     ) -> None:
         self.config, self.run, self.profile = search.config, search.run, search.profile
         self._search = search
         self._log = log
-        self._laboratory = laboratory
+        self._workbench = workbench
         self._environ = environ
         self._progress = progress
         self._results = LayeredStore(ResultStore(search.run.results), user_store() if search.config.cache else None)
@@ -158,8 +158,8 @@ class OpenSearch:
 
     @property
     def isolation(self) -> Isolation:
-        """Where candidates run; open until `Search.opened` is left."""
-        return self._laboratory.isolation
+        """The isolation in which candidates run. It is open until the block of `Search.opened` ends."""
+        return self._workbench.isolation
 
     def execute(self) -> SearchOutcome:
         """Run to the end, then stop the training processes."""
@@ -169,14 +169,14 @@ class OpenSearch:
                 tools = self._set_up_tools(workspace)
                 proposer = make_proposer(self.config, self._context(inputs))
                 outcome = self._search_with(proposer, tools, inputs.start_region)
-            self._laboratory.stop_evaluating()
+            self._workbench.stop_evaluating()
             return outcome
 
     def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
         config = self.config
         try:
             prepare(proposer, start or scaffold().region, config.budget)
-        except ProposerEnd as stop:  # nobody will propose anything: do not train the baseline for that
+        except ProposerEnd as stop:  # nothing will be proposed, so the baseline is not trained
             self._log.append(Ended(status=stop.status, message=str(stop)))
             return self._sum_up(End(stop.status, str(stop)), tools)
         self._measure_baseline(tools)
@@ -197,14 +197,14 @@ class OpenSearch:
     # -- the steps ------------------------------------------------------------------------------------------------
 
     def _launch(self) -> Inputs:
-        """Record in log and run.json what was asked for and what it runs on. Returns what the user's files gave."""
-        laboratory = self._laboratory
-        inputs = record_launch(self._log, self.config, self.profile, laboratory, self._search.inputs)
+        """Record configuration and environment in log and run.json. Returns the contents of the user's files."""
+        workbench = self._workbench
+        inputs = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs)
         self._search.summary.save(
-            environment=laboratory.environment,
-            isolation_level=laboratory.isolation.level,
-            isolation=laboratory.isolation.evidence,
-            slots=laboratory.slots,
+            environment=workbench.environment,
+            isolation_level=workbench.isolation.level,
+            isolation=workbench.isolation.evidence,
+            slots=workbench.slots,
         )
         return inputs
 
@@ -216,7 +216,7 @@ class OpenSearch:
         return make_toolbox(
             self.config,
             self.profile,
-            self._laboratory,
+            self._workbench,
             workspace=workspace,
             log=self._log,
             results=self._results,
@@ -237,21 +237,21 @@ class OpenSearch:
         )
 
     def _measure_baseline(self, tools: Toolbox) -> None:
-        config, profile, laboratory, reason = self.config, self.profile, self._laboratory, self._search.reason
+        config, profile, workbench, reason = self.config, self.profile, self._workbench, self._search.reason
         if self._search.inputs is not None:
-            say_if_long(config, profile, laboratory.executor, laboratory.environment, self._progress.message)
+            say_if_long(config, profile, workbench.executor, workbench.environment, self._progress.message)
         self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
         baseline = Candidate("baseline", scaffold().region)
         seeds = config.baseline_evaluation_seeds
-        measured = laboratory.evaluator.measure(baseline, [], profile.visible, seeds, results=self._results)
+        measured = workbench.evaluator.measure(baseline, [], profile.visible, seeds, results=self._results)
         tools.baseline = measured[baseline.role]
 
     def _run_hidden(self, tools: Toolbox) -> dict[str, Accuracies]:
-        """Role → accuracies of baseline and submission on the hidden task; empty when nothing was submitted."""
+        """Role → accuracies of baseline and submission on the hidden task; {} when nothing was submitted."""
         if tools.submitted is None:
             return {}
         self._progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
-        return self._laboratory.evaluator.measure(
+        return self._workbench.evaluator.measure(
             Candidate("hidden/baseline", scaffold().region),
             [Candidate("hidden/submission", tools.regions[tools.submitted])],
             self.profile.hidden,

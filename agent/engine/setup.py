@@ -1,4 +1,4 @@
-"""What a search needs before its first step: the user's files and data, a workspace, and the tools."""
+"""Prepares a search: reads the user's files, checks data, makes the workspace and the toolbox."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError
-from agent.evaluation.workbench import Laboratory
+from agent.evaluation.workbench import Workbench
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog, Launch
@@ -26,7 +26,7 @@ from sandbox.workspace import Workspace
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the user's files contain. `Launch` records it, so that a resumed search does not read the files again."""
+    """Contents of the user's files. `Launch` records them, so a resumed search does not read the files again."""
 
     start_region: str | None
     """The region that `--start` gave."""
@@ -35,7 +35,7 @@ class Inputs:
 
     @classmethod
     def recorded(cls, launch: Launch | None, config: SearchConfig) -> Inputs:
-        """As the log has it. What it lacks (a search killed early, an older log) is read from the user's files."""
+        """The inputs in the log. Fields that an old or missing launch event lacks are read from the user's files."""
         known = launch.model_dump(exclude_unset=True) if launch else {}
         return cls(
             known["start_region"] if "start_region" in known else start_region(config),
@@ -49,7 +49,7 @@ def start_region(config: SearchConfig) -> str | None:
 
 
 def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
-    """Raise UsageError when git is missing, or a data set of the profile that may not be downloaded."""
+    """Raise UsageError when git is missing, or a data set of the profile is missing and may not be downloaded."""
     if shutil.which("git") is None:
         raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
     for name in sorted({task.dataset for task in (*profile.visible, *profile.hidden)}):
@@ -59,24 +59,24 @@ def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
 
 
 def record_launch(
-    log: EventLog, config: SearchConfig, profile: Profile, laboratory: Laboratory, inputs: Inputs | None
+    log: EventLog, config: SearchConfig, profile: Profile, workbench: Workbench, inputs: Inputs | None
 ) -> Inputs:
-    """Log what was asked for and what it runs on; on resuming, compare it with the log.
+    """Log configuration and environment. A resumed search compares them with its log.
 
-    Returns `inputs`, which a resumed search has from its log. Raises UsageError when the environment is another one,
-    RunDamaged when anything else is.
+    Returns the inputs, which a resumed search reads from its log. Raises UsageError when the environment differs,
+    RunDamaged when anything else differs.
     """
     recorded = log.recorded("launch")
     launch = recorded if isinstance(recorded, Launch) else None
     if launch is not None:
-        _require_same_environment(log.path, launch.environment, laboratory.environment)
+        _require_same_environment(log.path, launch.environment, workbench.environment)
     inputs = inputs or Inputs.recorded(launch, config)
     log.append(
         Launch(
             config=config.model_dump(mode="json"),
             profile=profile.name,
-            environment=laboratory.environment,
-            isolation_level=laboratory.isolation.level,
+            environment=workbench.environment,
+            isolation_level=workbench.isolation.level,
             scaffold=scaffold().text,
             start_region=inputs.start_region,
             script=inputs.script,
@@ -100,7 +100,7 @@ def _require_same_environment(log: Path, was: Mapping[str, str], now: Mapping[st
 
 @contextmanager
 def fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
-    """A new repository; a resumed run makes it again by carrying out the recorded calls."""
+    """Make a new repository. A resumed run also makes a new one and carries out the recorded calls again."""
     if run.workspace.exists():
         shutil.rmtree(run.workspace)
     with Workspace.create(run.workspace) as workspace:
@@ -111,14 +111,14 @@ def fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
 def make_toolbox(
     config: SearchConfig,
     profile: Profile,
-    laboratory: Laboratory,
+    workbench: Workbench,
     *,
     workspace: Workspace,
     log: EventLog,
     results: LayeredStore,
 ) -> Toolbox:
-    """A toolbox with the whole budget and without a baseline yet; evaluations use `results`."""
-    evaluator = laboratory.evaluator
+    """A toolbox with the whole budget and no baseline yet. Evaluations use `results`."""
+    evaluator = workbench.evaluator
     screen = None
     if config.screen:
         screen = Screen(

@@ -1,4 +1,4 @@
-"""run.json while a search runs: what was asked for, how far it is, and what it came to."""
+"""Writes run.json while a search runs: configuration, progress, results."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from sandbox.isolate import IsolationCrashed
 from sandbox.workspace import WorkspaceError
 
 OUR_FAILURES = (InfrastructureError, IsolationCrashed, DataError, WorkspaceError, OSError)
-"""What a machine, a disk or a person can do to a search. It stops, and can be resumed."""
+"""Failures of machine, disk or files. The search stops and can be resumed."""
 
 
 class RunSummary:
-    """The run.json of one run; each `save` replaces the file. A resumed search goes on with what is there."""
+    """The run.json of one run. Each `save` replaces the file. A resumed search keeps the existing fields."""
 
     def __init__(self, run: RunDirectory, config: SearchConfig, profile: Profile, reason: str, clock: Clock) -> None:
         self._run = run
@@ -49,7 +49,7 @@ class RunSummary:
 
     @contextmanager
     def stops_recorded(self) -> Iterator[None]:
-        """Write down that the search stopped when a signal or a failure leaves the block, unless it has ended."""
+        """Record that the search stopped if a signal or a failure ends the block before the search has ended."""
         try:
             yield
         except (Interrupted, KeyboardInterrupt):
@@ -60,7 +60,7 @@ class RunSummary:
             raise
 
     def _stopped(self, **changes: Any) -> None:
-        """On a full disk, say, the run stays `running`, which can be resumed; the first fault is the one reported."""
+        """If the disk is full, the run stays `running` and can be resumed, and the first error is reported."""
         if self._fields.get("status") == RunStatus.RUNNING:
             with suppress(OSError):
                 self.save(**changes)

@@ -58,7 +58,7 @@ class Toolbox:
         self._reports: dict[int, str] = {}
 
     def situation(self) -> Situation:
-        """What the proposer is told before its next call."""
+        """The state of the search that the proposer gets before its next call."""
         return Situation(
             filename=self.workspace.filename,
             region=self.workspace.region,
@@ -81,7 +81,7 @@ class Toolbox:
         return None if chosen is None else chosen.number
 
     def dispatch(self, step: int, call: ToolCall) -> Observation:
-        """Carry out one call and log it. A wrong call gets a reply that says so; only our own failures raise."""
+        """Carry out one call and log it. A wrong call gets a reply with the error. Only our own failures raise."""
         self._log.append(ToolCalled(step=step, tool=call.tool, arguments=dict(call.arguments)))
         observation = self._carry_out(call)
         self._log.append(
@@ -182,7 +182,7 @@ class Toolbox:
 
     @property
     def _looks_left(self) -> int:
-        """0 when no test is left, because a look is there to choose what to test."""
+        """New candidates that may be screened; 0 when no test is left, because looks only choose what to test."""
         if self._screen is None or len(self.tests) >= self.budget:
             return 0
         return self._screen.affordable(len(self.tests))

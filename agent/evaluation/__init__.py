@@ -1,1 +1,1 @@
-"""One evaluation: what a call carries, who runs it, the free check, the workbench that starts isolation and slots."""
+"""Evaluates regions: the call that trains one, the evaluator, the free check, and the workbench."""

@@ -1,6 +1,6 @@
-"""One evaluation as one picklable call: the candidate makes tensors in isolation, the trusted trainer trains them.
+"""Picklable calls that run in a slot: the candidate's tensors are made in isolation, then trained by trusted code.
 
-The isolation is the parent's: a call asks for tensors by a `Job`, and its own process runs no candidate.
+The parent process owns the isolation. A call asks the parent for tensors by a `Job`; a slot runs no candidate's code.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationCall:
-    """Train `region` on `task` with `seed`. Everything it needs travels with it."""
+    """Trains `region` on `task` with `seed`."""
 
     region: str
     task: Task
     seed: int
     environment: tuple[tuple[str, str], ...]
-    """What `benchmark.hardware.environment` said; part of the key."""
+    """The value of `benchmark.hardware.environment`, which is part of the key."""
     precision: str = "auto"
     data_root: Path | None = None
 
@@ -39,7 +39,7 @@ class EvaluationCall:
         return result_key(self.region, self.task, self.seed, environment=dict(self.environment))
 
     def __call__(self, parent: Parent) -> EvaluationResult | CandidateFailure:
-        """Let the parent initialise in isolation, load, train. Each epoch's metrics are reported."""
+        """Let the parent initialise in isolation, load the tensors, train. Reports the metrics of each epoch."""
         import torch
 
         from benchmark.data import hold_out, load_dataset
@@ -95,7 +95,7 @@ class EvaluationCall:
 
 @dataclass(frozen=True)
 class SignalCall:
-    """What will keep `region` from learning `task`, seen at step 0 on training pictures: sentences, none if nothing."""
+    """Finds faults at step 0, on training pictures, that keep `region` from learning `task`. Returns sentences."""
 
     region: str
     task: Task
@@ -103,7 +103,7 @@ class SignalCall:
     data_root: Path | None = None
 
     def __call__(self, parent: Parent) -> tuple[str, ...]:
-        """Let the parent initialise in isolation, send one batch forwards and backwards."""
+        """Let the parent initialise in isolation, then run one batch forwards and backwards."""
         import torch
 
         from benchmark.augment import Normalizer
@@ -123,7 +123,7 @@ class SignalCall:
 
 
 def _initialised(region: str, arch: str, classes: int, seed: int, parent: Parent) -> tuple[nn.Module, Initialised]:
-    """A new network with the weights that the region made in isolation, and how that went."""
+    """A new network with the weights that the region made in isolation, and the result of the isolation."""
     from benchmark.models import build_model
     from benchmark.weights import load_initial_weights
 
@@ -132,6 +132,6 @@ def _initialised(region: str, arch: str, classes: int, seed: int, parent: Parent
         weights = Path(folder) / "weights.safetensors"
         initialised: Initialised = parent.ask(Job(region, arch, classes, seed, weights))
         if initialised.ok:
-            # What isolation accepted and wrote itself must load: anything else is our own fault and raises.
+            # Isolation accepted and wrote this file. If it does not load, that is our fault, so it raises.
             load_initial_weights(weights, model)
     return model, initialised

@@ -1,4 +1,4 @@
-"""Is a region acceptable? Rules, isolation on every architecture, determinism. No training, no cost."""
+"""The free check of a region: rules, isolation on every architecture, determinism. It trains nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sandbox.rules import check_region
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The `agent check --json` object: verdict, kind, message, and per architecture what was made."""
+    """The `agent check --json` object: verdict, kind, message, and the result for each architecture."""
 
     accepted: bool
     kind: str | None = None
@@ -26,13 +26,7 @@ class CheckReport:
 
     def as_json(self) -> dict[str, Any]:
         """The contract's keys."""
-        return {
-            "accepted": self.accepted,
-            "kind": self.kind,
-            "message": self.message,
-            "isolation_level": self.isolation_level,
-            "archs": dict(self.archs),
-        }
+        return dataclasses.asdict(self)
 
 
 def check(
@@ -40,8 +34,8 @@ def check(
 ) -> CheckReport:
     """Apply the rules, then run the region on every architecture (name → number of classes), twice with one seed.
 
-    The second run, in another interpreter, must give the same tensors, bit by bit; `sha256` is their hash. `seeded`
-    says whether another seed gives others. `describe` adds `parameters`, which takes longer than the rest. Raises
+    The second run, in another interpreter, must give exactly the same tensors; `sha256` is their hash. `seeded` says
+    whether another seed gives other tensors. `describe` adds `parameters`, which takes longer than the rest. Raises
     IsolationCrashed when our own machinery fails.
     """
     rejection = check_region(region)
@@ -74,7 +68,7 @@ def check(
 
 
 def difference(again: Initialised) -> tuple[str, str]:
-    """Kind and message for a region whose second run, with the same seed, was not like its first."""
+    """Kind and message for a region whose second run with the same seed differed from the first."""
     if again.kind in ("timeout", "memory"):  # the machine may be to blame for these
         return again.kind, again.message
     what = "gave different tensors twice" if again.ok else f"succeeded once and then failed ({again.message})"
@@ -85,7 +79,7 @@ def difference(again: Initialised) -> tuple[str, str]:
 
 
 def _describe(name: str, value: NDArray[np.float32]) -> dict[str, Any]:
-    """Name, shape, mean, standard deviation, Euclidean norm, and in words how the values lie."""
+    """Name, shape, mean, standard deviation, Euclidean norm, and whether all values are equal."""
     flat = value.astype(np.float64).ravel()
     constant = flat.size > 0 and bool((flat == flat[0]).all())
     return {

@@ -1,4 +1,4 @@
-"""Evaluates regions: checks them, looks results up by key, trains what is missing side by side, records outcomes."""
+"""The evaluator: checks regions, looks up stored results, trains the missing ones in parallel, records outcomes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sandbox.region import scaffold
 
 @dataclass(frozen=True)
 class Candidate:
-    """A region to evaluate, and the part it plays: `baseline`, `test/1`, `hidden/submission`, …"""
+    """A region to evaluate, and its role: `baseline`, `test/1`, `hidden/submission`, …"""
 
     role: str
     region: str
@@ -34,7 +34,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Settings:
-    """How evaluations of this search are run."""
+    """Settings that all evaluations of a search share."""
 
     environment: dict[str, str]
     precision: str = "auto"
@@ -46,9 +46,9 @@ Outcomes = dict[tuple[str, str, int], Outcome]
 
 
 def require_baseline(outcomes: Outcomes, role: str) -> None:
-    """Raise InfrastructureError when the baseline, whose role this is, failed anywhere: nothing could be compared.
+    """Raise InfrastructureError when the baseline failed with any task and seed. `role` is the baseline's role.
 
-    The baseline is our own code, so its failure is never a candidate's.
+    The baseline is our own code, so its failure is not a candidate's fault.
     """
     failures = [
         f"{task} with seed {seed}: {outcome.kind}: {outcome.message}"
@@ -73,7 +73,7 @@ def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | 
 
 
 class Evaluator:
-    """Turns candidates into accuracies, in the same order whatever finishes first."""
+    """Turns candidates into accuracies. The order of recorded outcomes does not depend on which finishes first."""
 
     def __init__(
         self,
@@ -88,15 +88,15 @@ class Evaluator:
         self._executor = executor
         self._isolation = isolation
         self._made: dict[Job, str] = {}
-        """The SHA-256 of the parameters that a job gave in both interpreters; `out` is None in these jobs."""
+        """Job (with `out` None) → SHA-256 of the parameters that it gave in both interpreters."""
         self._waits: list[float] = []
-        """Seconds for which calls stood still for an initialisation and that are not booked yet."""
+        """Seconds that calls waited for an initialisation and that are not added to the clock yet."""
         self._note = record
         self._clock = clock
         self._progress = progress
 
     def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
-        """Is the region acceptable on these tasks? It costs no training. Raises IsolationCrashed."""
+        """Check the region on the networks of these tasks, without training. Raises IsolationCrashed."""
         archs = {task.arch: NUM_CLASSES[task.dataset] for task in tasks}
         with self._clock.phase("isolation"):
             report = check(region, archs, self._isolation, seed=seed)
@@ -112,13 +112,13 @@ class Evaluator:
         *,
         results: LayeredStore,
     ) -> Outcomes:
-        """Every candidate on every task with every seed; `results` is where they are looked for and left.
+        """Evaluate every candidate on every task with every seed. Results are read from and written to `results`.
 
-        Raises InfrastructureError when our own machinery failed; candidates' failures are outcomes.
+        Raises InfrastructureError when our own machinery failed. A candidate's failure is an outcome.
         """
         jobs = [
             (candidate.role, self._call(candidate.region, task, seed))
-            for seed in seeds  # outermost: what an interruption leaves behind has equally many seeds everywhere
+            for seed in seeds  # outermost, so that after an interruption all candidates have the same seeds
             for candidate in candidates
             for task in tasks
         ]
@@ -159,17 +159,17 @@ class Evaluator:
         *,
         results: LayeredStore,
     ) -> dict[str, Accuracies]:
-        """Role → accuracies, of the baseline and of what is compared with it; see `evaluate`.
+        """Evaluate the baseline and the candidates: role → accuracies. See `evaluate`.
 
-        Raises InfrastructureError when the baseline failed, too.
+        Also raises InfrastructureError when the baseline failed.
         """
         sides = [baseline, *candidates]
         outcomes = self.evaluate(sides, tasks, seeds, results=results)
         require_baseline(outcomes, baseline.role)
-        return {one.role: accuracies_of(outcomes, one.role) for one in sides}
+        return {side.role: accuracies_of(outcomes, side.role) for side in sides}
 
     def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
-        """(task, sentence) for all that will keep `region` from learning, seen at step 0; see `SignalCall`."""
+        """(task, sentence) for each fault at step 0 that keeps `region` from learning; see `SignalCall`."""
         calls = [SignalCall(region, task, seed, self.settings.data_root) for task in tasks]
         futures = [(call.task.name, self._executor.submit(call, on_ask=self._answer)) for call in calls]
         faults = [(name, fault) for name, future in futures for fault in future.result()]
@@ -192,7 +192,7 @@ class Evaluator:
         )
 
     def _answer(self, job: Job) -> Initialised:
-        """Called in the executor's threads, which wait for each other's candidates."""
+        """Initialise for a call. Runs in the executor's threads, one candidate at a time."""
         started = time.monotonic()
         try:
             return self._reproducible(job, self._isolation.initialise(job))
@@ -200,7 +200,7 @@ class Evaluator:
             self._waits.append(time.monotonic() - started)
 
     def _reproducible(self, job: Job, made: Initialised) -> Initialised:
-        """`made`, or the failure of a region that gave other parameters in the check or in the second interpreter.
+        """Return `made`, or a failure if the check or the second interpreter gave other parameters.
 
         The untouched region is our own code and is not run twice.
         """
@@ -219,7 +219,7 @@ class Evaluator:
         return made
 
     def _collect(self, pending: dict[int, Future[Outcome]], known: dict[int, Outcome], results: LayeredStore) -> None:
-        """Wait for the next evaluation to finish and store it at once: a crash later loses nothing."""
+        """Wait for the next evaluation to finish and store it at once, so that a later crash does not lose it."""
         done, _ = wait(pending.values(), return_when=FIRST_COMPLETED)
         for index in [index for index, future in pending.items() if future in done]:
             outcome = pending.pop(index).result()
@@ -243,10 +243,10 @@ class Evaluator:
         self._progress.evaluated(role, call.task.name, call.seed, outcome, cached=cached)
 
     def _book_isolation(self) -> float:
-        """Book and return the wall time that the slots lost to initialisations since the last time: an approximation.
+        """Add to the clock, and return, the wall time that slots waited for initialisations since the last call.
 
-        A slot that waits for another's candidate stands still as well, so waiting counts. One of two slots that stands
-        still costs half of the wall time, unless the other had nothing to do.
+        This is an approximation. A slot that waits for another slot's candidate counts too. If one of two slots waits,
+        half of that time is counted, unless the other slot had nothing to do.
         """
         waits, self._waits = self._waits, []
         isolation = sum(waits) / max(1, min(self._executor.slots, len(waits)))

@@ -1,4 +1,4 @@
-"""Where candidates are evaluated: isolation, processes and an evaluator, opened and closed together."""
+"""The workbench: isolation, training processes and an evaluator, which are opened and closed together."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sandbox.isolate import Isolation, IsolationUnavailable
 
 
 @dataclass(frozen=True)
-class Laboratory:
-    """One isolation, in this process, for checks and evaluations; `slots` processes, which train what it made."""
+class Workbench:
+    """One isolation for checks and evaluations, owned by this process, and `slots` processes that train."""
 
     isolation: Isolation
     evaluator: Evaluator
@@ -29,45 +29,45 @@ class Laboratory:
     slots: int
     executor: Executor
     stop_evaluating: Callable[[], None]
-    """Give back the processes and their memory before something else needs it; the isolation stays."""
+    """Stops the training processes to free their memory. The isolation stays open."""
 
 
 @contextmanager
-def open_laboratory(
+def open_workbench(
     config: SearchConfig,
     clock: Clock,
     progress: Progress,
     record: Callable[[Evaluated], None] = lambda event: None,
     *,
     log: Path | None = None,
-) -> Iterator[Laboratory]:
-    """Start everything that `config` asks for, warm; stop it when the block is left, however it is left.
+) -> Iterator[Workbench]:
+    """Start isolation and processes as `config` says, and stop them when the block ends.
 
-    No process that is started meanwhile inherits a key or token, whichever command asked for the laboratory.
-    Raises UsageError when no acceptable isolation works here.
+    Processes that are started in the block inherit no key or token. Raises UsageError when no acceptable isolation
+    works here.
     """
     with ExitStack() as stack:
         stack.enter_context(kept_from_children())
         slots, threads, gpus = plan_slots(config)
         executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log))
-        # While the isolation starts and its canary flies, the processes import torch.
+        # Submit first, so that workers import torch while isolation starts and runs its self-test.
         describe = [executor.submit(DescribeEnvironment(config.precision)) for _ in range(slots)]
         try:
             isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)
         except IsolationUnavailable as error:
             raise UsageError(str(error)) from None
         stack.enter_context(isolation)
-        # It started beside the slots, which a search needs anyway: its share of the cores is what it cost.
+        # Isolation started in parallel with the slots, so it cost only its share of the cores.
         clock.add("isolation", isolation.seconds / min(slots + 1, cpu_count()))
         environment, *_ = [future.result() for future in describe]
-        isolation.start_second()  # in the background, and after everything that a search waits for
+        isolation.start_second()  # in the background, after everything that a search waits for
         settings = Settings(environment, config.precision, config.data_root)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
-        yield Laboratory(isolation, evaluator, environment, slots, executor, executor.close)
+        yield Workbench(isolation, evaluator, environment, slots, executor, executor.close)
 
 
 def plan_slots(config: SearchConfig) -> tuple[int, int, int]:
-    """(slots, CPU threads per slot, GPUs). `auto`: a slot per GPU, else a slot per core with one thread each."""
+    """(slots, CPU threads per slot, GPUs). `auto`: one slot per GPU, else one slot per core with one thread each."""
     gpus, cores = gpu_count(), cpu_count()
     slots = config.workers if isinstance(config.workers, int) else (gpus or cores)
     return slots, max(1, cores // slots), gpus

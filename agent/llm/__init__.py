@@ -1,1 +1,1 @@
-"""Language models over Chat Completions: settings, the client, the answers, and the conversation."""
+"""Language models over Chat Completions: settings, client, answers, conversation."""

@@ -1,4 +1,4 @@
-"""What a server and its model accept, learned from what they refuse: each refusal changes one thing, for good."""
+"""Learns what a server and its model accept. Each refusal changes one part of the later requests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Literal
 from agent.llm.errors import ContextExceeded, ToolsRefused
 
 Message = dict[str, Any]
-"""One message of Chat Completions. Reasoning stands under `reasoning`; the client sends it where it is wanted."""
+"""One message of Chat Completions. `reasoning` has the model's reasoning; it is sent to servers that want it."""
 
 Echo = Literal["off", "calls", "all", "blank"]
-"""Reasoning that is sent back: none; that of messages with tool calls; that of every message of the model, an empty one
-too; the same, with a space where it is empty."""
+"""Which reasoning is sent back. `off`: none. `calls`: that of messages with tool calls. `all`: that of every message of
+the model, even if empty. `blank`: as `all`, with a space for an empty one."""
 
 _TOOLS = re.compile(r"\btools?\b|tool_choice|function.?call", re.IGNORECASE)
 _SIZE = r"(?:tokens?|prompt|input|context|messages?|sequence|request)"
@@ -32,7 +32,7 @@ _AFFORDABLE = re.compile(r"can only afford (\d{1,9})|at most (\d{1,9}) (?:comple
 
 
 def speaks_of_context(said: str) -> bool:
-    """Whether a refusal says that the question is too long for the model."""
+    """Whether a refusal says that the request is too long for the model."""
     return _CONTEXT.search(said) is not None
 
 
@@ -48,22 +48,22 @@ def speaks_of_roles(said: str) -> bool:
 
 @dataclass(frozen=True)
 class ServerCapabilities:
-    """What is sent to this server and model, and what is left out."""
+    """What this server and model accept in a request."""
 
     limit_name: str | None = "max_tokens"
-    """Under which name the limit on the answer is sent; None: not at all."""
+    """Name of the parameter for the longest answer; None: it is not sent."""
     most_tokens: int | None = None
-    """What the server grants, where it said that it grants less than was asked for."""
+    """The longest answer that the server allows, if it refused a longer one."""
     seed: bool = True
     temperature: bool = True
     echo: Echo = "calls"
     system_role: bool = True
-    """False: the system's text begins the first message of the user."""
+    """False: the system message is sent with the role `user`."""
     any_order: bool = True
-    """False: messages of one role in a row are sent as one."""
+    """False: consecutive messages of one role are sent as one message."""
 
     def after_refusal(self, said: str, *, tools: bool, temperature: bool) -> ServerCapabilities | None:
-        """What to send instead, or None when the refusal teaches nothing.
+        """The capabilities after a refusal; None when the refusal gives no information.
 
         `tools`, `temperature`: whether the refused request had them. Raises ContextExceeded, ToolsRefused.
         """
@@ -71,7 +71,7 @@ class ServerCapabilities:
         if self.limit_name and affordable and (self.most_tokens is None or affordable < self.most_tokens):
             return replace(self, most_tokens=affordable)
         if self.limit_name and self._about_limit(said):
-            # The name is what most servers know; the newest models refuse it in favour of another one.
+            # Most servers know `max_tokens`. The newest models want `max_completion_tokens`.
             other = self.limit_name == "max_tokens" and "max_completion_tokens" in said and "large" not in said
             return replace(self, limit_name="max_completion_tokens" if other else None)
         if self.seed and re.search(r"\bseed\b", said):
@@ -90,7 +90,7 @@ class ServerCapabilities:
         if speaks_of_context(said):
             if not self.limit_name:
                 raise ContextExceeded(said)
-            return replace(self, limit_name=None)  # room is wanted for the answer, too: try without reserving any
+            return replace(self, limit_name=None)  # the limit reserves room for the answer: try without it
         if tools and speaks_of_tools(said):
             raise ToolsRefused(said)
         return None
@@ -101,17 +101,17 @@ class ServerCapabilities:
         return any(name in said.lower() for name in _LIMIT_NAMES) and "`inputs`" not in said
 
     def _echo_after(self, said: str) -> Echo | None:
-        """The next step towards what the server wants: more where it misses something, else none at all."""
+        """The next value of `echo`: more reasoning if the server misses it, else none."""
         if _DEMANDED.search(said):
             more: dict[Echo, Echo] = {"off": "all", "calls": "all", "all": "blank"}
             return more.get(self.echo)
         return "off" if self.echo == "calls" else None
 
     def shaped(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages as this server takes them."""
+        """The messages in the form that this server accepts."""
         shaped = [self._with_reasoning(message) for message in messages]
         if not self.system_role:
-            shaped = [{**one, "role": "user"} if one.get("role") == "system" else one for one in shaped]
+            shaped = [{**message, "role": "user"} if message.get("role") == "system" else message for message in shaped]
         if self.any_order and self.system_role:
             return shaped
         merged: list[Message] = []

@@ -1,7 +1,7 @@
-"""One question to an OpenAI-compatible server: own deadline, retries, and what the server refuses learned for good.
+"""The client of an OpenAI-compatible server, with deadlines and retries. It adapts requests to what the server refuses.
 
-Answers are never streamed: a cut stream looks like a finished one. The body is read here, not by the openai package,
-because servers send HTML, errors and nothing at all with status 200.
+Answers are never streamed, because an interrupted stream looks like a finished one. The body is read here and not by
+the openai package, because some servers send HTML, errors or nothing with status 200.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from agent.secrets import KEY_VARIABLE, scrub, without_key
 
 ATTEMPTS = 5
 PATIENT_ATTEMPTS = 8
-"""Where the server is only busy or still loads the model: with the waits between them a minute and a half."""
-_LONGEST_OWN_WAIT = 32.0  # seconds, where the server does not say how long to wait
-LONGEST_WAIT = 120.0  # seconds: a server that asks for more will not be waited for
+"""Attempts when the server is busy or still loads the model; with the waits this takes a minute and a half."""
+_LONGEST_OWN_WAIT = 32.0  # seconds, when the server does not say how long to wait
+LONGEST_WAIT = 120.0  # seconds; when a server asks for more, the request fails
 _CHECK_SECONDS = 20.0
 _MAX_BODY = 16 * 1024 * 1024  # bytes
 _RETRYABLE = {408, 409, 425, 429}  # and 5xx: the same request may succeed later
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class Model(Protocol):
-    """Whatever answers a conversation: a server, or a script that ships in the package."""
+    """Answers a conversation: a server, or the script in the package."""
 
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         """The answer. Raises ServerFailed, OutOfTime, ContextExceeded or ToolsRefused."""
@@ -51,9 +51,9 @@ class Model(Protocol):
 
 
 class _Retryable(Exception):
-    """This attempt failed, another may succeed.
+    """This attempt failed, but another may succeed.
 
-    `wait`: what the server asked for, in seconds. `busy`: it is there and will answer later, so patience pays.
+    `wait`: seconds that the server asked to wait. `busy`: the server will answer later, so more attempts make sense.
     """
 
     def __init__(self, message: str, wait: float | None = None, *, busy: bool = False) -> None:
@@ -63,7 +63,7 @@ class _Retryable(Exception):
 
 
 class ChatClient:
-    """A model behind a server. Not to be shared between threads."""
+    """The model on a server. Not thread-safe."""
 
     def __init__(
         self,
@@ -80,16 +80,16 @@ class ChatClient:
         self._seconds_left = seconds_left
         self._first_wait = first_wait
         self._capabilities = ServerCapabilities()
-        self._answered = 0  # characters of the longest question that was answered
-        self._shortened = False  # whether a refusal without a known reason was taken for one of the length
+        self._answered = 0  # characters of the longest request that was answered
+        self._shortened = False  # whether a refusal without a known reason was treated as "too long"
         self._client = openai.OpenAI(
             api_key=self._key, base_url=settings.base_url, max_retries=0, timeout=settings.request_seconds
         )
 
     def models(self) -> list[str] | None:
-        """The names of the server's models, which cost nothing to ask for; None when it has no such list.
+        """The names of the server's models, at no cost; None when the server has no such list.
 
-        Raises AccessRefused for a key that is refused, ServerFailed when nobody is there.
+        Raises AccessRefused for a refused key, ServerFailed when no server answers.
         """
         try:
             return self._with_retries(lambda: self._once(self._list_models, _CHECK_SECONDS), attempts=2)
@@ -102,10 +102,10 @@ class ChatClient:
             return None
 
     def knows_us(self) -> bool:
-        """Ask an empty question, which costs nothing: True when the server refuses only its emptiness.
+        """Send an empty request, which costs nothing. True when the server accepts the key and refuses the empty list.
 
-        Its list of models may be public, so that only a question shows whether it takes the key. False when the answer
-        proves nothing. Raises AccessRefused, ModelUnknown.
+        The list of models may be public, so only a request shows whether the key is accepted. False when the answer
+        does not show it. Raises AccessRefused, ModelUnknown.
         """
         try:
             self._once(lambda: self._send({"model": self._settings.model, "messages": []}), _CHECK_SECONDS)
@@ -167,7 +167,7 @@ class ChatClient:
             tried.add(self._capabilities)
 
     def _learn(self, said: str, messages: list[Message], tools: list[dict[str, Any]] | None, error: Exception) -> None:
-        """Change what the next attempt sends, or raise what the refusal means."""
+        """Change what the next attempt sends, or raise the error that the refusal means."""
         shown = self._clean(said)
         temperature = self._settings.temperature is not None
         try:
@@ -179,8 +179,8 @@ class ChatClient:
             return
         status = error.status_code if isinstance(error, openai.APIStatusError) else 200
         longer = 0 < self._answered < _characters(messages)
-        # Servers have many words for a full context, and some have none: what a shorter question did not get, and what
-        # means "too large" by its number, is tried once with less.
+        # Some servers do not say that the context is full. If the status means "too large", or if a shorter request
+        # succeeded, a shorter request is tried once.
         if not self._shortened and (status == 413 or (status == 400 and longer)):
             self._shortened = True
             raise ContextExceeded(shown or f"status {status} without a word") from error
@@ -205,11 +205,11 @@ class ChatClient:
             raise _Retryable(f"no connection ({_root(error)})") from error
         except _TRANSPORT as error:
             raise _Retryable(f"the answer broke off ({self._clean(_root(error))})") from error
-        except ValueError as error:  # the openai package decodes bodies in some places, and says so with ValueErrors
+        except ValueError as error:  # the openai package decodes some bodies itself and raises ValueErrors
             raise _Retryable(f"the answer cannot be read ({self._clean(str(error))})") from error
 
     def _judged(self, error: openai.APIStatusError) -> Exception | None:
-        """What the status means, or None when the server says what it does not like about the request."""
+        """The error that the status means; None when the server refused a detail of the request."""
         said, status = self._said(error), error.status_code
         where, quoted = self._settings.base_url, self._clean(said)
         if status in (401, 403):
@@ -257,12 +257,12 @@ class ChatClient:
             body = self._read(response.iter_bytes(), deadline)
         try:
             found = json.loads(body)["data"]
-            return [str(one["id"]) for one in found if isinstance(one, dict) and "id" in one]
+            return [str(model["id"]) for model in found if isinstance(model, dict) and "id" in model]
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _read(self, chunks: Any, deadline: float) -> str:
-        """The body, unless it comes too slowly or does not end."""
+        """Read the body. Raises _Retryable when it is too large, TimeoutError when it comes too slowly."""
         parts, size = [], 0
         for chunk in chunks:
             parts.append(chunk)
@@ -274,7 +274,7 @@ class ChatClient:
         return b"".join(parts).decode("utf-8", "replace")
 
     def _said(self, error: openai.APIStatusError) -> str:
-        """The server's own words about an error, whatever shape they have."""
+        """The server's text about an error, in any format."""
         body = error.body if error.body is not None else error.response.text
         return body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, default=str)
 
@@ -284,16 +284,16 @@ class ChatClient:
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:
-    """`work()`, given up after `seconds`: the package's own timeout counts each read anew. Raises TimeoutError.
+    """Return `work()`, or raise TimeoutError after `seconds`. The openai package restarts its timeout at each read.
 
-    A thread that is given up ends with its next read; it holds nothing that anybody waits for.
+    After a timeout the thread ends at its next read. Nothing waits for it.
     """
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - it is raised again where the answer is awaited
+        except Exception as error:  # noqa: BLE001 - the waiting thread raises it again
             future.set_exception(error)
 
     threading.Thread(target=run, name="model request", daemon=True).start()
@@ -305,7 +305,7 @@ def _characters(messages: list[Message]) -> int:
 
 
 def _root(error: BaseException) -> str:
-    """What lies at the bottom of a chain of exceptions, which says more than `Connection error.`."""
+    """The message of the first exception of a chain, which says more than `Connection error.`."""
     while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
         error = cast(BaseException, error.__cause__ or error.__context__)
     return str(error) or type(error).__name__

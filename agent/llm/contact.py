@@ -1,4 +1,4 @@
-"""First contact with a model's server, before anything is trained: address, proxies, key, model."""
+"""Checks a model's server before anything is trained: address, proxies, key, model."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _CERTIFICATES = {"SSL_CERT_FILE": Path.is_file, "SSL_CERT_DIR": Path.is_dir}
 
 
 def contact(config: SearchConfig, environ: Mapping[str, str]) -> bool:
-    """Find out for nothing whether the server of a search will answer.
+    """Find out, at no cost, whether the server of a search will answer.
 
-    True when it listed the model and refused only that an empty question is empty, so that the key is taken. False when
-    only a real question can tell. Raises UsageError: nothing was started yet.
+    True when the server listed the model and accepted the key. False when only a real request can tell. Raises
+    UsageError when the server will not answer.
     """
     settings = model_settings(config, environ)
     _require_usable_environment(environ)
     try:
         client = ChatClient(settings, environ)
-    except Exception as error:  # noqa: BLE001 - the HTTP library raises what it likes about proxies and certificates
+    except Exception as error:  # noqa: BLE001 - the HTTP library raises many types for wrong proxies and certificates
         raise UsageError(f"no connection can be made to {settings.base_url}: {error}") from None
     names: list[str] | None = None
     try:
@@ -50,7 +50,7 @@ def contact(config: SearchConfig, environ: Mapping[str, str]) -> bool:
 
 
 def _require_usable_environment(environ: Mapping[str, str]) -> None:
-    """Refuse what the HTTP library would stumble over later, naming the variable. Raises UsageError."""
+    """Raise UsageError for an environment variable with which the HTTP library would fail later."""
     key = read_key(environ) or ""
     if odd := next((char for char in key if not "!" <= char <= "~"), None):
         raise UsageError(
@@ -73,7 +73,7 @@ def _require_usable_environment(environ: Mapping[str, str]) -> None:
 
 
 def _suggest_address(settings: ModelSettings, environ: Mapping[str, str]) -> None:
-    """Raise UsageError when there is no list of models here but one under /v1: the address lacks it."""
+    """Raise UsageError when there is a list of models under /v1 but not at this address."""
     if settings.base_url.endswith("/v1"):
         return
     other = f"{settings.base_url}/v1"

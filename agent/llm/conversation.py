@@ -1,7 +1,7 @@
-"""A conversation as data, and as messages: with tool calls or in the portable form, whole or shortened.
+"""A conversation as data, and its messages: with tool calls or in the portable form, whole or shortened.
 
-The task always stays. What goes first, when there is too little room, are views that a later one replaces, then the
-texts of old edits and old reasoning, then the oldest exchanges.
+The task is never removed. When there is too little room, old views are removed first, then the texts of old edits and
+old reasoning, then the oldest exchanges.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LEVELS = 3
 
 @dataclass
 class Exchange:
-    """An answer of the model and what the model was told next: a reply to each call, or an explanation."""
+    """An answer of the model, and our messages after it: a reply to each call, or an explanation."""
 
     answer: Answer
     replies: list[str] = field(default_factory=list)
@@ -33,14 +33,14 @@ class Exchange:
 
 @dataclass
 class Conversation:
-    """What was said so far. `system`, `task` and `manner` (how to answer) never go.
+    """All messages so far. `system`, `task` and `answer_format` (how to answer) are never removed.
 
-    The manner comes after the task, so that changing it leaves a server's cache of the rest in use.
+    The answer format follows the task, so that changing it keeps the server's cache of the text before it.
     """
 
     system: str
     task: str
-    manner: str
+    answer_format: str
     exchanges: list[Exchange] = field(default_factory=list)
 
     def messages(self, form: Form, room: int | None = None) -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ class Conversation:
         return messages
 
     def _render(self, form: Form, level: int, left_out: int) -> list[dict[str, Any]]:
-        task = f"{self.task}\n{self.manner}"
+        task = f"{self.task}\n{self.answer_format}"
         if left_out:
             task = f"{task}\n{_DROPPED_EXCHANGES.format(count=left_out)}\n"
         messages: list[dict[str, Any]] = [
@@ -71,12 +71,12 @@ class Conversation:
 
 
 def size(messages: Iterable[dict[str, Any]]) -> int:
-    """Characters that the messages have as JSON."""
+    """Number of characters of the messages as JSON."""
     return sum(len(json.dumps(message, ensure_ascii=False)) for message in messages)
 
 
 def request_sha256(model: str, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
-    """What identifies a question: the same one is never paid for twice in a run."""
+    """The hash that identifies a request. A run never pays twice for the same request."""
     question = {"model": model, "messages": messages, "tools": tools}
     return hashlib.sha256(json.dumps(question, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -102,14 +102,14 @@ def _rendered(exchange: Exchange, form: Form, level: int, *, last: bool) -> Iter
         written = [
             f'{{"tool": "{call.name}", "arguments": {_valid_json(call.arguments, old)}}}' for call in answer.calls
         ]
-        message["content"] = "\n\n".join([answer.text, *(f"```json\n{one}\n```" for one in written)]).strip()
+        message["content"] = "\n\n".join([answer.text, *(f"```json\n{call}\n```" for call in written)]).strip()
     message["content"] = message["content"] or "(nothing)"
     yield message
     yield {"role": "user", "content": "\n\n".join(replies).strip() or "(nothing)"}
 
 
 def _valid_json(arguments: str, short: bool) -> str:
-    """Arguments that a server's own template can parse, with long texts cut when they are old."""
+    """The arguments as valid JSON, which the server's template needs; `short` shortens long texts."""
     try:
         parsed = json.loads(arguments or "{}", strict=False)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What can go wrong between us and a server, one type for each way the proposer reacts."""
+"""Errors of a model's server. Each type stands for one reaction of the proposer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class ServerFailed(Exception):
 
 
 class AccessRefused(ServerFailed):
-    """The key is missing, wrong, or may not do this (401, 403)."""
+    """The key is missing, wrong, or has no permission (401, 403)."""
 
 
 class ModelUnknown(ServerFailed):

@@ -1,4 +1,4 @@
-"""Renders the prompts: the templates under prompts/, filled with this search's task, file, models, noise, budget."""
+"""Renders the prompts from the templates in prompts/, with the task, file, networks, noise and budget of a search."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from agent.protocol import Accuracies, Situation
 from benchmark.noise import noise_prior
 from benchmark.tasks import Profile
 from prompts import environment
-from sandbox.region import scaffold
+from sandbox.region import SCAFFOLD_NAME, scaffold
 
 
 def system_prompt() -> str:
-    """The system message: it says what role the model has."""
+    """The system message, which describes the model's role."""
     return _render("llm_system.j2")
 
 
 def form_prompt(form: str, *, screening: bool = False, confirm: int = 0) -> str:
-    """The instructions on how to answer: with `tools`, or in `portable` form; see `task_prompt` for the rest."""
+    """The instructions on how to answer, for the form `tools` or `portable`; see `task_prompt` for the arguments."""
     return _render("llm_form.j2", form=form, screening=screening, confirm=confirm)
 
 
@@ -34,10 +34,11 @@ def task_prompt(
     confirm: int = 0,
     networks: bool = True,
 ) -> str:
-    """The task as the first user message. `scaled`: the hybrid proposer also scales the numbers of each test.
+    """The task, which is the first user message.
 
-    `screening`: there is a tool for looks between tests; `confirm`: so many fresh seeds decide about what is submitted;
-    `networks`: with the networks' source, which is two fifths of it.
+    `scaled`: the hybrid proposer also scales the numbers of each test. `screening`: there is a tool for looks between
+    tests. `confirm`: number of fresh seeds for finalists. `networks`: include the networks' source, two fifths of the
+    text.
     """
     import benchmark.models
 
@@ -62,7 +63,7 @@ def task_prompt(
 
 
 def baseline_note(profile: Profile, baseline: Accuracies, seeds: tuple[int, ...]) -> str:
-    """The baseline's numbers, for a model that was asked before they were known."""
+    """The baseline's accuracies, for a model that was asked before they were measured."""
     tasks = [task_facts(profile.name, task.name, baseline, len(seeds)) for task in profile.visible]
     return _render("llm_baseline.j2", tasks=tasks, seeds=len(seeds))
 
@@ -75,13 +76,13 @@ def note(kind: str, **values: Any) -> str:
 
 
 def trials_table(**values: Any) -> str:
-    """The table of trials in which the numbers of one structure were scaled."""
+    """The table of trials that scaled the numbers of one structure."""
     return _render("llm_trials.j2", **values).strip()
 
 
 def tools(*, screening: bool = False, confirm: int = 0) -> list[dict[str, Any]]:
     """The tools in the format of Chat Completions; see `task_prompt` for the arguments."""
-    described = json.loads(_render("llm_tools.j2", filename=scaffold_name(), screening=screening, confirm=confirm))
+    described = json.loads(_render("llm_tools.j2", filename=SCAFFOLD_NAME, screening=screening, confirm=confirm))
     return [{"type": "function", "function": function} for function in described]
 
 
@@ -99,15 +100,8 @@ def task_facts(profile: str, task: str, baseline: Accuracies, seeds: int) -> dic
 
 
 def numbered(text: str) -> str:
-    """The lines with their numbers, counted from 1, right-aligned."""
+    """The text with right-aligned line numbers, counted from 1."""
     return "\n".join(f"{number:>4}: {line}" for number, line in enumerate(text.splitlines(), start=1))
-
-
-def scaffold_name() -> str:
-    """The file's name in tools and prompts."""
-    from sandbox.region import SCAFFOLD_NAME
-
-    return SCAFFOLD_NAME
 
 
 def _render(template: str, **values: Any) -> str:

@@ -12,19 +12,19 @@ from agent.errors import UsageError
 from agent.secrets import KEY_VARIABLE, read_key
 
 _OPENAI = "https://api.openai.com/v1"
-_PLACEHOLDER = "none"  # the openai package insists on a key; a server that wants none does not look at it
+_PLACEHOLDER = "none"  # the openai package requires a key; a server without keys ignores it
 
 
 @dataclass(frozen=True)
 class Price:
-    """Dollars for a million tokens that the model reads, and for a million that it writes."""
+    """Dollars per million tokens that the model reads (`prompt`) and writes (`completion`)."""
 
     prompt: float
     completion: float
 
     @classmethod
     def parse(cls, text: str) -> Price:
-        """`0.28/0.42`. Raises UsageError for anything else."""
+        """Parse a price such as `0.28/0.42`. Raises UsageError for anything else."""
         try:
             prompt, completion = (float(part) for part in text.split("/"))
         except ValueError:
@@ -34,7 +34,7 @@ class Price:
         return cls(prompt, completion)
 
     def cost(self, prompt: int, completion: int) -> float:
-        """Dollars for so many tokens."""
+        """Cost of these numbers of tokens, in dollars."""
         return (prompt * self.prompt + completion * self.completion) / 1e6
 
 
@@ -47,9 +47,9 @@ class ModelSettings:
     seed: int = 0
     temperature: float | None = None
     answer_tokens: int = 16384
-    """Tokens that one answer may have, reasoning included."""
+    """The most tokens of one answer, with its reasoning."""
     request_seconds: float = 300.0
-    """Wall time after which one attempt at an answer is given up."""
+    """Wall time in seconds after which one attempt ends."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SpendingLimits:
 
 
 def model_settings(config: SearchConfig, environ: Mapping[str, str] = os.environ) -> ModelSettings:
-    """The model that `config` names. Raises UsageError when it, or the key of a server that needs one, is missing."""
+    """The model that `config` names. Raises UsageError when its name, or a key that the server needs, is missing."""
     base_url = address(config, environ)
     if config.model is None:
         raise UsageError(
@@ -98,7 +98,7 @@ def key_or_placeholder(environ: Mapping[str, str]) -> str:
 
 
 def address(config: SearchConfig, environ: Mapping[str, str]) -> str:
-    """The server's base URL. Raises UsageError when it is none, or carries a secret that a log would then keep."""
+    """The server's base URL. Raises UsageError when it is no URL, or contains a secret, which a log would keep."""
     url = (config.base_url or environ.get("OPENAI_BASE_URL", "").strip() or _OPENAI).rstrip("/")
     try:
         parts = urlsplit(url)

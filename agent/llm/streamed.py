@@ -1,4 +1,4 @@
-"""A stream of server-sent events that came although none was asked for, put together as the answer it stands for."""
+"""Joins a stream of server-sent events, which some servers send although none was requested, into one answer."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 def is_stream(body: str) -> bool:
-    """Whether a body is a stream of events."""
+    """Whether a body is a stream of server-sent events."""
     return body.lstrip()[:6] in ("data: ", "data:{", "event:") or body.lstrip().startswith(": ")
 
 
 def joined(body: str) -> dict[str, Any]:
-    """The completion that the events add up to: texts and arguments joined, the last of everything else.
+    """The completion of all events: texts and arguments are joined, for other fields the last value is kept.
 
-    Raises ValueError for an event that is no JSON, or a stream without its end: a cut stream looks like a short answer.
+    Raises ValueError for an event that is not JSON, or a stream without its end, which would look like a short answer.
     """
     answer: dict[str, Any] = {}
     message: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def joined(body: str) -> dict[str, Any]:
 
 
 def _add(message: dict[str, Any], calls: dict[int, dict[str, Any]], delta: dict[str, Any]) -> None:
-    """Texts are collected in lists, since adding to a string again and again takes the square of its length."""
+    """Add one event to the message. Texts are collected in lists, because repeated string addition is quadratic."""
     for name, value in delta.items():
         if isinstance(value, str) and name != "role":
             message.setdefault(name, []).append(value)

@@ -1,4 +1,4 @@
-"""How long a server asks to be left alone, in whichever of its many ways it says so."""
+"""Reads from a server's headers or text how long it asks to wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 def asked_to_wait(headers: Mapping[str, str], said: str) -> float | None:
-    """Seconds that the server asks to wait, from its headers, else from its words; None when it does not say.
+    """Seconds that the server asks to wait, from its headers, else from its text `said`; None when it does not say.
 
     Known: `Retry-After-Ms`, `Retry-After` (seconds, "20s" or a date), `X-RateLimit-Reset` (seconds, a duration such as
     "1m30s", or an epoch in seconds or milliseconds), "Please retry in 22.3s", `"retryDelay": "22s"`.
@@ -41,7 +41,7 @@ def asked_to_wait(headers: Mapping[str, str], said: str) -> float | None:
 
 
 def _amount(text: str) -> float | None:
-    """Seconds in "20", "20s" or "1m30.5s"; None for anything else, or for what is no sensible time."""
+    """Seconds in "20", "20s" or "1m30.5s"; None for anything else."""
     text = text.strip()
     try:
         seconds = float(text)
@@ -55,7 +55,7 @@ def _amount(text: str) -> float | None:
 
 
 def _from_epoch(seconds: float) -> float:
-    """A number that can only be a point in time, in seconds or milliseconds, becomes the time until then."""
+    """Seconds to wait. A number so large that it is a point in time, in seconds or milliseconds, is converted."""
     now = time.time()
     if seconds > 1e12:
         seconds /= 1000

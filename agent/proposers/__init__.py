@@ -1,4 +1,4 @@
-"""Who proposes: one protocol, `agent.protocol.Proposer`, and a table of names."""
+"""The proposers: the table of their names, and how each one is checked and built."""
 
 from __future__ import annotations
 
@@ -23,60 +23,57 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ProposerContext:
-    """What a proposer may use of its search."""
+    """The parts of a search that a proposer may use."""
 
     profile: Profile
     log: EventLog
     study: Path
-    """Where Optuna's journal goes."""
+    """Path of Optuna's journal."""
     start_region: str | None = None
-    """The region that the search starts from; None for the scaffold's own."""
+    """The region that the search starts from; None for the scaffold's region."""
     script: str | None = None
-    """What `ProposerKind.script` gave, now or when the search began."""
+    """The value of `ProposerKind.script` when the search began."""
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    """Where the key of a model's server is."""
+    """Environment variables, with the key of a model's server."""
     say: Callable[[str], None] = lambda text: None
     """Shows one line to a person."""
     seconds_left: Callable[[], float] = lambda: math.inf
-    """Until the search's limit on wall time."""
+    """Seconds until the search's time limit."""
     contacted: bool = False
     """Whether the model's server has already answered `ProposerKind.check`."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found out."""
+    """The result of a check."""
 
     contacted: bool = True
-    """False when only a real question can tell whether the model's server will answer."""
+    """False when only a real request can tell whether the model's server will answer."""
     script: str | None = None
     """See `ProposerKind.script`."""
 
 
 class ProposerKind:
-    """How the proposer of one name is checked and built. `argument`: FILE of --proposer NAME:FILE, else empty."""
+    """Checks and builds the proposer of one name. `argument` is FILE of --proposer NAME:FILE, else empty."""
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
 
     def script(self, config: SearchConfig) -> str | None:
-        """What the user's file gives, as a text that the log keeps; None without a file. Raises UsageError."""
+        """The content of the user's file, as a text that the log keeps; None without a file. Raises UsageError."""
         return None
 
     def check(self, config: SearchConfig) -> Checked:
-        """Find out what costs nothing, before a run directory is made: files, model, server, key.
-
-        Raises UsageError.
-        """
+        """Check files, model, server and key, at no cost, before a run directory is made. Raises UsageError."""
         return Checked(script=self.script(config))
 
     def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
-        """The proposer. It reads no file of the user: `context` has what they gave. Raises UsageError."""
+        """Make the proposer. It does not read the user's files; `context` has their contents. Raises UsageError."""
         raise NotImplementedError
 
 
 class _Optuna(ProposerKind):
-    """`optuna` and `random`: numbers of a built-in strategy, or of the region that the search starts from."""
+    """`optuna` and `random`: search the numbers of the built-in strategy or of the start region."""
 
     def check(self, config: SearchConfig) -> Checked:
         from agent.spaces.base import space_for
@@ -104,7 +101,7 @@ class _Optuna(ProposerKind):
 
 
 class _Null(ProposerKind):
-    """`null`: copies of the baseline, to see what would be claimed falsely."""
+    """`null`: tests copies of the baseline, to see which false claims a search would make."""
 
     def check(self, config: SearchConfig) -> Checked:
         if config.start is not None:
@@ -152,7 +149,7 @@ class _Hybrid(_LanguageModel):
 
 
 class _Demo(ProposerKind):
-    """`scripted:demo`: the answers of a language model, written beforehand."""
+    """`scripted:demo`: prepared answers of a language model."""
 
     def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
         from agent.proposers.demo import DemoModel
@@ -202,7 +199,7 @@ PROPOSERS: Mapping[str, type[ProposerKind]] = {
     "scripted:FILE": _Script,
     "transcript:FILE": _Transcript,
 }
-"""What --proposer may be. A word in capitals after the colon stands for whatever the user writes there."""
+"""The values of --proposer. FILE stands for any path."""
 
 
 def proposer_kind(config: SearchConfig) -> ProposerKind:
@@ -217,14 +214,6 @@ def proposer_kind(config: SearchConfig) -> ProposerKind:
     raise UsageError(f"--proposer {config.proposer}: unknown{suggestion(name, list(PROPOSERS))}")
 
 
-def check_proposer(config: SearchConfig) -> bool:
-    """Check what costs nothing. Raises UsageError.
-
-    False when only a real question can tell whether the model's server will answer.
-    """
-    return proposer_kind(config).check(config).contacted
-
-
 def make_proposer(config: SearchConfig, context: ProposerContext) -> Proposer:
     """The proposer that `config.proposer` names. Raises UsageError for an unknown name or an unusable file."""
     return proposer_kind(config).build(config, context)
@@ -232,17 +221,17 @@ def make_proposer(config: SearchConfig, context: ProposerContext) -> Proposer:
 
 @runtime_checkable
 class DependsOnOthers(Protocol):
-    """A proposer that can find out beforehand whether it will be able to propose anything."""
+    """A proposer that can check, before anything is trained, whether it will be able to propose anything."""
 
     def prepare(self, situation: Situation) -> None:
-        """Find out, in the situation before the baseline is measured."""
+        """Check this in the situation before the baseline is measured."""
         ...
 
 
 def prepare(proposer: Proposer, region: str, budget: int) -> None:
-    """Let a proposer that depends on others find out, before anything is trained, whether they will answer.
+    """Let a proposer that depends on a server check, before anything is trained, that the server answers.
 
-    `region` is what the search starts from. Raises ProposerEnd when they will not, UsageError when it is our fault.
+    `region` is the start region. Raises ProposerEnd when the server fails, UsageError when a setting is wrong.
     """
     if not isinstance(proposer, DependsOnOthers):
         return

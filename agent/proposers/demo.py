@@ -1,7 +1,7 @@
-"""A scripted model: plays a short, sensible conversation from `demo.json`, with no network and no cost.
+"""A scripted model that plays a short conversation from `demo.json`, without network and cost.
 
-It goes through all of the machinery of a real model (prompt, calls, replies, log). It also serves as a stand-in for one
-in tests. Arguments such as `first+2` are line numbers, counted from the first editable line of the latest view.
+It uses the same code as a real model (prompt, calls, replies, log), also in tests. Arguments such as `first+2` are line
+numbers, counted from the first editable line of the latest view.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _ACCURACY = re.compile(r"^test_acc_\S+=([\d.]+)$", re.MULTILINE)
 
 
 class DemoModel:
-    """Answers from the state of the conversation, so that a resumed run continues as the first one would have."""
+    """Answers depend only on the conversation, so a resumed run continues as the first one would."""
 
     def __init__(self, script: list[dict[str, Any]] | None = None) -> None:
         self._script = json.loads(_SCRIPT.read_text(encoding="utf-8")) if script is None else script
 
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
-        """The next answer of the script; the submission of the best test when it ends or no test is left."""
+        """The next answer of the script. At its end, or when no test is left, the submission of the best test."""
         turn = sum(message["role"] == "assistant" for message in messages)
         tests, left = _tests(messages)
         if turn < len(self._script) and left != 0:

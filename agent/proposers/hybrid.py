@@ -1,4 +1,4 @@
-"""A language model writes the structure, Optuna scales its numbers; both pay from the same budget.
+"""The hybrid proposer: a language model writes the structure, Optuna scales its numbers. They share the budget.
 
 After each test of a new structure, half of the tests that are then left (rounded down) go to its numbers. The model
 gets the table of these trials with the reply to its test, and the region holds the best of them.
@@ -40,7 +40,7 @@ class _Scaling:
     study: optuna.Study
     call: ToolCall
     observation: Observation
-    """The model's own test, whose reply it gets when the scaling is over."""
+    """The reply to the model's own test. The model gets it after the scaling."""
     trials_left: int
     rows: list[dict[str, Any]] = field(default_factory=list)
     regions: dict[int, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class _Scaling:
 
 
 class HybridProposer:
-    """Passes the model's calls on and inserts Optuna's trials after each of its tests; see the module docstring."""
+    """Forwards the model's calls and inserts Optuna's trials after each of its tests; see the module docstring."""
 
     name = "hybrid"
 
@@ -74,7 +74,7 @@ class HybridProposer:
         self._model.prepare(situation)
 
     def ask(self, situation: Situation) -> ToolCall | None:
-        """The next call of the current scaling, or the model's next call when none is under way."""
+        """The next call of the current scaling; without a scaling, the model's next call."""
         self._region, self._tests_left = situation.region, situation.tests_left
         if self._scaling is not None:
             call = self._scale(self._scaling, situation)
@@ -87,7 +87,7 @@ class HybridProposer:
         """Pass a reply to the model, or the score of a trial to Optuna."""
         test = observation.test
         if self._scaling is not None:
-            self._told(self._scaling, call, observation)
+            self._record(self._scaling, call, observation)
         elif call.tool == "test" and test is not None and not test.failed and test.number > self._tests:
             self._tests = test.number
             self._begin(call, observation, test)
@@ -97,7 +97,7 @@ class HybridProposer:
     # -- scaling one structure ------------------------------------------------------------------------------------
 
     def _begin(self, call: ToolCall, observation: Observation, test: TestOutcome) -> None:
-        """Start to scale what the model just tested, if it has numbers and there are tests for it."""
+        """Start to scale the region that the model just tested, if it has numbers and enough tests are left."""
         trials = (self._tests_left - 1) // 2  # the model's own test was counted as left when it was asked for
         if trials < 1:
             self._model.tell(call, observation)
@@ -134,7 +134,7 @@ class HybridProposer:
             return ToolCall("rewrite", {"content": scaling.regions[best]})
         return None
 
-    def _told(self, scaling: _Scaling, call: ToolCall, observation: Observation) -> None:
+    def _record(self, scaling: _Scaling, call: ToolCall, observation: Observation) -> None:
         if scaling.restoring:
             return
         if call.tool == "rewrite" and observation.ok:
@@ -147,7 +147,7 @@ class HybridProposer:
             scaling.study.tell(trial, state=TrialState.FAIL)
             scaling.refused += 1
             return
-        # A point whose digits come out as before is answered without a test; it counts, or the scaling might not end.
+        # A point with the same digits as an earlier one costs no test. It counts as a trial, so that the scaling ends.
         scaling.trials_left -= 1
         if test.failed:
             scaling.study.tell(trial, state=TrialState.FAIL)
@@ -191,5 +191,5 @@ def _keep(scaling: _Scaling, values: dict[str, float], region: str, test: TestOu
 
 
 def _best(scaling: _Scaling) -> int:
-    """The trial with the highest score, the earlier one on a tie; the model's own test is always one of them."""
+    """Number of the test with the highest score, the earlier one on a tie. The model's own test is included."""
     return max(scaling.outcomes, key=lambda number: (scaling.outcomes[number].score, -number))

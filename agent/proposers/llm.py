@@ -1,7 +1,7 @@
-"""A language model as proposer: answers become tool calls, useless answers are limited, all text is logged.
+"""A language model as proposer: turns answers into tool calls, limits useless answers, logs all text.
 
-Every answer is a `proposal` event, written before anything is done with it; a resumed run takes it from there and asks
-nobody. So is the reason why the model stopped.
+Every answer is a `proposal` event, written before the answer is used. So is the reason why the model stopped. A resumed
+run reads both from the log and does not ask the model.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from agent.runs.log import EventLog, Proposal
 from benchmark.tasks import Profile
 
 MAX_REPAIRS = 2
-"""Answers in a row without a usable call to which we reply with an explanation; the next one ends the search."""
+"""After this many answers in a row without a usable call, each explained to the model, the next one ends the search."""
 
 PATIENCE = 30
-"""Calls in a row without a new test after which we stop asking the model; 8 when no test is left."""
+"""The search ends after this many calls in a row without a new test; after 8 when no test is left."""
 
 _PATIENCE_AT_THE_END = 8
 _NUDGE_EVERY = 10
 _CHARACTERS_PER_TOKEN = 3
-_ROOM_FOR_NETWORKS = 8192  # tokens of context, below which the prompt goes without the networks' source
-_SHRINK = 0.6  # of what is not the task
+_ROOM_FOR_NETWORKS = 8192  # tokens of context; below this the prompt leaves out the networks' source
+_SHRINK = 0.6  # share of the conversation after the task that is kept when it is too long
 
 Status = Literal["cost", "format", "api", "time"]
 
 
 @dataclass(frozen=True)
 class Brief:
-    """What the prompt says about this search, and the limits on the model."""
+    """Facts about this search for the prompt, and the limits on the model."""
 
     profile: Profile
     budget: int
@@ -57,10 +57,10 @@ class Brief:
 
 
 class LLMProposer:
-    """Asks a model, carries its calls to the loop one by one, and the replies back.
+    """Asks a model, gives its calls to the loop one by one, and returns the replies to the model.
 
-    With `ask_early`, `prepare` asks the first question before the baseline is trained, because it is not known yet
-    whether the server answers.
+    With `ask_early`, `prepare` sends the first request before the baseline is trained, to find out whether the server
+    answers.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class LLMProposer:
         self._form: Form = "tools"
         self._room = _room(brief)
         self._conversation: Conversation | None = None
-        self._steps: deque[ToolCall | str] = deque()  # of the last answer: calls to carry out, replies to give
-        self._note = ""  # goes before the next text that the model gets
+        self._steps: deque[ToolCall | str] = deque()  # from the last answer: calls to carry out, replies to give
+        self._note = ""  # text before the next message to the model
         self._baseline_is_news = False
-        self._sent: list[str] = []  # what it was told since its last answer and no tool said: for the log
+        self._sent: list[str] = []  # our messages since the last answer that are no tool replies, for the log
         self._called = False
         self._repairs = 0
         self._answers = self._idle = self._tests = self._tests_left = 0
@@ -96,9 +96,9 @@ class LLMProposer:
     # -- the protocol ---------------------------------------------------------------------------------------------
 
     def prepare(self, situation: Situation) -> None:
-        """Ask the first question now if only that tells whether the server answers."""
-        taped = self._log.recorded("proposal") is not None
-        if taped or (self._ask_early and not self._log.replaying):
+        """Send the first request now if only that tells whether the server answers."""
+        recorded = self._log.recorded("proposal") is not None
+        if recorded or (self._ask_early and not self._log.replaying):
             self._next_answer(situation)
 
     def ask(self, situation: Situation) -> ToolCall | None:
@@ -115,7 +115,7 @@ class LLMProposer:
     def tell(self, call: ToolCall, observation: Observation, *, look_first: bool = False) -> None:
         """Keep the reply for the model. After a refusal the other calls of the same answer are not carried out.
 
-        Nor are they with `look_first`: the reply says something that the model should see before it goes on.
+        With `look_first` they are not carried out either, because the model should read the reply first.
         """
         test = observation.test
         new = test is not None and test.number > self._tests
@@ -145,9 +145,9 @@ class LLMProposer:
                 confirm=brief.confirm,
                 networks=brief.context_tokens is None or brief.context_tokens >= _ROOM_FOR_NETWORKS,
             )
-            system, manner = prompting.system_prompt(), self._manner()
-            self._conversation = Conversation(system, task, manner)
-            self._sent = [system, f"{task}\n{manner}"]
+            system, answer_format = prompting.system_prompt(), self._answer_format()
+            self._conversation = Conversation(system, task, answer_format)
+            self._sent = [system, f"{task}\n{answer_format}"]
             self._prompt_tokens = sum(len(text) for text in self._sent) // 4
             self._baseline_is_news = not situation.baseline
         if self._baseline_is_news and situation.baseline:
@@ -170,7 +170,7 @@ class LLMProposer:
             self._repair(conversation.exchanges[-1], steps)
 
     def _repair(self, exchange: Exchange, problems: list[ToolCall | str]) -> None:
-        """Explain what was wrong with an answer that holds no call; end the search after `MAX_REPAIRS` of them."""
+        """Explain what was wrong with an answer without a call. End the search after `MAX_REPAIRS` explanations."""
         answer = exchange.answer
         self._repairs += 1
         if self._repairs > MAX_REPAIRS:
@@ -188,7 +188,7 @@ class LLMProposer:
         self._reply(prompting.note("no_call", form=self._form, detail=detail), ours=True)
 
     def _reply(self, text: str, *, ours: bool = False) -> None:
-        """Add to what the model reads next; `ours`: no tool said it, so the log has it from the next proposal."""
+        """Add a reply for the model. `ours`: it is not a tool's reply, so the next proposal event records it."""
         assert self._conversation is not None
         if self._note:
             text, self._note = f"{self._note}\n{text}", ""
@@ -199,9 +199,9 @@ class LLMProposer:
     # -- from the log, or from the model --------------------------------------------------------------------------
 
     def _answer(self, conversation: Conversation) -> Answer:
-        taped = self._log.recorded("proposal")
-        if isinstance(taped, Proposal) and taped.proposer == self.name:
-            return self._taped(conversation, taped)
+        recorded = self._log.recorded("proposal")
+        if isinstance(recorded, Proposal) and recorded.proposer == self.name:
+            return self._recorded_answer(conversation, recorded)
         if self._log.replaying:
             raise RunDamaged(f"{self._log.path}: the model is asked where the recorded search did not ask it")
         refused: list[Message] | None = None
@@ -239,16 +239,16 @@ class LLMProposer:
         self._log.append(Proposal(proposer=self.name, content=content))
         return answer
 
-    def _taped(self, conversation: Conversation, taped: Proposal) -> Answer:
-        """The recorded answer to the same question; that it is the same one, the log itself checks."""
-        if end := taped.content.get("end"):
-            self._log.append(taped)
+    def _recorded_answer(self, conversation: Conversation, recorded: Proposal) -> Answer:
+        """The recorded answer. The log compares the hash of its request with the present one."""
+        if end := recorded.content.get("end"):
+            self._log.append(recorded)
             raise ProposerEnd(end["status"], end["message"])
         try:
-            if taped.content["form"] != self._form:
+            if recorded.content["form"] != self._form:
                 self._use_portable_form("as recorded")
-            self._room = taped.content["room"]
-            answer = Answer.from_content(taped.content)
+            self._room = recorded.content["room"]
+            answer = Answer.from_content(recorded.content)
             messages, tools = self._question(conversation)
         except (KeyError, TypeError) as error:
             raise RunDamaged(f"{self._log.path}: a recorded answer cannot be read again: {error!r}") from None
@@ -263,16 +263,16 @@ class LLMProposer:
         offered = prompting.tools(screening=self._brief.screening, confirm=self._brief.confirm)
         return conversation.messages(self._form, self._room), offered if self._form == "tools" else None
 
-    def _manner(self) -> str:
+    def _answer_format(self) -> str:
         return prompting.form_prompt(self._form, screening=self._brief.screening, confirm=self._brief.confirm)
 
     def _use_portable_form(self, why: str) -> None:
-        """From now on calls are blocks in plain text; what was said so far is told anew in that form."""
+        """From now on calls are blocks in plain text. Earlier messages are sent in that form too."""
         self._say(f"going on without tool calls: {why}")
         self._form = "portable"
         if self._conversation is not None:
-            self._conversation.manner = self._manner()
-            self._sent.append(self._conversation.manner)
+            self._conversation.answer_format = self._answer_format()
+            self._sent.append(self._conversation.answer_format)
 
     # -- limits ---------------------------------------------------------------------------------------------------
 
@@ -294,7 +294,7 @@ class LLMProposer:
         return price.cost(self._prompt_tokens, 0) if price else 0.0
 
     def _count(self, answer: Answer) -> None:
-        """Add up an answer's tokens and cost, also for an answer from the log; warn when the context looks cut."""
+        """Add up tokens and cost of an answer, also of a recorded one. Warn when the context seems to be cut."""
         usage, price = answer.usage, self._brief.limits.price
         self._answers += 1
         self._prompt_tokens = usage.prompt
@@ -311,13 +311,13 @@ class LLMProposer:
             )
 
     def _end(self, status: Status, message: str) -> NoReturn:
-        """Write down why the model is not asked again, so that a resumed run ends here as well, and end."""
+        """Record why the model is not asked again, so that a resumed run ends here too, and raise ProposerEnd."""
         self._log.append(Proposal(proposer=self.name, content={"end": {"status": status, "message": message}}))
         raise ProposerEnd(status, message)
 
 
 def _steps(answer: Answer, *, code: bool) -> list[ToolCall | str]:
-    """What an answer asks for, in order: calls, and replies to those that cannot be read. One call, one step."""
+    """One step for each call of an answer, in order: the call, or our reply if the call cannot be read."""
     if not answer.calls:
         try:
             return list(calls_in_text(answer.text, code=code)[:MAX_CALLS])
@@ -339,7 +339,7 @@ def _steps(answer: Answer, *, code: bool) -> list[ToolCall | str]:
 
 
 def _room(brief: Brief) -> int | None:
-    """Characters that a question may have, when the context's size is known: what is left beside the answer."""
+    """The most characters of a request, if the size of the context is known: the rest is for the answer."""
     if brief.context_tokens is None:
         return None
     reserved = min(brief.answer_tokens, brief.context_tokens // 4)

@@ -1,4 +1,4 @@
-"""The A/A proposer: every candidate is the baseline with other random numbers, so every claimed difference is false."""
+"""The A/A proposer: each candidate is the baseline with other random numbers, so each claimed difference is false."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sandbox.region import FUNCTION, scaffold
 
 
 class NullProposer:
-    """Tests one relabelled copy of the baseline after the other, then submits the best, as a search does."""
+    """Tests copies of the baseline one after the other, then submits the best one, as a search does."""
 
     name = "null"
 
@@ -25,17 +25,17 @@ class NullProposer:
         return ToolCall("test") if situation.region == region else replace_region(situation, region)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """Note a refusal: a copy that is refused once would always be refused."""
+        """Remember a refusal, because a refused copy would always be refused."""
         self._refused = not observation.ok and observation.test is None
 
 
 def relabelled(region: str, number: int) -> str:
-    """The same strategy drawing from a random stream of its own; `number` tells the copies apart.
+    """The same strategy with its own random stream. `number` distinguishes the copies.
 
-    A copy that differed by a comment only would give the very tensors of the baseline, and nothing could be learned.
-    Here the stream begins at a seed that is drawn from the evaluation's own stream and mixed with `number`: unrelated
-    to the baseline's stream and to those of the other copies, and of the same distribution. The order of the data
-    depends on the evaluation's seed alone, as it does for every real candidate.
+    A copy that differs only by a comment would give the baseline's tensors, and would show no noise. Here the seed of
+    the stream is drawn from the evaluation's stream and mixed with `number`. So the stream is independent of those of
+    the baseline and of the other copies, with the same distribution. The order of the data depends only on the
+    evaluation's seed, as for every candidate.
     """
     function = next(node for node in parse(region).body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION)
     first = function.body[0]

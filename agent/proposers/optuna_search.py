@@ -1,4 +1,4 @@
-"""Optuna or random search as proposer: choose numbers, write them as readable code, screen, test, submit the best."""
+"""Optuna or random search as proposer: chooses numbers, writes them as code, screens, tests, submits the best."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from agent.spaces.base import Space
 
 _REFUSALS_IN_A_ROW = 20
 _CARRIED = 2
-"""Screened candidates that are kept for the next round, best first; screening them again costs nothing."""
+"""How many screened candidates are kept for the next round, best first. Screening them again costs nothing."""
 
 
 @dataclass
 class _Point:
-    """A trial and its region. Once `told`, Optuna learns a test's score from a further trial."""
+    """A trial and its region. If Optuna already has a `reported` look, a test's score is added as a new trial."""
 
     trial: optuna.Trial
     region: str
-    told: bool = False
+    reported: bool = False
 
 
 class OptunaProposer:
-    """Edit, test, tell Optuna, and so on while tests are left; then submit the best.
+    """Edits, tests and tells Optuna the score while tests are left, then submits the best test.
 
-    The objective is the mean accuracy over the visible tasks, in percent. With screening, several points are looked at
-    before each test and the best is tested; Optuna hears of the others as pruned trials with their held-out loss.
-    `random` samples the same space at random and starts without the enqueued points. A candidate that is refused
-    or fails costs its trial, not a test. With `test_start` the region that stands in the workspace is tested first.
+    The objective is the mean accuracy over the visible tasks, in percent. With screening, several points are screened
+    before each test and the best one is tested. The others are reported to Optuna as pruned trials with their held-out
+    loss. `random` samples the same space at random, without the enqueued points. A refused or failed candidate costs
+    its trial. With `test_start` the region in the workspace is tested first.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class OptunaProposer:
         return replace_region(situation, self._point.region)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """Pass what was seen to the study."""
+        """Report the result to the study."""
         if call.tool == "screen":
-            self._looked(observation)
+            self._record_looks(observation)
         elif call.tool == "edit" and observation.ok:
             self._edited = True
         elif call.tool in ("edit", "test"):
             self._edited = False
             if self._point is not None:
-                self._tested(self._point, observation)
+                self._record_test(self._point, observation)
 
     def _new_point(self) -> _Point:
         trial = self._study.ask(dict(self._space.distributions()))
@@ -91,16 +91,16 @@ class OptunaProposer:
         self._log.append(Proposal(proposer=self.name, content={"trial": trial.number, **described}))
         return _Point(trial, region)
 
-    def _looked(self, observation: Observation) -> None:
-        """Choose the best look; the others are told as pruned, rejected ones as failed."""
+    def _record_looks(self, observation: Observation) -> None:
+        """Choose the best look. Report the others as pruned and the rejected ones as failed."""
         if not observation.looks:  # refused: the points are tried one by one
             self._point, self._chosen = self._pool[0], True
             self._pool = self._pool[1 : 1 + _CARRIED]
             return
         for index, (point, look) in enumerate(zip(self._pool, observation.looks, strict=True)):
-            if point.told or index == observation.best_look:
+            if point.reported or index == observation.best_look:
                 continue
-            point.told = True
+            point.reported = True
             if look.loss is None:
                 self._study.tell(point.trial, state=TrialState.FAIL)
             else:
@@ -114,15 +114,15 @@ class OptunaProposer:
         others = [point for look, point in ranked if look.rejected is None and point is not self._point]
         self._pool = others[:_CARRIED]
 
-    def _tested(self, point: _Point, observation: Observation) -> None:
+    def _record_test(self, point: _Point, observation: Observation) -> None:
         test = observation.test
         if test is None or test.failed:
             self._refused += test is None
-            if not point.told:
+            if not point.reported:
                 self._study.tell(point.trial, state=TrialState.FAIL)
             return
         self._refused = 0
-        if point.told:
+        if point.reported:
             known: Mapping[str, Any] = point.trial.params
             distributions = dict(point.trial.distributions)
             self._study.add_trial(create_trial(params=dict(known), distributions=distributions, value=test.score))
@@ -131,7 +131,7 @@ class OptunaProposer:
 
 
 def fresh_journal(journal: Path) -> JournalStorage:
-    """An empty journal in place of an old one: a resumed run makes its studies again from the log."""
+    """Replace an old journal by an empty one. A resumed run makes its studies again from the log."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.unlink(missing_ok=True)
     with warnings.catch_warnings():
@@ -140,7 +140,7 @@ def fresh_journal(journal: Path) -> JournalStorage:
 
 
 def new_study(storage: JournalStorage, name: str, seed: int, *, random: bool = False) -> optuna.Study:
-    """A study that maximises, with TPE or, when `random`, chance as its sampler."""
+    """A study that maximises, with TPE or, if `random`, a random sampler."""
     sampler_class = optuna.samplers.RandomSampler if random else optuna.samplers.TPESampler
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -1,4 +1,4 @@
-"""A script as proposer: tool calls written beforehand, for tests, demonstrations, and code that exists already."""
+"""A script as proposer: prepared tool calls, for tests, demonstrations and existing code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Step = Callable[[Situation], ToolCall]
 
 
 class ScriptedProposer:
-    """Plays its calls one after the other, whatever the answers are."""
+    """Makes its calls one after the other and ignores the replies."""
 
     def __init__(self, steps: Iterable[ToolCall | Step], name: str = "scripted") -> None:
         self.name = name
@@ -29,7 +29,7 @@ class ScriptedProposer:
         return step(situation) if callable(step) else step
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """Does nothing: a script does not depend on answers."""
+        """Does nothing, because a script does not depend on replies."""
 
     @classmethod
     def from_script(cls, script: str, name: str = "scripted") -> ScriptedProposer:
@@ -47,7 +47,7 @@ class ScriptedProposer:
 
 
 def read_script(path: str) -> str:
-    """The text of a script that can be played. Raises UsageError when the file is missing or is no script."""
+    """Read a script from a file. Raises UsageError when the file is missing or is not a script."""
     if not path:
         raise UsageError("--proposer scripted:FILE needs a file: a JSON list of tool calls, or a region text")
     try:
@@ -68,7 +68,7 @@ def read_script(path: str) -> str:
 
 
 def as_script(calls: Iterable[ToolCall]) -> str:
-    """Tool calls as the text that `ScriptedProposer.from_script` plays."""
+    """Tool calls as a text that `ScriptedProposer.from_script` reads."""
     return json.dumps([{"tool": call.tool, "arguments": dict(call.arguments)} for call in calls])
 
 

@@ -1,4 +1,4 @@
-"""The calls of a recorded conversation for our tools: its edits are made again in our scaffold, its tests are run."""
+"""A recorded conversation as proposer: its edits are made again in our scaffold, and its tests are run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def calls_of(path: str) -> list[ToolCall]:
     """The calls of the conversation's last segment, for our tools.
 
     An edit or an undo becomes a `rewrite` with the function's whole text, because line numbers differ in our scaffold.
-    Raises UsageError for a file that is no conversation, or one that is about something else than initialize_weights.
+    Raises UsageError for a file that is not a conversation or does not edit initialize_weights.
     """
     if not path:
         raise UsageError("--proposer transcript:FILE needs a recorded conversation")
@@ -48,5 +48,5 @@ def calls_of(path: str) -> list[ToolCall]:
 
 
 def function_region(regions: Iterable[str]) -> str | None:
-    """The editable text that holds the function, if there is one."""
+    """The editable text that contains the function, if there is one."""
     return next((region for region in regions if _FUNCTION in region), None)

@@ -1,4 +1,4 @@
-"""`report.html`: what a run found, on one page that needs neither script nor network."""
+"""`report.html`: the results of a run on one page without scripts or network access."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["measured_network", "report_at_end", "try_to_write_report", "write_re
 def write_report(
     run: RunDirectory, *, isolation: Isolation | None = None, measure: bool = True, output: Path | None = None
 ) -> Path:
-    """Write the page of a run, whatever state the run is in, and return its path.
+    """Write the page of a run in any state, and return its path.
 
-    With `measure`, the networks are initialised once more to show what the function does to them, unless that was
-    done before; in `isolation`, or in one that is started for it. Raises RunDamaged without a run.json, OSError when
-    the page cannot be written.
+    With `measure`, the networks are initialised again to show what the function does to them, unless that was measured
+    before. This uses `isolation`, or starts one. Raises RunDamaged without a run.json, OSError when the page cannot be
+    written.
     """
     from agent.report.findings import find
     from agent.report.flags import raise_flags
@@ -47,7 +47,7 @@ def write_report(
 
 @contextmanager
 def report_at_end(run: RunDirectory, isolation: Isolation, say: Callable[[str], None]) -> Iterator[None]:
-    """Write report.html when the block ends, in whatever way but by a signal; see `try_to_write_report`."""
+    """Write report.html when the block ends, also after an error, but not after a signal; see `try_to_write_report`."""
     try:
         yield
     except Interrupted:
@@ -61,19 +61,19 @@ def report_at_end(run: RunDirectory, isolation: Isolation, say: Callable[[str], 
 def try_to_write_report(
     run: RunDirectory, say: Callable[[str], None], *, isolation: Isolation | None = None, measure: bool = True
 ) -> None:
-    """`write_report`, and one line to a person when it does not work: a run is never lost to its page."""
+    """Call `write_report`. If that fails, only say so: an error of the page must not end the run."""
     try:
         write_report(run, isolation=isolation, measure=measure)
     except Interrupted:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the results stand
+    except Exception as error:  # noqa: BLE001 - a fault of the page does not affect the results
         say(f"report.html could not be written ({error}); agent report {run.path.name} tries again")
 
 
 def measured_network(
     record: RunRecord, findings: Findings, *, isolation: Isolation | None = None, measure: bool = True
 ) -> tuple[Fields | None, str]:
-    """The measurements of the networks, stored or made now; or None and the reason."""
+    """The measurements of the networks, read from the run or made now; or None and the reason."""
     from agent.report.network import measure_network, read_network, save_network
 
     test = findings.subject

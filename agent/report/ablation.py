@@ -21,9 +21,9 @@ class _Kept(BaseModel):
 
 
 class Contribution(_Kept):
-    """Submission minus variant in points of visible accuracy, the mean over tasks; the interval holds for all parts.
+    """Submission minus variant in points of visible accuracy, the mean over tasks. The interval holds for all parts.
 
-    `needed`: the variant failed on the tasks in `failed`, and there are no numbers.
+    `needed`: the variant failed on the tasks in `failed`, so there are no numbers.
     """
 
     gain: float | None = None
@@ -57,7 +57,7 @@ class PartResult(_Kept):
 
 
 class Ablation(_Kept):
-    """The content of ablation.json. `share` of the search's visible trainings is what this was allowed to spend."""
+    """The content of ablation.json. The ablation was allowed to spend `share` of the search's visible trainings."""
 
     schema_version: Literal[1] = 1
     test: int
@@ -74,7 +74,7 @@ class Ablation(_Kept):
 
     @property
     def stated(self) -> str:
-        """What was spent, in words."""
+        """A sentence about the trainings that were spent."""
         return (
             f"{self.trainings} trainings on the visible tasks; allowed: {self.share:g} × the search's "
             f"{self.trainings_of_search}. Fresh seeds: {', '.join(map(str, self.seeds))}"

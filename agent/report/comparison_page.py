@@ -1,4 +1,4 @@
-"""Several runs beside each other: overlaid curves, paired seeds, one page; and the index page of a folder of runs."""
+"""The page that compares several runs (curves, differences over shared seeds), and the index page of a folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from benchmark.comparison import signed
 from benchmark.statistics import Comparison, StatisticsError, in_words
 
 MAX_RUNS = 6
-"""The most curves in a figure; more cannot be told apart."""
+"""The most runs in a comparison. More curves in one figure cannot be distinguished."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Member:
 
     @property
     def role(self) -> dict[str, str]:
-        """`visible` and `hidden` → the role whose results stand for the run."""
+        """`visible` and `hidden` → the role whose results represent the run."""
         return {"visible": f"test/{self.findings.subject}", "hidden": "hidden/submission"}
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs on one task: the second against the first, over the seeds that both have where they share some."""
+    """The second run minus the first on one task, over the seeds that both have (all seeds if they share none)."""
 
     kind: str
     task: str
@@ -56,7 +56,7 @@ def members(directories: Sequence[RunDirectory]) -> list[Member]:
 
 
 def pairs(runs: Sequence[Member]) -> list[Pair]:
-    """Every later run against the first, task by task."""
+    """Compare every later run with the first, task by task."""
     first = runs[0]
     found = []
     for other in runs[1:]:
@@ -68,7 +68,7 @@ def pairs(runs: Sequence[Member]) -> list[Pair]:
 
 
 def comparability(runs: Sequence[Member]) -> list[str]:
-    """Sentences about what makes the runs differ besides their code."""
+    """Sentences about differences between the runs other than their code."""
     notes = []
     for what, values in (
         ("profile", [run.record.profile for run in runs]),
@@ -76,10 +76,10 @@ def comparability(runs: Sequence[Member]) -> list[str]:
         ("recipes", [str(run.record.tasks("visible") + run.record.tasks("hidden")) for run in runs]),
     ):
         if len(set(values)) > 1:
-            notes.append(f"The runs differ in {what}: part of a difference may come from that.")
+            notes.append(f"The runs differ in {what}, which may cause a part of the differences.")
     for run in runs:
         if run.record.submitted is None:
-            notes.append(f"{run.letter} has submitted nothing; its best test so far stands for it.")
+            notes.append(f"{run.letter} has submitted nothing, so its best test so far is used.")
     return notes
 
 

@@ -25,7 +25,7 @@ class Side:
 
 @dataclass(frozen=True)
 class DiffRow:
-    """Two lines that stand beside each other; `gap` rows stand for `skipped` equal lines."""
+    """Two lines side by side. A `gap` row stands for `skipped` equal lines."""
 
     kind: Literal["equal", "changed", "removed", "added", "gap"]
     left: Side | None = None
@@ -35,7 +35,7 @@ class DiffRow:
 
 @dataclass(frozen=True)
 class Diff:
-    """All rows, and how many lines came and went. `cut` is how many rows were left out at the end."""
+    """All rows, and the numbers of added and removed lines. `cut` rows were left out at the end."""
 
     rows: tuple[DiffRow, ...]
     added: int
@@ -50,7 +50,7 @@ def side_by_side(old: str, new: str) -> Diff:
     left, right = _coloured(old, len(before)), _coloured(new, len(after))
     rows: list[DiffRow] = []
     added = removed = shown = 0
-    # Thousands of equal lines take a minute unless the commonest ones are left out of the search.
+    # With autojunk the most frequent lines are not matched. Without it, thousands of equal lines take a minute.
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=len(after) > _LONG)
     for group in matcher.get_grouped_opcodes(_CONTEXT):
         if (skipped := group[0][1] - shown) > 0:
@@ -77,13 +77,13 @@ def _kind(tag: str, left: Side | None, right: Side | None) -> Literal["equal", "
 
 
 def coloured(code: str) -> Markup:
-    """Python as HTML with classes; plain escaped text where the highlighter is confused."""
+    """Python code as HTML with classes; plain escaped text when the highlighter changes the number of lines."""
     code = spelt(code)
     return Markup("\n").join(_coloured(code, len(_lines(code))))
 
 
 def _lines(code: str) -> list[str]:
-    """Lines as git and the highlighter count them: a form feed ends none."""
+    """Lines as git and the highlighter count them: a form feed does not end a line."""
     return code.removesuffix("\n").split("\n") if code else []
 
 

@@ -1,4 +1,4 @@
-"""The figures of the page, each with a text for readers who cannot see it."""
+"""Makes the figures of the page, each with a text alternative."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmark.results import EvaluationResult
 
 
 def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
-    """Test accuracy over epochs of baseline and submission, one figure a task; a band spans the seeds."""
+    """Test accuracy over epochs of baseline and submission, one figure per task. A band spans the seeds."""
     pairs = [("visible", "baseline", f"test/{findings.subject}"), ("hidden", "hidden/baseline", "hidden/submission")]
     figures = []
     for kind, before, after in pairs:
@@ -35,7 +35,7 @@ def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
 def curve_line(
     label: str, results: Sequence[EvaluationResult], *, baseline: bool = False, series: int = 0
 ) -> Line | None:
-    """Mean, lowest and highest test accuracy over the seeds at each epoch; epochs that only some reached count too."""
+    """Mean, lowest and highest test accuracy over the seeds at each epoch that at least one seed reached."""
     by_epoch: dict[int, list[float]] = {}
     for result in results:
         for point in result.curve:
@@ -48,9 +48,9 @@ def curve_line(
     return Line(
         label=label + (f", {len(results)} seeds" if several else ""),
         x=epochs,
-        y=[sum(one) / len(one) for one in values],
-        low=[min(one) for one in values] if several else (),
-        high=[max(one) for one in values] if several else (),
+        y=[sum(accuracies) / len(accuracies) for accuracies in values],
+        low=[min(accuracies) for accuracies in values] if several else (),
+        high=[max(accuracies) for accuracies in values] if several else (),
         baseline=baseline,
         series=series,
     )
@@ -79,7 +79,7 @@ def _ends(line: Line) -> str:
 
 
 def search_progress(findings: Findings) -> Drawing | None:
-    """The mean visible accuracy of each test, and the best so far."""
+    """A figure of the mean visible accuracy of each test, and the best so far; None before the first test ended."""
     tests = [test for test in findings.tests if test.finished]
     if not tests:
         return None

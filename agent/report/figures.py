@@ -1,5 +1,6 @@
-"""Figures as inline SVG: drawn by matplotlib, coloured by the page's style sheet, so that one drawing suits light, dark
-and print. Baseline and submission differ in colour (Okabe & Ito's palette) and in line style.
+"""Figures as inline SVG, drawn by matplotlib and coloured by the page's style sheet for light, dark and print.
+
+Baseline and submission differ in colour (Okabe & Ito's palette) and in line style.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _VARIABLES = {
     _BAD: "--bad",
     _PAPER: "--paper",
 }
-"""Colours that nothing else uses stand for the page's custom properties."""
+"""Placeholder colours, which are replaced by the page's custom properties."""
 
 _SERIES: tuple[tuple[str, Any, str], ...] = (
     (_SUB, "-", "o"),
@@ -45,7 +46,7 @@ _VARIABLES |= {colour: f"--series-{index}" for index, (colour, _, _) in enumerat
 
 _SIZE = (3.9, 2.7)
 _SMALL = (3.3, 2.5)
-"""Inches, near the width that the page shows them at, so that their text keeps its size. Small: three to a row."""
+"""Inches, about the width on the page, so that text keeps its size. Three small figures fit in a row."""
 _RC: Any = {
     "svg.fonttype": "none",
     "font.size": 9,
@@ -72,7 +73,7 @@ _RC: Any = {
 
 @dataclass(frozen=True)
 class Line:
-    """One curve with its band. Values may be None or NaN: the line has a gap there, or none at all."""
+    """One curve with its band. The line has a gap where a value is not finite."""
 
     label: str
     x: Sequence[float]
@@ -81,7 +82,7 @@ class Line:
     high: Sequence[float] = ()
     baseline: bool = False
     series: int = 0
-    """Which of several lines that are no baseline: 0 to 5, each with a colour and a style of its own."""
+    """Index of the line among those that are not the baseline: 0 to 5. It sets colour and style."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def curves(
     log: bool = False,
     small: bool = False,
 ) -> Drawing:
-    """Lines over a common axis; with `log`, zeros are drawn as points on the floor. `small` goes three to a row."""
+    """Draw lines over a common axis. With `log`, zeros are drawn as points at the bottom. `small`: three per row."""
     with _style():
         figure, axes = _canvas(x, y, _SMALL if small else _SIZE)
         for line in lines:
@@ -126,9 +127,10 @@ def best_so_far(
     looks: Sequence[tuple[float, bool]] = (),
     note: str = "",
 ) -> Drawing:
-    """(test, mean accuracy or None for a failure, submitted) over the tests, with the best so far as a staircase.
+    """Draw the scores of the tests, and the best so far as a staircase.
 
-    `looks` are screenings, (place between the tests, kept): marks on the axis, because their accuracy is another.
+    `scores`: (test, mean accuracy or None for a failure, submitted). `looks`: (place between the tests, kept); these
+    are marks on the axis, because a look has no comparable accuracy.
     """
     with _style():
         figure, axes = _canvas("test", "mean visible accuracy, %")
@@ -176,7 +178,7 @@ def _draw(axes: Axes, line: Line, *, log: bool) -> None:
         return
     known = dict(points)
     broken = len(known) < len(line.x)
-    few = len(points) <= 24 or broken  # a point between two gaps would not be seen without a marker
+    few = len(points) <= 24 or broken  # a point between two gaps is invisible without a marker
     axes.plot(
         line.x,
         [known.get(x, math.nan) for x in line.x],
@@ -198,7 +200,7 @@ def _log_scale(axes: Axes) -> None:
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    # Over many decades the locator drops some, and with them, where it has two numbers a decade, every label.
+    # Over many decades the locator drops decades. With two numbers per decade it would then drop every label.
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high < 1e6 * low else (1.0,), numticks=7))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
@@ -222,7 +224,7 @@ def _canvas(x: str, y: str, size: tuple[float, float] = _SIZE) -> tuple[Figure, 
 
 
 def _legend(axes: Axes) -> None:
-    """Put the legend above the axes, where it covers no data."""
+    """Put the legend above the axes, so that it covers no data."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         figure = axes.get_figure(root=True)
@@ -245,7 +247,7 @@ def _whole_numbers(axes: Axes) -> None:
 
 
 def _svg(figure: Figure, alt: str) -> Markup:
-    """The drawing as an element of the page: no prologue, no names that could collide, no fonts of its own."""
+    """The drawing as an SVG element of the page, without prologue, ids and fonts."""
     import matplotlib
 
     buffer = io.StringIO()

@@ -1,7 +1,6 @@
-"""Evaluates a run's numbers: comparisons with intervals, test by test, and the verdict in one sentence.
+"""Computes a run's comparisons with intervals, test by test, and the verdict in one sentence.
 
-Everything is computed anew from the event log with the statistics that the search itself uses, and compared with what
-the search wrote into run.json.
+All numbers are computed from the event log with the same statistics as the search, and compared with run.json.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class TestRow:
 
     number: int
     label: str
-    """The proposer's own name for it, untrusted; "" when it gave none."""
+    """The proposer's name for it, untrusted; "" when it gave none."""
     parameters: Fields
     accuracies: Mapping[str, Mapping[int, float | None]]
     overall: Overall | None
@@ -49,8 +48,8 @@ class TestRow:
 class LookRow:
     """A short training that the search used to choose what to test. It does not count as a test.
 
-    `place` lies between the numbers of the tests before and after it. `loss` is that on held-out pictures, nats, None
-    for a candidate that was rejected, `rejected` says why. `cost` is in tests.
+    `place` lies between the numbers of the tests before and after it. `loss` is measured on held-out pictures, in nats;
+    None for a rejected candidate. `rejected` is the reason. `cost` is in tests.
     """
 
     place: float
@@ -62,7 +61,7 @@ class LookRow:
 
 @dataclass(frozen=True)
 class Findings:
-    """The numbers of a run. `subject` is the submitted test, or the best one so far of a run without a submission."""
+    """The numbers of a run. `subject` is the submitted test, or the best test so far if none was submitted."""
 
     visible: Comparisons
     hidden: Comparisons
@@ -78,7 +77,7 @@ class Findings:
 
 
 def find(record: RunRecord) -> Findings:
-    """Compare, test by test and for the submission."""
+    """Compare each test and the submission with the baseline."""
     problems: list[str] = []
     baseline = record.accuracies("baseline")
     numbers = [whole(event.get("number")) or 0 for event in record.of_kind("test_started")]
@@ -118,7 +117,7 @@ def mean_accuracy(accuracies: Mapping[str, Mapping[int, float | None]]) -> float
 
 
 def overall_of(comparisons: Comparisons) -> Overall | None:
-    """The mean over the tasks; None without any task."""
+    """The mean over the tasks; None without tasks."""
     return combine(comparisons) if comparisons else None
 
 
@@ -129,9 +128,9 @@ def _test_row(
     content = _proposal_before(record, test)
     failures = tuple(
         dict.fromkeys(
-            f"{one.task}, seed {one.seed}: {one.failure or 'no finite accuracy'}"
-            for one in record.evaluations
-            if one.role == f"test/{test}" and one.accuracy is None
+            f"{evaluation.task}, seed {evaluation.seed}: {evaluation.failure or 'no finite accuracy'}"
+            for evaluation in record.evaluations
+            if evaluation.role == f"test/{test}" and evaluation.accuracy is None
         )
     )
     return TestRow(
@@ -157,7 +156,7 @@ def _proposal_before(record: RunRecord, test: int) -> Fields:
 
 
 def _looks(record: RunRecord) -> list[LookRow]:
-    """The screenings in order; those between the same two tests are spread evenly."""
+    """The looks in order. Those between the same two tests are spread evenly."""
     between: dict[int, list[Fields]] = {}
     before = 0
     for event in record.events:
@@ -179,7 +178,7 @@ def _looks(record: RunRecord) -> list[LookRow]:
 
 
 def _look_scores(record: RunRecord) -> dict[int, float]:
-    """Test number → the score of the look that its candidate had before."""
+    """Test number → its candidate's score from screening."""
     looks = (
         (text(event.get("region_sha256")), whole(event.get("rung")) or 0, number(event.get("loss")))
         for event in record.of_kind("screened")
@@ -192,7 +191,7 @@ def _look_scores(record: RunRecord) -> dict[int, float]:
 def _compare_test(
     record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies], scores: Mapping[int, float]
 ) -> Comparisons:
-    """As the search compares: best of all tests that ran, with the noise that the others show."""
+    """Compare a test as the search does: as the best of all tests that ran, with the noise of the other tests."""
     others = [accuracies for number, accuracies in ran.items() if number != test]
     candidate, look = record.accuracies(f"test/{test}"), scores.get(test)
     return _compare(record.profile, baseline, candidate, max(1, len(ran)), others, look)
@@ -221,13 +220,13 @@ def _compare(
 
 
 def _best(tests: tuple[TestRow, ...]) -> int | None:
-    """The test that the search would choose."""
+    """Number of the test that the search would choose."""
     scored = [(test.overall.score, -test.number) for test in tests if test.overall and not test.overall.failed]
     return -max(scored)[1] if scored else None
 
 
 def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> list[str]:
-    """Where run.json and the log disagree: one of them was edited, or the statistics have changed since."""
+    """Find differences between run.json and the log: one of them was edited, or the statistics have changed since."""
     found = []
     older = False
     for task, recorded in mapping(record.summary.get(kind)).items():
@@ -246,7 +245,7 @@ def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> l
 _WORDS = {
     "improvement": "beats the baseline by {gain} points ({interval})",
     "worse": "is worse than the baseline by {gain} points ({interval})",
-    "not resolved": "cannot be told from the baseline ({gain} points, {interval})",
+    "not resolved": "shows no difference to the baseline ({gain} points, {interval})",
 }
 
 

@@ -1,4 +1,4 @@
-"""Flags: what a reviewer should look at, found in the code, its weights and the numbers."""
+"""Finds flags in the code, the weights and the numbers: the points that a reviewer should look at."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _OWN_RANDOMNESS = {
     "torch.seed": "draws a seed from the machine",
     "torch.manual_seed": "sets its own seed, so that every training seed gets the same weights",
     "torch.random.manual_seed": "sets its own seed, so that every training seed gets the same weights",
-    "torch.Generator": "has a generator of its own, which the seed of the trial does not govern",
-    "np.random": "numpy's generator is not the one that the trial seeds for a network",
-    "numpy.random": "numpy's generator is not the one that the trial seeds for a network",
+    "torch.Generator": "makes its own generator, which does not use the trial's seed",
+    "np.random": "the trial does not seed numpy's generator",
+    "numpy.random": "the trial does not seed numpy's generator",
 }
 _KNOWN = (math.sqrt(2), math.sqrt(3), math.sqrt(1 / 2), math.sqrt(1 / 3), math.pi, math.e, 5 / 3, 1 / 3, 2 / 3)
 _ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
 _MOST_DOTS = 8
 _LONG_NUMBER = 4
-"""A literal with at least so many significant digits looks as if a program had written it."""
+"""A literal with at least this many significant digits looks like the output of a program."""
 _LARGE_CHANGE = 15
-"""A submission that adds at least so many lines should show a gain."""
+"""A submission that adds at least this many lines should show a gain."""
 _SAME_SCALE = 1.5
-"""Two architectures count as treated alike when their scales differ by at most this factor."""
+"""Two architectures count as treated equally when their scales differ by at most this factor."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One thing to look at. `stop`: do not believe the numbers before it is explained; `look`; `note`: good to know.
+    """One flag. Weights: `stop` (explain it before you trust the numbers), `look` (check it), `note` (good to know).
 
-    `line` counts in the region's text.
+    `line` is a line of the region's text, from 1.
     """
 
     weight: Weight
@@ -51,7 +51,7 @@ class Flag:
 
 
 def raise_flags(record: RunRecord, findings: Findings, network: Fields | None) -> tuple[Flag, ...]:
-    """All flags about a run, the gravest first."""
+    """All flags of a run, the most serious first."""
     region = record.regions.get(findings.subject or 0)
     flags = [*_run_flags(record, findings)]
     if region is not None:
@@ -63,7 +63,7 @@ def raise_flags(record: RunRecord, findings: Findings, network: Fields | None) -
 
 
 def code_flags(region: str) -> list[Flag]:
-    """Flags from the text of a region. A region that does not parse has no flags: it cannot have been tested."""
+    """Flags from the text of a region. A region that does not parse has no flags, because it was never tested."""
     try:
         tree = parse(region)
     except SyntaxError:
@@ -72,7 +72,7 @@ def code_flags(region: str) -> list[Flag]:
 
 
 def weight_flags(network: Fields) -> list[Flag]:
-    """Flags from the measured networks; `network` is what `agent.report.network` kept."""
+    """Flags from the measured networks; `network` is the content of network.json (`agent.report.network`)."""
     flags: list[Flag] = []
     factors: dict[str, dict[str, float]] = {}
     for task, roles in mapping(network.get("tasks")).items():
@@ -104,18 +104,22 @@ def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
         yield Flag(
             "stop", "isolation", "Candidates ran without isolation: the code could have reached data and results."
         )
-    for one in record.evaluations:
-        kind, _, reason = text(one.failure).partition(": ")
+    for evaluation in record.evaluations:
+        kind, _, reason = text(evaluation.failure).partition(": ")
         if kind == "suspicious":
-            yield Flag("look", "step zero", f"{one.role} was refused on {one.task} (seed {one.seed}): {reason}.")
+            yield Flag(
+                "look",
+                "step zero",
+                f"{evaluation.role} was refused on {evaluation.task} (seed {evaluation.seed}): {reason}.",
+            )
     for result in record.results.values():
         if result.status == "diverged":
             yield Flag("look", "divergence", f"A training on {result.task} (seed {result.seed}) diverged.")
     if any(event.get("by") == "harness" for event in record.of_kind("submitted")):
-        yield Flag("note", "submission", "The proposer did not submit; the search submitted its best test for it.")
+        yield Flag("note", "submission", "The proposer did not submit, so the search submitted the best test.")
     seeds = {comparison.n_candidate for comparison in findings.visible.values() if comparison is not None}
     if seeds == {1}:
-        message = "One seed a side: the seed noise is taken from a prior, not from this run (--seeds 3 measures it)."
+        message = "Only one seed: its noise is taken from a prior, not measured in this run (--seeds 3 measures it)."
         yield Flag("note", "seeds", message)
     if failed := [test.number for test in findings.tests if test.failures]:
         yield Flag("note", "failures", f"Failed: test {', '.join(map(str, failed))}.")
@@ -127,7 +131,7 @@ def _gain_flags(record: RunRecord, findings: Findings, region: str) -> Iterator[
         for task, one in comparisons.items():
             if one is not None and one.resolved == "not resolved":
                 message = (
-                    f"{signed(one.gain)} points on {task} cannot be told from noise: "
+                    f"{signed(one.gain)} points on {task}, no difference shown: "
                     f"the smallest detectable effect is about {one.smallest_visible_effect:.1f}."
                 )
                 yield Flag("note", "small gain", message)
@@ -156,7 +160,7 @@ def _architecture_names(tree: ast.Module) -> Iterator[Flag]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             named = [arch for arch in _ARCHITECTURES if arch in node.value.lower().replace("-", "").replace("_", "")]
             if (named and len(node.value) <= 40) or node.value == "arch":
-                message = f"{node.value!r}: depends on the architecture's name, which says nothing about a new one."
+                message = f"{node.value!r}: depends on the architecture's name, so it cannot work for a new network."
                 yield Flag("look", "architecture", message, node.lineno)
         elif isinstance(node, ast.Attribute) and node.attr == "__name__":
             yield Flag("look", "architecture", "__name__: depends on what a class is called.", node.lineno)
@@ -169,7 +173,7 @@ def _long_numbers(tree: ast.Module) -> Iterator[Flag]:
         digits = f"{abs(node.value):.12g}".partition("e")[0].replace(".", "").strip("0")
         if len(digits) >= _LONG_NUMBER and not any(abs(node.value - known) < 1e-3 * known for known in _KNOWN):
             yield Flag(
-                "note", "leftover number", f"{node.value!r} looks tuned, not meant: would 2 digits do?", node.lineno
+                "note", "leftover number", f"{node.value!r} looks like a tuned value: are 2 digits enough?", node.lineno
             )
 
 
@@ -185,7 +189,7 @@ def _unused(tree: ast.Module) -> Iterator[Flag]:
 
 
 def _dotted(node: ast.expr) -> str:
-    """A name with its attributes, such as `torch.rand`; "" for one that is longer than any in a list."""
+    """A name with its attributes, such as `torch.rand`; "" when it has more than `_MOST_DOTS` dots."""
     names: list[str] = []
     while isinstance(node, ast.Attribute) and len(names) < _MOST_DOTS:
         names.append(node.attr)
@@ -206,7 +210,7 @@ def _constant_weights(task: str, submission: Fields) -> Iterator[Flag]:
 
 
 def _factors(baseline: Fields, submission: Fields) -> dict[str, float]:
-    """Role → how many times the baseline's std the weights have, the median over the layers."""
+    """Role → std of the weights relative to the baseline's, the median over the layers."""
     before = {text(parameter.get("name")): parameter for parameter in _parameters(baseline)}
     ratios: dict[str, list[float]] = {}
     for parameter in _parameters(submission):
@@ -218,4 +222,6 @@ def _factors(baseline: Fields, submission: Fields) -> dict[str, float]:
 
 def _parameters(measured: Fields) -> list[dict[str, Any]]:
     parameters = measured.get("parameters")
-    return [one for one in parameters if isinstance(one, dict)] if isinstance(parameters, list) else []
+    return (
+        [parameter for parameter in parameters if isinstance(parameter, dict)] if isinstance(parameters, list) else []
+    )

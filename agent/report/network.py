@@ -1,7 +1,7 @@
-"""Measures each network before any training: its weights, and the signal forward and backward.
+"""Measures each network before training: its weights, and the forward and backward signal.
 
-The candidate's function runs once more for this, in isolation; what is measured is measured on the trusted side. The
-numbers are kept in `network.json`, so that a page can be made again without running anything.
+The candidate's function runs again in isolation. Trusted code measures the resulting network. The numbers are kept in
+`network.json`, so that a page can be made again without running anything.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 IMAGES = 32
-"""Pictures in the batch that is sent through: enough for a scale, in one or two seconds a network."""
+"""Pictures in the batch. This is enough to measure scales, and takes one or two seconds per network."""
 _MAX_NETWORKS = 8
 
 
 def measure_network(record: RunRecord, test: int, isolation: Isolation) -> Fields:
     """Initialise every network of the run with the baseline and with test `test`, and measure.
 
-    The hidden task's network is looked at only when the run has submitted. Failures become `error` entries.
+    The hidden task's network is measured only after a submission. Failures become `error` entries.
     """
     regions = {"baseline": record.baseline_region, "submission": record.regions[test]}
     tasks = [*record.tasks("visible"), *(record.tasks("hidden") if record.submitted is not None else [])]
@@ -60,7 +60,7 @@ def save_network(directory: RunDirectory, measured: Fields) -> None:
 
 
 def read_network(record: RunRecord, test: int) -> Fields | None:
-    """The kept numbers, if they are about this baseline and this test."""
+    """The numbers in network.json, if they belong to this baseline and this test; else None."""
     try:
         kept = read_object(record.directory.path, _path(record.directory).name)
     except (OSError, RunDamaged):
@@ -113,7 +113,7 @@ def _measure(
 
 
 def _parameters(model: nn.Module) -> list[Fields]:
-    """Every parameter in the model's order: its role, the statistics of its values, its std relative to Kaiming's."""
+    """Role, statistics and std relative to Kaiming's of every parameter, in the model's order."""
     from torch import nn
 
     rows = []
@@ -137,7 +137,7 @@ def _parameters(model: nn.Module) -> list[Fields]:
 
 
 def _role(module: nn.Module, last_linear: bool, name: str) -> str:
-    """The role of a parameter in its network, in the terms of the field."""
+    """The role of a parameter in its network, such as `depthwise convolution weight`."""
     from torch import nn
 
     what = "bias" if name.endswith("bias") else "weight"
@@ -159,9 +159,9 @@ def _kaiming_ratio(std: float, module: nn.Module) -> float | None:
 
 
 def _finite(value: Any) -> Any:
-    """The number, or None when it is not finite: JSON has no infinity."""
+    """The value with None in place of numbers that are not finite, because JSON has no infinity."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
         return {name: _finite(one) for name, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,4 +1,4 @@
-"""The measured networks as figures and a table of what set which parameters."""
+"""Shows the measured networks as figures and as tables of how each group of parameters is initialised."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ROLES = ("baseline", "submission")
 
 @dataclass(frozen=True)
 class RuleRow:
-    """Parameters of one role: how many, and how baseline and submission initialise them, in words."""
+    """Parameters of one role: their number, and how baseline and submission initialise them, in words."""
 
     role: str
     count: int
@@ -42,7 +42,7 @@ class NetworkView:
 
 
 def network_views(measured: Fields, label: str) -> list[NetworkView]:
-    """A view for each task in what `agent.report.network` measured; `label` names the submission."""
+    """A view for each task that `agent.report.network` measured; `label` names the submission."""
     views = []
     for task, roles in mapping(measured.get("tasks")).items():
         sides = {role: mapping(mapping(roles).get(role)) for role in _ROLES}
@@ -110,7 +110,7 @@ def _parameters(side: Fields) -> list[Fields]:
 
 
 def _rules(sides: dict[str, Fields]) -> list[RuleRow]:
-    """Grouped by role, and within a role by what the two sides do: the branches' ends show as a line of their own."""
+    """Rows by role and by both initialisations, so the last layers of branches have a row of their own."""
     groups: dict[tuple[str, str, str], int] = {}
     before = {text(p.get("name")): p for p in _parameters(sides["baseline"])}
     for parameter in _parameters(sides["submission"]):
@@ -132,7 +132,7 @@ def _words(parameter: Fields) -> str:
 
 
 def _round(ratio: float) -> str:
-    """Two significant digits at most, so that layers which differ by chance are one group."""
+    """At most two significant digits, so that layers which differ only by chance fall into one group."""
     return f"{ratio:.1g}" if ratio < 0.1 else f"{round(ratio, 1):g}"
 
 

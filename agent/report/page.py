@@ -1,4 +1,4 @@
-"""Renders the report: everything that a reviewer needs, in one HTML file."""
+"""Renders the report as one HTML file."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 MAX_BYTES = 1_000_000
 _TRANSCRIPT_BYTES = 320_000
 _MOST_ROWS = 60
-"""The most rows of a table whose names come from a proposer or a foreign file."""
+"""The most rows of a table whose names come from a proposer or an untrusted file."""
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A gain on the common scale of its table, on a width of 240: dots for seeds, a bar for the interval."""
+    """A drawing of a gain on the common scale of its table, 240 wide: dots for seeds, a bar for the interval."""
 
     zero: float
     low: float
@@ -45,7 +45,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class GainRow:
-    """A line of the visible or hidden table. `comparison` is None where a side failed."""
+    """A row of the visible or hidden table. `comparison` is None when baseline or submission failed."""
 
     task: str
     comparison: Comparison | Overall | None
@@ -57,7 +57,7 @@ class GainRow:
 def render(
     record: RunRecord, findings: Findings, flags: Sequence[Flag], network: Sequence[NetworkView], network_note: str
 ) -> str:
-    """The HTML text, under MAX_BYTES: the transcript is cut further until it fits."""
+    """The HTML text. The transcript is shortened until the page is smaller than MAX_BYTES."""
     context = _context(record, findings, flags, network, network_note)
     budget = _TRANSCRIPT_BYTES
     while True:
@@ -163,7 +163,7 @@ def _value(value: object) -> str:
 
 
 def _time_bar(seconds: Mapping[str, Any]) -> list[tuple[str, float, float]]:
-    """(phase, seconds, percent of the whole)."""
+    """Each phase as (name, seconds, percent of the total)."""
     total = number(seconds.get("total")) or 0.0
     phases = [(name, number(value) or 0.0) for name, value in seconds.items() if name != "total"]
     return [(name, value, 100 * value / total) for name, value in phases] if total > 0 else []
@@ -172,9 +172,9 @@ def _time_bar(seconds: Mapping[str, Any]) -> list[tuple[str, float, float]]:
 def _evaluation_counts(record: RunRecord) -> dict[str, Any]:
     return {
         "all": len(record.evaluations),
-        "cached": sum(one.cached for one in record.evaluations),
-        "failed": sum(one.accuracy is None for one in record.evaluations),
-        "seconds": sum(one.seconds for one in record.evaluations),
+        "cached": sum(evaluation.cached for evaluation in record.evaluations),
+        "failed": sum(evaluation.accuracy is None for evaluation in record.evaluations),
+        "seconds": sum(evaluation.seconds for evaluation in record.evaluations),
     }
 
 
@@ -205,6 +205,6 @@ def template(name: str) -> jinja2.Template:
 
 
 def _spelt(value: object, limit: int | None = 600) -> str:
-    """Untrusted text for the page; no more than `limit` characters of it, so that no name can fill the page."""
+    """Untrusted text for the page, at most `limit` characters, so that no name can fill the page."""
     whole = str(value)
     return spelt(whole) if limit is None or len(whole) <= limit else spelt(whole[:limit]) + "…"

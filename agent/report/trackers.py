@@ -1,6 +1,6 @@
-"""A run for the trackers that people already have: TensorBoard's event files, or MLflow's database (SQLite).
+"""Exports a run to experiment trackers: TensorBoard event files, or an MLflow database (SQLite).
 
-Both packages are optional, and nothing here reaches the network.
+Both packages are optional. Nothing here uses the network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FILES = ("report.html", "submission.patch", "initialize_weights.py")
 
 
 def write_tensorboard(run: RunDirectory, folder: Path) -> int:
-    """Event files under `folder`, one subfolder an evaluation, so that their curves overlay. Returns how many.
+    """Write event files under `folder`, one subfolder per evaluation. Returns the number of evaluations.
 
     Raises UsageError when the package is missing.
     """
@@ -50,10 +50,10 @@ def write_tensorboard(run: RunDirectory, folder: Path) -> int:
 
 
 def write_mlflow(run: RunDirectory, database: Path) -> int:
-    """An experiment named like the run: one MLflow run for the search, with one nested in it for each evaluation.
+    """Write an MLflow experiment named like the run: one MLflow run for the search, and nested runs for evaluations.
 
-    `database` is a SQLite file; the run's page, patch and module are copied to a folder beside it. Returns how many
-    evaluations were written. Raises UsageError when the package is missing or the run is in the database already.
+    `database` is a SQLite file. The run's page, patch and module are copied to a folder beside it. Returns the number
+    of evaluations. Raises UsageError when the package is missing or the database already contains the run.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
@@ -109,12 +109,16 @@ def write_mlflow(run: RunDirectory, database: Path) -> int:
 
 
 def _results(record: RunRecord) -> Iterator[tuple[Evaluation, EvaluationResult]]:
-    """The evaluations whose results are there."""
-    return ((one, record.results[one.key]) for one in record.evaluations if one.key in record.results)
+    """The evaluations that have a result file."""
+    return (
+        (evaluation, record.results[evaluation.key])
+        for evaluation in record.evaluations
+        if evaluation.key in record.results
+    )
 
 
 def _file_name(one: Evaluation) -> str:
-    """A name of letters, digits, dots and dashes: roles and tasks of a damaged log may be anything."""
+    """A name of letters, digits, dots and dashes. Roles and tasks of a damaged log can contain any character."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{one.role} {one.task} seed{one.seed}").strip("-.")[:120]
 
 

@@ -1,4 +1,4 @@
-"""The conversation of a run, every text cut so that all of it fits into the page, with what was left out in numbers."""
+"""The conversation of a run for the page. Long texts are shortened so that all steps fit, and their length is shown."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from agent.runs.lines import Fields
 from agent.runs.record import ToolStep, mapping, text
 
 MAX_STEPS = 600
-"""The most steps that are shown; of a longer run, the first and the last half of these."""
+"""The most steps that are shown. For a longer run, half of these are the first steps and half the last."""
 
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A text, or its beginning. `length` is that of the whole, in characters."""
+    """A text or its beginning. `length` is the length of the whole text in characters."""
 
     shown: str
     length: int
 
     @property
     def cut(self) -> bool:
-        """Whether something is missing."""
+        """Whether the text was shortened."""
         return len(self.shown) < self.length
 
 
@@ -37,7 +37,7 @@ class StepPart:
 
 @dataclass(frozen=True)
 class StepView:
-    """A step as the page shows it."""
+    """One step on the page."""
 
     number: int
     tool: str
@@ -50,7 +50,7 @@ class StepView:
 
 @dataclass(frozen=True)
 class TranscriptView:
-    """The steps that are shown; `left_out` is how many are missing between `steps[:cut]` and `steps[cut:]`."""
+    """The steps that are shown. `left_out` steps are missing between `steps[:cut]` and `steps[cut:]`."""
 
     steps: tuple[StepView, ...]
     left_out: int
@@ -58,7 +58,7 @@ class TranscriptView:
 
 
 def transcript(steps: Sequence[ToolStep], *, budget: int) -> TranscriptView:
-    """All steps, or the first and last; their texts together take at most about `budget` bytes of HTML."""
+    """All steps, or the first and the last ones. Their texts together take at most about `budget` bytes of HTML."""
     half = MAX_STEPS // 2
     shown = list(steps) if len(steps) <= MAX_STEPS else [*steps[:half], *steps[-half:]]
     parts = [_parts(step) for step in shown]
@@ -68,7 +68,7 @@ def transcript(steps: Sequence[ToolStep], *, budget: int) -> TranscriptView:
 
 
 def excerpt(body: str, limit: int) -> Excerpt:
-    """The beginning of `body` that takes at most `limit` bytes of HTML, cut at a line end where one is near."""
+    """The beginning of `body` that takes at most `limit` bytes of HTML, cut at a line end if one is near."""
     if _weight(body) <= limit:
         return Excerpt(body, len(body))
     low, high = 0, min(len(body), limit)
@@ -80,13 +80,13 @@ def excerpt(body: str, limit: int) -> Excerpt:
 
 
 def _weight(body: str) -> int:
-    """How many bytes the text takes once it is escaped for HTML."""
+    """The size of the text in bytes after escaping for HTML."""
     special = sum(body.count(char) for char in "&<>\"'")
     return len(body.encode(errors="replace")) + 5 * special
 
 
 def _fair_limit(weights: Sequence[int], budget: int) -> int:
-    """The largest limit a text for which all texts together stay within the budget."""
+    """The largest limit per text for which all texts together stay within the budget."""
     low, high = 0, max([*weights, 1])
     while low < high:
         middle = (low + high + 1) // 2
@@ -107,7 +107,7 @@ def _view(step: ToolStep, parts: Sequence[tuple[str, str, bool]], limit: int) ->
 
 
 def _brief(step: ToolStep) -> str:
-    """The small arguments in a line."""
+    """The short arguments in one line."""
     small = {name: value for name, value in step.arguments.items() if name not in ("content", "filename")}
     return ", ".join(f"{name} {value}" for name, value in small.items())[:160]
 

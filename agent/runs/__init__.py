@@ -1,1 +1,1 @@
-"""What a search leaves behind: its directory, its log, how a page reads them, the artifacts, the reviews."""
+"""Run directories: the event log, its readers, the artifacts and the reviews."""

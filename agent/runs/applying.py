@@ -1,4 +1,4 @@
-"""What `git am` would make of a patch, tried in an empty folder: for patches that this version did not write."""
+"""Applies a patch in an empty folder as `git am` would. Checks patches that another version wrote."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sandbox.region import SCAFFOLD_NAME
 
 
 def effect_fault(patch: bytes, before: str, after: str) -> str | None:
-    """Why applying `patch` to `before` does not give `after` and nothing else; None when it does.
+    """Check that applying `patch` to `before` gives `after` and changes nothing else. Returns the fault, or None.
 
-    The message and the author of the patch are not looked at.
+    The message and the author of the patch are not checked.
     """
     with tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder:
         tree, mails = Path(folder) / "tree", Path(folder) / "mails"
@@ -42,8 +42,8 @@ def effect_fault(patch: bytes, before: str, after: str) -> str | None:
 
 
 def _git(folder: Path, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Git without any repository or configuration of this machine."""
-    alone = {
+    """Run git without any repository or configuration of this machine."""
+    environment = {
         "PATH": os.environ.get("PATH", os.defpath),
         "GIT_CEILING_DIRECTORIES": str(folder.resolve().parent),
         "GIT_CONFIG_NOSYSTEM": "1",
@@ -51,4 +51,4 @@ def _git(folder: Path, *words: str, stdin: bytes = b"") -> subprocess.CompletedP
         "GIT_CONFIG_GLOBAL": os.devnull,
         "LC_ALL": "C.UTF-8",
     }
-    return subprocess.run(["git", *words], cwd=folder, env=alone, input=stdin, capture_output=True, check=False)
+    return subprocess.run(["git", *words], cwd=folder, env=environment, input=stdin, capture_output=True, check=False)

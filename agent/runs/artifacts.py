@@ -1,11 +1,9 @@
-"""What a person takes away from a run: the patch, and the winning function as a module of its own."""
+"""Writes the artifacts of a submission: the patch, and the function as a stand-alone module."""
 
 from __future__ import annotations
 
 import ast
-import difflib
 import email.utils
-import hashlib
 import textwrap
 import time
 from collections.abc import Mapping, Sequence
@@ -15,12 +13,13 @@ from agent.runs.directory import RunDirectory
 from agent.runs.files import read_bytes
 from agent.runs.log import Launch, Submitted, chain, read_events
 from benchmark.files import write_atomically
+from sandbox.diff import unified_diff
 from sandbox.parsing import parse
-from sandbox.region import SCAFFOLD_NAME, scaffold, split
+from sandbox.region import scaffold, split
 
 PATCH, MODULE = "submission.patch", "initialize_weights.py"
 VERSION, LOG = "Initsearch-Version", "Initsearch-Log"
-"""Trailers of the patch: the package that wrote it; the SHA-256 of the log's line that says what was submitted."""
+"""Trailers of the patch: the version of this package; the SHA-256 of the log line with the submission."""
 _NO_TRAILERS: Mapping[str, str] = {}
 
 
@@ -73,14 +72,14 @@ class {name}(nn.Module):
 def write_artifacts(run: RunDirectory, region: str, number: int, measured: Sequence[str] = ()) -> None:
     """Write `submission.patch` and `initialize_weights.py` into the run directory.
 
-    `measured` are the sentences about the gains. Writing again gives the same bytes, so a review keeps its meaning.
+    `measured` are the sentences about the gains. Writing again gives the same bytes, so a review stays valid.
     """
     for name, content in artifacts(run, run.path.name, region, number, measured).items():
         write_atomically(run.path / name, content)
 
 
 def artifacts(run: RunDirectory, name: str, region: str, number: int, measured: Sequence[str] = ()) -> dict[str, bytes]:
-    """File name → content, made from the log, the region and the sentences alone; `name` is the run's."""
+    """File name → content. It depends only on the log, the region and the sentences; `name` is the run's."""
     return {
         PATCH: patch_text(run, name, region, number).encode(),
         MODULE: stand_alone(region, name, number, measured).encode(),
@@ -88,9 +87,9 @@ def artifacts(run: RunDirectory, name: str, region: str, number: int, measured: 
 
 
 def patch_text(run: RunDirectory, name: str, region: str, number: int) -> str:
-    """The content of submission.patch. It holds no numbers, because the hidden ones come after its review.
+    """The content of submission.patch. It contains no numbers, because the hidden ones come after its review.
 
-    Its last lines name the version of this package and the hash of the log's line that records the submission.
+    Its trailers are the version of this package and the hash of the log line that records the submission.
     """
     records = read_events(run.events) if run.has(run.events.name) else []
     hashes = chain(run.events)
@@ -101,24 +100,8 @@ def patch_text(run: RunDirectory, name: str, region: str, number: int) -> str:
     return mail(diff, name, number, when=time.time() if at is None else at.ts, trailers=trailers)
 
 
-def unified_diff(before: str, after: str) -> str:
-    """The diff of the scaffold in git's form, by difflib: the same bytes whatever git is installed; "" when equal."""
-    if before == after:
-        return ""
-    old, new = (_blob(text) for text in (before, after))
-    names = f"a/{SCAFFOLD_NAME}", f"b/{SCAFFOLD_NAME}"
-    body = difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), *names)
-    return f"diff --git {names[0]} {names[1]}\nindex {old}..{new} 100644\n{''.join(body)}"
-
-
-def _blob(text: str) -> str:
-    """Git's name for a file with this content; `git am --3way` looks for it."""
-    data = text.encode()
-    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
 def mail(diff: str, run: str, number: int, *, when: float, trailers: Mapping[str, str] = _NO_TRAILERS) -> str:
-    """A diff in the form that `git am` takes, dated `when` (seconds since the epoch), with git trailers."""
+    """The diff as a mail for `git am`, dated `when` (seconds since the epoch), with git trailers."""
     last = "".join(f"{key}: {value}\n" for key, value in trailers.items())
     return (
         f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n"
@@ -133,7 +116,7 @@ def mail(diff: str, run: str, number: int, *, when: float, trailers: Mapping[str
 
 
 def trailers_of(run: RunDirectory) -> dict[str, str]:
-    """The trailers that the patch on the disk has: VERSION, LOG; none without a patch, or in one of an old version."""
+    """The trailers VERSION and LOG of the patch on the disk; {} without a patch or for a patch of an old version."""
     try:
         head = read_bytes(run.path, PATCH).decode(errors="replace").partition("\n---\n")[0]
     except FileNotFoundError:
@@ -143,7 +126,7 @@ def trailers_of(run: RunDirectory) -> dict[str, str]:
 
 
 def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()) -> str:
-    """The region as a module that needs torch (and numpy, if it uses it) and nothing of this project."""
+    """The region as a module that needs only torch (and numpy, if it uses it), nothing of this project."""
     tree = parse(region)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
@@ -165,5 +148,5 @@ def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()
 
 
 def _plain(sentence: str) -> str:
-    """Nothing in a sentence may end the docstring that it stands in."""
+    """The sentence without characters that could end the docstring around it."""
     return sentence.replace("\\", "/").replace('"', "'")

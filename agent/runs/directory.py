@@ -1,4 +1,4 @@
-"""A run directory: where it is, who holds it, and its summary `run.json`."""
+"""A run directory: its paths, its lock and its summary `run.json`."""
 
 from __future__ import annotations
 
@@ -90,31 +90,31 @@ class RunDirectory:
         return files.check_summary(self.summary, self.read_raw_summary())
 
     def read_raw_summary(self) -> dict[str, Any]:
-        """`run.json` for those who look at every field's type themselves. Raises RunDamaged."""
+        """`run.json` without a check of its fields' types. Raises RunDamaged."""
         try:
             return files.read_object(self.path, self.summary.name)
         except FileNotFoundError as error:
             raise RunDamaged(f"{self.summary}: {error.strerror}") from None
 
     def has(self, name: str) -> bool:
-        """Whether there is an entry of this name, whatever it is: a link to nowhere too."""
+        """Whether there is an entry of this name, even a broken link."""
         return os.path.lexists(self.path / name)
 
     def require_plain(self) -> None:
-        """For those who write: raise RunDamaged where the run holds links or anything else than files and folders."""
+        """Raise RunDamaged when the run contains anything but files and folders. Call this before writing."""
         if found := list(itertools.islice(files.strangers(self.path), 3)):
             raise RunDamaged(f"{self.path}: {'; '.join(found)}: nothing is written there")
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Replace `run.json` in one step: a reader sees the old or the new one, never half."""
+        """Replace `run.json` in one step. A reader sees the old or the new file, never a part."""
         write_atomically(self.summary, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Lock the run for this process, and remove what a killed process left. A lock ends with its process.
+        """Lock the run for this process, and remove what a killed process left. The lock ends with the process.
 
-        Raises RunBusy when another process holds it, OSError where nothing can be written, RunDamaged where the run
-        holds links, by which writing would lead elsewhere.
+        Raises RunBusy when another process has the lock, OSError when the folder cannot be written, RunDamaged when the
+        run contains links, because writing could then change files elsewhere.
         """
         self.require_plain()
         lock = FileLock(self.path / ".lock")
@@ -129,7 +129,7 @@ class RunDirectory:
             lock.release()
 
     def _sweep(self) -> None:
-        """Remove half-written files, and the link by which Optuna locks its journal: its dead holder is waited for."""
+        """Remove half-written files, and Optuna's lock on its journal, which would otherwise block for ever."""
         for folder in (self.path, self.results, self.hidden):
             for leftover in folder.glob(".*.tmp"):
                 leftover.unlink()

@@ -1,6 +1,6 @@
-"""Reading what a run directory holds, which may come from somebody else: bytes, text and JSON, or one typed error.
+"""Reads bytes, text and JSON from a run directory that may come from somebody else. Raises one typed error.
 
-`benchmark.files` opens: no link inside a run is followed, nothing but regular files is opened, and sizes are limited.
+`benchmark.files` opens the files: it follows no link, opens only regular files, and limits their size.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from agent.errors import RunDamaged
 from benchmark.files import open_folder, read_plain
 
 MAX_BYTES = 16 * 2**20
-"""Of any file of a run but its log: the largest, report.html, has about one megabyte."""
+"""Largest size of a file of a run, except its log. The largest one, report.html, has about one megabyte."""
 _MAX_DEPTH = 100
 _MAX_ENTRIES = 1_000_000
 _LEFT_BY_OPTUNA = "study.journal.lock"
-"""Optuna locks its journal by a link to nowhere, which a kill leaves behind."""
+"""Optuna's lock on its journal: a broken link, which stays when the process is killed."""
 
 Number = float | None
 
@@ -49,7 +49,7 @@ class _Overhead(_Loose):
 
 
 class _Summary(_Loose):
-    """The shape of run.json as far as commands rely on it; a run that has not ended lacks most of it."""
+    """The fields of run.json that commands use. A run that has not ended lacks most of them."""
 
     status: str | None = None
     message: str | None = None
@@ -71,12 +71,12 @@ class _Summary(_Loose):
 
 
 def read_text(root: Path, *names: str, limit: int = MAX_BYTES) -> str:
-    """A text file of a run; bytes that are no UTF-8 become U+FFFD. Raises RunDamaged, FileNotFoundError."""
+    """Read a text file of a run. Invalid UTF-8 becomes U+FFFD. Raises RunDamaged, FileNotFoundError."""
     return read_bytes(root, *names, limit=limit).decode(errors="replace")
 
 
 def read_bytes(root: Path, *names: str, limit: int = MAX_BYTES) -> bytes:
-    """The bytes of a file of a run. Raises RunDamaged where it is no regular file, FileNotFoundError."""
+    """Read a file of a run. Raises RunDamaged when it is not a regular file, FileNotFoundError."""
     try:
         return read_plain(root, *names, limit=limit)
     except FileNotFoundError:
@@ -86,7 +86,7 @@ def read_bytes(root: Path, *names: str, limit: int = MAX_BYTES) -> bytes:
 
 
 def read_object(root: Path, *names: str, limit: int = MAX_BYTES) -> dict[str, Any]:
-    """A JSON object of a run. Raises RunDamaged for anything else, FileNotFoundError."""
+    """Read a JSON object from a file of a run. Raises RunDamaged for anything else, FileNotFoundError."""
     data = read_bytes(root, *names, limit=limit)
     try:
         value = parse_json(data)
@@ -98,20 +98,20 @@ def read_object(root: Path, *names: str, limit: int = MAX_BYTES) -> dict[str, An
 
 
 def parse_json(data: bytes | str) -> Any:
-    """What JSON says. Raises ValueError, also for what is nested more deeply than any file of ours."""
+    """Parse JSON. Raises ValueError, also when it is nested more than `_MAX_DEPTH` deep."""
     try:
         value = json.loads(data)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     level, depth = [value], 0
-    while level := [one for many in level for one in _inner(many)]:
+    while level := [inner for many in level for inner in _inner(many)]:
         if (depth := depth + 1) > _MAX_DEPTH:
             raise ValueError("nested too deeply")
     return value
 
 
 def check_summary(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
-    """The same, if its fields are of the types that commands count on. Raises RunDamaged with the first that is not."""
+    """Return `summary` if its fields have the expected types. Raises RunDamaged that names the first wrong field."""
     try:
         _Summary.model_validate(summary)
     except ValidationError as error:
@@ -121,7 +121,7 @@ def check_summary(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def strangers(root: Path) -> Iterator[str]:
-    """What a run directory must not hold: links, files of two names, pipes, sockets, devices. One sentence for each."""
+    """Find links, hard links, pipes, sockets and devices, which no run contains. Yields one sentence for each."""
     pending: list[tuple[str, ...]] = [()]
     count = 0
     while pending:

@@ -1,6 +1,6 @@
-"""The event log as lines of JSON: the hash chain, and each tool call with its reply.
+"""Reads the event log as lines of JSON: the hash chain, and each tool call with its reply.
 
-Every reader of a log starts here. `agent.runs.log` accepts only what is intact; `agent.runs.record` shows the rest too.
+Every reader of a log uses this module. `agent.runs.log` accepts only intact logs; `agent.runs.record` reads others too.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from agent.runs.files import parse_json
 
 SCHEMA = 1
 GENESIS = "0" * 64
-"""What the first line names as the hash of the line before it."""
+"""The first line has this in place of the hash of the line before it."""
 
 Fields = dict[str, Any]
 
@@ -29,18 +29,18 @@ class LogLine:
     """Without the newline."""
     fields: Fields
     fault: str | None
-    """Why the line cannot be read; `fields` is empty then."""
+    """Why the line cannot be read; then `fields` is empty. None for a good line."""
     follows: bool
-    """Whether the line names the hash of the line before it."""
+    """Whether the line has the right hash of the line before it."""
 
     @property
     def sha256(self) -> str:
-        """What the next line must name."""
+        """The hash that the next line must have."""
         return hashlib.sha256(self.data).hexdigest()
 
 
 def read_lines(data: bytes) -> Iterator[LogLine]:
-    """The complete lines of a log. What a crash left after the last newline is not one: see `torn`."""
+    """The complete lines of a log. A part of a line after the last newline is left out; see `torn`."""
     previous = GENESIS
     for number, line in enumerate(data.split(b"\n")[:-1], start=1):
         fields, fault = _parsed(line)
@@ -64,7 +64,7 @@ def _parsed(line: bytes) -> tuple[Fields, str | None]:
 
 @dataclass(frozen=True)
 class CallRecord:
-    """A tool call, the proposals recorded before it, and its reply, each as its event's fields."""
+    """A tool call, the proposals before it, and its reply. Each is the dictionary of its event's fields."""
 
     proposals: tuple[Fields, ...]
     call: Fields | None
@@ -76,7 +76,7 @@ class CallRecord:
 def exchanges(events: Iterable[Fields]) -> Iterator[CallRecord]:
     """Calls with their replies, in the order of the log. A resumed search records no call twice.
 
-    A reply belongs to the call of the same `step`; where a damaged log has several, the last one counts.
+    A reply belongs to the call with the same `step`. If a damaged log has several replies, the last one is used.
     """
     events = list(events)
     replies = {_step(event): event for event in events if event.get("kind") == "tool_replied"}

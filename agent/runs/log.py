@@ -1,7 +1,7 @@
-"""The event log: what happened in a run, one JSON object a line, each chained to the one before by its hash.
+"""The event log of a run: one JSON object per line. Each line has the hash of the line before.
 
-The log is the state. A resumed search runs the same program again with the log as a tape: an event that is on the
-tape is compared and taken as done, and when the tape ends the search goes on where it was cut.
+The log is the state of a search. A resumed search runs the same program again, with the recorded events as a tape. It
+compares each event with the tape and does not repeat its effect. After the end of the tape the search goes on.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from agent.runs.lines import GENESIS, SCHEMA, Fields, read_lines
 from benchmark.files import NotPlain, open_plain, read_plain
 
 MAX_LOG_BYTES = 256 * 2**20
-"""A thousand calls of a language model with all that was sent and thought have a tenth of it."""
+"""A log of a thousand calls of a language model, with prompts and reasoning, has about a tenth of this."""
 _LAST_TS = 253402300799.0
-"""The end of the year 9999, in seconds since the epoch: no later time can be written out."""
+"""The end of the year 9999, in seconds since the epoch. Python cannot format later times."""
 
 
 class _Event(BaseModel):
@@ -32,7 +32,7 @@ class _Event(BaseModel):
 
 
 class Launch(_Event):
-    """The search began: what was asked for and what it runs on."""
+    """The search began. Records its configuration and its environment."""
 
     kind: Literal["launch"] = "launch"
     config: dict[str, Any]
@@ -40,15 +40,15 @@ class Launch(_Event):
     environment: dict[str, str]
     isolation_level: str
     scaffold: str
-    """The file under edit before the first call; with it, the log alone can be replayed."""
+    """The edited file before the first call. The log can be replayed without any other file."""
     start_region: str | None = None
     """The region that `--start` gave; None without one. A resumed search does not read the user's file again."""
     script: str | None = None
-    """What scripted:FILE or transcript:FILE gave: a region text or a JSON list of tool calls; None without a file."""
+    """Content of scripted:FILE or transcript:FILE: a region text or a JSON list of tool calls; None without a file."""
 
 
 class Evaluated(_Event):
-    """One region was trained on one task with one seed, or came from the store (`cached`)."""
+    """One region was trained on one task with one seed, or its result was in the store (`cached`)."""
 
     kind: Literal["evaluated"] = "evaluated"
     role: str
@@ -64,7 +64,7 @@ class Evaluated(_Event):
 
 
 class Proposal(_Event):
-    """What a proposer thought: Optuna's trial with its parameters, a model's reasoning, a note."""
+    """A proposer's reason for its next call: an Optuna trial with parameters, a model's answer, or a note."""
 
     kind: Literal["proposal"] = "proposal"
     proposer: str
@@ -72,7 +72,7 @@ class Proposal(_Event):
 
 
 class ToolCalled(_Event):
-    """A proposer's tool call, written before it is carried out."""
+    """A proposer called a tool. Written before the call is carried out."""
 
     kind: Literal["tool_called"] = "tool_called"
     step: int
@@ -81,7 +81,7 @@ class ToolCalled(_Event):
 
 
 class ToolReplied(_Event):
-    """What the tool answered, and which region the workspace then held."""
+    """A tool replied. `region_sha256` is the region in the workspace after the call."""
 
     kind: Literal["tool_replied"] = "tool_replied"
     step: int
@@ -92,7 +92,7 @@ class ToolReplied(_Event):
 
 
 class TestStarted(_Event):
-    """One unit of budget is spent here, before the training that it pays for."""
+    """A test began. This event spends one unit of the budget, before any training."""
 
     kind: Literal["test_started"] = "test_started"
     __test__ = False
@@ -111,23 +111,23 @@ class TestFinished(_Event):
 
 
 class Screened(_Event):
-    """A candidate was looked at between tests. `loss` (held out, nats) is None when it was rejected."""
+    """A candidate was screened. `loss` (held out, nats) is None when it was rejected."""
 
     kind: Literal["screened"] = "screened"
     round: int
     region_sha256: str
     kept: bool
-    """The best of its round."""
+    """Whether it was the best of its round."""
     rejected: str | None
     rung: int
-    """How long its longest look was: an index into the profile's fidelities."""
+    """Length of its longest look, as an index into the profile's fidelities."""
     loss: float | None
     cost: float
-    """In tests: what the round spent, on the line of its first candidate."""
+    """Cost of the whole round in tests, on the event of its first candidate; 0 on the others."""
 
 
 class Confirmed(_Event):
-    """The finalists and the baseline were evaluated on fresh seeds; `chosen` is the best by all evidence, if any."""
+    """The finalists and the baseline were evaluated on fresh seeds. `chosen` is the best test by all seeds, if any."""
 
     kind: Literal["confirmed"] = "confirmed"
     seeds: list[int]
@@ -143,24 +143,24 @@ class TimeUp(_Event):
 
 
 class Submitted(_Event):
-    """Test `number` is final. Nothing hidden has been computed before this event."""
+    """Test `number` was submitted. No hidden result is computed before this event."""
 
     kind: Literal["submitted"] = "submitted"
     number: int
     region_sha256: str
     by: Literal["proposer", "harness"]
-    """Who ended the search by it. Which of the finalists is final, a confirmation decides."""
+    """Who called submit. With confirmation, `number` may be another finalist than the one that was named."""
 
 
 class Halted(_Event):
-    """The search stopped without an end: a signal, or our own machinery. Whoever resumes it passes over this."""
+    """The search was stopped by a signal or by our own machinery. A resumed search skips this event."""
 
     kind: Literal["halted"] = "halted"
     reason: str
 
 
 class Ended(_Event):
-    """The search is over: the typed end and what it means in words."""
+    """The search ended, with its status and a message."""
 
     kind: Literal["ended"] = "ended"
     status: str
@@ -186,17 +186,17 @@ Event = Annotated[
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
 
 _VOLATILE = {"seconds", "cached"}
-"""Fields that may differ when the same event happens again."""
+"""Fields that may differ when a resumed search repeats an event."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """An event as it stands in the log: position, wall-clock time (seconds since the epoch) and hash chain."""
+    """An event in the log, with its position, wall-clock time (seconds since the epoch) and hash chain."""
 
     seq: int
     ts: float
     previous: str
-    """SHA-256 of the line before, without its newline; zeros for the first."""
+    """SHA-256 of the line before, without its newline; zeros for the first line."""
     event: Event
 
     def line(self) -> bytes:
@@ -206,7 +206,7 @@ class Record:
 
     @classmethod
     def parse(cls, fields: Fields) -> Record:
-        """The inverse of `line`, from the line's fields. Raises ValueError when it is not a record of this schema."""
+        """Make a record from the fields of its line. Raises ValueError when it is not a record of this schema."""
         fields = dict(fields)
         try:
             seq, ts, schema, previous = (fields.pop(name) for name in ("seq", "ts", "schema", "previous"))
@@ -220,13 +220,13 @@ class Record:
 
 
 class EventLog:
-    """Append-only log of one run. Opening an existing file cuts a torn last line and rewinds the tape."""
+    """The append-only log of one run. Opening an existing file removes an incomplete last line and rewinds the tape."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.records: list[Record] = []
         self.seconds = 0.0
-        """How long writing has taken so far."""
+        """Seconds spent on writing so far."""
         intact, self._previous = 0, GENESIS
         if os.path.lexists(path):
             self.records, intact, self._previous = _read(path)
@@ -248,22 +248,22 @@ class EventLog:
 
     @property
     def replaying(self) -> bool:
-        """Whether the tape has events that the resumed program has not reached yet."""
+        """Whether the tape has more events that the resumed search has not reached."""
         while self._position < len(self.records) and self.records[self._position].event.kind == "halted":
             self._position += 1
         return self._position < len(self.records)
 
     def recorded(self, kind: str) -> Event | None:
-        """The tape's next event, if it is of this kind: an effect that need not be produced again."""
+        """The tape's next event if it is of this kind, else None. Its effect need not be repeated."""
         if self.replaying and (event := self.records[self._position].event).kind == kind:
             return event
         return None
 
     def append(self, event: Event) -> None:
-        """Write `event` durably, or, on the tape, check that it is the one that was recorded.
+        """Write `event` to the disk, or, while the tape lasts, compare it with the recorded one.
 
-        Raises RunDamaged when the tape holds something else, OSError when the disk refuses (nothing is half-written:
-        a torn line is cut when the log is opened again).
+        Raises RunDamaged when the tape has another event, OSError when the disk fails. An incomplete line is removed
+        when the log is opened again.
         """
         if self.replaying:
             was, now = _compared(self.records[self._position].event, event)
@@ -279,7 +279,7 @@ class EventLog:
         self._position += 1
 
     def halt(self, reason: str) -> None:
-        """Write down that the search stopped here, wherever the tape is."""
+        """Record that the search stopped, even when the tape has not ended."""
         self._write(Halted(reason=reason))
 
     def _write(self, event: Event) -> None:
@@ -298,7 +298,7 @@ class EventLog:
 
 
 def accuracies_by_role(events: Iterable[Event]) -> dict[str, dict[str, dict[int, float | None]]]:
-    """Role → task → seed → accuracy in percent, None for a failure; a confirmation's seeds are among them."""
+    """Role → task → seed → accuracy in percent, None for a failure. Includes the seeds of a confirmation."""
     found: dict[str, dict[str, dict[int, float | None]]] = {}
     for event in events:
         if isinstance(event, Evaluated):
@@ -307,9 +307,10 @@ def accuracies_by_role(events: Iterable[Event]) -> dict[str, dict[str, dict[int,
 
 
 def chain(path: Path) -> list[str]:
-    """SHA-256 of each line from the first, as far as every line names the hash of the one before; [] without a log.
+    """SHA-256 of each line, up to the first line that has a wrong hash of the line before; [] without a log.
 
-    The last one is the log's head: a copy of it fixes everything up to there. What the lines say is not looked at.
+    The last one is the log's head. Who keeps a copy of it can prove later that no line was changed. The content of the
+    lines is not checked.
     """
     hashes: list[str] = []
     try:
@@ -324,15 +325,12 @@ def chain(path: Path) -> list[str]:
 
 
 def read_events(path: Path) -> list[Record]:
-    """All intact records of a log, without touching the file. Raises RunDamaged where the chain is broken."""
+    """Read all records of a log. Does not write to the file. Raises RunDamaged when the chain is broken."""
     return _read(path)[0]
 
 
 def _read(path: Path) -> tuple[list[Record], int, str]:
-    """The records, how many bytes of the file they fill, and the last line's hash.
-
-    What an unfinished write left after the last newline is left out.
-    """
+    """The records, their size in bytes, and the last line's hash. An incomplete last line is left out."""
     records: list[Record] = []
     intact, previous = 0, GENESIS
     try:
@@ -356,10 +354,12 @@ def _read(path: Path) -> tuple[list[Record], int, str]:
 
 
 def _compared(recorded: Event, event: Event) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both events without what may differ. Of a launch, fields and settings that the recorded one lacks may, too."""
+    """Both events without what may differ. In a launch, fields and settings may differ that the old version lacked."""
     was, now = _stable(recorded), _stable(event)
     if isinstance(recorded, Launch) and isinstance(event, Launch):
-        was, now = ({name: one[name] for name in one if name in recorded.model_fields_set} for one in (was, now))
+        was, now = (
+            {name: fields[name] for name in fields if name in recorded.model_fields_set} for fields in (was, now)
+        )
         now["config"] = {name: value for name, value in now["config"].items() if name in was["config"]}
     return was, now
 
@@ -369,7 +369,7 @@ def _stable(event: Event) -> dict[str, Any]:
 
 
 def _difference(was: dict[str, Any], now: dict[str, Any]) -> str:
-    """The fields that differ, each cut to a readable length; of events of two kinds, the kinds."""
+    """The fields that differ, cut to a readable length; only the kinds if the events are of two kinds."""
     if was["kind"] != now["kind"]:
         return f"it was {was['kind']} and is now {now['kind']}"
     return "; ".join(f"{name} was {was[name]!r:.120}, now {now[name]!r:.120}" for name in was if was[name] != now[name])

@@ -1,4 +1,4 @@
-"""What a run directory holds, read so that a damaged, unfinished or older run still gives a page that says so."""
+"""Reads a run directory, even a damaged, unfinished or old one, and records what could not be read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sandbox.workspace import WorkspaceError
 
 SUMMARY_SCHEMA = 1
 _LONGEST_NAME = 200
-"""Characters of a task's name: it stands in every table, figure and description."""
+"""Longest task name in characters. The name stands in every table and figure."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One `evaluated` event. Accuracy in percent; None when the candidate failed or the number is not finite."""
+    """One `evaluated` event. Accuracy is in percent; None when the candidate failed or the number is not finite."""
 
     role: str
     task: str
@@ -38,7 +38,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ToolStep:
-    """One tool call with what was thought before it and what the tool answered. Everything in it is untrusted text."""
+    """One tool call with the proposals before it and its reply. All texts are untrusted."""
 
     number: int
     tool: str
@@ -48,12 +48,12 @@ class ToolStep:
     ok: bool | None = None
     error: str | None = None
     seconds: float | None = None
-    """Wall time from call to answer."""
+    """Wall time from call to reply."""
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run as far as it can be read. `problems` are sentences about what could not."""
+    """A run as far as it can be read. `problems` are sentences about what could not be read."""
 
     directory: RunDirectory
     summary: Fields
@@ -63,18 +63,18 @@ class RunRecord:
     results: Mapping[str, EvaluationResult]
     baseline_region: str
     regions: Mapping[int, str]
-    """Test number → the region that was tested, for those that can still be had."""
+    """Test number → tested region, if the workspace still has it."""
     submitted: int | None
     problems: tuple[str, ...] = field(default=())
 
     @property
     def name(self) -> str:
-        """The run's folder."""
+        """The name of the run's folder."""
         return self.directory.path.name
 
     @property
     def profile(self) -> str:
-        """The profile's name, "" when it is not known."""
+        """The profile's name; "" when it is not known."""
         return text(self.summary.get("profile"))
 
     @property
@@ -84,7 +84,7 @@ class RunRecord:
 
     @property
     def isolation(self) -> str:
-        """The level that candidates ran under, "" when it is not known."""
+        """The isolation level of candidates; "" when it is not known."""
         launch = next(self.of_kind("launch"), {})
         return text(self.summary.get("isolation_level") or launch.get("isolation_level"))
 
@@ -101,19 +101,20 @@ class RunRecord:
     def accuracies(self, role: str) -> dict[str, dict[int, float | None]]:
         """Task → seed → accuracy of one role."""
         table: dict[str, dict[int, float | None]] = {}
-        for one in self.evaluations:
-            if one.role == role:
-                table.setdefault(one.task, {})[one.seed] = one.accuracy
+        for evaluation in self.evaluations:
+            if evaluation.role == role:
+                table.setdefault(evaluation.task, {})[evaluation.seed] = evaluation.accuracy
         return table
 
     def curves(self, role: str, task: str) -> list[EvaluationResult]:
         """The results of one role on one task that have a learning curve, by seed."""
-        keys = {one.seed: one.key for one in self.evaluations if (one.role, one.task) == (role, task)}
+        evaluations = (found for found in self.evaluations if (found.role, found.task) == (role, task))
+        keys = {evaluation.seed: evaluation.key for evaluation in evaluations}
         return [self.results[key] for _, key in sorted(keys.items()) if key in self.results]
 
 
 def read_run(directory: RunDirectory) -> RunRecord:
-    """Read a run directory. Raises RunDamaged only when there is no run.json to begin with."""
+    """Read a run directory. Raises RunDamaged only when there is no readable run.json."""
     problems: list[str] = []
     summary = directory.read_raw_summary()
     if summary.get("schema") != SUMMARY_SCHEMA:
@@ -138,12 +139,12 @@ def read_run(directory: RunDirectory) -> RunRecord:
 
 
 def text(value: object) -> str:
-    """A value of a foreign file as text; "" for None."""
+    """An untrusted value as text; "" for None."""
     return "" if value is None else str(value)
 
 
 def number(value: object) -> float | None:
-    """A finite number of a foreign file, else None."""
+    """The untrusted value if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -153,12 +154,12 @@ def number(value: object) -> float | None:
 
 
 def whole(value: object) -> int | None:
-    """A whole number of a foreign file, else None."""
+    """The untrusted value if it is an integer, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def mapping(value: object) -> Fields:
-    """An object of a foreign file, {} for anything else."""
+    """The untrusted value if it is a JSON object, else {}."""
     return value if isinstance(value, dict) else {}
 
 
@@ -228,11 +229,11 @@ def _read_results(
     stores = {False: ResultStore(directory.results), True: ResultStore(directory.hidden)}
     found: dict[str, EvaluationResult] = {}
     missing = 0
-    for one in evaluations:
-        result = stores[one.role.startswith("hidden/")].get(one.key)
+    for evaluation in evaluations:
+        result = stores[evaluation.role.startswith("hidden/")].get(evaluation.key)
         if result is not None:
-            found[one.key] = result
-        elif one.failure is None:
+            found[evaluation.key] = result
+        elif evaluation.failure is None:
             missing += 1
     if missing:
         problems.append(
@@ -244,7 +245,7 @@ def _read_results(
 def _read_regions(
     directory: RunDirectory, events: tuple[Fields, ...], problems: list[str]
 ) -> tuple[str, dict[int, str]]:
-    """The baseline's region and each test's, from git, checked against the hashes in the log."""
+    """The regions of the baseline and of each test, from git, compared with the hashes in the log."""
     tests = {
         whole(event.get("number")): text(event.get("region_sha256"))
         for event in events

@@ -1,8 +1,8 @@
-"""Verdicts of people on what a run submitted: appended to reviews.jsonl, and tied to the patch and the log.
+"""Reviews of a submission by people. They are appended to reviews.jsonl.
 
-A verdict belongs to the bytes of submission.patch, an approval also to the log as it was: lines that follow leave it in
-force, any other change does not. A verdict that is no longer in force stays on record. Each line names the hash of the
-line before, so that one that was taken out is missed by the next.
+A verdict is valid for the bytes of submission.patch. An approval is also valid only for its log: new lines may be added
+to the log, any other change ends the approval. Old verdicts stay on record. Each line has the hash of the line before,
+so a removed line is detected at the next one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from benchmark.files import open_plain
 
 SCHEMA = 2
 UNCHAINED = 1
-"""The schema of lines that know nothing of the log and of the line before."""
+"""The old schema, without hashes of the log and of the line before."""
 Kind = Literal["approve", "reject", "request_changes", "comment"]
 WORDS: dict[Kind, str] = {
     "approve": "approved",
@@ -60,7 +60,7 @@ class Review:
     previous: str | None = None
     """SHA-256 of the line before, without its newline; zeros for the first; None in an old line."""
     signature: str | None = None
-    """By an ssh key, over everything else in this line."""
+    """Signature by an ssh key over all other fields of this line."""
 
     def as_json(self) -> dict[str, Any]:
         """The line's fields."""
@@ -71,7 +71,7 @@ class Review:
 
     @property
     def signed_text(self) -> bytes:
-        """What a signature is made over."""
+        """The bytes that a signature signs."""
         return json.dumps(dataclasses.replace(self, signature=None).as_json(), sort_keys=True).encode()
 
 
@@ -83,7 +83,7 @@ _REVIEW: TypeAdapter[Review] = TypeAdapter(Review)
 
 @dataclass(frozen=True)
 class Standing:
-    """All reviews of a run, oldest first, and which verdict counts for the patch and the log as they are now."""
+    """All reviews of a run, oldest first, and the verdict that is in force for the present patch and log."""
 
     reviews: tuple[Review, ...]
     patch_sha256: str | None
@@ -92,20 +92,20 @@ class Standing:
 
     @property
     def verdict(self) -> Review | None:
-        """The last approval, rejection or request for changes that is about this run; comments decide nothing."""
-        decided = [one for one in self.reviews if one.kind != "comment" and self.concerns(one)]
+        """The last approval, rejection or request for changes of the present patch and log. Comments do not count."""
+        decided = [review for review in self.reviews if review.kind != "comment" and self.concerns(review)]
         return decided[-1] if decided else None
 
     def concerns(self, review: Review) -> bool:
-        """Whether it is about this very patch, and, as an approval, about a log that was only added to since."""
+        """Whether the review is of the present patch and, for an approval, of the present log or its beginning."""
         if review.patch_sha256 != self.patch_sha256:
             return False
         return review.kind != "approve" or review.log_sha256 is None or review.log_sha256 in (self.log or (GENESIS,))
 
     @property
     def dropped(self) -> Review | None:
-        """The last verdict, where patch or log have changed since and no newer one is in force."""
-        decided = [one for one in self.reviews if one.kind != "comment"]
+        """The last verdict, if the patch or the log has changed since and no verdict is in force."""
+        decided = [review for review in self.reviews if review.kind != "comment"]
         return decided[-1] if decided and self.verdict is None else None
 
     @property
@@ -120,12 +120,12 @@ class Standing:
 
 
 def standing(run: RunDirectory) -> Standing:
-    """What people have said of a run. Raises RunDamaged for a line of reviews.jsonl that cannot be read."""
+    """Read the reviews of a run. Raises RunDamaged for a line of reviews.jsonl that cannot be read."""
     return Standing(tuple(_parse(*line) for line in _lines(run)), patch_sha256(run), chain(run.events))
 
 
 def breaks(run: RunDirectory) -> Iterator[str]:
-    """Where lines of reviews.jsonl were changed, moved or taken out, as far as the next line shows it."""
+    """Find lines of reviews.jsonl that were changed, moved or removed, if the next line shows it. Yields sentences."""
     previous, chained = GENESIS, False
     for line, where in _lines(run):
         review = _parse(line, where)
@@ -140,7 +140,7 @@ def breaks(run: RunDirectory) -> Iterator[str]:
 
 
 def _lines(run: RunDirectory) -> list[tuple[str, str]]:
-    """The lines that are not empty, and where each stands."""
+    """The lines that are not empty, each with its file and line number."""
     path = run.path / "reviews.jsonl"
     try:
         lines = read_bytes(run.path, path.name).decode("utf-8").split("\n")
@@ -169,7 +169,7 @@ def add_review(
     line: int | None = None,
     key: Path | None = None,
 ) -> Review:
-    """Append a review of the present patch, durably, signed with `key` if given (the file of an ssh key).
+    """Append a review of the present patch and sync the file. `key` (the file of an ssh key) signs it.
 
     Raises UsageError when there is no patch or no message, or when the key cannot sign.
     """
@@ -195,7 +195,7 @@ def add_review(
 
 
 def author() -> str:
-    """Who reviews: git's `user.name <user.email>`, else the login name."""
+    """The reviewer's name: git's `user.name <user.email>`, else the login name."""
     name, email = _git_config("user.name"), _git_config("user.email")
     if name:
         return f"{name} <{email}>" if email else name

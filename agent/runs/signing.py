@@ -1,4 +1,4 @@
-"""Signatures of reviews by a person's ssh key: made and checked by `ssh-keygen -Y`, which OpenSSH has since 8.0."""
+"""Signs reviews with a person's ssh key, and checks signatures, by `ssh-keygen -Y` (OpenSSH 8.0 or later)."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 from agent.errors import UsageError
 
 NAMESPACE = "initsearch"
-"""A signature for another purpose, such as a git commit, does not pass for a review."""
+"""Namespace of the signatures, so that a signature of something else, such as a git commit, is not accepted."""
 _MISSING = "ssh-keygen was not found: install OpenSSH (Debian: apt install openssh-client)"
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What is known of a signature. `fault`: it does not fit the text; `unproven`: what could not be found out."""
+    """The result of checking a signature. `fault`: it is wrong; `unproven`: what could not be checked."""
 
     signer: str = ""
-    """The key's fingerprint, or the name that the list of allowed signers has for it."""
+    """The key's fingerprint, or its name in the list of allowed signers."""
     fault: str | None = None
     unproven: str | None = None
 
 
 def sign(payload: bytes, key: Path) -> str:
-    """An armoured signature. ssh-keygen asks for the passphrase itself.
+    """Sign `payload` and return the armoured signature. ssh-keygen asks for the passphrase.
 
-    Raises UsageError without ssh-keygen, or when it refuses the key.
+    Raises UsageError when ssh-keygen is missing or refuses the key.
     """
     if not key.is_file():
         raise UsageError(f"--sign {key}: no such file; give an ssh key, such as ~/.ssh/id_ed25519")
@@ -42,7 +42,7 @@ def sign(payload: bytes, key: Path) -> str:
 
 
 def examine(payload: bytes, signature: str, allowed: Path | None = None) -> Signature:
-    """Check a signature, and with `allowed` (a list as `man ssh-keygen` describes it) whose it is."""
+    """Check a signature. With `allowed`, a list of allowed signers (`man ssh-keygen`), also find the signer's name."""
     try:
         with tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder:
             file = Path(folder) / "signature"

@@ -1,4 +1,4 @@
-"""What the status in run.json says about a run: whether it can be resumed, waits for a person, or is finished."""
+"""The status of a run in run.json: whether it can be resumed, waits for a person, or is finished."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class RunStatus(StrEnum):
-    """Where a run stands. Its values are what run.json, `Ended` and the last line of `agent search --json` say."""
+    """The state of a run. run.json, the event `Ended` and the last line of `agent search --json` use these values."""
 
     RUNNING = "running"
     """A process works on it, or was killed."""
@@ -19,7 +19,7 @@ class RunStatus(StrEnum):
     INFRA = "infra"
     """The loop ended because our own machinery failed."""
     WAITING = "waiting_for_review"
-    """A test was chosen, and the hidden task is held back until a person lets it run."""
+    """A test was chosen. The hidden task runs after `agent submit`."""
     SUBMITTED = "submitted"
     TESTS_EXHAUSTED = "tests_exhausted"
     STEPS = "steps"
@@ -28,25 +28,25 @@ class RunStatus(StrEnum):
     FORMAT = "format"
     API = "api"
     UNKNOWN = "unknown"
-    """None is recorded, or one that this version does not know."""
+    """No status is recorded, or one that this version does not know."""
 
     @classmethod
     def of(cls, summary: Mapping[str, Any]) -> RunStatus:
-        """The status in a run.json; UNKNOWN for anything strange, so that a foreign file can be listed."""
+        """The status in a run.json; UNKNOWN for an invalid one, so that every file can be listed."""
         recorded = summary.get("status")
         return cls(recorded) if isinstance(recorded, str) and recorded in cls._value2member_map_ else cls.UNKNOWN
 
     @property
     def resumable(self) -> bool:
-        """Whether `agent search --resume` goes on with the run."""
+        """Whether `agent search --resume` can continue the run."""
         return self in (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.FAILED, RunStatus.INFRA)
 
     @property
     def waiting(self) -> bool:
-        """Whether `agent submit` goes on with the run."""
+        """Whether `agent submit` can continue the run."""
         return self is RunStatus.WAITING
 
     @property
     def finished(self) -> bool:
-        """Whether the search came to its end, with or without a submission."""
+        """Whether the search has ended, with or without a submission."""
         return not (self.resumable or self.waiting or self is RunStatus.UNKNOWN)

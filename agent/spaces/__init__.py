@@ -1,1 +1,1 @@
-"""What is searched: the built-in search space, the numbers of a given region, the starting point."""
+"""Search spaces: the built-in strategy, the numbers of a given region, the starting point."""

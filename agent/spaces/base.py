@@ -1,4 +1,4 @@
-"""The search spaces for Optuna: the built-in strategy, or the numbers in a region that a person or model wrote."""
+"""The search spaces for Optuna: the built-in strategy, or the numbers in a given region."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class Space(Protocol):
         ...
 
     def first(self) -> Sequence[Mapping[str, Any]]:
-        """The points to begin with, best guess first, as `enqueue_trial` takes them."""
+        """The first points to try, best guess first, as `enqueue_trial` takes them."""
         ...
 
     def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
-        """The region that a trial proposes, and what the log says about it: `strategy`, `parameters`."""
+        """The region that a trial proposes, and its description for the log: `strategy`, `parameters`."""
         ...
 
 
 class BuiltIn:
-    """The strategy of `agent.spaces.builtin`, as far as its numbers act on the visible architectures."""
+    """The strategy of `agent.spaces.builtin`, with the numbers that act on the visible architectures."""
 
     def __init__(self, architectures: Sequence[str]) -> None:
         self._architectures = architectures
@@ -56,7 +56,7 @@ class BuiltIn:
 
 
 class Scaled:
-    """The numbers of a given region (`agent.spaces.literals`); the unscaled region comes first."""
+    """The numbers of a given region (`agent.spaces.literals`). The first point is the unchanged region."""
 
     def __init__(self, region: str, name: str) -> None:
         self._region = region
@@ -79,7 +79,7 @@ class Scaled:
 
 
 def space_for(start: str | None, region: str, architectures: Sequence[str]) -> Space:
-    """The numbers of what the search starts from; the built-in strategy when there are none, or no start.
+    """The numbers of the start region; the built-in strategy when there is no start or it has no numbers.
 
     Raises UsageError when its `# scale:` comments cannot be read.
     """

@@ -1,8 +1,8 @@
-"""The built-in strategy with numbers: a typed search space, and the readable region code of each of its points.
+"""The built-in search space, and the region code of each of its points.
 
-A point that has everything at its neutral value is `kaiming_normal`, the baseline. Every other number is one known
-idea; the code that comes out holds only those that are used. Fixup, zero-γ, orthogonal, Dirac and GradInit-like
-initialisations are points of the same space (`first_points`), so a search can start from them and mix them.
+The point with all numbers at their neutral values is `kaiming_normal`, the baseline. Each number stands for one known
+idea, and the generated code contains only the ideas that are used. Fixup, zero-γ, orthogonal, Dirac and GradInit-like
+initialisations are points of this space (`first_points`), so a search can start from them and mix them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 Role = Literal["conv", "branch", "skip_conv", "depthwise", "hidden", "head"]
 
-# What a network has; a number that acts on nothing in the visible tasks must not be searched. Checked by a test that
-# moves each number on each network. An architecture that is not listed counts as having everything.
+# The roles of layers in each network. A number that acts on no visible network must not be searched. A test changes
+# each number on each network to check this table. An architecture that is not listed counts as having all roles.
 ROLES: Mapping[str, frozenset[Role]] = {
     "resnet20": frozenset({"conv", "branch", "skip_conv", "head"}),
     "resnet56": frozenset({"conv", "branch", "skip_conv", "head"}),
@@ -35,13 +35,13 @@ ROLES: Mapping[str, frozenset[Role]] = {
 
 @dataclass(frozen=True)
 class Parameters:
-    """One point of the space. The defaults are neutral: together they are kaiming_normal. Gains multiply weights.
+    """One point of the space. The defaults are neutral and give kaiming_normal. Gains multiply weights.
 
-    Raises ValueError for a number that is not finite or out of its meaning (a negative gain, a share beyond 0..1).
+    Raises ValueError for a number that is not finite or not meaningful (a negative gain, a share outside 0..1).
     """
 
     structure: Literal["normal", "orthogonal", "dirac_mix"] = "normal"
-    """What convolutions are drawn from; `orthogonal` holds for Linear layers too."""
+    """The distribution of convolutions; `orthogonal` applies to Linear layers too."""
     identity_share: float = 0.5
     """Share of a kernel's squared norm that passes channels through unchanged (dirac_mix only)."""
     filter_norm: bool = False
@@ -77,9 +77,9 @@ class Parameters:
             raise ValueError(f"identity_share must lie in 0..1, not {self.identity_share}")
 
     def as_dict(self) -> dict[str, Any]:
-        """What `study.enqueue_trial` needs so that `suggest` proposes this point, as far as it lies in the ranges.
+        """The arguments of `study.enqueue_trial` for which `suggest` proposes this point, clipped to the ranges.
 
-        A special value, such as γ 0, appears as a number below its range: see `Knob`.
+        A special value, such as γ = 0, appears as a number below its range: see `Knob`.
         """
         choices = {name: getattr(self, name) for name in _CHOICES}
         return choices | {knob.name: knob.sampled(getattr(self, knob.name)) for knob in KNOBS}
@@ -87,12 +87,12 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Knob:
-    """How one number is searched: its range and law, and the role that it acts on.
+    """How one number is searched: its range, its scale (`log` or linear), and the role that it acts on.
 
-    With `special_share` p > 0 the range that a sampler sees is extended below `low`, by so much that a random number
-    falls there with probability p; there the value is `special`. Optuna's own distributions cannot say that, and so one
-    dimension is enough for samplers that know no conditions.
-    A value within `snap` of the neutral one becomes neutral, which keeps the code short and proposals distinct.
+    With `special_share` p > 0 the sampler's range is extended below `low` so that a random number falls there with
+    probability p. There the value is `special`. Optuna has no such distribution, and samplers without conditional
+    dimensions need this one dimension only.
+    A value within `snap` of the neutral one becomes neutral. This keeps the code short and the proposals distinct.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Knob:
         return self.low - (self.high - self.low) * odds
 
     def value(self, sampled: float) -> float | None:
-        """The number in the code for what a sampler chose: three significant digits."""
+        """The number in the code for the sampler's number, with three significant digits."""
         if self.special_share and sampled < self.low:
             return self.special
         neutral: float | None = getattr(Parameters(), self.name)
@@ -124,14 +124,14 @@ class Knob:
         return float(f"{sampled:.3g}")
 
     def sampled(self, value: float | None) -> float:
-        """What a sampler must choose for `value`, clipped to the range."""
+        """The sampler's number for `value`, clipped to the range."""
         if self.special_share and value == self.special:
             return math.sqrt(self.sampled_low * self.low) if self.log else (self.sampled_low + self.low) / 2
         assert value is not None  # only special values are None
         return min(max(value, self.low), self.high)
 
 
-# Minor ideas are left out of half of all random proposals: what is not used need not be read, nor explained.
+# Minor ideas are left out of half of all random proposals, to keep the code short.
 KNOBS: tuple[Knob, ...] = (
     Knob("g_conv", 0.35, 2.83, "conv", log=True, snap=0.05),
     Knob("branch_last_alpha", 0.0, 1.0, "branch", snap=0.05),
@@ -153,7 +153,7 @@ _CHOICES: dict[str, tuple[str | bool, ...]] = {
 _FIXUP = Parameters(branch_last_alpha=0.5, gamma_last=0.0)
 _GRADINIT = Parameters(g_conv=1.5, gamma_last=0.3)
 
-_QUIET: tuple[Parameters, ...] = (
+_SMALL_BRANCHES: tuple[Parameters, ...] = (
     _FIXUP,
     _GRADINIT,
     dataclasses.replace(_FIXUP, structure="orthogonal"),
@@ -163,26 +163,26 @@ _QUIET: tuple[Parameters, ...] = (
 
 
 def first_points(architectures: Iterable[str] | None = None) -> tuple[Parameters, ...]:
-    """The points that a search on these (visible) networks begins with, best guess first; None: on any.
+    """The first points of a search on these (visible) networks, best guess first; None: on any network.
 
-    A budget of three spends itself here, so the order is a decision; docs/search-space.md has the measurements behind
-    it. kaiming_normal is the baseline: it has been run and is not tested again. Quiet branches do nothing in a network
-    without branches, and there the head's scale matters; in a residual network a small head is in the way. So the first
-    guesses have both where both kinds are visible, the third tells whether the head was needed, and the head is left
-    alone where all networks are residual. The rest are further known ideas, with quiet branches.
+    A search with three tests tries only these, so their order matters; docs/search-space.md has the measurements.
+    kaiming_normal is the baseline and is not tested again. In a network without branches the branch numbers do nothing,
+    and the head's scale matters. In a residual network a small head is harmful. If all networks are residual, the head
+    is not changed. Otherwise the first points have small branches and a small head, and the third has no small head, to
+    show whether it was needed. The rest are other known ideas with small branches.
     """
-    residual = architectures is not None and all("branch" in _roles(one) for one in architectures)
+    residual = architectures is not None and all("branch" in _roles(architecture) for architecture in architectures)
     if residual:
-        return _QUIET
-    first, second, *rest = (dataclasses.replace(point, head_scale=0.1) for point in _QUIET)
+        return _SMALL_BRANCHES
+    first, second, *rest = (dataclasses.replace(point, head_scale=0.1) for point in _SMALL_BRANCHES)
     return (first, second, _FIXUP, Parameters(head_scale=0.1), *rest)
 
 
 def distributions(architectures: Iterable[str] | None = None) -> dict[str, BaseDistribution]:
     """Optuna distributions of all numbers that act on at least one of the (visible) `architectures`; None: of all.
 
-    A number that acts on no visible network stays neutral: a search cannot learn it, and a random value of it would
-    only do harm on the hidden task.
+    A number that acts on no visible network stays neutral. A search cannot learn it, and a random value could harm the
+    hidden task.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
@@ -207,12 +207,12 @@ def decode(sampled: Mapping[str, Any]) -> Parameters:
         name: knobs[name].value(value) if name in knobs else value for name, value in sampled.items()
     }
     if values.get("structure") != "dirac_mix":
-        values.pop("identity_share", None)  # it acts on nothing: equal strategies shall be equal
+        values.pop("identity_share", None)  # it acts on nothing, and equal strategies must compare equal
     return Parameters(**values)
 
 
 def _active(architectures: Iterable[str] | None) -> list[Knob]:
-    roles = _EVERYTHING if architectures is None else {role for one in architectures for role in _roles(one)}
+    roles = _EVERYTHING if architectures is None else {role for arch in architectures for role in _roles(arch)}
     return [knob for knob in KNOBS if knob.role in roles]
 
 
@@ -221,9 +221,9 @@ def _roles(architecture: str) -> frozenset[Role]:
 
 
 def render(parameters: Parameters) -> str:
-    """The point as region code: ordinary Python that ends in a newline, with only the parts that it uses.
+    """The point as region code: Python that ends in a newline and contains only the ideas that the point uses.
 
-    Its numbers are named and carry `# scale:` comments: `agent.spaces.literals` and a language model can go on from it.
+    Its numbers have names and `# scale:` comments, so `agent.spaces.literals` or a language model can vary them.
     """
     description = describe(parameters)
     changes_branch_end = parameters.branch_last_alpha != 0 or parameters.gamma_last != 1 or parameters.bn_beta != 0
@@ -249,7 +249,7 @@ def render(parameters: Parameters) -> str:
 
 
 def describe(parameters: Parameters) -> str:
-    """One line that describes the point, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
+    """Describe the point in one line, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
     parts = {
         "filter_norm": "filters of equal norm",
         "g_conv": "convolutions × {}",
@@ -269,7 +269,7 @@ def describe(parameters: Parameters) -> str:
     return ", ".join([start, *(parts[name].format(f"{getattr(parameters, name):.3g}") for name in changed)])
 
 
-# Name in the code, then its range: what `agent.spaces.literals` reads back. Zero cannot be a point of a log range.
+# Name in the code, and the range that `agent.spaces.literals` reads back. A log range cannot contain zero.
 _NAMES = {
     "g_conv": ("conv_gain", "0.35..2.83 log"),
     "depth_slope": ("depth_slope", "-1..1 linear"),
@@ -306,7 +306,7 @@ def _numbers(parameters: Parameters) -> list[str]:
 
 
 def _details(parameters: Parameters) -> list[str]:
-    """Lines of the docstring: the base, and where each idea in use comes from."""
+    """Lines of the docstring: the base, and the source of each idea that is used."""
     neutral = Parameters()
     lines = ["Base: He et al. 2015 (fan_out for convolutions, fan_in for Linear layers); norms (1, 0), biases 0."]
     for name, source in _SOURCES.items():

@@ -1,15 +1,15 @@
-"""Scaled variants of any region: find the numbers in the code, and write others back in their place.
+"""Finds the numbers in the code of a region, and replaces them by other values.
 
-A number is a float literal that is assigned to a name (also as a parameter's default) or stands as an exponent.
-Integers are left alone, since they count and index; write `2.0` to have a 2 scaled. A comment on the same line fixes
-range and law, and makes every float literal of its line a number:
+A number is a float literal that is assigned to a name (also as a parameter's default) or is an exponent. Integers are
+not changed, since they count and index; write `2.0` to have a 2 scaled. A comment on the same line sets the range and
+the scale, and makes every float literal of its line a number:
 
     last_gamma = 0.3  # scale: 0.05..1 log
     nn.init.constant_(norm.bias, 0.1)  # scale: -0.2..0.3 linear
     eps = 1e-5  # scale: off
 
-Without it a number ranges from a quarter to four times its value, in logarithms, and an exponent by one in either
-direction. A negative number then keeps its sign and its magnitude is scaled; a zero has no scale and is left alone.
+Without a comment a number ranges from a quarter to four times its value on a log scale, and an exponent from one below
+to one above its value. Then a negative number keeps its sign, and a zero is not changed.
 """
 
 from __future__ import annotations
@@ -41,19 +41,18 @@ class ScaleCommentError(ValueError):
 
 
 class UnknownNumberError(KeyError):
-    """A value was given for a number that the region does not have."""
+    """The region has no number of the given name."""
 
     def __str__(self) -> str:
-        # KeyError shows the repr of its argument, which would put the whole sentence in quotes.
+        # KeyError shows the repr of its argument, with quotes around the sentence.
         return str(self.args[0])
 
 
 @dataclass(frozen=True)
 class ScalableNumber:
-    """A float literal in a region and how it may vary. `region[start:end]` is its text, `line` counts from 1.
+    """A float literal in a region and its range. `region[start:end]` is its text, `line` counts from 1.
 
-    `log` means that the logarithm is uniform; then `low` is positive. A value can lie outside a range that a comment
-    fixed.
+    `log`: the logarithm is uniform; then `low` is positive. A value can lie outside a range that a comment sets.
     """
 
     name: str
@@ -68,7 +67,7 @@ class ScalableNumber:
 
 @dataclass(frozen=True)
 class _Literal:
-    """A literal as the tree has it: the node that is replaced, and what is known about its place."""
+    """A literal in the syntax tree: the node that is replaced, and its context."""
 
     name: str
     node: ast.expr
@@ -117,7 +116,7 @@ def find_numbers(region: str) -> list[ScalableNumber]:
 
 
 def rescale(region: str, values: Mapping[str, float]) -> str:
-    """The region with new values for some of its numbers, at most four significant digits; all else is byte-equal.
+    """The region with new values for some of its numbers, with at most four significant digits. The rest is byte-equal.
 
     A number whose value does not change keeps its text. Raises UnknownNumberError for a name that `find_numbers` does
     not list, ValueError for a value that is not finite, and what `find_numbers` raises.
@@ -135,9 +134,9 @@ def rescale(region: str, values: Mapping[str, float]) -> str:
         if value != number.value:
             text = readable(value)
             if text.startswith("-") and region[number.end :].lstrip(" \t").startswith(("**", ".")):
-                text = f"({text})"  # a power or an attribute would take hold of the digits before the sign does
+                text = f"({text})"  # a power or an attribute binds more strongly than the sign
             elif not text.startswith("-") and region[: number.start][-1:].isidentifier():
-                text = f" {text}"  # the sign that goes stood between a keyword and the digits
+                text = f" {text}"  # the removed sign separated a keyword from the digits
             region = region[: number.start] + text + region[number.end :]
     return region
 
@@ -149,7 +148,7 @@ def readable(value: float) -> str:
 
 
 def current(numbers: Iterable[ScalableNumber]) -> dict[str, float]:
-    """Name → value as the region has it, clipped to the range: the point to enqueue first."""
+    """Name → value in the region, clipped to the range. This is the first point of a search."""
     return {number.name: min(max(number.value, number.low), number.high) for number in numbers}
 
 
@@ -168,7 +167,7 @@ def suggest(trial: optuna.Trial, numbers: Iterable[ScalableNumber]) -> dict[str,
 
 
 def _literals(tree: ast.AST) -> Iterator[_Literal]:
-    """Float literals by their place in the tree; strings and what is inside f-strings are never looked at."""
+    """Float literals in the tree. Strings and the insides of f-strings are skipped."""
     for node in _walk(tree):
         if isinstance(node, ast.Assign):
             for target in node.targets:
@@ -186,7 +185,7 @@ def _literals(tree: ast.AST) -> Iterator[_Literal]:
             yield from _named(base, node.right, exponent=True)
         elif isinstance(node, ast.Call) and _called(node) == "pow" and node.args:
             yield from _named("exponent", node.args[-1], exponent=True)
-    for node in _walk(tree):  # after the others: a sign belongs to its literal, and names found above win
+    for node in _walk(tree):  # last, because a literal that was found above keeps its name and its sign
         if isinstance(node, ast.UnaryOp | ast.Constant):
             yield from _named("number", node, only_by_comment=True)
 
@@ -209,7 +208,7 @@ def _assigned(target: ast.expr, value: ast.expr) -> Iterator[_Literal]:
 
 
 def _named(name: str, node: ast.expr, *, exponent: bool = False, only_by_comment: bool = False) -> Iterator[_Literal]:
-    """The literal, if the node is one: a float, or a float behind a sign."""
+    """The literal, if the node is a float with or without a sign."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.UAdd):
         node = node.operand
     inner = node.operand if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) else node
@@ -224,7 +223,7 @@ def _called(call: ast.Call) -> str:
 
 
 def _usable(low: float, high: float, log: bool) -> bool:
-    """Whether a range can be sampled: not around zero, and not beyond the largest float."""
+    """Whether a range can be sampled: not empty, finite, and positive for a log scale."""
     return low < high and math.isfinite(high - low) and (low > 0 or not log)
 
 
@@ -265,7 +264,7 @@ def _parse_scale(text: str, line: int) -> _Scale | None:
 
 @dataclass(frozen=True)
 class _Line:
-    """Where a line begins, and its bytes: the tree counts columns in UTF-8 bytes, we in characters."""
+    """The start and the bytes of a line. The tree counts columns in UTF-8 bytes, we count characters."""
 
     start: int
     content: bytes

@@ -1,4 +1,4 @@
-"""What a search may start from: a recipe's name, a region text, a whole scaffold, or nothing (the untouched region)."""
+"""The region that a search starts from: a recipe, a region text, a whole scaffold, or the untouched region."""
 
 from __future__ import annotations
 

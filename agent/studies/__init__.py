@@ -1,1 +1,1 @@
-"""What begins with a finished run or a library: ablation, recipes, tournament, retraining, verification."""
+"""Studies of finished runs and of the recipe library: ablation, recipes, tournament, retraining, verification."""

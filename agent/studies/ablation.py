@@ -1,7 +1,7 @@
-"""Which part of a submission carries its gain: one part at a time is taken back, trained, and compared.
+"""Finds the part of a submission that carries its gain: takes back one part at a time, trains and compares.
 
-All are trained with fresh seeds. The submission was picked because it did well on the old ones, so there everything
-else would look worse than it is. The hidden task is never touched.
+All variants are trained with fresh seeds. The submission was picked because it did well on the old seeds, so there
+every variant would look too bad. The hidden task is not used.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, Evaluator, accuracies_of
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.report.ablation import Ablation, Contribution, PartResult, Seeds
 from agent.report.findings import find
@@ -30,7 +30,7 @@ from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile, get_profile
 
 DEFAULT_SHARE = 1.0
-"""As much training as the search itself spent on the visible tasks."""
+"""As much training as the search spent on the visible tasks."""
 _SUBMISSION = "submission"
 _SIDES: dict[Resolved, Literal["carries", "in the way", "not resolved"]] = {
     "improvement": "in the way",  # the variant is better than the submission
@@ -42,10 +42,10 @@ _SIDES: dict[Resolved, Literal["carries", "in the way", "not resolved"]] = {
 def ablate(
     run: RunDirectory, progress: Progress, *, share: float = DEFAULT_SHARE, seeds: int | None = None
 ) -> Ablation:
-    """Measure the parts of what a run submitted (or of its best test so far), and keep the result in ablation.json.
+    """Measure the parts of a run's submission (or of its best test so far), and write the result to ablation.json.
 
-    `seeds` is how many fresh ones are used (default: as many as the search used). Parts that `agent check` refuses
-    cost nothing; what `share` does not pay for is left out; both are said to be so.
+    `seeds` is the number of fresh seeds (default: as many as the search used). Parts that `agent check` refuses cost
+    nothing. Parts that `share` does not pay for are left out. The result names both.
     Raises UsageError when there is no tested code or the share pays for no part, RunDamaged.
     """
     record = read_run(run)
@@ -58,11 +58,11 @@ def ablate(
     except (KeyError, ValueError) as error:
         raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
     parts = find_parts(_start(record), region)
-    # Behind all of the search, its confirmation included.
-    used = (one.seed for one in record.evaluations)
+    # Above all seeds of the search, also those of its confirmation.
+    used = (evaluation.seed for evaluation in record.evaluations)
     fresh = tuple(unused_seeds(used, seeds or config.seeds, default=config.seed))
     each = len(profile.visible) * len(fresh)
-    spent = sum(not one.role.startswith("hidden/") for one in record.evaluations)
+    spent = sum(not evaluation.role.startswith("hidden/") for evaluation in record.evaluations)
     affordable = int(share * spent) // each - 1  # the submission itself needs the fresh seeds, too
     if parts and affordable < 1:
         least = math.ceil(200 * each / max(1, spent)) / 100
@@ -71,19 +71,19 @@ def ablate(
     accuracies: dict[str, dict[str, Seeds]] = {}
     if parts:
         progress.message(f"test {test} has {len(parts)} parts; --share {share:g} pays for {affordable}")
-        with run.held(), open_laboratory(config, Clock(), progress, log=run.path / "workers.log") as laboratory:
-            refused = _refusals(parts, profile, laboratory.evaluator, affordable)
+        with run.held(), open_workbench(config, Clock(), progress, log=run.path / "workers.log") as workbench:
+            refused = _refusals(parts, profile, workbench.evaluator, affordable)
             candidates = [Candidate(part.label, part.region) for part in parts if part.label not in refused]
             if candidates:
                 candidates.insert(0, Candidate(_SUBMISSION, region))
                 progress.begin(each * len(candidates))
-                outcomes = laboratory.evaluator.evaluate(
+                outcomes = workbench.evaluator.evaluate(
                     candidates,
                     profile.visible,
                     fresh,
                     results=LayeredStore(ResultStore(run.path / "ablation"), user_store() if config.cache else None),
                 )
-                accuracies = {one.role: accuracies_of(outcomes, one.role) for one in candidates}
+                accuracies = {candidate.role: accuracies_of(outcomes, candidate.role) for candidate in candidates}
     submission = accuracies.pop(_SUBMISSION, {})
     contributions = _contributions(profile.name, submission, accuracies)
     results = tuple(
@@ -114,13 +114,13 @@ def ablate(
 
 
 def _start(record: RunRecord) -> str:
-    """The region that the search began with: what it put in place before its first step, else the baseline."""
+    """The region that the search began with: the one that it wrote before its first step, else the baseline."""
     begun = next((step for step in record.steps if step.number == 0 and step.tool == "rewrite"), None)
     return record.baseline_region if begun is None else text(begun.arguments.get("content"))
 
 
 def _refusals(parts: Sequence[Part], profile: Profile, evaluator: Evaluator, affordable: int) -> dict[str, str]:
-    """Label → why a part is not trained."""
+    """Label of a part → why it is not trained."""
     refused: dict[str, str] = {}
     for number, part in enumerate(parts):
         if number - len(refused) == affordable:
@@ -135,7 +135,7 @@ def _refusals(parts: Sequence[Part], profile: Profile, evaluator: Evaluator, aff
 def _contributions(
     profile: str, submission: Mapping[str, Seeds], variants: Mapping[str, Mapping[str, Seeds]]
 ) -> dict[str, Contribution]:
-    """Submission minus variant for each; the intervals are Dunnett's, many variants against one submission."""
+    """Label → submission minus variant. The intervals are Dunnett's: many variants against one submission."""
     found = {}
     for label, variant in variants.items():
         others = [other for name, other in variants.items() if name != label]
@@ -155,7 +155,7 @@ def _contributions(
 
 
 def _conclusion(parts: Sequence[PartResult]) -> str:
-    """Which part carries the gain, in one or two sentences."""
+    """One or two sentences that name the parts that carry the gain."""
     measured = [(f"{part.kind} {part.label}", part.contribution) for part in parts if part.contribution is not None]
     if not parts:
         return "There is nothing to take back alone: the change is one piece, or there is none."
@@ -175,6 +175,6 @@ def _conclusion(parts: Sequence[PartResult]) -> str:
     ]
     if "not resolved" in by_verdict:
         smallest = max(one.smallest_visible_effect or 0 for _, one in measured)
-        rest = "The other parts cannot" if words else "No part can"
-        words.append(f"{rest} be told from noise: the smallest effect visible here is about {smallest:.1f} points.")
+        rest = "the other parts" if words else "any part"
+        words.append(f"No difference shown for {rest}: the smallest detectable effect is about {smallest:.1f} points.")
     return " ".join(words)

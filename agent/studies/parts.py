@@ -1,4 +1,4 @@
-"""What a submission consists of: the hunks of its diff against the start, and its numbers, each taken back alone."""
+"""Splits a submission into parts: the hunks of its diff against the start, and its numbers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sandbox.parsing import parse
 
 @dataclass(frozen=True)
 class Part:
-    """Something that the submission changed. `region` is the submission without it; `label` is unique among parts."""
+    """One change of the submission. `region` is the submission without it; `label` is unique among the parts."""
 
     kind: Literal["hunk", "number"]
     label: str
@@ -24,9 +24,9 @@ class Part:
 def find_parts(start: str, submission: str) -> list[Part]:
     """The parts of a change: hunks, the largest first, then numbers.
 
-    Left out is what changes no code (comments, docstrings), what is the whole change at once, and what another part
-    already does. A number goes back to the start's value of that name; one that the start does not have, to the value
-    at which it does nothing as far as its name and range tell.
+    Parts are left out that change no code (comments, docstrings), are the whole change, or equal another part. A number
+    goes back to its value in the start. If the start has no number of that name, it goes back to the value at which it
+    has no effect, judged by its name and range.
     """
     seen = {_code(start), _code(submission)}
     parts = []
@@ -55,7 +55,7 @@ def _hunks(start: str, submission: str) -> list[Part]:
 
 
 def _place(old: int, first: int, end: int) -> str:
-    """Where a hunk stands in the submission, counting from 1."""
+    """The lines of a hunk in the submission, counted from 1."""
     if first == end:
         return f"{old} line{'s' if old > 1 else ''} removed after line {first}"
     return f"line {end}" if end - first == 1 else f"lines {first + 1}–{end}"
@@ -78,7 +78,7 @@ def _found(region: str) -> list[ScalableNumber]:
 
 
 def _idle(number: ScalableNumber) -> float | None:
-    """The value at which a number does nothing: 0 for an exponent, 1 for a factor, else 0; None if out of range."""
+    """The value at which a number has no effect: 0 for an exponent, 1 for a factor, else 0; None if out of range."""
     if "exponent" in number.name:
         return 0.0
     if number.log or number.low <= 1 <= number.high:
@@ -87,7 +87,7 @@ def _idle(number: ScalableNumber) -> float | None:
 
 
 def _code(region: str) -> str:
-    """The region without what only people read; its text where it does not parse."""
+    """The region's syntax tree without comments and docstrings; its text if it does not parse."""
     try:
         tree = parse(region)
     except SyntaxError:
@@ -97,5 +97,5 @@ def _code(region: str) -> str:
             node.body = node.body[1:] or [ast.Pass()]
     try:
         return ast.dump(tree)
-    except (RecursionError, ValueError):  # so deep, or a number of so many digits, that Python cannot print it
+    except (RecursionError, ValueError):  # nested too deeply, or a number with too many digits to print
         return region

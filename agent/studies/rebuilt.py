@@ -1,4 +1,4 @@
-"""A run's summary, patch and module made again from its log, to be held against what lies in the run directory."""
+"""Makes a run's summary, patch and module again from its log, and compares them with the run directory."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ from sandbox.region import RegionError, split
 from sandbox.workspace import WorkspaceError
 
 ONGOING = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.FAILED)
-"""States of run.json in which the log is ahead of it, and in which files of the end may not have been written."""
+"""In these states the log may be ahead of run.json, and the artifacts may not be written yet."""
 
 
 @dataclass(frozen=True)
 class FromLog:
-    """What a search knew at its end (see `agent.engine.outcome.Evidence`), as its log has it."""
+    """The results of a search at its end (see `agent.engine.outcome.Evidence`), read from its log."""
 
     baseline: Accuracies
     tests: tuple[TestOutcome, ...]
@@ -59,22 +59,22 @@ class FromLog:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """What is wrong with a patch or a module (`faults`), and what could not be checked of it (`unproven`)."""
+    """Faults of a patch or a module, and sentences about what could not be checked (`unproven`)."""
 
     faults: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
 
 
 def submission(events: Sequence[Event]) -> Submitted | None:
-    """The event that made a test final, if there is one."""
+    """The event that submitted a test, if there is one."""
     return next((event for event in events if isinstance(event, Submitted)), None)
 
 
 def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
-    """Read the evidence. A test has the fresh seeds only if its confirmation came to its end."""
+    """Read the results from the log. A test has its fresh seeds only if its confirmation finished."""
     roles, fresh = accuracies_by_role(events), set(config.confirmation_seeds)
-    told = [event for event in events if isinstance(event, Confirmed)]
-    confirmed = tuple(told[-1].tests) if told else ()
+    confirmations = [event for event in events if isinstance(event, Confirmed)]
+    confirmed = tuple(confirmations[-1].tests) if confirmations else ()
     digests = {event.number: event.region_sha256 for event in events if isinstance(event, TestStarted)}
     finished = [event for event in events if isinstance(event, TestFinished)]
     looks = [(event.region_sha256, event.rung, event.loss) for event in events if isinstance(event, Screened)]
@@ -86,14 +86,14 @@ def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
         return pooled(first, by_task) if with_fresh else first
 
     return FromLog(
-        baseline=known("baseline", with_fresh=bool(told)),
+        baseline=known("baseline", with_fresh=bool(confirmations)),
         tests=tuple(
             TestOutcome(
-                one.number, known(f"test/{one.number}", with_fresh=one.number in confirmed), digests[one.number]
+                event.number, known(f"test/{event.number}", with_fresh=event.number in confirmed), digests[event.number]
             )
-            for one in finished
+            for event in finished
         ),
-        ran=tuple(one.number for one in finished if one.status == "ok"),
+        ran=tuple(event.number for event in finished if event.status == "ok"),
         submitted=None if final is None else final.number,
         confirmed=confirmed,
         look_scores=look_scores(looks) if config.screen else {},
@@ -101,9 +101,9 @@ def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
 
 
 def summary_of(run: RunDirectory, events: Sequence[Event], *, waiting: bool = False) -> dict[str, Any]:
-    """The part of run.json that the log determines, as JSON has it; `waiting`: as it was before the hidden task ran.
+    """The part of run.json that the log determines, as JSON values. `waiting`: as before the hidden task ran.
 
-    Raises RunDamaged for a log that does not begin with a launch, ValueError for numbers that nothing follows from.
+    Raises RunDamaged for a log that does not begin with a launch, ValueError for numbers that cannot be compared.
     """
     if not events or not isinstance(events[0], Launch):
         raise RunDamaged(f"{run.events} does not begin with a launch")
@@ -122,13 +122,13 @@ def summary_of(run: RunDirectory, events: Sequence[Event], *, waiting: bool = Fa
         {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
         for test in evidence.tests
     ]
-    told = {name: value for name, value in done.items() if name not in ("event", "run", "seconds")}
-    whole: dict[str, Any] = json.loads(json.dumps({**told, "words": words, "tests": tests}))
+    outcome = {name: value for name, value in done.items() if name not in ("event", "run", "seconds")}
+    whole: dict[str, Any] = json.loads(json.dumps({**outcome, "words": words, "tests": tests}))
     return whole
 
 
 def is_ours(run: RunDirectory) -> bool:
-    """Whether run.json or the patch names this version of the package: then all must be as we would write it."""
+    """Whether run.json or the patch names this version of the package. Then all files must be byte-equal to ours."""
     return version("initsearch") in (
         trailers_of(run).get(VERSION),
         dict(run.read_summary().get("versions") or {}).get("initsearch"),
@@ -136,12 +136,12 @@ def is_ours(run: RunDirectory) -> bool:
 
 
 def run_name(run: RunDirectory) -> str:
-    """The name under which the run was made: run.json keeps it when the folder is moved."""
+    """The original name of the run. run.json keeps it when the folder is moved."""
     return Path(str(run.read_summary().get("run") or run.path)).name
 
 
 def submitted_region(run: RunDirectory, events: Sequence[Event]) -> str:
-    """The submitted region from git, if it is the one that the log names. Raises RunDamaged, WorkspaceError."""
+    """The submitted region from git, if it has the hash that is in the log. Raises RunDamaged, WorkspaceError."""
     final = submission(events)
     if final is None:
         raise RunDamaged(f"{run.path}: nothing was submitted")
@@ -156,12 +156,12 @@ def submitted_region(run: RunDirectory, events: Sequence[Event]) -> str:
 def artifact_mismatch(
     run: RunDirectory, events: Sequence[Event] | None = None, *, trust_words: bool = False
 ) -> Mismatch:
-    """Hold patch and module against what the log gives. Raises RunDamaged, WorkspaceError when they cannot be made.
+    """Compare patch and module with those made from the log. Raises RunDamaged, WorkspaceError if that is impossible.
 
-    With `trust_words` the module may have the sentences of run.json, for a caller that checks those by themselves.
+    With `trust_words` the module may have the sentences of run.json; then the caller checks these sentences.
 
-    Those of this version must be the same bytes. Of another version's patch, what `git am` makes of it must be right;
-    of its module, all code, and the numbers of the docstring.
+    Files of this version must be byte-equal. For another version, the patch must give the submitted file by `git am`,
+    and the module must have the same code and the same numbers in its docstring.
     """
     events = [record.event for record in read_events(run.events)] if events is None else events
     final = submission(events)
@@ -177,12 +177,12 @@ def artifact_mismatch(
     if run.read_summary().get("status") in ONGOING:
         stages.append(summary_of(run, events, waiting=True))
     if trust_words:
-        stages.append({"words": [str(one) for one in run.read_summary().get("words") or [""]]})
+        stages.append({"words": [str(sentence) for sentence in run.read_summary().get("words") or [""]]})
     made = [artifacts(run, run_name(run), region, final.number, stage["words"][1:]) for stage in stages]
     found = {name: read_bytes(run.path, name) for name in (PATCH, MODULE)}
     faults, unproven = [], []
     for name, content in found.items():
-        if any(content == one[name] for one in made):
+        if any(content == files[name] for files in made):
             continue
         fault = None if ours else _other_version(run, events, name, content, made[0][name], region)
         if ours or fault:
@@ -194,9 +194,9 @@ def artifact_mismatch(
 
 
 def require_genuine(run: RunDirectory) -> None:
-    """Raise Rejected when patch or module is not what the log gives: nobody approves what was not shown.
+    """Raise Rejected when patch or module differs from the log, so that nobody approves changed files.
 
-    Where nothing was submitted, or nothing is written yet, there is nothing to refuse. Raises RunDamaged.
+    Returns without a check when neither file exists. Raises RunDamaged.
     """
     if not os.path.lexists(run.path / PATCH) and not os.path.lexists(run.path / MODULE):
         return
@@ -221,7 +221,7 @@ def _other_version(
             return f"the log's scaffold has no region: {error}"
         fault = effect_fault(content, before.text, before.with_region(region).text)
         return None if fault is None else f"{PATCH}: {fault}"
-    # Everything but the docstring runs, so all of it must be ours; a sentence may have been worded in another way.
+    # All code must be equal. Only the sentences of the docstring may be worded differently.
     code = [text.partition(b'\n"""\n') for text in (content, expected)]
     if code[0][2] != code[1][2]:
         return f"{MODULE} is not the submitted function ({_first_difference(code[0][2], code[1][2])})"

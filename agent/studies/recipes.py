@@ -1,4 +1,4 @@
-"""The recipe library on a profile: trains what the store does not have, and compares every recipe with the baseline."""
+"""Measures the recipe library on a profile: trains what is not stored, and compares each recipe with the baseline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
 from benchmark.recipes import get_recipe
@@ -28,10 +28,10 @@ Results = Mapping[str, Mapping[int, EvaluationResult | CandidateFailure]]
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe on one task. Accuracies in percent.
+    """One recipe on one task. Accuracies are in percent.
 
-    The runs that reached the target took `epochs_to_target`, and, when they were trained, `seconds_to_target`. The
-    epochs are a property of the code; the seconds depend on what else the machine did, and are old for a stored result.
+    The runs that reached the target took `epochs_to_target` and `seconds_to_target`. The epochs depend only on the
+    code. The seconds were measured when the run was trained and depend on the load of that machine.
     """
 
     recipe: str
@@ -41,14 +41,14 @@ class Row:
     comparison: Comparison | None
     """Against the baseline; None for the baseline itself and where nothing can be compared."""
     target: float | None
-    """The accuracy asked for, or the baseline's mean; None where the baseline failed."""
+    """The target accuracy (default: the baseline's mean); None when the baseline failed."""
     epochs_to_target: list[int]
     seconds_to_target: list[float]
     conditions: frozenset[str]
-    """Device, precision, threads and torch of the trainings, in words."""
+    """Device, precision, threads and torch version of the trainings, as text."""
 
     def as_json(self) -> dict[str, Any]:
-        """Self-explaining keys."""
+        """The row for `agent baselines --json`."""
         values = list(self.accuracies.values())
         comparison = self.comparison
         return {
@@ -78,10 +78,10 @@ def measure(
     hidden: bool = False,
     target: float | None = None,
 ) -> list[Row]:
-    """Train every recipe on the profile's tasks with the config's seeds; results come from and go to the store.
+    """Train every recipe on the profile's tasks with the config's seeds. Results are read from and put into the store.
 
-    The baseline is always among the recipes. `hidden` adds the hidden task, whose results stay out of the store that
-    searches use. `target` is the accuracy, in percent, whose first epoch is looked for (None: the baseline's mean).
+    The baseline is always among the recipes. `hidden` adds the hidden task; its results go to another store than the
+    one of searches. `target` is the accuracy in percent whose first epoch is reported (None: the baseline's mean).
     Raises UnknownRecipeError, and InfrastructureError when our own machinery failed.
     """
     names = [BASELINE, *(name for name in recipes if name != BASELINE)]
@@ -92,8 +92,8 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
         user = user_store() if config.cache else None
         visible = LayeredStore(ResultStore(Path(folder) / "results"), user)
-        with open_laboratory(config, Clock(), progress) as laboratory:
-            evaluate = laboratory.evaluator.evaluate
+        with open_workbench(config, Clock(), progress) as workbench:
+            evaluate = workbench.evaluator.evaluate
             outcomes = evaluate(candidates, profile.visible, seeds, results=visible)
             if hidden:
                 kept = None if user is None else ResultStore(user.folder.with_name("hidden"))
@@ -109,7 +109,7 @@ def measure(
 def make_rows(
     profile: str, task: Task, results: Results, *, n_candidates: int, target: float | None = None
 ) -> list[Row]:
-    """Compare every recipe with the baseline on one task; the interval allows for having looked at them all."""
+    """Compare every recipe with the baseline on one task. The intervals hold for all recipes together."""
     accuracies = {
         name: {seed: r.best_test_acc for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}
         for name, by_seed in results.items()

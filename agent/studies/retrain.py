@@ -1,8 +1,8 @@
-"""A record carried out again, tests included: nothing that was recorded or stored is taken for a result.
+"""Carries out a record again and trains its tests again. Recorded and stored results are not used.
 
-Our own run goes through the same toolbox once more, call by call, on a workspace of its own, and accuracies must be
-equal on the same machine. A conversation about our task from elsewhere was trained otherwise, so its strategies are
-trained on a profile of ours, and the recorded numbers stand beside ours.
+One of our own runs goes through a toolbox again, call by call, on a new workspace. On the same machine the accuracies
+must be equal. A conversation from elsewhere was trained in another way. So its strategies are trained on one of our
+profiles, and its recorded numbers are shown beside ours.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from agent.engine.setup import make_toolbox
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, accuracies_of
-from agent.evaluation.workbench import Laboratory, open_laboratory
+from agent.evaluation.workbench import Workbench, open_workbench
 from agent.progress import Progress
 from agent.proposers.transcript import function_region
 from agent.protocol import Accuracies, ToolCall
@@ -47,9 +47,9 @@ ELSEWHERE = "trained again, but the record is of another machine or version, whe
 
 @contextmanager
 def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
-    """A replay of our run (its folder or events.jsonl) whose tests are trained. Nothing is read from a store.
+    """A replay of our run (its folder or events.jsonl) that trains the tests. It reads nothing from a store.
 
-    Raises UsageError when this version cannot carry the log out.
+    Raises UsageError when this version cannot carry out the log.
     """
     transcript = load_transcript(path)
     log = path / "events.jsonl" if path.is_dir() else path
@@ -58,7 +58,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
     if launch.scaffold != scaffold().text:
         raise UsageError(f"{path}: its scaffold is not this version's, so its tests cannot be run here")
     try:
-        # Whoever wrote this log does not decide how its code is confined here.
+        # The log may come from somebody else, so it must not choose the isolation.
         config = SearchConfig.model_validate({**launch.config, "isolation": "auto", "allow_unsandboxed": False})
         profile = get_profile(launch.profile)
     except (ValidationError, ValueError) as error:
@@ -67,7 +67,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
     trained: list[Evaluated] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
-        laboratory = stack.enter_context(open_laboratory(config, Clock(), progress, trained.append))
+        workbench = stack.enter_context(open_workbench(config, Clock(), progress, trained.append))
         again = [role for role, _, _ in recorded if _is_counted(role, config)]
         tests = {role for role in again if role.startswith("test/")}
         progress.begin(len(again), len(tests))
@@ -75,7 +75,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         tools = make_toolbox(
             config,
             profile,
-            laboratory,
+            workbench,
             workspace=stack.enter_context(Workspace.create(folder / "workspace")),
             log=stack.enter_context(EventLog(folder / "events.jsonl")),
             results=results,
@@ -83,20 +83,20 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
         if config.confirm:  # the finalists are chosen by their gains
             baseline = Candidate("baseline", scaffold().region)
             seeds = config.baseline_evaluation_seeds
-            measured = laboratory.evaluator.measure(baseline, [], profile.visible, seeds, results=results)
+            measured = workbench.evaluator.measure(baseline, [], profile.visible, seeds, results=results)
             tools.baseline = measured[baseline.role]
-        level = laboratory.isolation.level
+        level = workbench.isolation.level
         yield Replay(transcript, open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level))
 
 
 def _is_counted(role: str, config: SearchConfig) -> bool:
-    """Whether it is trained again and is no look. The baseline is, to choose finalists; the hidden task never is."""
+    """Whether this role is trained again and is not a look: tests, and with confirmation the baseline."""
     return role.startswith("test/") or (role == "baseline" and config.confirm > 0)
 
 
 @dataclass
 class _OwnRun:
-    """The calls of a run in its own toolbox. `trained` grows while tests run."""
+    """Carries out the calls of a run in a new toolbox. `trained` grows while tests run."""
 
     tools: Toolbox
     recorded: Mapping[tuple[str, str, int], Evaluated]
@@ -105,7 +105,7 @@ class _OwnRun:
     isolation_level: str
     elsewhere: bool = False
     compared: int = 0
-    """Of what was trained."""
+    """How many items of `trained` were compared."""
 
     def regions(self) -> tuple[str, ...]:
         return (self.tools.workspace.region,)
@@ -126,9 +126,9 @@ class _OwnRun:
         return Judgement("exact" if unequal is None else "differs", unequal, reply, executed)
 
     def _compare(self, tool: str) -> tuple[dict[str, Any] | None, str | None]:
-        """What a call was recorded with and what it gave now, and the first accuracy that should be equal and isn't.
+        """Recorded and new accuracies of a call, and a sentence about the first unequal one, if any.
 
-        The baseline, which is trained before the first call, is compared with it.
+        The baseline is trained before the first call and is compared with that call.
         """
         trained, self.compared = self.trained[self.compared :], len(self.trained)
         roles: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {}
@@ -155,7 +155,7 @@ class _OwnRun:
 
 @dataclass
 class Strategy:
-    """One version of the function in a conversation, and what it gave on our profile."""
+    """One version of the function in a conversation, and its accuracies on our profile."""
 
     name: str
     segment: int
@@ -166,49 +166,54 @@ class Strategy:
     """Why it was not trained."""
 
     def as_json(self) -> dict[str, Any]:
-        """For a call's `executed`."""
+        """The field `executed` of a call."""
         return {"strategy": self.name, "accuracies": self.accuracies, "refused": self.refused}
 
 
 @dataclass
 class Strategies:
-    """What the versions of a conversation's function came to, filled while its replay is iterated."""
+    """The results of all versions of a conversation's function. They are filled while its replay is iterated."""
 
     profile: Profile
     baseline: Accuracies = field(default_factory=dict)
     found: list[Strategy] = field(default_factory=list)
 
     def compared(self) -> list[tuple[Strategy, Mapping[str, Any]]]:
-        """Each strategy with its comparisons to the untouched region; the intervals allow for having tried them all."""
-        ran = [one for one in self.found if one.accuracies is not None]
+        """Each strategy and its comparisons with the untouched region. The intervals hold for all strategies."""
+        ran = [strategy for strategy in self.found if strategy.accuracies is not None]
         return [
             (
-                one,
-                comparison.compare_tasks(self.profile.name, self.baseline, one.accuracies, n_candidates=len(ran))
-                if one.accuracies is not None
+                strategy,
+                comparison.compare_tasks(self.profile.name, self.baseline, strategy.accuracies, n_candidates=len(ran))
+                if strategy.accuracies is not None
                 else {},
             )
-            for one in self.found
+            for strategy in self.found
         ]
 
     def in_words(self) -> list[str]:
         """A few lines for each strategy, with the interval of its gain."""
         lines = [f"on {self.profile.name}, against the untouched region:"]
-        for one, comparisons in self.compared():
-            lines.append(f"{one.name} (step {one.step})")
+        for strategy, comparisons in self.compared():
+            lines.append(f"{strategy.name} (step {strategy.step})")
             lines += [f"  {line}" for line in comparison.describe_tasks("visible", comparisons)]
-            lines += [] if one.refused is None else [f"  not trained: {one.refused}"]
+            lines += [] if strategy.refused is None else [f"  not trained: {strategy.refused}"]
         return [*lines, self.profile.caveat]
 
     def as_json(self) -> dict[str, Any]:
-        """For the last line's `executed`."""
+        """The field `executed` of the last line."""
         return {
             "profile": self.profile.name,
             "caveat": self.profile.caveat,
             "baseline": self.baseline,
             "strategies": [
-                {"segment": one.segment, "step": one.step, **one.as_json(), "visible": comparison.as_json(comparisons)}
-                for one, comparisons in self.compared()
+                {
+                    "segment": strategy.segment,
+                    "step": strategy.step,
+                    **strategy.as_json(),
+                    "visible": comparison.as_json(comparisons),
+                }
+                for strategy, comparisons in self.compared()
             ],
         }
 
@@ -217,10 +222,10 @@ class Strategies:
 def conversation(
     transcript: Transcript, config: SearchConfig, profile: Profile, progress: Progress
 ) -> Iterator[tuple[Replay, Strategies]]:
-    """A replay of a conversation about initialize_weights, each version of which is trained on `profile` once.
+    """A replay of a conversation about initialize_weights that trains each version once on `profile`.
 
-    The function's text is put into our scaffold; where it stood in the other file does not matter. Results of equal
-    code are taken from the user's store, since nothing recorded is judged by them.
+    The function's text is put into our scaffold. Its place in the other file does not matter. Stored results are used,
+    because they are not compared with the record.
     Raises UsageError when no call edits that function.
     """
     count = len({region for verdict in Replay(transcript) if (region := function_region(verdict.regions))})
@@ -229,10 +234,10 @@ def conversation(
     strategies = Strategies(profile)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
-        laboratory = stack.enter_context(open_laboratory(config, Clock(), progress))
+        workbench = stack.enter_context(open_workbench(config, Clock(), progress))
         progress.begin((count + 1) * len(profile.visible) * len(config.evaluation_seeds))
         results = LayeredStore(ResultStore(folder), user_store() if config.cache else None)
-        trainer = _Trainer(laboratory, config, profile, results)
+        trainer = _Trainer(workbench, config, profile, results)
         strategies.baseline = trainer.train("baseline", scaffold().region)
         numbers = itertools.count()
 
@@ -244,21 +249,21 @@ def conversation(
 
 @dataclass(frozen=True)
 class _Trainer:
-    laboratory: Laboratory
+    workbench: Workbench
     config: SearchConfig
     profile: Profile
     results: LayeredStore
 
     def refusal(self, region: str) -> str | None:
-        """Why a region cannot be trained, or None."""
+        """Why a region cannot be trained; None when it can."""
         if STAND_IN.search(region):
             return "the record does not show all of its text"
-        report = self.laboratory.evaluator.check(region, self.profile.visible, self.config.seed)
+        report = self.workbench.evaluator.check(region, self.profile.visible, self.config.seed)
         return None if report.accepted else f"{report.message} [{report.kind}]"
 
     def train(self, role: str, region: str) -> Accuracies:
-        """Its accuracies on the visible tasks."""
-        outcomes = self.laboratory.evaluator.evaluate(
+        """Train a region and return its accuracies on the visible tasks."""
+        outcomes = self.workbench.evaluator.evaluate(
             [Candidate(role, region)],
             self.profile.visible,
             self.config.evaluation_seeds,
@@ -269,7 +274,7 @@ class _Trainer:
 
 @dataclass
 class _Conversation:
-    """One segment of a conversation, each new version of its function trained as it appears."""
+    """Carries out one segment of a conversation, and trains each new version of its function."""
 
     replayed: SegmentReplay
     segment: int
@@ -287,7 +292,7 @@ class _Conversation:
         region = function_region(self.regions())
         if region is None or region == self._untouched:
             return result
-        known = next((one for one in self.strategies.found if one.region == region), None)
+        known = next((strategy for strategy in self.strategies.found if strategy.region == region), None)
         if known is None:
             known = self._train(region, call.step)
         return dataclasses.replace(result, executed=known.as_json())

@@ -1,8 +1,8 @@
-"""Which proposer is better? The same searches, with equal budget, seeds and profile, repeated and summed up.
+"""Compares proposers by repeated searches with equal budget, seeds and profile.
 
-A repeat is one ordinary search of each proposer from the same first seed, so that proposers are compared in pairs.
-Everything is read back from the runs' own logs: a finished run in the folder with the same configuration is the repeat,
-an interrupted one is resumed, and what is missing is run.
+A repeat is one search of each proposer from the same first seed, so that proposers are compared in pairs. All results
+are read from the runs' logs. A finished run in the folder with the same configuration is used, an interrupted one is
+resumed, and a missing one is run.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from agent.config import SearchConfig
 from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluation.evaluator import Candidate, accuracies_of
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import open_workbench
 from agent.profiles import resolve_profile
 from agent.progress import Progress
-from agent.proposers import check_proposer
+from agent.proposers import proposer_kind
 from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.log import Submitted, accuracies_by_role, read_events
 from agent.runs.status import RunStatus
-from benchmark.seeds import CONTEST_STEP, FRESH_FROM, contest_seed, winners_seeds
+from benchmark.seeds import FRESH_FROM, TOURNAMENT_STEP, tournament_seed, winners_seeds
 from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.history import History
@@ -42,9 +42,9 @@ Gains = dict[str, float]
 
 @dataclass(frozen=True)
 class Repeat:
-    """One finished search of a contest, as its log tells it.
+    """One finished search of a tournament, read from its log.
 
-    Nothing submitted is a gain of 0, since the baseline stays; a training that failed counts as an accuracy of 0 %.
+    A search without a submission has a gain of 0, since the baseline stays. A failed training has an accuracy of 0 %.
     """
 
     proposer: str
@@ -57,7 +57,7 @@ class Repeat:
     visible: Gains
     hidden: Gains
     found: bool
-    """Whether the run was there already."""
+    """Whether the run existed before."""
 
     def as_json(self) -> dict[str, Any]:
         """The line of `agent compare --proposers … --json`."""
@@ -80,7 +80,7 @@ class Repeat:
 class Estimate:
     """The mean of independent repeats with Student's interval, in points.
 
-    `ci` is None where the repeats tell nothing of the noise: there is but one (`sd` is None too), or all are equal.
+    `ci` is None when the noise is unknown: there is only one repeat (then `sd` is None too), or all are equal.
     """
 
     mean: float
@@ -90,7 +90,7 @@ class Estimate:
     confidence: float
 
     def as_json(self) -> dict[str, Any]:
-        """Self-explaining keys."""
+        """The estimate for `agent compare --proposers … --json`."""
         return {
             "gain": self.mean,
             "ci": None if self.ci is None else list(self.ci),
@@ -103,7 +103,7 @@ class Estimate:
 
     @property
     def resolved(self) -> str:
-        """On which side of zero the interval lies."""
+        """`better`, `worse`, or `not resolved` when the interval contains zero or is unknown."""
         if self.ci is None or self.ci[0] <= 0 <= self.ci[1]:
             return "not resolved"
         return "better" if self.ci[0] > 0 else "worse"
@@ -125,27 +125,28 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     return Estimate(mean, (mean - half, mean + half), sd, tuple(values), confidence)
 
 
-class Contest:
-    """The repeats of several proposers. Raises UsageError before anything is run for what can be known to be wrong."""
+class Tournament:
+    """The repeats of several proposers. The constructor raises UsageError for wrong settings; it runs nothing."""
 
     def __init__(self, config: SearchConfig, proposers: Sequence[str], repeats: int, fresh: int = 0) -> None:
         if not proposers or len(set(proposers)) != len(proposers):
             raise UsageError("--proposers wants different names, separated by commas, such as random,optuna")
         if repeats < 1 or fresh < 0:
             raise UsageError("--repeats must be at least 1, and --fresh at least 0")
-        if contest_seed(config.seed, repeats + 1) > FRESH_FROM or fresh * repeats > FRESH_FROM:
-            raise UsageError(f"too many seeds: --seed + {CONTEST_STEP} × --repeats must stay below {FRESH_FROM:,}")
+        if tournament_seed(config.seed, repeats + 1) > FRESH_FROM or fresh * repeats > FRESH_FROM:
+            raise UsageError(f"too many seeds: --seed + {TOURNAMENT_STEP} × --repeats must stay below {FRESH_FROM:,}")
         self.config = config
         self.proposers = tuple(proposers)
         self.repeats = repeats
         self.fresh = fresh
         self.profile: Profile = resolve_profile(config.profile, data_root=config.data_root, download=config.download)[0]
         for name in self.proposers:
-            check_proposer(self.search_config(name, 1))
+            first = self.search_config(name, 1)
+            proposer_kind(first).check(first)
 
     def search_config(self, proposer: str, number: int) -> SearchConfig:
         """The configuration of one search; repeats are numbered from 1."""
-        seed = contest_seed(self.config.seed, number)
+        seed = tournament_seed(self.config.seed, number)
         changes = {"proposer": proposer, "seed": seed, "profile": self.profile.name, "submit": True}
         return SearchConfig.model_validate({**self.config.model_dump(), **changes})
 
@@ -154,9 +155,9 @@ class Contest:
         return winners_seeds(number, self.fresh)
 
     def run(self, make_progress: Callable[[], Progress]) -> Iterator[Repeat]:
-        """Find or run every search, repeat by repeat, so that an interruption leaves equally many of each.
+        """Find or run every search, repeat by repeat, so that after an interruption all proposers have equally many.
 
-        Raises AgentError when our own machinery failed; the same command goes on from there.
+        Raises AgentError when our own machinery failed. The same command then continues.
         """
         for number in range(1, self.repeats + 1):
             for proposer in self.proposers:
@@ -194,30 +195,30 @@ class Contest:
         )
 
     def measure_fresh(self, repeats: Sequence[Repeat], progress: Progress) -> dict[str, list[Gains]]:
-        """Each winner and the baseline on the visible tasks with seeds that no search has seen: proposer → repeats.
+        """Measure each winner and the baseline on the visible tasks with seeds that no search used: proposer → repeats.
 
-        Every repeat has seeds of its own, shared by its winners and its baseline. So repeats are independent, and what
-        they scatter by holds the noise of the baseline too.
+        Every repeat has its own seeds, shared by its winners and its baseline. So repeats are independent, and their
+        scatter includes the noise of the baseline.
         """
         results = LayeredStore(ResultStore(self.config.runs / "fresh"), user_store() if self.config.cache else None)
         gains: dict[str, list[Gains]] = {name: [] for name in self.proposers}
         baseline = scaffold().region
         tasks = self.profile.visible
         progress.begin(self.repeats * (len(self.proposers) + 1) * len(tasks) * self.fresh)
-        with open_laboratory(self.config, Clock(), progress) as laboratory:
+        with open_workbench(self.config, Clock(), progress) as workbench:
             for number in range(1, self.repeats + 1):
-                winners = {one.proposer: winner(one) or baseline for one in repeats if one.number == number}
+                winners = {repeat.proposer: winner(repeat) or baseline for repeat in repeats if repeat.number == number}
                 regions = dict.fromkeys([baseline, *winners.values()])
                 candidates = [Candidate(_role(number, index), region) for index, region in enumerate(regions)]
-                outcomes = laboratory.evaluator.evaluate(candidates, tasks, self.fresh_seeds(number), results=results)
-                seen = {one.region: accuracies_of(outcomes, one.role) for one in candidates}
+                outcomes = workbench.evaluator.evaluate(candidates, tasks, self.fresh_seeds(number), results=results)
+                seen = {candidate.region: accuracies_of(outcomes, candidate.role) for candidate in candidates}
                 for proposer, region in winners.items():
                     gains[proposer].append(_gain(seen[baseline], seen[region]))
         return gains
 
 
 def winner(repeat: Repeat) -> str | None:
-    """The region that was submitted, from the run's git history; None where nothing was."""
+    """The submitted region, from the run's git history; None when nothing was submitted."""
     if repeat.submitted is None:
         return None
     return History(repeat.run.workspace).region_at(f"submit/{repeat.submitted}")
@@ -225,7 +226,7 @@ def winner(repeat: Repeat) -> str | None:
 
 def overall(gains: Sequence[Gains], confidence: float = 0.95) -> Estimate:
     """The mean over the tasks, estimated over the repeats."""
-    return estimate([sum(one.values()) / len(one) for one in gains], confidence)
+    return estimate([sum(gain.values()) / len(gain) for gain in gains], confidence)
 
 
 def differences(first: Sequence[Gains], other: Sequence[Gains], confidence: float) -> Estimate:
@@ -235,7 +236,7 @@ def differences(first: Sequence[Gains], other: Sequence[Gains], confidence: floa
 
 
 def find_run(config: SearchConfig) -> tuple[RunDirectory | None, bool]:
-    """A run with this very configuration, one that is finished if there is any, and whether it is."""
+    """A run with exactly this configuration, preferably a finished one, and whether it is finished."""
     wanted = _identity(config.model_dump(mode="json"))
     same: list[tuple[bool, Path]] = []
     for path in list_runs(config.runs):
@@ -253,12 +254,12 @@ def find_run(config: SearchConfig) -> tuple[RunDirectory | None, bool]:
 
 
 def _identity(recorded: object) -> Mapping[str, Any]:
-    """As recorded, without defaults: a run from before a setting existed is another search."""
+    """The recorded settings that identify a search. A run that lacks a setting is another search."""
     return {k: v for k, v in recorded.items() if k not in _ELSEWHERE} if isinstance(recorded, Mapping) else {}
 
 
 def _gains(run: RunDirectory) -> tuple[Gains, Gains]:
-    """Visible and hidden gains of what was submitted, from the log; empty where nothing was."""
+    """Visible and hidden gains of the submission, from the log; {} when nothing was submitted."""
     events = [record.event for record in read_events(run.events)]
     submitted = [event.number for event in events if isinstance(event, Submitted)]
     if not submitted:
@@ -271,7 +272,7 @@ def _gains(run: RunDirectory) -> tuple[Gains, Gains]:
 
 
 def _gain(before: Accuracies, after: Accuracies) -> Gains:
-    """Per task the difference of the means; a training that failed counts as 0 %."""
+    """Task → difference of the means. A failed training counts as 0 %."""
     return {task: _mean(after[task]) - _mean(seeds) for task, seeds in before.items()}
 
 

@@ -1,4 +1,4 @@
-"""Does a run still say what happened? Whatever can be made again from the log is made again and compared."""
+"""Verifies a run: makes again from the log whatever the log determines, and compares it with the files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import Laboratory, open_laboratory
+from agent.evaluation.workbench import Workbench, open_workbench
 from agent.progress import Progress
 from agent.report.network import measure_network, read_network
 from agent.runs.directory import RunDirectory
@@ -56,10 +56,10 @@ def verify(
     progress: Progress | None = None,
     allowed_signers: Path | None = None,
 ) -> list[Check]:
-    """Re-check everything that a run left behind; with `execute`, train one recorded evaluation again.
+    """Check all files of a run. With `execute`, also train one recorded evaluation again.
 
-    A fault is a finding, not an exception: all checks are made, as far as they can be. `allowed_signers` is a list of
-    ssh keys whose signatures of reviews count (`man ssh-keygen`). Raises UsageError when it does not exist.
+    A fault is a finding, not an exception, so all checks are made. `allowed_signers` is a file with the ssh keys that
+    may sign reviews (`man ssh-keygen`). Raises UsageError when it does not exist.
     """
     if allowed_signers is not None and not allowed_signers.is_file():
         raise UsageError(f"--allowed-signers {allowed_signers}: no such file")
@@ -106,7 +106,7 @@ _LIMITS = (
 
 
 _MISFITS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What comes of values that have another type or size than a search writes."""
+"""Exceptions from values that have another type or size than a search writes."""
 
 
 def _judge(what: str, look: Callable[[], Iterator[Finding]]) -> Check:
@@ -114,8 +114,8 @@ def _judge(what: str, look: Callable[[], Iterator[Finding]]) -> Check:
         found = list(look())
     except (AgentError, WorkspaceError, RegionError, OSError, *_MISFITS) as error:
         found = [f"cannot be checked: {in_one_sentence(error)}"]
-    faults = [one for one in found if isinstance(one, str)]
-    unproven = [one.why for one in found if isinstance(one, Unproven)]
+    faults = [finding for finding in found if isinstance(finding, str)]
+    unproven = [finding.why for finding in found if isinstance(finding, Unproven)]
     return Check(what, "; ".join(faults) or None, "; ".join(unproven) or None)
 
 
@@ -126,21 +126,21 @@ def _artifact_findings(run: RunDirectory, events: list[Event]) -> Iterator[Findi
 
 
 def _git_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> Iterator[Finding]:
-    told = {"baseline": region_sha256(split(launch.scaffold).region)}
+    digests = {"baseline": region_sha256(split(launch.scaffold).region)}
     tested = {}
     for event in events:
         if isinstance(event, TestStarted):
-            told[f"test/{event.number}"] = tested[event.number] = event.region_sha256
+            digests[f"test/{event.number}"] = tested[event.number] = event.region_sha256
         elif isinstance(event, Submitted):
-            told[f"submit/{event.number}"] = event.region_sha256
+            digests[f"submit/{event.number}"] = event.region_sha256
             if tested.get(event.number) != event.region_sha256:
                 yield f"the log submits another region than test {event.number} had"
     history = History(run.workspace)
     yield from history.faults()
-    for tag, digest in told.items():
+    for tag, digest in digests.items():
         if region_sha256(history.region_at(tag)) != digest:
             yield f"tag {tag} is another region than the log says"
-    for tag in sorted(set(history.tags()) - set(told)):
+    for tag in sorted(set(history.tags()) - set(digests)):
         yield f"tag {tag} is of a test or a submission that the log does not have"
 
 
@@ -152,22 +152,19 @@ def _budget_faults(launch: Launch, events: list[Event]) -> Iterator[Finding]:
         yield f"{len(numbers)} tests with a budget of {launch.config['budget']}"
 
 
-def _confirmation_seeds(launch: Launch) -> tuple[int, ...]:
-    return SearchConfig.model_validate(launch.config).confirmation_seeds
-
-
 def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[Finding]:
-    """What was submitted is what a confirmation chose, from finalists that were all trained with the fresh seeds."""
-    seeds, final = _confirmation_seeds(launch), submission(events)
-    told = [event for event in events if isinstance(event, Confirmed)]
-    if not seeds and told:
+    """Check that a confirmation chose the submission from finalists that were all trained with the fresh seeds."""
+    seeds, final = SearchConfig.model_validate(launch.config).confirmation_seeds, submission(events)
+    confirmations = [event for event in events if isinstance(event, Confirmed)]
+    if not seeds and confirmations:
         yield "there was one, and the search had not asked for it"
     if not seeds or final is None:
         return
-    if not told or told[-1].chosen != final.number or final.number not in told[-1].tests:
+    last = confirmations[-1] if confirmations else None
+    if last is None or last.chosen != final.number or final.number not in last.tests:
         yield f"test {final.number} was submitted and is not what it chose"
     roles = accuracies_by_role(events)
-    for event in told:
+    for event in confirmations:
         if tuple(event.seeds) != seeds:
             yield f"its seeds are {event.seeds}, not {list(seeds)}"
         for role in ("baseline", *(f"test/{number}" for number in event.tests)):
@@ -188,25 +185,25 @@ def _rerun_faults(record: RunRecord, launch: Launch, events: list[Event], progre
     task = get_profile(launch.profile).task(recorded.task)
     with (
         tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder,
-        open_laboratory(config, Clock(), progress) as laboratory,
+        open_workbench(config, Clock(), progress) as workbench,
     ):
-        if laboratory.environment != launch.environment:
-            yield f"not comparable: this machine is {laboratory.environment}, the run's was {launch.environment}"
+        if workbench.environment != launch.environment:
+            yield f"not comparable: this machine is {workbench.environment}, the run's was {launch.environment}"
             return
-        outcomes = laboratory.evaluator.evaluate(
+        outcomes = workbench.evaluator.evaluate(
             [Candidate("again", region)], [task], [recorded.seed], results=LayeredStore(ResultStore(Path(folder)))
         )
         if final is not None:
-            yield from _network_again(record, final.number, laboratory)
+            yield from _network_again(record, final.number, workbench)
     outcome = outcomes["again", recorded.task, recorded.seed]
     again = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
     if again != recorded.accuracy:
         yield f"{recorded.task} seed {recorded.seed}: recorded {recorded.accuracy}, now {again}"
 
 
-def _network_again(record: RunRecord, test: int, laboratory: Laboratory) -> Iterator[Finding]:
+def _network_again(record: RunRecord, test: int, workbench: Workbench) -> Iterator[Finding]:
     kept = read_network(record, test)
     if kept is not None:
-        again = measure_network(record, test, laboratory.isolation)
+        again = measure_network(record, test, workbench.isolation)
         again["tasks"] = {name: again["tasks"].get(name) for name in kept["tasks"]}
         yield from differences("network.json", kept, again, tolerance=1e-3)

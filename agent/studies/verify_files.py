@@ -1,4 +1,4 @@
-"""The files that people read, against the log: run.json, the page, network.json, the reviews, and what anchors them."""
+"""Compares the files that people read with the log: run.json, the page, network.json, the reviews and their anchors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from sandbox.region import split
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: `fault` is what does not fit, `unproven` what nothing here can show."""
+    """The result of one check: `fault` is what differs, `unproven` what cannot be verified from the files."""
 
     what: str
     fault: str | None = None
@@ -47,13 +47,13 @@ class Check:
 
     @property
     def detail(self) -> str:
-        """All that is to be said about it, "" for nothing."""
+        """Fault, unproven and note in one text; "" when there are none."""
         return "; ".join(filter(None, (self.fault, self.unproven, self.note)))
 
 
 @dataclass(frozen=True)
 class Unproven:
-    """Something that cannot be made again from the log."""
+    """A finding about something that cannot be made again from the log."""
 
     why: str
 
@@ -63,11 +63,11 @@ Finding = str | Unproven
 _MOST_DIFFERENCES = 6
 _STATISTICS = {"ci", "shrunk_gain", "p_better", "smallest_visible_effect", "resolved", "generalisation", "words",
                "would_have_claimed", "caveat", "tasks"}  # fmt: skip
-"""What another version of the package may have computed or worded in another way from the same numbers."""
+"""Fields that another version of the package may have computed or worded differently from the same numbers."""
 
 
 def differences(path: str, stated: object, expected: object, *, tolerance: float = 1e-9) -> Iterator[str]:
-    """Where two JSON values differ, by path; numbers may differ by `tolerance`, relative to those above 1."""
+    """Sentences about where two JSON values differ, by path. Numbers may differ by `tolerance`, relative above 1."""
     if isinstance(stated, dict) and isinstance(expected, dict):
         for name in {**expected, **stated}:
             pair = stated.get(name), expected.get(name)
@@ -80,9 +80,9 @@ def differences(path: str, stated: object, expected: object, *, tolerance: float
 
 
 def _same(stated: object, expected: object, tolerance: float) -> bool:
-    numbers = [one for one in (stated, expected) if isinstance(one, int | float) and not isinstance(one, bool)]
+    numbers = [value for value in (stated, expected) if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(numbers) == 2:
-        both_nan = all(math.isnan(one) for one in numbers)
+        both_nan = all(math.isnan(number) for number in numbers)
         return both_nan or math.isclose(*numbers, rel_tol=tolerance, abs_tol=tolerance)
     return type(stated) is type(expected) and stated == expected
 
@@ -93,10 +93,10 @@ def _brief(value: object) -> str:
 
 
 def summary_findings(run: RunDirectory, launch: Launch, events: Sequence[Event]) -> Iterator[Finding]:
-    """All of run.json that the log determines."""
+    """Compare all fields of run.json that the log determines."""
     summary, ours = run.read_summary(), is_ours(run)
     status, ends = summary.get("status"), [event for event in events if isinstance(event, Ended)]
-    # A search that was stopped has a log that is ahead of its summary.
+    # When a search was stopped, its log can be ahead of its summary.
     ongoing = status in ONGOING
     found = list(_launch_differences(summary, launch))
     if ends[-1:] and status != ends[-1].status and not ongoing:
@@ -111,8 +111,8 @@ def summary_findings(run: RunDirectory, launch: Launch, events: Sequence[Event])
     by_stage = [list(_outcome_differences(summary, stage, ends, ongoing)) for stage in stages]
     nearest = min(by_stage, key=len)
     found += nearest
-    older = [one for one in found if not ours and _STATISTICS & set(re.split(r"[.\[ ]", one))]
-    faults = [one for one in found if one not in older]
+    older = [fault for fault in found if not ours and _STATISTICS & set(re.split(r"[.\[ ]", fault))]
+    faults = [fault for fault in found if fault not in older]
     yield from faults[:_MOST_DIFFERENCES]
     if len(faults) > _MOST_DIFFERENCES:
         yield f"and {len(faults) - _MOST_DIFFERENCES} more"
@@ -151,20 +151,20 @@ def _tasks(profile: Profile) -> Any:
 
 
 def _outcome_differences(summary: Fields, expected: Fields, ends: Sequence[Ended], ongoing: bool) -> Iterator[str]:
-    """Of what a search came to. One that goes on may lack all of it, and may know of fewer tests than the log."""
+    """Compare the results in run.json. An ongoing search may lack all of them, or have fewer tests than its log."""
     expected = {name: value for name, value in expected.items() if name != "status"}
     for name in ("confirmed", "would_have_claimed"):
         expected.setdefault(name, None)
     if ongoing:
         tests = summary.get("tests")
-        if isinstance(tests, list):  # those that the summary knows of
+        if isinstance(tests, list):  # only the tests that run.json has
             known = [_known(*pair) for pair in zip(tests, expected["tests"], strict=False)]
             expected |= {"tests": known, "tests_used": len(tests)}
         if summary.get("submitted_test") is None:
             expected = {name: expected[name] for name in ("tests", "tests_used")}
         expected = {name: value for name, value in expected.items() if name in summary}
     elif not ends and isinstance(summary.get("words"), list) and summary["words"]:
-        # How the search ended stands in the log when it has ended for good.
+        # The first sentence says how the search ended. Before its end, the log does not have it.
         expected["words"] = [summary["words"][0], *expected["words"][1:]]
     stated = {name: summary.get(name) for name in expected}
     if ongoing and isinstance(stated.get("words"), list) and stated["words"] and "words" in expected:
@@ -173,7 +173,7 @@ def _outcome_differences(summary: Fields, expected: Fields, ends: Sequence[Ended
 
 
 def _known(stated: Fields, expected: Fields) -> Fields:
-    """A test as the log has it, without the seeds that the summary does not know yet."""
+    """A test from the log, without the seeds that run.json does not have yet."""
     seeds = {task: mapping(mapping(stated.get("accuracies")).get(task)) for task in expected["accuracies"]}
     accuracies = {
         task: {seed: value for seed, value in by_seed.items() if seed in seeds[task]}
@@ -183,7 +183,7 @@ def _known(stated: Fields, expected: Fields) -> Fields:
 
 
 def page_findings(record: RunRecord, *, fit: bool) -> Iterator[Finding]:
-    """report.html, but for the date on it, is the page that the other files give, if these `fit` each other."""
+    """Check that report.html, except its date, is the page made from the other files, if these `fit` each other."""
     from agent.report import measured_network
     from agent.report.findings import find
     from agent.report.flags import raise_flags
@@ -204,8 +204,8 @@ def page_findings(record: RunRecord, *, fit: bool) -> Iterator[Finding]:
         return
     findings = find(record)
     network, note = measured_network(record, findings, measure=False)
-    if network is None and (told := re.search(r"The networks could not be measured: [^<]*", page)):
-        note = html.unescape(told.group())
+    if network is None and (reason := re.search(r"The networks could not be measured: [^<]*", page)):
+        note = html.unescape(reason.group())
     views = network_views(network, f"test {findings.subject}") if network is not None else []
     expected = render(record, findings, raise_flags(record, findings, network), views, note)
     names = run_name(run), record.name
@@ -226,7 +226,7 @@ def _undated(page: str, names: Sequence[str]) -> list[str]:
 
 
 def network_findings(record: RunRecord, launch: Launch, events: Sequence[Event]) -> Iterator[Finding]:
-    """network.json is about the baseline and the submission, and agrees with itself."""
+    """Check that network.json belongs to the baseline and the submission, and is consistent."""
     final = submission(events)
     try:
         kept = read_object(record.directory.path, "network.json")
@@ -248,7 +248,7 @@ def network_findings(record: RunRecord, launch: Launch, events: Sequence[Event])
             for row in mapping(network).get("parameters") or []:
                 if not _ratio_fits(row):
                     yield f"{task}, {role}, {row.get('name')}: kaiming_ratio does not follow from std and shape"
-    yield Unproven("its numbers were measured, and are measured again by --execute only")
+    yield Unproven("its numbers are not checked: needs measuring (--execute)")
 
 
 def _ratio_fits(row: Fields) -> bool:
@@ -259,18 +259,18 @@ def _ratio_fits(row: Fields) -> bool:
 
 
 def review_findings(run: RunDirectory, allowed: Path | None) -> Iterator[Finding]:
-    """The chain of the reviews, and their signatures."""
+    """Check the hash chain of the reviews, and their signatures."""
     reviews = standing(run).reviews
     if not reviews:
         yield Unproven("nobody reviewed it, or reviews.jsonl was removed")
     yield from breaks(run)
-    old = sum(one.previous is None for one in reviews)
+    old = sum(review.previous is None for review in reviews)
     if old:
         yield Unproven(f"{old} of {len(reviews)} reviews are of an older version, whose lines were not chained")
-    for one in reviews:
-        if one.signature is not None:
-            found = examine(one.signed_text, one.signature, allowed)
-            name = f"{WORDS[one.kind]} by {one.author}"
+    for review in reviews:
+        if review.signature is not None:
+            found = examine(review.signed_text, review.signature, allowed)
+            name = f"{WORDS[review.kind]} by {review.author}"
             if found.fault is not None:
                 yield f"{name}: {found.fault}"
             if found.unproven is not None:
@@ -278,7 +278,7 @@ def review_findings(run: RunDirectory, allowed: Path | None) -> Iterator[Finding
 
 
 def anchor_findings(run: RunDirectory, events: Sequence[Event], hashes: Sequence[str]) -> Iterator[Finding]:
-    """The hashes of the log in the patch's trailer and in the reviews are hashes of this very log."""
+    """Check that the hashes in the patch's trailer and in the reviews are hashes of this log."""
     at = next((index for index, event in enumerate(events) if isinstance(event, Submitted)), None)
     if at is None:
         yield Unproven("nothing submitted yet")
@@ -288,9 +288,9 @@ def anchor_findings(run: RunDirectory, events: Sequence[Event], hashes: Sequence
         yield f"{PATCH} was made from another log: it names {named[:12]}…, this one submits in {hashes[at][:12]}…"
     if named is None:
         yield Unproven(f"not anchored: {PATCH} names no log")
-    for one in standing(run).reviews:
-        name = f"{WORDS[one.kind]} by {one.author}"
-        if one.log_sha256 is None:
+    for review in standing(run).reviews:
+        name = f"{WORDS[review.kind]} by {review.author}"
+        if review.log_sha256 is None:
             yield Unproven(f"not anchored: {name} names no log")
-        elif one.log_sha256 not in hashes:
-            yield f"{name}: it was about another log, whose head was {one.log_sha256[:12]}…"
+        elif review.log_sha256 not in hashes:
+            yield f"{name}: it was about another log, whose head was {review.log_sha256[:12]}…"

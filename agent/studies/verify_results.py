@@ -1,4 +1,4 @@
-"""Result files against the log: every field that the log, the profile or the key of the result determines."""
+"""Compares result files with the log: every field that the log, the profile or the key of the result determines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandbox.region import split
 
 
 def result_findings(record: RunRecord, launch: Launch, events: Sequence[Event]) -> Iterator[Finding]:
-    """Each `evaluated` line against its file, its key and its place in the run."""
+    """Compare each `evaluated` event with its file, its key and its position in the run."""
     visible, hidden = ResultStore(record.directory.results), ResultStore(record.directory.hidden)
     profile, ours = get_profile(launch.profile), is_ours(record.directory)
     regions, digests = _regions(record, launch, events), _digests(launch, events)
@@ -56,7 +56,7 @@ def result_findings(record: RunRecord, launch: Launch, events: Sequence[Event]) 
 
 
 def _regions(record: RunRecord, launch: Launch, events: Sequence[Event]) -> dict[str, str]:
-    """Role → code, of those whose code is still there."""
+    """Role → region, for roles whose region is known."""
     baseline = split(launch.scaffold).region
     found = {"baseline": baseline, "hidden/baseline": baseline}
     found |= {f"test/{number}": region for number, region in record.regions.items()}
@@ -67,7 +67,7 @@ def _regions(record: RunRecord, launch: Launch, events: Sequence[Event]) -> dict
 
 
 def _digests(launch: Launch, events: Sequence[Event]) -> dict[str, set[str]]:
-    """Role, or `screen/ROUND`, → hashes of its regions by the log; a round of looks that broke off has none."""
+    """Role, or `screen/ROUND`, → hashes of its regions in the log. An interrupted round of looks has none."""
     baseline = region_sha256(split(launch.scaffold).region)
     found = {"baseline": {baseline}, "hidden/baseline": {baseline}}
     for event in events:
@@ -110,7 +110,7 @@ def _file_faults(event: Evaluated, result: EvaluationResult, launch: Launch, dig
 
 
 def _finished_faults(events: Sequence[Event], launch: Launch) -> Iterator[str]:
-    """What a test's end says against the trainings before it."""
+    """Compare each finished test with the trainings before it."""
     seeds, roles = SearchConfig.model_validate(launch.config).evaluation_seeds, accuracies_by_role(events)
     for event in events:
         if not isinstance(event, TestFinished):

@@ -150,7 +150,7 @@ def serve() -> None:
     import agent.studies.verify
     from agent.clock import Clock
     from agent.evaluation.evaluator import Evaluator, Settings
-    from agent.evaluation.workbench import Laboratory
+    from agent.evaluation.workbench import Workbench
     from benchmark.data import load_dataset
     from benchmark.hardware import environment
     from sandbox.isolate import Initialised, Isolation, Job
@@ -185,14 +185,14 @@ def serve() -> None:
     surroundings = environment("auto")
 
     @contextlib.contextmanager
-    def laboratory(
+    def workbench(
         config: Any, clock: Clock, progress: Any, record: Callable[..., None] = print, *, log: Path | None = None
-    ) -> Iterator[Laboratory]:
+    ) -> Iterator[Workbench]:
         executor = cast(Any, _Here())
         evaluator = Evaluator(Settings(surroundings), executor, isolation, clock, progress, record)
-        yield Laboratory(isolation, evaluator, surroundings, 1, executor, lambda: None)
+        yield Workbench(isolation, evaluator, surroundings, 1, executor, lambda: None)
 
-    agent.engine.search.open_laboratory = agent.studies.verify.open_laboratory = laboratory  # type: ignore[attr-defined]
+    agent.engine.search.open_workbench = agent.studies.verify.open_workbench = workbench  # type: ignore[attr-defined]
 
     for line in sys.stdin:
         order = json.loads(line)

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from agent.config import SearchConfig
 from benchmark.seeds import (
-    CONTEST_STEP,
     FRESH_FROM,
     MOST,
-    contest_seed,
+    TOURNAMENT_STEP,
     evaluation_seeds,
     look_seed,
+    tournament_seed,
     unused_seeds,
     winners_seeds,
 )
@@ -57,14 +57,14 @@ def test_the_seeds_of_one_search_do_not_meet(config: SearchConfig, count: int) -
 
 
 @given(configs(most=FRESH_FROM // 2), st.integers(1, 1000), st.integers(0, 1000), st.integers(1, 1000))
-def test_the_repeats_of_a_contest_do_not_meet(config: SearchConfig, repeat: int, fresh: int, other: int) -> None:
+def test_the_repeats_of_a_tournament_do_not_meet(config: SearchConfig, repeat: int, fresh: int, other: int) -> None:
     """Two repeats share no seed, and the winners are measured on seeds that no search has used."""
     one, two = (
-        set().union(*ranges(config.model_copy(update={"seed": contest_seed(config.seed, number)})))
+        set().union(*ranges(config.model_copy(update={"seed": tournament_seed(config.seed, number)})))
         for number in (repeat, other)
     )
     assert one == two if repeat == other else one.isdisjoint(two)
-    assert max(one) < contest_seed(config.seed, repeat + 1) <= FRESH_FROM
+    assert max(one) < tournament_seed(config.seed, repeat + 1) <= FRESH_FROM
     measured = set(winners_seeds(repeat, fresh))
     assert measured.isdisjoint(one | two)
     assert repeat == other or measured.isdisjoint(winners_seeds(other, fresh))
@@ -76,6 +76,6 @@ def test_the_ranges_are_those_of_earlier_runs() -> None:
     assert (config.evaluation_seeds, config.confirmation_seeds) == ((7, 8), (57, 58))
     assert [look_seed(7, rung) for rung in range(2)] == [107, 207]
     assert list(evaluation_seeds(7, 2)) == [7, 8]
-    assert contest_seed(7, 3) == 7 + 2 * CONTEST_STEP
+    assert tournament_seed(7, 3) == 7 + 2 * TOURNAMENT_STEP
     assert list(winners_seeds(2, 2)) == [FRESH_FROM + 2, FRESH_FROM + 3]
     assert list(unused_seeds([], 2, default=7)) == [8, 9]

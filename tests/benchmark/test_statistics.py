@@ -121,7 +121,7 @@ def test_the_prior_carries_a_single_seed() -> None:
 
 
 def test_more_candidates_and_fewer_seeds_widen_what_is_visible() -> None:
-    """Planning: the smallest visible effect falls with seeds and grows with the number of candidates."""
+    """Planning: the smallest detectable effect falls with seeds and grows with the number of candidates."""
     by_seeds = [smallest_visible_effect(PRIOR, n, n) for n in (1, 2, 3, 5, 10)]
     by_candidates = [smallest_visible_effect(PRIOR, 3, 3, n_candidates=k) for k in (1, 3, 20, 50)]
     assert by_seeds == sorted(by_seeds, reverse=True)
@@ -252,7 +252,7 @@ def test_selection_prefers_evidence_and_skips_failures() -> None:
 def test_words_say_what_was_found_and_what_could_have_been() -> None:
     """The sentence a person reads, in its four forms."""
     assert in_words(compare(KAIMING, FIXUP, PRIOR)) == (
-        "+0.4 points (95 % interval −0.4 … +1.2, 3 seeds): not resolved; the smallest effect visible here is about 1.1"
+        "+0.4 points (95 % interval −0.4 … +1.2, 3 seeds): not resolved; the smallest detectable effect is about 1.1"
     )
     better = compare({1: 10.0, 2: 11.0}, {1: 22.0, 2: 21.0, 3: 23.0}, NoisePrior(1.0, 14), n_candidates=3)
     assert "3 against 2 seeds, best of 3): a resolved improvement" in in_words(better)

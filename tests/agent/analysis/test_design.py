@@ -117,7 +117,7 @@ def test_words_name_commands_and_limits() -> None:
     lines = list(in_words(plan))
     assert lines[0].startswith("about 15 min in all")
     assert any(line.startswith("or: --budget 10 --seeds 1") and "fewer ideas" in line for line in lines)
-    assert lines[-1] == f"no design with up to {MAX_SEEDS} seeds sees a mean gain of 0.01 points"
+    assert lines[-1] == f"no design with up to {MAX_SEEDS} seeds detects a mean gain of 0.01 points"
     assert [duration(seconds) for seconds in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
 
 

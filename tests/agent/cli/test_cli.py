@@ -184,7 +184,7 @@ def test_show_and_runs_know_the_finished_run(agent: Agent, finished: SearchOutco
 
 
 def test_plan_measures_and_adds_up(agent: Agent) -> None:
-    """`agent plan --json`: trainings, seconds and the smallest visible effect for each task."""
+    """`agent plan --json`: trainings, seconds and the smallest detectable effect for each task."""
     (plan,) = json_lines(agent("plan", "--profile", "smoke", "--budget", "4", "--seeds", "2", "--json").stdout)
     assert {task["name"]: task["evaluations"] for task in plan["tasks"]} == {"resnet20-tiny": 10, "mobilenetv2-tiny": 4}
     assert plan["seconds"] > 0

@@ -16,10 +16,10 @@ import pytest
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import UsageError
-from agent.evaluation.workbench import open_laboratory
+from agent.evaluation.workbench import open_workbench
 from agent.llm.settings import Price, SpendingLimits, address, limits, model_settings
 from agent.progress import Progress
-from agent.proposers import check_proposer
+from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.secrets import kept_from_children, scrub
 from benchmark.executor import Parent
@@ -55,8 +55,9 @@ def test_missing_key_is_said_at_once(agent: Agent, tmp_path: Path) -> None:
 )
 def test_settings_that_cannot_work(given: dict[str, Any], expected: str) -> None:
     """What is missing is named; a secret in the address is neither kept nor repeated."""
+    config = SearchConfig(**given)
     with pytest.raises(UsageError, match=expected) as refused:
-        check_proposer(SearchConfig(**given))
+        proposer_kind(config).check(config)
     assert "secret" not in str(refused.value)
 
 
@@ -66,12 +67,13 @@ def test_wrong_key_and_absent_server_are_said_at_once(monkeypatch: pytest.Monkey
     with BadServer(models=error(401, f"bad key {KEY}")) as server:
         config = SearchConfig(proposer="llm", model="m", base_url=server.url)
         with pytest.raises(UsageError, match="refuses the key in OPENAI_API_KEY") as refused:
-            check_proposer(config)
+            proposer_kind(config).check(config)
     assert KEY not in str(refused.value)
     with pytest.raises(UsageError, match="no connection"):
-        check_proposer(config)
+        proposer_kind(config).check(config)
     with BadServer() as server:
-        assert check_proposer(config.model_copy(update={"base_url": server.url})) is True
+        there = config.model_copy(update={"base_url": server.url})
+        assert proposer_kind(there).check(there).contacted is True
 
 
 def test_wrong_key_on_a_server_without_a_list(agent: Agent, tmp_path: Path) -> None:
@@ -169,8 +171,8 @@ def test_no_worker_of_any_command_has_a_key(monkeypatch: pytest.MonkeyPatch) -> 
     """`replay --execute`, `baselines` and `compare` start workers without a search around them."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("HARMLESS", "1")
-    with open_laboratory(SearchConfig(workers=1), Clock(), Progress()) as laboratory:
-        seen = laboratory.evaluator._executor.submit(_Environment()).result()
+    with open_workbench(SearchConfig(workers=1), Clock(), Progress()) as workbench:
+        seen = workbench.evaluator._executor.submit(_Environment()).result()
     assert seen["HARMLESS"] == "1"
     assert KEY not in seen.values()
     assert os.environ["OPENAI_API_KEY"] == KEY

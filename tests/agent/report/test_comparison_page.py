@@ -60,7 +60,7 @@ def test_index_page(shelf: tuple[RunDirectory, RunDirectory], agent: Agent) -> N
     assert [a["href"] for tag, a in page.tags if tag == "a"] == ["second/report.html"]
     assert "script" not in page.names()
     assert "2 runs, the newest first" in page.text
-    assert "No run is here yet" in Page(index_page([])).text
+    assert "There are no runs yet" in Page(index_page([])).text
 
 
 def test_compare_over_shared_seeds(shelf: tuple[RunDirectory, RunDirectory], agent: Agent) -> None:

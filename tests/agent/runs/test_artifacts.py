@@ -14,9 +14,10 @@ import pytest
 
 from agent.engine.search import SearchOutcome
 from agent.runs.applying import effect_fault
-from agent.runs.artifacts import LOG, mail, stand_alone, unified_diff, write_artifacts
+from agent.runs.artifacts import LOG, mail, stand_alone, write_artifacts
 from agent.runs.directory import RunDirectory
 from benchmark.recipes import get_recipe, recipe_names
+from sandbox.diff import unified_diff
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 from tests.agent.report_samples import copy_run
@@ -124,7 +125,8 @@ def test_git_makes_the_same_diff(tmp_path: Path) -> None:
     with Workspace.create(tmp_path / "workspace") as workspace:
         workspace.tag("baseline")
         workspace.rewrite(region)
-        theirs = workspace.diff("baseline", "HEAD")
+        command = ["git", "diff", "baseline", "HEAD"]
+        theirs = subprocess.run(command, cwd=workspace.path, check=True, capture_output=True, text=True).stdout
     made = unified_diff(ours.text, ours.with_region(region).text)
     assert effect_fault(mail(theirs, "a-run", 1, when=0).encode(), ours.text, ours.with_region(region).text) is None
     names = re.findall(r"^index ([0-9a-f]+)\.\.([0-9a-f]+) 100644$", theirs, re.M)[0]

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import pytest
 
-from agent.cli.compare import run_contest
+from agent.cli.compare import run_tournament
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.progress import Progress
-from agent.studies.tournament import Contest, differences, estimate, find_run, overall, winner
+from agent.studies.tournament import Tournament, differences, estimate, find_run, overall, winner
 from benchmark.recipes import get_recipe
 from benchmark.results import region_sha256
 from benchmark.seeds import FRESH_FROM
@@ -84,7 +84,7 @@ def test_bad_requests_run_nothing(tmp_path: Path, proposers: str, changes: dict[
     flags = {"runs": tmp_path / "runs", "profile": "smoke"}
     flags |= {name: value for name, value in changes.items() if name in SearchConfig.model_fields}
     with pytest.raises(UsageError, match=message):
-        run_contest(
+        run_tournament(
             flags, proposers=proposers, repeats=numbers["repeats"], fresh=numbers["fresh"], toml=None, as_json=True
         )
     assert not (tmp_path / "runs").exists()
@@ -99,18 +99,18 @@ def test_runs_and_proposers_exclude_each_other(agent: Agent) -> None:
 
 def test_no_seed_is_used_twice() -> None:
     """Repeats have seeds of their own, for searching and for measuring again; proposers share them."""
-    contest = Contest(SearchConfig(profile="smoke", seeds=3, seed=5), ["random", "optuna"], 4, fresh=2)
-    used = [contest.search_config("random", number).evaluation_seeds for number in range(1, 5)]
-    used += [tuple(contest.fresh_seeds(number)) for number in range(1, 5)]
+    tournament = Tournament(SearchConfig(profile="smoke", seeds=3, seed=5), ["random", "optuna"], 4, fresh=2)
+    used = [tournament.search_config("random", number).evaluation_seeds for number in range(1, 5)]
+    used += [tuple(tournament.fresh_seeds(number)) for number in range(1, 5)]
     flat = [seed for seeds in used for seed in seeds]
     assert len(flat) == len(set(flat)) == 4 * (3 + 2)
-    assert used[1] == contest.search_config("optuna", 2).evaluation_seeds == (1005, 1006, 1007)
+    assert used[1] == tournament.search_config("optuna", 2).evaluation_seeds == (1005, 1006, 1007)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the module's contest takes place."""
-    path = tmp_path_factory.mktemp("contest")
+    """Where the module's tournament takes place."""
+    path = tmp_path_factory.mktemp("tournament")
     (path / "fixup.py").write_text(get_recipe("fixup").region)
     (path / "broken.json").write_text(json.dumps([{"tool": "submit", "arguments": {"n": 1}}]))
     return path
@@ -124,8 +124,8 @@ def level() -> str:
 
 
 @pytest.fixture(scope="module")
-def contest(folder: Path, cache: Path, level: str) -> list[dict[str, Any]]:
-    """The objects of one contest: a strategy against a script that never tests anything."""
+def tournament(folder: Path, cache: Path, level: str) -> list[dict[str, Any]]:
+    """The objects of one tournament: a strategy against a script that never tests anything."""
     names = f"scripted:{folder}/fixup.py,scripted:{folder}/broken.json"
     words = ("--repeats", "1", "--fresh", "2", "--profile", "smoke", "--budget", "1", "--json")
     result = subprocess.run(
@@ -140,9 +140,9 @@ def contest(folder: Path, cache: Path, level: str) -> list[dict[str, Any]]:
     return json_lines(result.stdout)
 
 
-def test_contest_reports_every_search_and_the_sums(contest: list[dict[str, Any]]) -> None:
+def test_tournament_reports_every_search_and_the_sums(tournament: list[dict[str, Any]]) -> None:
     """Equal seeds, a proposer that submits nothing counts as 0, the difference is then the first one's gain."""
-    launch, *runs, done = contest
+    launch, *runs, done = tournament
     assert (launch["event"], done["event"]) == ("launch", "done")
     assert [(run["repeat"], run["seed"], run["found"]) for run in runs] == [(1, 0, False), (1, 0, False)]
     fixup, broken = done["results"].values()
@@ -157,7 +157,7 @@ def test_contest_reports_every_search_and_the_sums(contest: list[dict[str, Any]]
     assert fixup["hidden"]["gain"] == recorded["hidden"]["mobilenetv2-tiny"]["gain"]
 
 
-def test_winner_and_baseline_are_measured_on_fresh_seeds(contest: list[dict[str, Any]], folder: Path) -> None:
+def test_winner_and_baseline_are_measured_on_fresh_seeds(tournament: list[dict[str, Any]], folder: Path) -> None:
     """The fresh gain is the mean difference over two seeds that no search has used."""
     by_region: dict[str, dict[int, float]] = {}
     for path in (folder / "runs" / "fresh").glob("*.json"):
@@ -167,17 +167,17 @@ def test_winner_and_baseline_are_measured_on_fresh_seeds(contest: list[dict[str,
     ours = by_region[region_sha256(get_recipe("fixup").region)]
     assert baseline.keys() == ours.keys() == {FRESH_FROM, FRESH_FROM + 1}
     gain = sum(ours[seed] - baseline[seed] for seed in ours) / 2
-    assert contest[-1]["results"][f"scripted:{folder}/fixup.py"]["fresh"]["gain"] == pytest.approx(gain)
+    assert tournament[-1]["results"][f"scripted:{folder}/fixup.py"]["fresh"]["gain"] == pytest.approx(gain)
 
 
 def test_finished_repeats_are_not_run_again(
-    contest: list[dict[str, Any]], folder: Path, level: Literal["bubblewrap", "landlock"]
+    tournament: list[dict[str, Any]], folder: Path, level: Literal["bubblewrap", "landlock"]
 ) -> None:
     """The second time every run is found in the folder; a search on other terms is not among them."""
     config = SearchConfig(profile="smoke", budget=1, runs=folder / "runs", isolation=level)
     proposer = f"scripted:{folder}/broken.json"
     before = set((folder / "runs").iterdir())
-    (repeat,) = Contest(config, [proposer], 1).run(Progress)
+    (repeat,) = Tournament(config, [proposer], 1).run(Progress)
     assert (repeat.found, winner(repeat)) == (True, None)
     assert set((folder / "runs").iterdir()) == before
     for changed in ({"budget": 2}, {"seed": 1}, {"proposer": "random"}):
@@ -185,16 +185,16 @@ def test_finished_repeats_are_not_run_again(
         assert find_run(other) == (None, False)
 
 
-def test_interrupted_repeat_is_resumed(contest: list[dict[str, Any]], folder: Path) -> None:
+def test_interrupted_repeat_is_resumed(tournament: list[dict[str, Any]], folder: Path) -> None:
     """A run that was stopped in the middle is gone on with, not begun anew beside it."""
     runs = folder / "resumed"
-    copy = Path(shutil.copytree(contest[1]["run"], runs / Path(contest[1]["run"]).name))
+    copy = Path(shutil.copytree(tournament[1]["run"], runs / Path(tournament[1]["run"]).name))
     summary = json.loads((copy / "run.json").read_text())
     (copy / "run.json").write_text(json.dumps({**summary, "status": "interrupted", "submitted_test": None}))
     lines = (copy / "events.jsonl").read_text().splitlines(keepends=True)
     (copy / "events.jsonl").write_text("".join(lines[: len(lines) // 2]))
     config = SearchConfig(profile="smoke", budget=1, runs=runs, isolation=summary["config"]["isolation"])
-    (repeat,) = Contest(config, [f"scripted:{folder}/fixup.py"], 1).run(Progress)
+    (repeat,) = Tournament(config, [f"scripted:{folder}/fixup.py"], 1).run(Progress)
     assert (repeat.run.path.name, repeat.found, repeat.submitted) == (copy.name, False, 1)
-    assert repeat.visible == contest[1]["visible"]
+    assert repeat.visible == tournament[1]["visible"]
     assert winner(repeat) == get_recipe("fixup").region
