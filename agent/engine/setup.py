@@ -18,10 +18,19 @@ from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog, Launch
 from agent.spaces.start import starting_region
 from benchmark.data import available
+from benchmark.recipes import RECIPES, get_recipe
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class FilesGiven:
+    """--proposer and --start as given when a search is resumed. A file that only the run names is not read."""
+
+    proposer: str | None = None
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,30 @@ class Inputs:
     """See `ProposerKind.script`."""
 
     @classmethod
-    def recorded(cls, launch: Launch | None, config: SearchConfig) -> Inputs:
-        """As the log has it. What it lacks (a search killed early, an older log) is read from the user's files."""
-        known = launch.model_dump(exclude_unset=True) if launch else {}
-        return cls(
-            known["start_region"] if "start_region" in known else start_region(config),
-            known["script"] if "script" in known else proposer_kind(config).script(config),
+    def recorded(cls, launch: Launch | None, config: SearchConfig, given: FilesGiven) -> Inputs:
+        """As the log has it. What it lacks (a search killed early, an older log) is read from files given again.
+
+        Raises UsageError that names a file which the run's configuration names and nobody gave this time.
+        """
+        start = launch.start_region if launch else None
+        if start is None and config.start in RECIPES:
+            start = get_recipe(config.start).region
+        if start is None and config.start is not None:
+            _require_given("--start", config.start, given.start)
+            start = start_region(config)
+        kind = proposer_kind(config)
+        script = launch.script if launch else None
+        if script is None and kind.argument:
+            _require_given("--proposer", config.proposer, given.proposer)
+            script = kind.script(config)
+        return cls(start, script)
+
+
+def _require_given(flag: str, named: str, given: str | None) -> None:
+    if named != given:
+        raise UsageError(
+            f"the run names a file, {flag} {named}, and its log does not hold what was in it; if that is your file, "
+            f"give {flag} {named} again"
         )
 
 
@@ -59,18 +86,23 @@ def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
 
 
 def record_launch(
-    log: EventLog, config: SearchConfig, profile: Profile, laboratory: Laboratory, inputs: Inputs | None
+    log: EventLog,
+    config: SearchConfig,
+    profile: Profile,
+    laboratory: Laboratory,
+    inputs: Inputs | None,
+    given: FilesGiven,
 ) -> Inputs:
     """Log what was asked for and what it runs on; on resuming, compare it with the log.
 
-    Returns `inputs`, which a resumed search has from its log. Raises UsageError when the environment is another one,
-    RunDamaged when anything else is.
+    Returns `inputs`, which a resumed search has from its log, or from what is `given` again. Raises UsageError when the
+    environment is another one or a file was not given again, RunDamaged when anything else is another one.
     """
     recorded = log.recorded("launch")
     launch = recorded if isinstance(recorded, Launch) else None
     if launch is not None:
         _require_same_environment(log.path, launch.environment, laboratory.environment)
-    inputs = inputs or Inputs.recorded(launch, config)
+    inputs = inputs or Inputs.recorded(launch, config, given)
     log.append(
         Launch(
             config=config.model_dump(mode="json"),
