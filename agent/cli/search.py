@@ -150,7 +150,7 @@ def search(
         raise typer.Exit(execute(Search.create(loaded), as_json=as_json))
     run = RunDirectory.find(resume, loaded.runs)
     if RunStatus.of(run.read_summary()).finished:
-        raise typer.Exit(repeat(run, as_json=as_json))
+        raise typer.Exit(repeat(run, as_json=as_json, data_root=loaded.data_root))
     allowed = Allowed.loaded(found, given, key_host=yes_send_key_to, ask=asking())
     raise typer.Exit(execute(Search.resume(run, allowed=allowed), as_json=as_json))
 
@@ -198,7 +198,7 @@ def execute(search: Search, *, as_json: bool) -> int:
     return _print_outcome(outcome, as_json=as_json)
 
 
-def repeat(run: RunDirectory, *, as_json: bool) -> int:
+def repeat(run: RunDirectory, *, as_json: bool, data_root: Path | None = None) -> int:
     """Print again what a finished search printed, and make its patch, its module and its page if they are missing.
 
     A search that was killed while its page was written has ended, and had not said so.
@@ -212,7 +212,7 @@ def repeat(run: RunDirectory, *, as_json: bool) -> int:
             launch, outcome = finished_outcome(run)
             _print_launch(launch, as_json=as_json)
             if not (run.path / "report.html").exists():
-                try_to_write_report(run, lambda text: print(text, file=sys.stderr))
+                try_to_write_report(run, lambda text: print(text, file=sys.stderr), data_root=data_root)
     except OUR_FAILURES as error:
         raise AgentError(f"{run.path}: this run is complete, but {error}; `agent show` prints it") from None
     return _print_outcome(outcome, as_json=as_json)

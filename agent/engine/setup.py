@@ -18,7 +18,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog, Launch
 from agent.spaces.start import starting_region
 from benchmark.data import available
-from benchmark.recipes import RECIPES, get_recipe
+from benchmark.recipes import get_recipe, recipe_names
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
 from sandbox.region import scaffold
@@ -49,9 +49,9 @@ class Inputs:
         Raises UsageError that names a file which the run's configuration names and nobody gave this time.
         """
         start = launch.start_region if launch else None
-        if start is None and config.start in RECIPES:
+        if start is None and config.start is not None and config.start in recipe_names():
             start = get_recipe(config.start).region
-        if start is None and config.start is not None:
+        elif start is None and config.start is not None:
             _require_given("--start", config.start, given.start)
             start = start_region(config)
         kind = proposer_kind(config)
