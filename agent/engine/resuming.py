@@ -86,6 +86,7 @@ class Allowed:
         Raises UsageError that says what to type where the run wants more than this allows; nothing was started yet.
         """
         _require_same_isolation(run, recorded, self.allow_unsandboxed)
+        self._require_same_proposer(run, recorded)
         Inputs.recorded(first_launch(run.events), recorded, self.files)
         base_url, notes = recorded.base_url, []
         if proposer_kind(recorded).asks_a_server:
@@ -108,6 +109,16 @@ class Allowed:
             )
         check_prerequisites(config, profile)
         return Granted(config, self.files, tuple(notes))
+
+    def _require_same_proposer(self, run: RunDirectory, recorded: SearchConfig) -> None:
+        given = {"--proposer": (self.files.proposer, recorded.proposer), "--start": (self.files.start, recorded.start)}
+        for flag, (now, was) in given.items():
+            if now not in (None, was):
+                raise UsageError(f"{run.path}: {flag} {now} contradicts the run's own, {was}")
+        if self.base_url is not None and not proposer_kind(recorded).asks_a_server:
+            raise UsageError(
+                f"--base-url: only a language model listens to that; this run's proposer is {recorded.proposer}"
+            )
 
     def _server(self, run: RunDirectory, recorded: SearchConfig) -> str | None:
         """Where the conversation goes. A server that only the run names is confirmed."""

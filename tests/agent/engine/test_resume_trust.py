@@ -118,6 +118,7 @@ def test_a_file_that_only_the_run_names_is_not_read(
     assert left_alone(run, before)
     code, _, err = main("search", "--resume", "theirs", f"--{name}", "other.py")
     assert code == 2
+    assert f"--{name} other.py contradicts the run's own, {value}" in err
     Search.resume(run, allowed=Allowed(files=FilesGiven(**config)))
 
 
