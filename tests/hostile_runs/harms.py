@@ -430,8 +430,12 @@ def every_text_steers_the_terminal(target: Target) -> None:
     path = target.run / "run.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(_steering(summary)))
-    for kind, names in {"tool_replied": ("reply",), "proposal": ("proposer", "content"), "ended": ("message",)}.items():
-        _rewrite_log(target, lambda event, names=names: event.update({n: _steering(event[n]) for n in names}), kind)
+
+    def free_text(event: dict[str, Any]) -> None:
+        event.update({name: _steering(event[name]) for name in ("reply", "content", "message") if name in event})
+
+    for kind in ("tool_replied", "proposal", "ended"):
+        _rewrite_log(target, free_text, kind)
     review = {"schema": 1, "kind": "comment", "message": "m", "author": "a", "time": 1.0, "patch_sha256": "0"}
     _put(target.run / "reviews.jsonl", json.dumps(_steering(review) | {"kind": "comment"}).encode() + b"\n")
 

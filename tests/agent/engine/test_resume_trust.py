@@ -170,8 +170,13 @@ def test_a_run_does_not_choose_who_gets_the_key(
         assert ("--yes-send-key-to key-thief.example" in err) == (wrong[0] not in words)
         assert left_alone(run, before)
     asked: list[str] = []
+
+    def no(question: str) -> bool:
+        asked.append(question)
+        return False
+
     with pytest.raises(UsageError, match="nothing was sent"):
-        Search.resume(run, allowed=Allowed(ask=lambda question: bool(asked.append(question))))
+        Search.resume(run, allowed=Allowed(ask=no))
     assert THIEF in asked[0]
     for allowed in (Allowed(key_host="key-thief.example"), Allowed(ask=lambda question: True)):
         assert Search.resume(run, allowed=allowed).pinned.base_url == THIEF
@@ -192,8 +197,8 @@ def test_nor_does_a_file_in_the_folder(main: Main, thief: BadServer, tmp_path: P
         assert "initsearch.toml: base_url sends" in err
         assert "add --yes-send-key-to key-thief.example" in err
     assert thief.keys == []
-    for words in (("--yes-send-key-to", "key-thief.example"), ("--base-url", THIEF)):
-        code, _, err = main(*by_model, *words)
+    for named in (("--yes-send-key-to", "key-thief.example"), ("--base-url", THIEF)):
+        code, _, err = main(*by_model, *named)
         assert code == 2
         assert "refuses the key" in err
         assert thief.keys[-1] == f"Bearer {KEY}"
