@@ -11,6 +11,7 @@ From Python, without a terminal:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +28,18 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
     `settings` are the fields of `agent.config.SearchConfig`. Environment variables and `initsearch.toml` are read as on
     the command line. Raises UsageError before anything is trained, and later the other types of `agent.errors`.
     """
-    from agent.config import load_config
+    from agent.config import read_config
     from agent.engine.search import Search
+    from agent.llm.consent import confirm_loaded
     from agent.progress import Progress
     from agent.report import report_at_end
 
-    search, progress = Search.create(load_config(settings)), progress or Progress()
-    with search.opened(progress) as opened, report_at_end(search.run, opened.isolation, progress.message):
+    found = read_config(settings)
+    if found.config.proposer in ("llm", "hybrid"):
+        confirm_loaded(found, os.environ, key_host=None, ask=None)
+    search, progress = Search.create(found.config), progress or Progress()
+    say, data_root = progress.message, found.config.data_root
+    with search.opened(progress) as opened, report_at_end(search.run, opened.isolation, say, data_root=data_root):
         return opened.execute()
 
 

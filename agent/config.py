@@ -6,6 +6,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from agent.errors import UsageError, in_one_sentence
 from benchmark.files import read_regular
+from benchmark.hardware import cpu_count
 from benchmark.seeds import MOST, confirmation_seeds, evaluation_seeds
 
 ENV_PREFIX = "INITSEARCH_"
@@ -115,8 +117,20 @@ class SearchConfig(BaseModel):
         return tuple(confirmation_seeds(self.seed, self.confirm))
 
 
-COMMAND_LINE_ONLY = frozenset({"allow_unsandboxed", "isolation", "base_url"})
-"""They lower the isolation or decide where the key is sent: a file that just lies in the folder may not set them."""
+COMMAND_LINE_ONLY = frozenset({"allow_unsandboxed"})
+"""What runs a program unconfined counts only where it is typed: not from a file, a variable or a run directory."""
+_FALSE = frozenset({"false", "0", "no", "off"})
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration, and of each setting that is no default, where it came from."""
+
+    config: SearchConfig
+    origin: Mapping[str, str]
+    """Setting → its source in words, such as `--seed` or `initsearch.toml: seed`."""
+    found_here: frozenset[str]
+    """Settings from a file in the working directory, which may be somebody else's folder."""
 
 
 def load_config(
@@ -126,6 +140,17 @@ def load_config(
     environ: Mapping[str, str] | None = None,
     settings: Mapping[str, str] = {},
 ) -> SearchConfig:
+    """The config of `read_config`, for whoever sends nothing to its `base_url`."""
+    return read_config(flags, toml=toml, environ=environ, settings=settings).config
+
+
+def read_config(
+    flags: Mapping[str, Any],
+    *,
+    toml: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    settings: Mapping[str, str] = {},
+) -> Loaded:
     """Merge the sources into one config. A flag of None means "not given"; `settings` come from `--set KEY=VALUE`.
 
     Raises UsageError that names the source and, for an unknown key, the nearest known one.
@@ -135,19 +160,21 @@ def load_config(
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     file = toml or DEFAULT_TOML
-    for name, value in _read_toml(toml).items():
+    in_file = _read_toml(toml)
+    for name, value in in_file.items():
         if name not in known:
             raise UsageError(f"{file}: unknown setting {name!r}{suggestion(name, list(known))}")
-        if toml is None and name in COMMAND_LINE_ONLY:
-            raise UsageError(
-                f"{file}: {name} counts only from the command line, because it decides how safe a search is: "
-                f"give {flag_name(name, value)}, or this file by --config {file}"
-            )
         merged[name], origin[name] = value, f"{file}: {name}"
     for variable, text in environ.items():
         name = variable.removeprefix(ENV_PREFIX).lower()
         if variable.startswith(ENV_PREFIX) and name in known:
             merged[name], origin[name] = text, f"{ENV_PREFIX}{name.upper()}"
+    for name in COMMAND_LINE_ONLY & merged.keys():
+        if str(merged[name]).lower() not in _FALSE:
+            raise UsageError(
+                f"{origin[name]} counts only from the command line, because it decides how safe a search is: "
+                f"give {flag_name(name)}"
+            )
     for name, value in flags.items():
         if name not in known:
             raise UsageError(f"flag: unknown setting {name!r}{suggestion(name, list(known))}")
@@ -159,9 +186,29 @@ def load_config(
     for name, text in settings.items():
         merged[name], origin[name] = text, f"--set {name}"
     try:
-        return SearchConfig.model_validate(merged)
+        config = SearchConfig.model_validate(merged)
     except ValidationError as error:
         raise UsageError(in_one_sentence(error, origin)) from None
+    from_file = frozenset(name for name in in_file if origin[name] == f"{file}: {name}")
+    return Loaded(config, origin, from_file if _is_here(file) else frozenset())
+
+
+def _is_here(file: Path) -> bool:
+    """Whether a file lies in or below the working directory, by its name or by where a link leads."""
+    here = Path.cwd().resolve()
+    return any(path.is_relative_to(here) for path in (here / os.path.normpath(file), file.resolve()))
+
+
+def for_rerun(recorded: Mapping[str, Any], data_root: Path | None = None) -> SearchConfig:
+    """A recorded configuration for carrying its code out again: isolated, on the user's own data, and with
+    no more processes than cores.
+
+    Whoever wrote the record decides none of these. Raises ValidationError.
+    """
+    own = {"isolation": "auto", "allow_unsandboxed": False, "data_root": data_root, "download": False}
+    config = SearchConfig.model_validate({**recorded, **own, "base_url": None})
+    many = isinstance(config.workers, int) and config.workers > cpu_count()
+    return config.model_copy(update={"workers": "auto"}) if many else config
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, str]:

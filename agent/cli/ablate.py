@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
+from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, UnsandboxedOption, app
 from agent.cli.output import print_json, print_next
 from agent.errors import AgentError
 
@@ -23,6 +23,8 @@ def ablate(
     seeds: Annotated[
         int | None, typer.Option(min=1, max=50, help="Fresh seeds per task and part (default: as many as the search).")
     ] = None,
+    allow_unsandboxed: UnsandboxedOption = False,
+    data_root: DataRootOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure each part of a submission: take back one hunk or number at a time and train again.
@@ -34,7 +36,8 @@ def ablate(
       agent ablate 20260101-120000 --json
 
     Trains on the visible tasks only, with seeds that the search did not use. The largest hunks come first. Parts that
-    the share does not pay for are left out and named. RUN/ablation.json and the run's page keep the result.
+    the share does not pay for are left out and named. The code runs in isolation, also where the search's did not.
+    RUN/ablation.json and the run's page keep the result.
     """
     from agent.progress import make_progress
     from agent.report import write_report
@@ -46,7 +49,9 @@ def ablate(
     directory = RunDirectory.find(run, runs)
     progress = make_progress()
     try:
-        ablation = ablate(directory, progress, share=share, seeds=seeds)
+        ablation = ablate(
+            directory, progress, share=share, seeds=seeds, allow_unsandboxed=allow_unsandboxed, data_root=data_root
+        )
     except (InfrastructureError, DataError) as error:
         raise AgentError(f"{error}\nfinished trainings are kept; the same command continues") from None
     finally:

@@ -36,6 +36,15 @@ SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task an
 SeedOption = Annotated[int | None, typer.Option(help="The first seed (default 0).")]
 WorkersOption = Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one per core).")]
 DataRootOption = Annotated[Path | None, typer.Option(help="Folder of the full data sets.")]
+UnsandboxedOption = Annotated[
+    bool, typer.Option("--allow-unsandboxed", help="Run the run's code without isolation, if you would run it anyway.")
+]
+SendKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOST", help="Yes: send conversation and key to this host, which a run or a file found here names."
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting of a search by its name in a TOML file; repeatable."),

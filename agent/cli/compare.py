@@ -15,11 +15,13 @@ from agent.cli.app import (
     ProfileOption,
     RunsOption,
     SeedsOption,
+    SendKeyOption,
     SetOption,
     WorkersOption,
     app,
 )
 from agent.cli.output import print_json, print_next
+from agent.cli.search import confirm_server
 from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
 from agent.safe_text import spelt
 
@@ -54,6 +56,7 @@ def compare(
     data_root: DataRootOption = None,
     model: Annotated[str | None, typer.Option(help="Language model, for llm and hybrid.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Address of the model's server.")] = None,
+    yes_send_key_to: SendKeyOption = None,
     settings: SetOption = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any other setting of a search.")] = None,
     as_json: JsonFlag = False,
@@ -92,6 +95,7 @@ def compare(
         fresh=fresh,
         toml=config,
         settings=settings or [],
+        key_host=yes_send_key_to,
         as_json=as_json,
     )
 
@@ -197,17 +201,20 @@ def run_tournament(
     fresh: int,
     toml: Path | None,
     settings: Sequence[str] = (),
+    key_host: str | None = None,
     as_json: bool,
 ) -> None:
     """Run the missing searches of a tournament and print the result. Raises UsageError before anything is run."""
-    from agent.config import load_config, parse_settings
+    from agent.config import parse_settings, read_config
     from agent.progress import make_progress
     from agent.studies.tournament import Tournament
     from benchmark.data import DataError
     from benchmark.executor import InfrastructureError
 
     names = [name.strip() for name in proposers.split(",") if name.strip()]
-    tournament = Tournament(load_config(flags, toml=toml, settings=parse_settings(settings)), names, repeats, fresh)
+    found = read_config(flags, toml=toml, settings=parse_settings(settings))
+    confirm_server(found, names, key_host)
+    tournament = Tournament(found.config, names, repeats, fresh)
     if as_json:
         print_json({"event": "launch", **_frame(tournament)})
     done: list[Repeat] = []

@@ -6,9 +6,12 @@ A plain `print` is safe too, because `main` makes stdout and stderr escape contr
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agent.safe_text import SafeStream, json_line, safe_console
+import typer
+
+from agent.safe_text import SafeStream, json_line, safe_console, spelt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +34,13 @@ def write_data(text: str) -> None:
 def print_next(command: str) -> None:
     """Name the next useful command on stderr."""
     print(f"next: {command}", file=sys.stderr)
+
+
+def asking() -> Callable[[str], bool] | None:
+    """Puts a yes-or-no question to the person at the terminal; None where nobody sits at one."""
+    if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    return lambda question: typer.confirm(spelt(question), default=False, err=True)
 
 
 def make_console() -> Console:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.app import JsonFlag, RunsOption, app
+from agent.cli.app import DataRootOption, JsonFlag, RunsOption, app
 from agent.errors import AgentError, UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def replay(
     profile: Annotated[
         str | None, typer.Option(help="Profile on which --execute trains a conversation's strategies (default auto).")
     ] = None,
+    data_root: DataRootOption = None,
     plain: Annotated[bool, typer.Option("--plain", help="Print all calls, on a terminal too.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -44,11 +45,19 @@ def replay(
     On a terminal, and with the extra `viewer` installed, step through it: n next, p previous, g jump, r reasoning,
     d diff, q quit.
     """
-    raise typer.Exit(run_replay(source, runs, as_json=as_json, execute=execute, profile=profile, plain=plain))
+    code = run_replay(source, runs, as_json=as_json, execute=execute, profile=profile, data_root=data_root, plain=plain)
+    raise typer.Exit(code)
 
 
 def run_replay(
-    source: str, runs: Path, *, as_json: bool, execute: bool = False, profile: str | None = None, plain: bool = True
+    source: str,
+    runs: Path,
+    *,
+    as_json: bool,
+    execute: bool = False,
+    profile: str | None = None,
+    data_root: Path | None = None,
+    plain: bool = True,
 ) -> int:
     """Replay. Exit code: 0, or 3 when anything differs. With `execute`, train the tests again. Raises UsageError.
 
@@ -58,7 +67,7 @@ def run_replay(
 
     path = transcript_text.find_conversation(source, runs)
     if execute:
-        return _execute(path, profile, as_json=as_json)
+        return _execute(path, profile, data_root, as_json=as_json)
     if profile is not None:
         raise UsageError("--profile says what --execute trains on; without it nothing is trained")
     if not (plain or as_json) and _on_terminal():
@@ -88,7 +97,7 @@ def _step_through(path: Path) -> int:
     return transcript_text.EXIT_FOUND if replay.counts["differs"] else transcript_text.EXIT_OK
 
 
-def _execute(path: Path, profile: str | None, *, as_json: bool) -> int:
+def _execute(path: Path, profile: str | None, data_root: Path | None, *, as_json: bool) -> int:
     from agent.cli.transcript_text import print_replay
     from agent.progress import make_progress
     from benchmark.data import DataError
@@ -97,7 +106,7 @@ def _execute(path: Path, profile: str | None, *, as_json: bool) -> int:
 
     progress = make_progress()
     try:
-        with _opened(path, profile, progress) as (replay, executed):
+        with _opened(path, profile, data_root, progress) as (replay, executed):
             return print_replay(replay, path, as_json=as_json, out=sys.stdout, executed=executed)
     except (InfrastructureError, IsolationCrashed, DataError) as error:
         raise AgentError(f"our own machinery failed, which says nothing about the record: {error}") from None
@@ -106,7 +115,7 @@ def _execute(path: Path, profile: str | None, *, as_json: bool) -> int:
 
 
 @contextmanager
-def _opened(path: Path, profile: str | None, progress: Any) -> Iterator[tuple[Replay, Any]]:
+def _opened(path: Path, profile: str | None, data_root: Path | None, progress: Any) -> Iterator[tuple[Replay, Any]]:
     """The replay that trains, and the results of a conversation's strategies (None for our own runs)."""
     from agent.config import load_config
     from agent.profiles import resolve_profile
@@ -117,10 +126,10 @@ def _opened(path: Path, profile: str | None, progress: Any) -> Iterator[tuple[Re
     if transcript.source == "run":
         if profile not in (None, transcript.task):
             raise UsageError(f"--profile {profile}: this run's tests were made on {transcript.task}, and are run there")
-        with retrain.own_run(path, progress) as replay:
+        with retrain.own_run(path, progress, data_root) as replay:
             yield replay, None
         return
-    config = load_config({"profile": profile})
+    config = load_config({"profile": profile, "data_root": data_root})
     resolved, reason = resolve_profile(config.profile, data_root=config.data_root)
     with retrain.conversation(transcript, config, resolved, progress) as (replay, strategies):
         progress.message(f"strategies are trained on {resolved.name} ({reason})")

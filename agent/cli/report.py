@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
+from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, app
 from agent.cli.output import print_json, print_next
 
 
@@ -19,6 +19,7 @@ def report(
     no_measure: Annotated[
         bool, typer.Option("--no-measure", help="Do not run the function again to measure its effect on the networks.")
     ] = False,
+    data_root: DataRootOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the page of a run: report.html, one file without scripts. Works for unfinished runs too.
@@ -32,7 +33,7 @@ def report(
     from agent.runs.directory import RunDirectory
 
     directory = RunDirectory.find(run, runs)
-    page = write_report(directory, measure=not no_measure, output=output)
+    page = write_report(directory, measure=not no_measure, output=output, data_root=data_root)
     if as_json:
         print_json({"run": str(directory.path), "report": str(page), "bytes": page.stat().st_size})
         return

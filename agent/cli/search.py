@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,20 +16,24 @@ from agent.cli.app import (
     ProfileOption,
     SeedOption,
     SeedsOption,
+    SendKeyOption,
     SetOption,
     WorkersOption,
     app,
 )
-from agent.cli.output import print_json, print_next
+from agent.cli.output import asking, print_json, print_next
 from agent.errors import AgentError, Interrupted, UsageError
 
 if TYPE_CHECKING:
+    from agent.config import Loaded
     from agent.engine.outcome import SearchOutcome
     from agent.engine.search import Search
     from agent.runs.directory import RunDirectory
 
-NO_SETTINGS = ("null", "settings", "resume", "config", "as_json")
+NO_SETTINGS = ("null", "settings", "resume", "config", "yes_send_key_to", "as_json")
 """The parameters of `search` that are no fields of SearchConfig; every other one is the field of its name."""
+_WITH_RESUME = frozenset({"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"})
+"""What a run directory does not decide for the one who resumes it."""
 _FOR_MODELS = (
     *("model", "base_url", "max_tokens", "max_cost", "price"),
     *("answer_tokens", "context_tokens", "request_seconds", "temperature"),
@@ -100,6 +106,7 @@ def search(
     ] = None,
     request_seconds: Annotated[float | None, typer.Option(help="Seconds to wait for an answer (default 300).")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature (default: the server's).")] = None,
+    yes_send_key_to: SendKeyOption = None,
     settings: SetOption = None,
     resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with these settings.")] = None,
@@ -118,30 +125,45 @@ def search(
       agent search --proposer llm --model NAME --base-url http://localhost:8080/v1
       agent search --resume latest
     """
-    from agent.config import flag_name, load_config, parse_settings
+    from agent.config import flag_name, parse_settings, read_config
 
     flags = {name: value for name, value in ctx.params.items() if name not in NO_SETTINGS and value is not None}
     if null:
         flags["proposer"] = _null_proposer(proposer)
     by_set = parse_settings(settings or [])
     given = {name: flag_name(name, value) for name, value in flags.items()} | {name: f"--set {name}" for name in by_set}
-    if resume and (contradicting := [given[name] for name in given if name != "runs"]):
+    if resume and (contradicting := [given[name] for name in given if name not in _WITH_RESUME]):
         raise UsageError(f"--resume uses the run's own settings, so it contradicts {', '.join(contradicting)}")
-    loaded = load_config(flags, toml=config, settings=by_set)
+    found = read_config(flags, toml=config, settings=by_set)
+    loaded = found.config
     ignored = [given[name] for name in _FOR_MODELS if name in given]
-    if ignored and loaded.proposer in ("optuna", "random", "null"):
+    if ignored and not resume and loaded.proposer in ("optuna", "random", "null"):
         raise UsageError(f"{', '.join(ignored)}: only a language model listens to that; add --proposer llm or hybrid")
 
+    from agent.engine.resuming import Allowed
     from agent.engine.search import Search
     from agent.runs.directory import RunDirectory
     from agent.runs.status import RunStatus
 
     if not resume:
+        confirm_server(found, [loaded.proposer], yes_send_key_to)
         raise typer.Exit(execute(Search.create(loaded), as_json=as_json))
     run = RunDirectory.find(resume, loaded.runs)
     if RunStatus.of(run.read_summary()).finished:
-        raise typer.Exit(repeat(run, as_json=as_json))
-    raise typer.Exit(execute(Search.resume(run), as_json=as_json))
+        raise typer.Exit(repeat(run, as_json=as_json, data_root=loaded.data_root))
+    allowed = Allowed.loaded(found, given, key_host=yes_send_key_to, ask=asking())
+    raise typer.Exit(execute(Search.resume(run, allowed=allowed), as_json=as_json))
+
+
+def confirm_server(found: Loaded, proposers: Sequence[str], key_host: str | None) -> None:
+    """Have the user confirm the model's server, if one of the proposers asks one that a file lying here chose.
+
+    Raises UsageError.
+    """
+    if not {"llm", "hybrid"}.isdisjoint(proposers):
+        from agent.llm.consent import confirm_loaded
+
+        confirm_loaded(found, os.environ, key_host=key_host, ask=asking())
 
 
 def _null_proposer(proposer: str | None) -> str:
@@ -160,22 +182,23 @@ def execute(search: Search, *, as_json: bool) -> int:
     _print_launch(search.launch, as_json=as_json)
     progress = make_progress()
     try:
-        with search.opened(progress) as opened, report_at_end(search.run, opened.isolation, progress.message):
+        with (
+            search.opened(progress) as opened,
+            report_at_end(search.run, opened.isolation, progress.message, data_root=search.pinned.data_root),
+        ):
             outcome = opened.execute()
     except (Interrupted, KeyboardInterrupt) as stop:
         progress.close()
-        print(f"stopped; go on with: agent search --resume {search.run.path}", file=sys.stderr)
+        print(f"stopped; go on with: {search.resume_command}", file=sys.stderr)
         raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
     except OUR_FAILURES as error:
-        raise AgentError(
-            f"{error}\nwhat was done is kept; go on with: agent search --resume {search.run.path}"
-        ) from None
+        raise AgentError(f"{error}\nwhat was done is kept; go on with: {search.resume_command}") from None
     finally:
         progress.close()
     return _print_outcome(outcome, as_json=as_json)
 
 
-def repeat(run: RunDirectory, *, as_json: bool) -> int:
+def repeat(run: RunDirectory, *, as_json: bool, data_root: Path | None = None) -> int:
     """Print again what a finished search printed, and make its patch, its module and its page if they are missing.
 
     A search that was killed while its page was written has ended, and had not said so.
@@ -189,7 +212,7 @@ def repeat(run: RunDirectory, *, as_json: bool) -> int:
             launch, outcome = finished_outcome(run)
             _print_launch(launch, as_json=as_json)
             if not (run.path / "report.html").exists():
-                try_to_write_report(run, lambda text: print(text, file=sys.stderr))
+                try_to_write_report(run, lambda text: print(text, file=sys.stderr), data_root=data_root)
     except OUR_FAILURES as error:
         raise AgentError(f"{run.path}: this run is complete, but {error}; `agent show` prints it") from None
     return _print_outcome(outcome, as_json=as_json)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
+from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, SendKeyOption, UnsandboxedOption, app
+from agent.cli.output import asking
 from agent.cli.search import execute
 from agent.errors import Rejected, UsageError
 
@@ -22,6 +23,9 @@ def submit(
     require_approval: Annotated[
         bool, typer.Option("--require-approval", help="Stop unless an approval of this patch is in force.")
     ] = False,
+    allow_unsandboxed: UnsandboxedOption = False,
+    data_root: DataRootOption = None,
+    yes_send_key_to: SendKeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the hidden task after agent search --no-submit.
@@ -34,6 +38,8 @@ def submit(
 
     The exit code is 3 when an approval is required and there is none, or when files of the submission were changed.
     """
+    from agent.config import read_config
+    from agent.engine.resuming import Allowed
     from agent.engine.search import Search
     from agent.runs.directory import RunDirectory
     from agent.runs.status import RunStatus
@@ -49,7 +55,9 @@ def submit(
     require_genuine(directory)
     if require_approval:
         _require_approved(directory, recorded.get("submitted_test"))
-    raise typer.Exit(execute(Search.resume(directory, release=True), as_json=as_json))
+    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root})
+    allowed = Allowed.loaded(found, (), key_host=yes_send_key_to, ask=asking())
+    raise typer.Exit(execute(Search.resume(directory, release=True, allowed=allowed), as_json=as_json))
 
 
 def _require_approved(directory: RunDirectory, test: object) -> None:

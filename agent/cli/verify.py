@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
+from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, app
 from agent.cli.output import print_json, print_next
 
 
@@ -19,6 +19,7 @@ def verify(
     allowed_signers: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The ssh keys that may sign reviews: see man ssh-keygen.")
     ] = None,
+    data_root: DataRootOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Verify that the files of a run agree: log, git history, results, summary, patch, page, reviews.
@@ -39,7 +40,9 @@ def verify(
     directory = RunDirectory.find(run, runs)
     progress = make_progress(quiet=not execute)
     try:
-        checks = verify(directory, execute=execute, progress=progress, allowed_signers=allowed_signers)
+        checks = verify(
+            directory, execute=execute, progress=progress, allowed_signers=allowed_signers, data_root=data_root
+        )
     finally:
         progress.close()
     intact = all(check.fault is None for check in checks)

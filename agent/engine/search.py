@@ -15,6 +15,7 @@ from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
 from agent.engine.loop import End, run_loop
 from agent.engine.outcome import SearchOutcome, conclude, launch_line
+from agent.engine.resuming import Allowed, Granted, flags_again
 from agent.engine.setup import (
     Inputs,
     check_prerequisites,
@@ -50,7 +51,7 @@ class Search:
     """A search and its run directory. It starts nothing before `opened`.
 
     `inputs` are None for a resumed search, which reads them from its log. `release`: the hidden task may run.
-    `isolation`: the level that a resumed search must use, because results belong to one level.
+    `config` is what the run records. `pinned` is what the search runs with: for a resumed one, what was `granted`.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class Search:
         *,
         release: bool,
         inputs: Inputs | None = None,
-        isolation: str | None = None,
         contacted: bool = False,
+        granted: Granted | None = None,
     ) -> None:
         self.config = config
         self.run = run
@@ -71,8 +72,9 @@ class Search:
         self.reason = reason
         self.release = release
         self.inputs = inputs
-        self.pinned = config if isolation is None else config.model_copy(update={"isolation": isolation})
         self.contacted = contacted
+        self.granted = granted
+        self.pinned = config if granted is None else granted.config
         self.clock = Clock()
         self.summary = RunSummary(run, config, profile, reason, self.clock)
 
@@ -88,10 +90,11 @@ class Search:
         return cls(config, run, profile, reason, release=config.submit, inputs=inputs, contacted=checked.contacted)
 
     @classmethod
-    def resume(cls, run: RunDirectory, *, release: bool = False) -> Search:
+    def resume(cls, run: RunDirectory, *, release: bool = False, allowed: Allowed | None = None) -> Search:
         """An interrupted search that continues from its log. `release` lets a waiting search run the hidden task.
 
-        Raises UsageError when the search has ended, or when it waits and is not released.
+        Raises UsageError when the search has ended, when it waits and is not released, or when it wants more than is
+        `allowed`.
         """
         recorded = run.read_summary()
         status = RunStatus.of(recorded)
@@ -108,10 +111,14 @@ class Search:
             profile, _ = resolve_profile(recorded["profile"])
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
-        # `auto` may choose another level today, and results belong to one level. An unsandboxed config says so itself.
-        level = recorded.get("isolation_level")
-        isolation = level if level in ("bubblewrap", "landlock") else None
-        return cls(config, run, profile, "resumed", release=config.submit or release, isolation=isolation)
+        granted = (allowed or Allowed()).applied(run, config, profile, recorded.get("isolation_level"))
+        again = config.submit or release
+        return cls(config, run, profile, "resumed", release=again, granted=granted)
+
+    @property
+    def resume_command(self) -> str:
+        """What goes on with this search, with the flags that count only when they are given again."""
+        return f"agent search --resume {self.run.path}{flags_again(self.config, self.pinned)}"
 
     @property
     def launch(self) -> dict[str, Any]:
@@ -167,7 +174,7 @@ class OpenSearch:
             inputs = self._launch()
             with fresh_workspace(self.run) as workspace:
                 tools = self._set_up_tools(workspace)
-                proposer = make_proposer(self.config, self._context(inputs))
+                proposer = make_proposer(self._search.pinned, self._context(inputs))
                 outcome = self._search_with(proposer, tools, inputs.start_region)
             self._workbench.stop_evaluating()
             return outcome
@@ -199,7 +206,10 @@ class OpenSearch:
     def _launch(self) -> Inputs:
         """Record configuration and environment in log and run.json. Returns the contents of the user's files."""
         workbench = self._workbench
-        inputs = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs)
+        given = self._search.granted or Granted(self.config)
+        for note in given.notes:
+            self._progress.message(note)
+        inputs = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs, given.files)
         self._search.summary.save(
             environment=workbench.environment,
             isolation_level=workbench.isolation.level,

@@ -18,10 +18,19 @@ from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog, Launch
 from agent.spaces.start import starting_region
 from benchmark.data import available
+from benchmark.recipes import get_recipe, recipe_names
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class FilesGiven:
+    """--proposer and --start as given when a search is resumed. A file that only the run names is not read."""
+
+    proposer: str | None = None
+    start: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,30 @@ class Inputs:
     """See `ProposerKind.script`."""
 
     @classmethod
-    def recorded(cls, launch: Launch | None, config: SearchConfig) -> Inputs:
-        """The inputs in the log. Fields that an old or missing launch event lacks are read from the user's files."""
-        known = launch.model_dump(exclude_unset=True) if launch else {}
-        return cls(
-            known["start_region"] if "start_region" in known else start_region(config),
-            known["script"] if "script" in known else proposer_kind(config).script(config),
+    def recorded(cls, launch: Launch | None, config: SearchConfig, given: FilesGiven) -> Inputs:
+        """The inputs in the log. What an old or missing launch event lacks is read from files that were given again.
+
+        Raises UsageError that names a file which the run's configuration names and nobody gave this time.
+        """
+        start = launch.start_region if launch else None
+        if start is None and config.start is not None and config.start in recipe_names():
+            start = get_recipe(config.start).region
+        elif start is None and config.start is not None:
+            _require_given("--start", config.start, given.start)
+            start = start_region(config)
+        kind = proposer_kind(config)
+        script = launch.script if launch else None
+        if script is None and kind.argument:
+            _require_given("--proposer", config.proposer, given.proposer)
+            script = kind.script(config)
+        return cls(start, script)
+
+
+def _require_given(flag: str, named: str, given: str | None) -> None:
+    if named != given:
+        raise UsageError(
+            f"the run names a file, {flag} {named}, and its log does not hold what was in it; if that is your file, "
+            f"give {flag} {named} again"
         )
 
 
@@ -59,18 +86,23 @@ def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
 
 
 def record_launch(
-    log: EventLog, config: SearchConfig, profile: Profile, workbench: Workbench, inputs: Inputs | None
+    log: EventLog,
+    config: SearchConfig,
+    profile: Profile,
+    workbench: Workbench,
+    inputs: Inputs | None,
+    given: FilesGiven,
 ) -> Inputs:
     """Log configuration and environment. A resumed search compares them with its log.
 
-    Returns the inputs, which a resumed search reads from its log. Raises UsageError when the environment differs,
-    RunDamaged when anything else differs.
+    Returns the inputs, which a resumed search reads from its log or from files that were `given` again. Raises
+    UsageError when the environment differs or a file was not given again, RunDamaged when anything else differs.
     """
     recorded = log.recorded("launch")
     launch = recorded if isinstance(recorded, Launch) else None
     if launch is not None:
         _require_same_environment(log.path, launch.environment, workbench.environment)
-    inputs = inputs or Inputs.recorded(launch, config)
+    inputs = inputs or Inputs.recorded(launch, config, given)
     log.append(
         Launch(
             config=config.model_dump(mode="json"),

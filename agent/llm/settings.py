@@ -100,6 +100,8 @@ def key_or_placeholder(environ: Mapping[str, str]) -> str:
 def address(config: SearchConfig, environ: Mapping[str, str]) -> str:
     """The server's base URL. Raises UsageError when it is no URL, or contains a secret, which a log would keep."""
     url = (config.base_url or environ.get("OPENAI_BASE_URL", "").strip() or _OPENAI).rstrip("/")
+    if odd := next((char for char in url if char in "\\ " or not char.isprintable()), None):
+        raise UsageError(f"--base-url {url!r}: {odd!r} does not belong in an address")
     try:
         parts = urlsplit(url)
         _ = parts.port

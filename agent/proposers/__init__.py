@@ -56,6 +56,9 @@ class Checked:
 class ProposerKind:
     """Checks and builds the proposer of one name. `argument` is FILE of --proposer NAME:FILE, else empty."""
 
+    asks_a_server = False
+    """Whether a search sends its conversation and the key to a server."""
+
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
 
@@ -117,6 +120,8 @@ class _Null(ProposerKind):
 class _LanguageModel(ProposerKind):
     """`llm`: a language model on a server."""
 
+    asks_a_server = True
+
     def check(self, config: SearchConfig) -> Checked:
         from agent.llm.contact import contact
         from agent.llm.settings import limits
@@ -172,9 +177,9 @@ class _Script(ProposerKind):
     def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
         from agent.proposers.scripted import ScriptedProposer
 
-        script = self.script(config) if context.script is None else context.script
-        assert script is not None
-        return ScriptedProposer.from_script(script, self.name)
+        if context.script is None:
+            raise UsageError(f"--proposer {config.proposer}: what was in the file is not known any more")
+        return ScriptedProposer.from_script(context.script, self.name)
 
 
 class _Transcript(_Script):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +21,18 @@ __all__ = ["measured_network", "report_at_end", "try_to_write_report", "write_re
 
 
 def write_report(
-    run: RunDirectory, *, isolation: Isolation | None = None, measure: bool = True, output: Path | None = None
+    run: RunDirectory,
+    *,
+    isolation: Isolation | None = None,
+    measure: bool = True,
+    output: Path | None = None,
+    data_root: Path | None = None,
 ) -> Path:
     """Write the page of a run in any state, and return its path.
 
     With `measure`, the networks are initialised again to show what the function does to them, unless that was measured
-    before. This uses `isolation`, or starts one. Raises RunDamaged without a run.json, OSError when the page cannot be
-    written.
+    before. This uses `isolation`, or starts one, and data from `data_root` or the usual places. Raises RunDamaged
+    without a run.json, OSError when the page cannot be written.
     """
     from agent.report.findings import find
     from agent.report.flags import raise_flags
@@ -37,7 +43,7 @@ def write_report(
 
     record = read_run(run)
     findings = find(record)
-    network, note = measured_network(record, findings, isolation=isolation, measure=measure)
+    network, note = measured_network(record, findings, isolation=isolation, measure=measure, data_root=data_root)
     views = network_views(network, f"test {findings.subject}") if network is not None else []
     page = render(record, findings, raise_flags(record, findings, network), views, note)
     path = output or run.path / "report.html"
@@ -46,7 +52,9 @@ def write_report(
 
 
 @contextmanager
-def report_at_end(run: RunDirectory, isolation: Isolation, say: Callable[[str], None]) -> Iterator[None]:
+def report_at_end(
+    run: RunDirectory, isolation: Isolation, say: Callable[[str], None], *, data_root: Path | None = None
+) -> Iterator[None]:
     """Write report.html when the block ends, also after an error, but not after a signal; see `try_to_write_report`."""
     try:
         yield
@@ -55,15 +63,20 @@ def report_at_end(run: RunDirectory, isolation: Isolation, say: Callable[[str], 
     except Exception:
         try_to_write_report(run, say, measure=False)
         raise
-    try_to_write_report(run, say, isolation=isolation)
+    try_to_write_report(run, say, isolation=isolation, data_root=data_root)
 
 
 def try_to_write_report(
-    run: RunDirectory, say: Callable[[str], None], *, isolation: Isolation | None = None, measure: bool = True
+    run: RunDirectory,
+    say: Callable[[str], None],
+    *,
+    isolation: Isolation | None = None,
+    measure: bool = True,
+    data_root: Path | None = None,
 ) -> None:
     """Call `write_report`. If that fails, only say so: an error of the page must not end the run."""
     try:
-        write_report(run, isolation=isolation, measure=measure)
+        write_report(run, isolation=isolation, measure=measure, data_root=data_root)
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - a fault of the page does not affect the results
@@ -71,7 +84,12 @@ def try_to_write_report(
 
 
 def measured_network(
-    record: RunRecord, findings: Findings, *, isolation: Isolation | None = None, measure: bool = True
+    record: RunRecord,
+    findings: Findings,
+    *,
+    isolation: Isolation | None = None,
+    measure: bool = True,
+    data_root: Path | None = None,
 ) -> tuple[Fields | None, str]:
     """The measurements of the networks, read from the run or made now; or None and the reason."""
     from agent.report.network import measure_network, read_network, save_network
@@ -83,7 +101,8 @@ def measured_network(
         return kept, ""
     if not measure:
         return None, "The networks were not measured."
-    return _measure_now(record, isolation, lambda place: measure_network(record, test, place), save_network)
+    measure_in = partial(measure_network, record, test, data_root=data_root)
+    return _measure_now(record, isolation, measure_in, save_network)
 
 
 def _measure_now(

@@ -18,7 +18,7 @@ from agent.errors import RunDamaged
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_object
 from agent.runs.lines import Fields
-from agent.runs.record import RunRecord, mapping, text
+from agent.runs.record import RunRecord, text
 from benchmark.data import DataError, ImageDataset, load_dataset
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256
@@ -34,16 +34,16 @@ IMAGES = 32
 _MAX_NETWORKS = 8
 
 
-def measure_network(record: RunRecord, test: int, isolation: Isolation) -> Fields:
+def measure_network(record: RunRecord, test: int, isolation: Isolation, *, data_root: Path | None = None) -> Fields:
     """Initialise every network of the run with the baseline and with test `test`, and measure.
 
-    The hidden task's network is measured only after a submission. Failures become `error` entries.
+    Data are looked for in `data_root` and the usual places, not in the folder that the run names. The hidden task's
+    network is measured only after a submission. Failures become `error` entries.
     """
     regions = {"baseline": record.baseline_region, "submission": record.regions[test]}
     tasks = [*record.tasks("visible"), *(record.tasks("hidden") if record.submitted is not None else [])]
     seed = _first_seed(record)
-    root = mapping(record.summary.get("config")).get("data_root")
-    load = lru_cache(1)(partial(load_dataset, data_root=Path(root) if isinstance(root, str) else None))
+    load = lru_cache(1)(partial(load_dataset, data_root=data_root))
     found: Fields = {}
     with tempfile.TemporaryDirectory(prefix="initsearch-report-") as folder:
         for task in tasks[:_MAX_NETWORKS]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from agent.analysis.comparison import compare_tasks
 from agent.clock import Clock
-from agent.config import SearchConfig
+from agent.config import for_rerun
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, Evaluator, accuracies_of
 from agent.evaluation.workbench import open_workbench
@@ -40,12 +41,19 @@ _SIDES: dict[Resolved, Literal["carries", "in the way", "not resolved"]] = {
 
 
 def ablate(
-    run: RunDirectory, progress: Progress, *, share: float = DEFAULT_SHARE, seeds: int | None = None
+    run: RunDirectory,
+    progress: Progress,
+    *,
+    share: float = DEFAULT_SHARE,
+    seeds: int | None = None,
+    allow_unsandboxed: bool = False,
+    data_root: Path | None = None,
 ) -> Ablation:
     """Measure the parts of a run's submission (or of its best test so far), and write the result to ablation.json.
 
     `seeds` is the number of fresh seeds (default: as many as the search used). Parts that `agent check` refuses cost
-    nothing. Parts that `share` does not pay for are left out. The result names both.
+    nothing. Parts that `share` does not pay for are left out. The result names both. Whatever the run says, its code is
+    isolated unless `allow_unsandboxed`, and data are looked for in `data_root` and the usual places.
     Raises UsageError when there is no tested code or the share pays for no part, RunDamaged.
     """
     record = read_run(run)
@@ -54,9 +62,10 @@ def ablate(
         raise UsageError(f"{run.path}: there is no tested code whose parts could be taken back")
     region = record.regions[test]
     try:
-        config, profile = SearchConfig.model_validate(record.summary["config"]), get_profile(record.profile)
-    except (KeyError, ValueError) as error:
+        config, profile = for_rerun(record.summary["config"], data_root), get_profile(record.profile)
+    except (KeyError, TypeError, ValueError) as error:
         raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
+    config = config.model_copy(update={"allow_unsandboxed": allow_unsandboxed})
     parts = find_parts(_start(record), region)
     # Above all seeds of the search, also those of its confirmation.
     used = (evaluation.seed for evaluation in record.evaluations)

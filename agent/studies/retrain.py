@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from agent.analysis import comparison
 from agent.clock import Clock
-from agent.config import SearchConfig
+from agent.config import SearchConfig, for_rerun
 from agent.engine.setup import make_toolbox
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError, in_one_sentence
@@ -46,7 +46,7 @@ ELSEWHERE = "trained again, but the record is of another machine or version, whe
 
 
 @contextmanager
-def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
+def own_run(path: Path, progress: Progress, data_root: Path | None = None) -> Iterator[Replay]:
     """A replay of our run (its folder or events.jsonl) that trains the tests. It reads nothing from a store.
 
     Raises UsageError when this version cannot carry out the log.
@@ -58,8 +58,7 @@ def own_run(path: Path, progress: Progress) -> Iterator[Replay]:
     if launch.scaffold != scaffold().text:
         raise UsageError(f"{path}: its scaffold is not this version's, so its tests cannot be run here")
     try:
-        # The log may come from somebody else, so it must not choose the isolation.
-        config = SearchConfig.model_validate({**launch.config, "isolation": "auto", "allow_unsandboxed": False})
+        config = for_rerun(launch.config, data_root)
         profile = get_profile(launch.profile)
     except (ValidationError, ValueError) as error:
         raise UsageError(f"{path}: of another version: {in_one_sentence(error)}") from None

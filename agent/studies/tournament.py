@@ -17,6 +17,7 @@ from scipy import special
 
 from agent.clock import Clock
 from agent.config import SearchConfig
+from agent.engine.resuming import Allowed
 from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluation.evaluator import Candidate, accuracies_of
@@ -164,7 +165,7 @@ class Tournament:
                 config = self.search_config(proposer, number)
                 run, done = find_run(config)
                 if run is None or not done:
-                    search = Search.create(config) if run is None else Search.resume(run)
+                    search = Search.create(config) if run is None else Search.resume(run, allowed=Allowed.of(config))
                     run = search.run
                     self._execute(search, number, make_progress())
                 yield self._repeat(proposer, number, config.seed, run, found=done)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.config import SearchConfig
+from agent.config import SearchConfig, for_rerun
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import Workbench, open_workbench
@@ -55,11 +56,13 @@ def verify(
     execute: bool = False,
     progress: Progress | None = None,
     allowed_signers: Path | None = None,
+    data_root: Path | None = None,
 ) -> list[Check]:
     """Check all files of a run. With `execute`, also train one recorded evaluation again.
 
     A fault is a finding, not an exception, so all checks are made. `allowed_signers` is a file with the ssh keys that
-    may sign reviews (`man ssh-keygen`). Raises UsageError when it does not exist.
+    may sign reviews (`man ssh-keygen`). Data are looked for in `data_root` and the usual places. Raises UsageError when
+    the file of keys does not exist.
     """
     if allowed_signers is not None and not allowed_signers.is_file():
         raise UsageError(f"--allowed-signers {allowed_signers}: no such file")
@@ -91,9 +94,8 @@ def verify(
     if found := list(itertools.islice(strangers(run.path), 5)):
         checks.append(Check("the run holds files and folders only", "; ".join(found)))
     if execute:
-        again = _judge(
-            "training again gives the same", lambda: _rerun_faults(record, launch, events, progress or Progress())
-        )
+        rerun = partial(_rerun_faults, record, launch, events, progress or Progress(), data_root)
+        again = _judge("training again gives the same", rerun)
         checks.append(again)
     return [*checks, Check("what these files cannot prove", unproven=_LIMITS)]
 
@@ -172,7 +174,9 @@ def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[Findin
                 yield f"{role} was not trained with all of them"
 
 
-def _rerun_faults(record: RunRecord, launch: Launch, events: list[Event], progress: Progress) -> Iterator[Finding]:
+def _rerun_faults(
+    record: RunRecord, launch: Launch, events: list[Event], progress: Progress, data_root: Path | None
+) -> Iterator[Finding]:
     """Train the submission (or the last test) on its first task with its first seed; measure the networks again."""
     final = submission(events)
     last = final.number if final else max((e.number for e in events if isinstance(e, TestStarted)), default=None)
@@ -181,7 +185,7 @@ def _rerun_faults(record: RunRecord, launch: Launch, events: list[Event], progre
         yield Unproven("no test was trained whose code could be trained again")
         return
     region = record.regions[last]
-    config = SearchConfig.model_validate({**launch.config, "isolation": "auto", "allow_unsandboxed": False})
+    config = for_rerun(launch.config, data_root)
     task = get_profile(launch.profile).task(recorded.task)
     with (
         tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder,
@@ -194,16 +198,16 @@ def _rerun_faults(record: RunRecord, launch: Launch, events: list[Event], progre
             [Candidate("again", region)], [task], [recorded.seed], results=LayeredStore(ResultStore(Path(folder)))
         )
         if final is not None:
-            yield from _network_again(record, final.number, workbench)
+            yield from _network_again(record, final.number, workbench, data_root)
     outcome = outcomes["again", recorded.task, recorded.seed]
     again = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
     if again != recorded.accuracy:
         yield f"{recorded.task} seed {recorded.seed}: recorded {recorded.accuracy}, now {again}"
 
 
-def _network_again(record: RunRecord, test: int, workbench: Workbench) -> Iterator[Finding]:
+def _network_again(record: RunRecord, test: int, workbench: Workbench, data_root: Path | None) -> Iterator[Finding]:
     kept = read_network(record, test)
     if kept is not None:
-        again = measure_network(record, test, workbench.isolation)
+        again = measure_network(record, test, workbench.isolation, data_root=data_root)
         again["tasks"] = {name: again["tasks"].get(name) for name in kept["tasks"]}
         yield from differences("network.json", kept, again, tolerance=1e-3)

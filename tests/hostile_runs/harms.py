@@ -17,6 +17,8 @@ from typing import Any
 from agent.runs.lines import GENESIS
 
 SECRET = "CANARY-OUT-OF-THE-RUN"
+STEERING = "\x1b[2J\x1b]0;title\x07\x9b31m\x9d8;;x\u202e\u2066\u2028\r\x08"
+"""Clears a screen, sets its title, makes a link, turns the writing direction, and hides what stood before."""
 
 
 @dataclass(frozen=True)
@@ -422,6 +424,22 @@ _event("of_a_scaffold_that_is_none", lambda event: event.update(scaffold="def f(
 _event("of_an_unknown_profile", lambda event: event.update(profile="\x1b[2J"), "launch", blind=True)
 
 
+@harm(blind=True)
+def every_text_steers_the_terminal(target: Target) -> None:
+    """Of run.json, of each event's free text, and of a review."""
+    path = target.run / "run.json"
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(_steering(summary)))
+
+    def free_text(event: dict[str, Any]) -> None:
+        event.update({name: _steering(event[name]) for name in ("reply", "content", "message") if name in event})
+
+    for kind in ("tool_replied", "proposal", "ended"):
+        _rewrite_log(target, free_text, kind)
+    review = {"schema": 1, "kind": "comment", "message": "m", "author": "a", "time": 1.0, "patch_sha256": "0"}
+    _put(target.run / "reviews.jsonl", json.dumps(_steering(review) | {"kind": "comment"}).encode() + b"\n")
+
+
 # -- how it is done ------------------------------------------------------------------------------------------------
 
 
@@ -482,6 +500,15 @@ def _grow(path: Path) -> None:
     with path.open("ab") as file:
         file.truncate(100_000_000)
         file.write(b"\n")
+
+
+def _steering(value: Any) -> Any:
+    """The same JSON with STEERING at the end of all of its texts, and as a further field of all objects."""
+    if isinstance(value, dict):
+        return {name: _steering(one) for name, one in value.items()} | {STEERING: STEERING}
+    if isinstance(value, list):
+        return [_steering(one) for one in value]
+    return value + STEERING if isinstance(value, str) else value
 
 
 def _rewrite_log(target: Target, change: Callable[[dict[str, Any]], Any], kind: str) -> None:

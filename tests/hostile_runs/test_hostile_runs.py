@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from agent import cli
-from tests.hostile_runs.harms import HARMS, SECRET, Harm, Target
+from tests.hostile_runs.harms import HARMS, SECRET, STEERING, Harm, Target
 from tests.sample import SAMPLE, restore
 
 _SECONDS = 20
@@ -34,7 +34,7 @@ ALL_LOOKS = (
 )
 THOROUGH = {
     *("promisor_remote_for_a_deleted_blob", "signature_program", "workspace_is_a_link"),
-    *("summary_nested_deeply", "event_of_half_a_character"),
+    *("summary_nested_deeply", "event_of_half_a_character", "every_text_steers_the_terminal"),
 }
 """The harms that are looked at with all commands: a page takes seconds. INITSEARCH_HOSTILE=all does so with each."""
 ACTS = ("search --resume RUN", "submit RUN", "ablate RUN", "review RUN --approve")
@@ -123,6 +123,8 @@ def test_looking_is_safe(harm: Harm, target: Target, good: Path, monkeypatch: py
         assert code == 0 or err.strip() or out.strip(), words
         assert SECRET not in out + err, words
         assert "Traceback" not in out + err, words
+        steering = set(STEERING) & set(err if words.startswith("export") else out + err)
+        assert not {char for char in steering if not char.isprintable()}, words  # a file's bytes go to a program as is
         assert not target.marker.exists(), f"agent {words} ran a program: {target.marker.read_text()}"
         if words == "verify RUN":
             assert code in ((0, 3) if harm.blind else (1, 3)), (code, out, err)

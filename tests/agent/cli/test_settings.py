@@ -9,7 +9,7 @@ import typer
 
 from agent.cli.app import app
 from agent.cli.search import NO_SETTINGS
-from agent.config import COMMAND_LINE_ONLY, SearchConfig, flag_name, load_config, parse_settings
+from agent.config import COMMAND_LINE_ONLY, SearchConfig, flag_name, load_config, parse_settings, read_config
 from agent.errors import UsageError
 from tests.agent.conftest import Main
 
@@ -91,13 +91,32 @@ def test_bad_settings_name_their_source(main: Main, words: tuple[str, ...], mess
 
 
 @pytest.mark.parametrize("name", sorted(COMMAND_LINE_ONLY))
-def test_a_file_in_the_folder_decides_nothing_about_safety(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """An initsearch.toml in a cloned repository switched the isolation off, or had the key sent to its own server."""
+def test_safety_is_decided_on_the_command_line_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """An initsearch.toml in a cloned repository switched the isolation off, and so did a forgotten variable."""
     monkeypatch.chdir(tmp_path)
-    text = _other_text(name)
-    Path("initsearch.toml").write_text(f"{name} = {text if text == 'true' else repr(text)}\n")
-    with pytest.raises(UsageError, match=f"{name} counts only from the command line.*--config initsearch.toml"):
-        load_config({}, environ={})
-    assert str(getattr(load_config({}, toml=Path("initsearch.toml"), environ={}), name)).lower() == text
+    Path("initsearch.toml").write_text(f"{name} = true\n")
+    sentence = rf"{name} counts only from the command line.*: give {flag_name(name)}$"
+    for toml in (None, Path("initsearch.toml")):
+        with pytest.raises(UsageError, match=rf"^initsearch\.toml: {sentence}"):
+            load_config({name: True}, toml=toml, environ={})
+    Path("initsearch.toml").write_text(f"{name} = false\n")
+    assert getattr(load_config({name: True}, environ={}), name)
+    variable = f"INITSEARCH_{name.upper()}"
+    with pytest.raises(UsageError, match=f"^{sentence}".replace(name, variable, 1)):
+        load_config({}, environ={variable: "1"})
+    assert getattr(load_config({}, environ={}, settings={name: "true"}), name)
+
+
+def test_what_a_file_in_the_folder_chose_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sends the key to `base_url` can tell a file that lies here from the user's own choice."""
+    monkeypatch.chdir(tmp_path)
+    text = "base_url = 'https://b.example/v1'\n"
+    (tmp_path / "initsearch.toml").write_text(text)
+    own = tmp_path.with_name("own.toml")
+    own.write_text(text)
+    (tmp_path / "link.toml").symlink_to(own)
+    for toml in (None, Path("initsearch.toml"), tmp_path / "initsearch.toml", Path("link.toml")):
+        assert read_config({"base_url": None}, toml=toml, environ={}).found_here == {"base_url"}
+    assert not read_config({}, toml=own, environ={}).found_here
+    assert not read_config({}, environ={"INITSEARCH_BASE_URL": "https://b.example/v1"}).found_here
+    assert not read_config({"base_url": "https://b.example/v1"}, environ={}).found_here

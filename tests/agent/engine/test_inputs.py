@@ -97,7 +97,10 @@ def test_the_log_of_such_a_search_can_be_replayed(agent: Agent, undisturbed: dic
 def test_a_log_from_before_these_fields_is_resumed(
     server: Server, undisturbed: dict[str, Path], cache_of_module: str, tmp_path: Path
 ) -> None:
-    """A log without the newer fields and settings said that the harness had changed; they are not compared."""
+    """A log without the newer fields and settings said that the harness had changed; they are not compared.
+
+    A file that only the run names was read. Now the one who resumes it names it too.
+    """
     run, _ = interrupted(server, tmp_path, "script", undisturbed, cache_of_module)
 
     def older(event: Fields) -> Fields:
@@ -107,7 +110,11 @@ def test_a_log_from_before_these_fields_is_resumed(
         return {name: event[name] for name in event if name not in ("start_region", "script")} | {"config": config}
 
     change_log(run, older)
-    code, _ = server.run(tmp_path, "search", "--resume", str(run.path), cache=cache_of_module)
+    words = ("search", "--resume", str(run.path))
+    code, _ = server.run(tmp_path, *words, cache=cache_of_module)
+    assert code == 2
+    assert "give --proposer scripted:mine.py again" in (tmp_path / "stderr").read_text()
+    code, _ = server.run(tmp_path, *words, "--proposer", "scripted:mine.py", cache=cache_of_module)
     assert code == 0, (tmp_path / "stderr").read_text()
     assert outcome(run.path) == outcome(undisturbed["script"])
 

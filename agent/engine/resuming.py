@@ -1,0 +1,178 @@
+"""What a resumed search may do: the run directory says what was searched, its reader what may be run, read and sent.
+
+Whoever wrote a run directory need not be the one who resumes it. So isolation, files, data folders, downloads and
+addresses that a run names count only if the one who resumes it names them again.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Container
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.config import Loaded, SearchConfig
+from agent.engine.setup import FilesGiven, Inputs, check_prerequisites
+from agent.errors import RunDamaged, UsageError, in_one_sentence
+from agent.llm.consent import Ask, confirm_address, is_loopback
+from agent.llm.settings import address
+from agent.proposers import proposer_kind
+from agent.runs.directory import RunDirectory
+from agent.runs.lines import read_lines
+from agent.runs.log import MAX_LOG_BYTES, Launch, Record
+from benchmark.data.pocket import EMBEDDED_NAMES
+from benchmark.files import NotPlain, read_plain
+from benchmark.tasks import Profile
+
+
+@dataclass(frozen=True)
+class Granted:
+    """The configuration that a resumed search is carried out with, and what a person is told about it."""
+
+    config: SearchConfig
+    files: FilesGiven = field(default_factory=FilesGiven)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the one who resumes a run names this time."""
+
+    allow_unsandboxed: bool = False
+    download: bool = False
+    data_root: Path | None = None
+    files: FilesGiven = field(default_factory=FilesGiven)
+    base_url: str | None = None
+    """By flag: the search goes on there, whatever the run names."""
+    known_base_url: str | None = None
+    """By variable, or in a file of the user's own: need not be confirmed."""
+    key_host: str | None = None
+    ask: Ask | None = None
+
+    @classmethod
+    def of(cls, config: SearchConfig) -> Allowed:
+        """All that a configuration of the user's own says."""
+        return cls(
+            allow_unsandboxed=config.allow_unsandboxed,
+            download=config.download,
+            data_root=config.data_root,
+            files=FilesGiven(config.proposer, config.start),
+            known_base_url=config.base_url,
+        )
+
+    @classmethod
+    def loaded(
+        cls, loaded: Loaded, typed: Container[str], *, key_host: str | None = None, ask: Ask | None = None
+    ) -> Allowed:
+        """What a command line and the user's variables and files say. `typed` are the settings given as flags."""
+        config = loaded.config
+        return cls(
+            allow_unsandboxed=config.allow_unsandboxed,
+            download="download" in typed and config.download,
+            data_root=config.data_root,
+            files=FilesGiven(
+                config.proposer if "proposer" in typed else None, config.start if "start" in typed else None
+            ),
+            base_url=config.base_url if "base_url" in typed else None,
+            known_base_url=None if "base_url" in loaded.found_here else config.base_url,
+            key_host=key_host,
+            ask=ask,
+        )
+
+    def applied(self, run: RunDirectory, recorded: SearchConfig, profile: Profile, level: object) -> Granted:
+        """What a run's search may do, by its recorded configuration and isolation level.
+
+        Raises UsageError that says what to type where the run wants more than this allows; nothing was started yet.
+        """
+        _require_same_isolation(run, recorded, self.allow_unsandboxed)
+        self._require_same_proposer(run, recorded)
+        Inputs.recorded(first_launch(run.events), recorded, self.files)
+        base_url, notes = recorded.base_url, []
+        if proposer_kind(recorded).asks_a_server:
+            base_url = self._server(run, recorded)
+            if recorded.base_url not in (None, base_url):
+                notes.append(f"the model's server is now {base_url}; the run named {recorded.base_url}")
+        changes = {
+            # `auto` can find another level on another day, and a result belongs to one. An unsandboxed run says so.
+            "isolation": level if level in ("bubblewrap", "landlock") else recorded.isolation,
+            "data_root": self.data_root,
+            "download": self.download,
+            "base_url": base_url,
+        }
+        config = recorded.model_copy(update=changes)
+        unused = recorded.data_root is not None and recorded.data_root != self.data_root
+        if unused and any(task.dataset not in EMBEDDED_NAMES for task in (*profile.visible, *profile.hidden)):
+            notes.append(
+                f"data are looked for in {self.data_root or 'the usual places'}, not in the run's data_root "
+                f"{recorded.data_root}; --data-root names a folder"
+            )
+        check_prerequisites(config, profile)
+        return Granted(config, self.files, tuple(notes))
+
+    def _require_same_proposer(self, run: RunDirectory, recorded: SearchConfig) -> None:
+        given = {"--proposer": (self.files.proposer, recorded.proposer), "--start": (self.files.start, recorded.start)}
+        for flag, (now, was) in given.items():
+            if now not in (None, was):
+                raise UsageError(f"{run.path}: {flag} {now} contradicts the run's own, {was}")
+        if self.base_url is not None and not proposer_kind(recorded).asks_a_server:
+            raise UsageError(
+                f"--base-url: only a language model listens to that; this run's proposer is {recorded.proposer}"
+            )
+
+    def _server(self, run: RunDirectory, recorded: SearchConfig) -> str | None:
+        """Where the conversation goes. A server that only the run names is confirmed."""
+        if self.base_url is not None or recorded.base_url is None:
+            return self.base_url
+        wanted = address(recorded, os.environ)
+        known = address(recorded.model_copy(update={"base_url": self.known_base_url}), os.environ)
+        if wanted != known:
+            confirm_address(wanted, f"{run.summary}: base_url", key_host=self.key_host, ask=self.ask)
+        return recorded.base_url
+
+
+def flags_again(config: SearchConfig, pinned: SearchConfig) -> str:
+    """The flags that a later --resume of a search needs, each with a space before it."""
+    words: list[str] = ["--allow-unsandboxed"] if config.allow_unsandboxed else []
+    if pinned.download:
+        words.append("--download")
+    if pinned.data_root is not None:
+        words += ["--data-root", str(pinned.data_root)]
+    url = pinned.base_url
+    if url is not None and proposer_kind(config).asks_a_server and not is_loopback(url):
+        words += ["--base-url", url]
+    return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+def _require_same_isolation(run: RunDirectory, recorded: SearchConfig, allowed: bool) -> None:
+    if recorded.allow_unsandboxed and not allowed:
+        raise UsageError(
+            f"{run.path}: this search runs its candidates without isolation, with all your rights. If you would run "
+            "their code yourself, add --allow-unsandboxed"
+        )
+    if allowed and not recorded.allow_unsandboxed:
+        raise UsageError(
+            f"{run.path}: this search runs its candidates in isolation, and results with and without cannot be "
+            "compared: leave out --allow-unsandboxed"
+        )
+
+
+def first_launch(log: Path) -> Launch | None:
+    """The first event of a log, if it is a launch. None where there is no log or it holds no whole line yet.
+
+    Raises RunDamaged where the line cannot be read.
+    """
+    try:
+        data = read_plain(log.parent, log.name, limit=MAX_LOG_BYTES)
+    except FileNotFoundError:
+        return None
+    except NotPlain as error:
+        raise RunDamaged(str(error)) from None
+    line = next(read_lines(data), None)
+    if line is None:
+        return None
+    try:
+        event = Record.parse(line.fields).event
+    except ValueError as error:
+        raise RunDamaged(f"{log}: line 1 is not an event of this version: {in_one_sentence(error)}") from None
+    return event if isinstance(event, Launch) else None
