@@ -27,6 +27,16 @@ _BEGIN = re.compile(r"^# =+ EDITABLE REGION: begin =+\n", re.MULTILINE)
 # Formatters want blank lines between the function and the marker: they belong to the suffix.
 _END = re.compile(r"^\n{0,2}# =+ EDITABLE REGION: end =+$", re.MULTILINE)
 
+_EXPORT_HEADER = re.compile(
+    r'\A"""A weight initialisation found by initsearch (?:(?!""").)*"""\n\nfrom __future__ import annotations\n\n'
+    r"(?:(?:(?:import|from) [^\n]*\n)+|\n)"
+    r"(?:\n\n(?:def|class) \w+[^\n]*:\n"
+    r'    """(?:The `config` that initialize_weights wants|Stands for this project)[^\n]*\n(?:    [^\n]+\n)*)*'
+    r"\n{0,2}",
+    re.DOTALL,
+)
+"""What `agent.runs.artifacts` writes before the region of an exported module: docstring, imports, helper, stand-ins."""
+
 
 class RegionError(ValueError):
     """A text is neither a region nor our scaffold with another region. `kind` as in the contract of `agent check`."""
@@ -147,7 +157,7 @@ def scaffold() -> Scaffold:
 
 
 def region_of(text: str) -> str:
-    """The region that a file means: a region text as it is, or that of a whole scaffold.
+    """The region that a file means: a region text as it is, or that of a whole scaffold or of an exported module.
 
     A text that holds a marker is taken for a whole scaffold, and all of it outside the region must be ours byte for
     byte (after Windows line ends have become "\\n"). Whether the region is any good is for `sandbox.rules`.
@@ -155,6 +165,6 @@ def region_of(text: str) -> str:
     """
     text = unify_newlines(text)
     if _BEGIN.search(text) is None and _END.search(text) is None:
-        return normalise_region(text)
+        return normalise_region(_EXPORT_HEADER.sub("", text, count=1))
     split(text)
     return scaffold().region_in(text if text.endswith("\n") else text + "\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.errors import UsageError
 from agent.protocol import Observation, Situation, ToolCall, replace_region
+from agent.spaces.start import accepted
 from benchmark.files import read_regular
 from sandbox.region import region_of
 
@@ -39,7 +40,7 @@ class ScriptedProposer:
         and of Chat Completions (`function`: `name` and `arguments` as a string) are understood too.
         Raises ValueError when it is neither of the two.
         """
-        if script.lstrip().startswith("["):
+        if _is_list(script):
             return cls(_parse(script), name)
         region = region_of(script)
         edit: Step = lambda situation: replace_region(situation, region)  # noqa: E731 - a step like the others
@@ -47,15 +48,18 @@ class ScriptedProposer:
 
 
 def read_script(path: str) -> str:
-    """The text of a script that can be played. Raises UsageError when the file is missing or is no script."""
+    """The text of a script that can be played.
+
+    Raises UsageError when the file is missing or is no script, Rejected when its region breaks a rule.
+    """
     if not path:
         raise UsageError("--proposer scripted:FILE needs a file: a JSON list of tool calls, or a region text")
     try:
         text = read_regular(Path(path), limit=MAX_BYTES).decode("utf-8")
-        if Path(path).suffix == ".json":
+        if Path(path).suffix == ".json" or _is_list(text):
             _parse(text)
         else:
-            ScriptedProposer.from_script(text)
+            accepted(region_of(text), text, f"--proposer scripted:{path}", Path(path))
     except FileNotFoundError:
         raise UsageError(f"--proposer scripted:{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -70,6 +74,10 @@ def read_script(path: str) -> str:
 def as_script(calls: Iterable[ToolCall]) -> str:
     """Tool calls as the text that `ScriptedProposer.from_script` plays."""
     return json.dumps([{"tool": call.tool, "arguments": dict(call.arguments)} for call in calls])
+
+
+def _is_list(script: str) -> bool:
+    return script.lstrip().startswith("[")
 
 
 def _parse(text: str) -> list[ToolCall]:

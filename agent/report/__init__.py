@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -46,28 +47,42 @@ def write_report(
 
 
 @contextmanager
-def report_at_end(run: RunDirectory, isolation: Isolation, say: Callable[[str], None]) -> Iterator[None]:
-    """Write report.html when the block ends, in whatever way but by a signal; see `try_to_write_report`."""
+def report_at_end(
+    run: RunDirectory, isolation: Isolation, say: Callable[[str], None], *, page: bool = True
+) -> Iterator[None]:
+    """Write report.html when the block ends, in whatever way but by a signal; see `try_to_write_report`.
+
+    The seconds that a finished run's page took go into run.json as `page_seconds`. Without `page` nothing is written.
+    """
     try:
         yield
     except Interrupted:
         raise
     except Exception:
-        try_to_write_report(run, say, measure=False)
+        if page:
+            try_to_write_report(run, say, measure=False)
         raise
-    try_to_write_report(run, say, isolation=isolation)
+    if page:
+        started = time.monotonic()
+        if try_to_write_report(run, say, isolation=isolation):
+            run.write_summary({**run.read_summary(), "page_seconds": round(time.monotonic() - started, 3)})
 
 
 def try_to_write_report(
     run: RunDirectory, say: Callable[[str], None], *, isolation: Isolation | None = None, measure: bool = True
-) -> None:
-    """`write_report`, and one line to a person when it does not work: a run is never lost to its page."""
+) -> bool:
+    """`write_report`, with a line to a person before and after: a run is never lost to its page. Whether it worked."""
+    started = time.monotonic()
+    say("writing the page, report.html")
     try:
-        write_report(run, isolation=isolation, measure=measure)
+        page = write_report(run, isolation=isolation, measure=measure)
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the results stand
         say(f"report.html could not be written ({error}); agent report {run.path.name} tries again")
+        return False
+    say(f"page {page} written in {time.monotonic() - started:.1f} s")
+    return True
 
 
 def measured_network(

@@ -179,6 +179,7 @@ class Bench(Toolbox):
     """
 
     def __init__(self, folder: Path, budget: int, score: Callable[[int, str], float] | None = None) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self.log = EventLog(folder / "events.jsonl")
         super().__init__(
             workspace=Workspace.create(folder / "workspace"),
