@@ -5,7 +5,9 @@ A plain `print` is safe too: `main` makes stdout and stderr spell out control ch
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.safe_text import SafeStream, json_line, safe_console
@@ -31,6 +33,12 @@ def write_data(text: str) -> None:
 def print_next(command: str) -> None:
     """Name the next useful command on stderr."""
     print(f"next: {command}", file=sys.stderr)
+
+
+def run_words(run: Path) -> str:
+    """How the next command names a run: by its name where that finds it, else by its path."""
+    default = Path(os.environ.get("INITSEARCH_RUNS") or "runs")
+    return run.name if run.parent == default.absolute().resolve() else str(run)
 
 
 def make_console() -> Console:

@@ -18,7 +18,7 @@ from agent.cli.app import (
     WorkersOption,
     app,
 )
-from agent.cli.output import print_json, print_next
+from agent.cli.output import print_json, print_next, run_words
 from agent.errors import AgentError, Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def search(
     config: Annotated[Path | None, typer.Option(help="TOML file with these settings.")] = None,
     page: Annotated[
         bool,
-        typer.Option("--page/--no-page", help="Write report.html at the end (default: yes; agent report does it)."),
+        typer.Option("--page/--no-page", help="Write report.html at the end (default: yes)."),
     ] = True,
     as_json: JsonFlag = False,
 ) -> None:
@@ -235,4 +235,4 @@ def _print_following(outcome: SearchOutcome, proposer: str) -> None:
         print_next(f"correct {file}, then agent check {file}")
         return
     following = "review" if RunStatus.of(outcome.done).waiting else "show"
-    print_next(f"agent {following} {outcome.run.name}")
+    print_next(f"agent {following} {run_words(outcome.run)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,18 @@ __all__ = ["measured_network", "report_at_end", "try_to_write_report", "write_re
 
 
 def write_report(
-    run: RunDirectory, *, isolation: Isolation | None = None, measure: bool = True, output: Path | None = None
+    run: RunDirectory,
+    *,
+    isolation: Isolation | None = None,
+    measure: bool = True,
+    output: Path | None = None,
+    held: bool | None = None,
 ) -> Path:
     """Write the page of a run, whatever state the run is in, and return its path.
 
     With `measure`, the networks are initialised once more to show what the function does to them, unless that was
-    done before; in `isolation`, or in one that is started for it. Raises RunDamaged without a run.json, OSError when
-    the page cannot be written.
+    done before; in `isolation`, or in one that is started for it. `held`: whether a process works on the run, where the
+    caller knows. Raises RunDamaged without a run.json, OSError when the page cannot be written.
     """
     from agent.report.findings import find
     from agent.report.flags import raise_flags
@@ -37,6 +43,7 @@ def write_report(
     from benchmark.files import write_atomically
 
     record = read_run(run)
+    record = record if held is None else replace(record, held=held)
     findings = find(record)
     network, note = measured_network(record, findings, isolation=isolation, measure=measure)
     views = network_views(network, f"test {findings.subject}") if network is not None else []
@@ -75,7 +82,7 @@ def try_to_write_report(
     started = time.monotonic()
     say("writing the page, report.html")
     try:
-        page = write_report(run, isolation=isolation, measure=measure)
+        page = write_report(run, isolation=isolation, measure=measure, held=False)  # we hold it, and are at its end
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the results stand

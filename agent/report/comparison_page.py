@@ -15,8 +15,9 @@ from agent.report.findings import Findings, find, overall_of
 from agent.report.page import template
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, mapping, number, read_run, text
+from agent.runs.reviews import WORDS
 from benchmark.comparison import signed
-from benchmark.statistics import Comparison, StatisticsError, in_words
+from benchmark.statistics import Comparison, StatisticsError, combine, in_words
 
 MAX_RUNS = 6
 """The most curves in a figure; more cannot be told apart."""
@@ -67,6 +68,31 @@ def pairs(runs: Sequence[Member]) -> list[Pair]:
     return found
 
 
+def verdicts(runs: Sequence[Member]) -> list[str]:
+    """A sentence for each later run: what is resolved between it and the first."""
+    found = []
+    every = pairs(runs)
+    for other in runs[1:]:
+        said = [
+            f"on the {'visible tasks' if kind == 'visible' else 'hidden task'} {_between(ours, other, runs[0])}"
+            for kind in ("visible", "hidden")
+            if (ours := {p.task: p.comparison for p in every if (p.kind, p.second) == (kind, other.letter)})
+        ]
+        together = "; ".join(said) or f"{other.letter} and {runs[0].letter} have no task in common"
+        found.append(f"{together[0].upper()}{together[1:]}.")
+    return found
+
+
+def _between(comparisons: dict[str, Comparison | None], other: Member, first: Member) -> str:
+    overall = combine(comparisons)
+    if overall.failed:
+        return f"{other.letter} and {first.letter} cannot be compared on {', '.join(overall.failed)}"
+    low, high = (signed(bound) for bound in overall.ci)
+    points = f"{signed(overall.gain)} points, {overall.confidence * 100:g} % interval {low} … {high}"
+    words = {"improvement": "is better than", "worse": "is worse than", "not resolved": "cannot be told from"}
+    return f"{other.letter} {words[overall.resolved]} {first.letter} ({points})"
+
+
 def comparability(runs: Sequence[Member]) -> list[str]:
     """Sentences about what makes the runs differ besides their code."""
     notes = []
@@ -108,14 +134,27 @@ def comparison_page(runs: Sequence[Member]) -> str:
     """The HTML of a comparison."""
     return str(
         template("compare.html.j2").render(
-            runs=runs, pairs=pairs(runs), notes=comparability(runs), drawings=drawings(runs), **_common()
+            runs=runs,
+            verdicts=verdicts(runs),
+            pairs=pairs(runs),
+            notes=comparability(runs),
+            drawings=drawings(runs),
+            **_common(),
         )
     )
 
 
 def index_page(rows: Sequence[dict[str, Any]]) -> str:
     """The HTML index of a folder; `rows` are those of `agent runs --json`."""
-    shown = [{**row, "has_report": row.get("has_report", False)} for row in reversed(rows)]
+    words: dict[str, str] = {**WORDS}
+    shown = [
+        {
+            **row,
+            "has_report": row.get("has_report", False),
+            "review": words.get(str(row.get("review")), row.get("review")),
+        }
+        for row in reversed(rows)
+    ]
     return str(template("index.html.j2").render(rows=shown, **_common()))
 
 
