@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.analysis.comparison import compare_tasks
 from agent.report.drawings import curve_line
-from agent.report.figures import Drawing, curves
+from agent.report.figures import LEAST_POINTS, Drawing, curves
 from agent.report.findings import Findings, find, overall_of
 from agent.report.page import template
 from agent.runs.directory import RunDirectory
@@ -122,11 +122,11 @@ def drawings(runs: Sequence[Member]) -> list[Drawing]:
                 for index, run in enumerate(runs)
             ]
             lines = [line for line in found if line is not None]
-            if lines:
+            if any(len(line.x) > 1 for line in lines):
                 ends = "; ".join(f"{line.label} ends at {_last(line.y)}" for line in lines)
                 title = task if kind == "visible" else f"{task} (hidden)"
                 alt = f"Test accuracy over epochs on {title}: {ends}"
-                figures.append(curves(title, lines, x="epoch", y="test accuracy, %", alt=alt))
+                figures.append(curves(title, lines, x="epoch", y="test accuracy, %", alt=alt, least_span=LEAST_POINTS))
     return figures
 
 

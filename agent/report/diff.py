@@ -42,6 +42,14 @@ class Diff:
     removed: int
     cut: int = 0
 
+    @property
+    def one_column(self) -> bool:
+        """Whether side by side half of the table would be empty: most lines of the change stand on one side."""
+        changes = [row for row in self.rows if row.kind not in ("equal", "gap")]
+        alone = sum(row.kind != "changed" for row in changes)
+        same = sum(row.kind == "equal" for row in self.rows)
+        return alone > 8 and alone > len(self.rows) / 3 and same < alone
+
 
 def side_by_side(old: str, new: str) -> Diff:
     """The diff of two region texts."""

@@ -43,6 +43,8 @@ _SERIES: tuple[tuple[str, Any, str], ...] = (
 """Colour, line style and marker of each series."""
 _VARIABLES |= {colour: f"--series-{index}" for index, (colour, _, _) in enumerate(_SERIES) if index}
 
+LEAST_POINTS = 5.0
+"""The least span of an axis of accuracies, in points: less is noise of one seed, and looks like a landscape."""
 _SIZE = (3.9, 2.7)
 _SMALL = (3.3, 2.5)
 """Inches, near the width that the page shows them at, so that their text keeps its size. Small: three to a row."""
@@ -82,6 +84,8 @@ class Line:
     baseline: bool = False
     series: int = 0
     """Which of several lines that are no baseline: 0 to 5, each with a colour and a style of its own."""
+    marker: str = ""
+    """Draw the points alone, with this marker (matplotlib's letter), hollow for the baseline; "" joins them."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,19 @@ def curves(
     note: str = "",
     log: bool = False,
     small: bool = False,
+    least_span: float = 0.0,
 ) -> Drawing:
-    """Lines over a common axis; with `log`, zeros are drawn as points on the floor. `small` goes three to a row."""
+    """Lines over a common axis; with `log`, zeros are drawn as points on the floor. `small` goes three to a row.
+
+    The y axis spans at least `least_span`, so that no small difference fills the picture.
+    """
     with _style():
         figure, axes = _canvas(x, y, _SMALL if small else _SIZE)
         for line in lines:
             _draw(axes, line, log=log)
         if log:
             _log_scale(axes)
+        _widen(axes, least_span)
         _whole_numbers(axes)
         if any(len(line.x) for line in lines) and len(lines) > 1:
             _legend(axes)
@@ -159,6 +168,7 @@ def best_so_far(
                     label=label,
                     transform=at_axis,
                 )
+        _widen(axes, LEAST_POINTS)
         _whole_numbers(axes)
         _legend(axes)
         return Drawing(title, _svg(figure, alt), note)
@@ -176,6 +186,17 @@ def _draw(axes: Axes, line: Line, *, log: bool) -> None:
         return
     known = dict(points)
     broken = len(known) < len(line.x)
+    if line.marker:
+        axes.plot(
+            *zip(*points, strict=True),
+            line.marker,
+            color=colour,
+            markerfacecolor="none" if line.baseline else colour,
+            markersize=4,
+            markeredgewidth=0.9,
+            label=line.label or None,
+        )
+        return
     few = len(points) <= 24 or broken  # a point between two gaps would not be seen without a marker
     axes.plot(
         line.x,
@@ -191,6 +212,14 @@ def _draw(axes: Axes, line: Line, *, log: bool) -> None:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
         if len(points) == 1:  # a band has no width there
             axes.vlines(line.x, line.low, line.high, color=colour, linestyle=style, linewidth=1.2)
+
+
+def _widen(axes: Axes, least: float) -> None:
+    """Make the y axis span at least `least`, around its middle, and not below zero."""
+    low, high = axes.get_ylim()
+    if high - low < least:
+        low = max(0.0, (low + high - least) / 2)
+        axes.set_ylim(low, low + least)
 
 
 def _log_scale(axes: Axes) -> None:
