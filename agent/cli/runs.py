@@ -59,11 +59,11 @@ def runs(
 
     from agent.runs.reviews import WORDS
 
-    reviews: dict[str, str] = {**WORDS}
+    reviews: dict[str, str] = dict(WORDS.items())
     table = Table(box=None, pad_edge=False)
     table.add_column("run", no_wrap=True)
     console = make_console()
-    more = ("profile", "proposer", "review") if console.width >= _WIDE else ("review",)
+    more: tuple[str, ...] = ("profile", "proposer", "review") if console.width >= _WIDE else ("review",)
     more = tuple(heading for heading in more if any(row[heading] for row in rows))
     for heading in ("status", "tests", "picked", "visible", "hidden", *more):
         table.add_column(heading, justify="right" if heading in ("visible", "hidden") else "left", overflow="fold")

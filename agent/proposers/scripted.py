@@ -54,6 +54,8 @@ def read_script(path: str) -> str:
     """
     if not path:
         raise UsageError("--proposer scripted:FILE needs a file: a JSON list of tool calls, or a region text")
+    if Path(path).is_dir():
+        raise UsageError(f"--proposer scripted:{path}: cannot be read: Is a directory")
     try:
         text = read_regular(Path(path), limit=MAX_BYTES).decode("utf-8")
         if Path(path).suffix == ".json" or _is_list(text):

@@ -146,7 +146,7 @@ def comparison_page(runs: Sequence[Member]) -> str:
 
 def index_page(rows: Sequence[dict[str, Any]]) -> str:
     """The HTML index of a folder; `rows` are those of `agent runs --json`."""
-    words: dict[str, str] = {**WORDS}
+    words: dict[str, str] = dict(WORDS.items())
     shown = [
         {
             **row,

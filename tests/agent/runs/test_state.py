@@ -14,7 +14,7 @@ from agent.report import write_report
 from agent.runs.directory import RunDirectory
 from agent.runs.state import state_of
 from tests.agent.conftest import ROOT, Main, json_lines
-from tests.agent.report_samples import change_log, change_summary, copy_run
+from tests.agent.report_samples import Fields, change_log, change_summary, copy_run
 
 HOLD = """
 import sys
@@ -42,9 +42,13 @@ def training_hidden(tmp_path: Path) -> RunDirectory:
     run = copy_run(ROOT / "tests" / "data" / "sample-run", tmp_path / "runs")
     results = ("visible", "hidden", "generalisation", "tests", "tests_used", "submitted_test", "words", "seconds")
     change_summary(run, status="running", overhead=None, **dict.fromkeys(results))
-    hidden = lambda event: str(event.get("role")).startswith("hidden/")  # noqa: E731 - a condition
-    change_log(run, lambda event: None if event["kind"] == "ended" or hidden(event) else event)
+    change_log(run, _before_hidden)
     return run
+
+
+def _before_hidden(event: Fields) -> Fields | None:
+    late = event["kind"] == "ended" or str(event.get("role")).startswith("hidden/")
+    return None if late else event
 
 
 def test_show_and_page_agree_on_a_running_run(main: Main, training_hidden: RunDirectory) -> None:
