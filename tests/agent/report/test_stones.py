@@ -121,3 +121,12 @@ def test_the_kept_module_means_the_kept_region(sample: RunDirectory) -> None:
 
     text = (sample.path / "initialize_weights.py").read_text(encoding="utf-8")
     assert region_of(text) == read_run(sample).regions[1]
+
+
+def test_resume_of_a_complete_run_makes_the_trajectory(main: Main, sample: RunDirectory) -> None:
+    """The contract's trajectory.json was not written; a run that lacks it gets it, with the same done line."""
+    code, out, err = main("search", "--resume", str(sample.path), "--no-page")
+    assert code == 0, err
+    assert out
+    assert '"schema_version"' in (sample.path / "trajectory.json").read_text(encoding="utf-8")
+    assert not (sample.path / "report.html").exists()
