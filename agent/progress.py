@@ -34,27 +34,45 @@ class Progress:
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         """An evaluation succeeded, failed, or was read from the store."""
 
+    def trained(self) -> None:
+        """Nothing will be trained any more: the verdict is printed next, then the page is written."""
+
     def close(self) -> None:
         """Stop showing, and restore the terminal."""
 
 
 class PlainProgress(Progress):
-    """Prints one line per event, without colours or cursor movement, for logs and pipes."""
+    """Prints one line per event, without colours or cursor movement, for logs and pipes.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    After `silence` seconds without a line, one says what is being done.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, silence: float = 30.0) -> None:
         self._stream = stream or sys.stderr
         self._lock = threading.Lock()
-        self._start = time.monotonic()
+        self._start = self._last = time.monotonic()
         self._expected = 0
         self._done = 0
+        self._silence = silence
+        self._doing = ""
+        self._training: dict[tuple[str, str, int], str] = {}
+        self._closed = threading.Event()
+        self._beat: threading.Thread | None = None
 
     def begin(self, evaluations: int, tests: int = 0) -> None:
         self._expected = evaluations
 
     def message(self, text: str) -> None:
+        self._doing = text
         self._print(text)
 
+    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
+        with self._lock:
+            self._training[role, task, seed] = f"{role} {task} seed {seed}"
+
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
+        with self._lock:
+            self._training[role, task, seed] = f"{role} {task} seed {seed} (epoch {metrics.epoch} of {epochs} done)"
         if _is_look(role):
             return
         if epochs <= 20 or metrics.epoch % (epochs // 10) == 0 or metrics.epoch == epochs:
@@ -64,14 +82,38 @@ class PlainProgress(Progress):
             )
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
+        with self._lock:
+            self._training.pop((role, task, seed), None)
         text = describe(role, task, seed, outcome, cached)
         if not _is_look(role):
             self._done += 1
             text = f"[{self._done}/{max(self._done, self._expected)}] {text}"
         self._print(f"  {text}")
 
+    def close(self) -> None:
+        self._closed.set()
+        if self._beat is not None:
+            self._beat.join()
+
+    def _show_life(self) -> None:
+        """In a thread of its own: say what is being done whenever nothing was said for `silence` seconds."""
+        while not self._closed.wait(max(0.01, self._last + self._silence - time.monotonic())):
+            if time.monotonic() - self._last < self._silence:
+                continue
+            with self._lock:
+                doing = list(self._training.values())
+            more = f" and {len(doing) - 2} more" if len(doing) > 2 else ""
+            try:
+                self._print(f"  still at work: {', '.join(doing[:2]) + more if doing else self._doing}")
+            except (OSError, ValueError):  # the reader of a pipe has gone; the search meets that itself
+                return
+
     def _print(self, text: str) -> None:
         with self._lock:
+            if self._beat is None and not self._closed.is_set():
+                self._beat = threading.Thread(target=self._show_life, daemon=True)
+                self._beat.start()
+            self._last = time.monotonic()
             print(f"{_clock_time(time.monotonic() - self._start)} {spelt(text)}", file=self._stream, flush=True)
 
 
@@ -115,6 +157,9 @@ class LiveProgress(Progress):
                 self._best[task] = max(self._best.get(task, 0.0), outcome.best_test_acc)
         style = None if isinstance(outcome, EvaluationResult) else "red"
         self._console.print(describe(role, task, seed, outcome, cached), style=style, markup=False)
+
+    def trained(self) -> None:
+        self._live.stop()
 
     def close(self) -> None:
         self._live.stop()

@@ -291,12 +291,16 @@ def obstacle_to(level: str) -> str | None:
     return None
 
 
-def probe() -> dict[str, object]:
-    """Return what this machine offers and which levels pass the canary, for `agent doctor`. Takes seconds."""
+def probe(say: Callable[[str], None] = lambda text: None) -> dict[str, object]:
+    """Return what this machine offers and which levels pass the canary, for `agent doctor`. Takes seconds.
+
+    `say` is told which level is tried next.
+    """
     levels: dict[str, object] = {}
     chosen = None
     for level in LEVELS:
         started = time.monotonic()
+        say(f"trying the isolation level {level}: start it, and let the self-test try to escape")
         zygote, tested, reason = _try(level)
         if zygote is not None:
             zygote.close()

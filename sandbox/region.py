@@ -27,6 +27,16 @@ _BEGIN = re.compile(r"^# =+ EDITABLE REGION: begin =+\n", re.MULTILINE)
 # Formatters add blank lines between the function and the marker. They belong to the suffix.
 _END = re.compile(r"^\n{0,2}# =+ EDITABLE REGION: end =+$", re.MULTILINE)
 
+_EXPORT_HEADER = re.compile(
+    r'\A"""A weight initialisation found by initsearch (?:(?!""").)*"""\n\nfrom __future__ import annotations\n\n'
+    r"(?:(?:(?:import|from) [^\n]*\n)+|\n)"
+    r"(?:\n\n(?:def|class) \w+[^\n]*:\n"
+    r'    """(?:The `config` that initialize_weights wants|Stands for this project)[^\n]*\n(?:    [^\n]+\n)*)*'
+    r"\n{0,2}",
+    re.DOTALL,
+)
+"""What `agent.runs.artifacts` writes before the region of an exported module: docstring, imports, helper, stand-ins."""
+
 
 class RegionError(ValueError):
     """A text is neither a region nor our scaffold with a region. `kind` is the one that `agent check` prints."""
@@ -146,7 +156,7 @@ def scaffold() -> Scaffold:
 
 
 def region_of(text: str) -> str:
-    """Return the region that a file contains: the whole text, or the region of a whole scaffold.
+    """Return the region that a file contains: the whole text, or that of a whole scaffold or of an exported module.
 
     A text with a marker counts as a whole scaffold. All bytes outside its region must then equal ours, after Windows
     line ends have become "\\n". `sandbox.rules` checks the region itself.
@@ -154,6 +164,6 @@ def region_of(text: str) -> str:
     """
     text = unify_newlines(text)
     if _BEGIN.search(text) is None and _END.search(text) is None:
-        return normalise_region(text)
+        return normalise_region(_EXPORT_HEADER.sub("", text, count=1))
     split(text)
     return scaffold().region_in(text if text.endswith("\n") else text + "\n")

@@ -127,6 +127,30 @@ def make_plan(
     return plan
 
 
+@dataclass(frozen=True)
+class Overhead:
+    """Seconds that a search takes besides training: to start and warm up, for the checks of each test, for its page."""
+
+    start: float
+    test: float
+    page: float
+
+    def of(self, budget: int) -> float:
+        """Of a whole search with so many tests."""
+        return self.start + self.page + budget * self.test
+
+
+def with_overhead(plan: Mapping[str, Any], overhead: Overhead) -> dict[str, Any]:
+    """A plan whose seconds, and those of every design that it suggests, count what is not training too."""
+
+    def more(design: Mapping[str, Any]) -> dict[str, Any]:
+        return {**design, "seconds": round(design["seconds"] + overhead.of(design["budget"]), 1)}
+
+    suggested = {name: [more(one) for one in plan[name]] for name in ("instead", "for_effect") if name in plan}
+    parts = {"start": overhead.start, "checks": plan["budget"] * overhead.test, "page": overhead.page}
+    return {**more(plan), **suggested, "overhead": {name: round(seconds, 1) for name, seconds in parts.items()}}
+
+
 def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) -> list[tuple[Forecast, str]]:
     """Designs that detect a clearly smaller effect in the same time, or the same effect in clearly less time.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
@@ -43,7 +44,8 @@ def examine() -> dict[str, Any]:
     from sandbox.isolate import probe
 
     git = shutil.which("git")
-    isolation = probe()
+    isolation = probe(_say)
+    _say("looking at data sets, torch and the processor")
     cache = user_store().folder
     problems = []
     if git is None:
@@ -71,6 +73,11 @@ def examine() -> dict[str, Any]:
     }
 
 
+def _say(text: str) -> None:
+    """One line on stderr at each step: some take many seconds."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _version_of(git: str) -> str:
     import subprocess
 
@@ -85,6 +92,9 @@ def _print(found: dict[str, Any]) -> None:
     print(f"machine     {found['cores']} cores, {found['gpus']} GPUs, {found['disk_free_gb']} GB free here")
     print(f"git         {found['git'] or 'missing'}")
     print(f"isolation   {found['isolation'].get('level') or 'none'}")
+    for name, tried in found["isolation"]["levels"].items():
+        how = "works" if tried["usable"] else "not taken"
+        print(f"  {name}: {how} after {tried['seconds']:.0f} s: {tried['reason']}")
     for name, state in found["data"].items():
         first = state["reason"].splitlines()[0]
         print(f"data        {name}: {'yes' if state['available'] else 'no'} ({first})")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,26 +82,12 @@ def _track(run: RunDirectory, form: str, output: Path | None) -> None:
 def render(run: RunDirectory, form: str) -> str:
     """The run in one of `FORMATS`, as text. Raises UsageError."""
     from agent.runs.files import read_text
-    from agent.transcripts import load_transcript, write_atif, write_mls_bench
+    from agent.transcripts import load_transcript, write_mls_bench
+    from agent.transcripts.trajectory import as_text, trajectory
 
     if form in _FILES:
         try:
             return read_text(run.path, _FILES[form])
         except FileNotFoundError:
             raise UsageError(f"{run.path}: nothing was submitted, so there is no {_FILES[form]}") from None
-    transcript = load_transcript(run.path)
-    if form == "mls-bench":
-        document = write_mls_bench(transcript)
-    else:
-        document = write_atif(transcript, agent_name="initsearch", agent_version=_version())
-    # No file can contain a lone surrogate, so it is written as a JSON escape.
-    return json.dumps(document, indent=1, ensure_ascii=False).encode(errors="backslashreplace").decode() + "\n"
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("initsearch")
-    except PackageNotFoundError:
-        return "from a checkout"
+    return as_text(write_mls_bench(load_transcript(run.path))) if form == "mls-bench" else trajectory(run)

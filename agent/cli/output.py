@@ -5,8 +5,10 @@ A plain `print` is safe too, because `main` makes stdout and stderr escape contr
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -41,6 +43,12 @@ def asking() -> Callable[[str], bool] | None:
     if not (sys.stdin and sys.stdin.isatty() and sys.stderr.isatty()):
         return None
     return lambda question: typer.confirm(spelt(question), default=False, err=True)
+
+
+def run_words(run: Path) -> str:
+    """How the next command names a run: by its name where that finds it, else by its path."""
+    default = Path(os.environ.get("INITSEARCH_RUNS") or "runs")
+    return run.name if run.parent == default.absolute().resolve() else str(run)
 
 
 def make_console() -> Console:

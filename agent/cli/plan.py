@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -39,11 +40,11 @@ def plan(
       agent plan --budget 10 --confirm 5
       agent plan --profile paper --seeds 3 --json
     """
-    from agent.analysis.design import Design, duration, in_words, make_plan
+    from agent.analysis.design import Design, duration, in_words, make_plan, with_overhead
     from agent.config import load_config
     from agent.evaluation.workbench import plan_slots
     from agent.profiles import resolve_profile
-    from benchmark.cost import MeasureCost
+    from agent.report.cost import machine_in_words, measure
     from benchmark.executor import LocalExecutor
 
     config = load_config(
@@ -60,11 +61,12 @@ def plan(
     )
     chosen, reason = resolve_profile(config.profile, data_root=data_root)
     slots, threads, gpus = plan_slots(config)
+    print("measuring the start of a search and a few training steps of each task", file=sys.stderr, flush=True)
+    level = "none" if config.allow_unsandboxed else config.isolation
     with LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
-        tasks = (*chosen.visible, *chosen.hidden)
-        futures = {task.name: executor.submit(MeasureCost(task), timeout=600) for task in tasks}
-        cost = {name: future.result() for name, future in futures.items()}
+        cost, overhead, environment = measure(chosen, executor, precision=config.precision, level=level)
     found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect)
+    found = {**with_overhead(found, overhead), "environment": environment}
     if as_json:
         print_json({**found, "reason": reason})
         return
@@ -74,6 +76,8 @@ def plan(
             f"  {task['kind']:7} {task['name']}: {task['evaluations']} trainings of about {duration(task['seconds'])}; "
             f"smallest detectable effect {task['smallest_visible_effect']:.1f} points"
         )
+    print("besides training: " + ", ".join(f"{name} {duration(part)}" for name, part in found["overhead"].items()))
+    print(f"measured here and now: {machine_in_words(environment)}")
     print("\n".join(in_words(found)))
     print(chosen.caveat)
     print_next(f"agent search {found['flags']} --profile {chosen.name}")

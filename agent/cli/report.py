@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, app
-from agent.cli.output import print_json, print_next
+from agent.cli.output import print_json, print_next, run_words
 
 
 @app.command()
@@ -38,4 +38,4 @@ def report(
         print_json({"run": str(directory.path), "report": str(page), "bytes": page.stat().st_size})
         return
     print(page)
-    print_next(f"open it in a browser, or agent review {directory.path.name}")
+    print_next(f"open it in a browser, or agent review {run_words(directory.path)}")

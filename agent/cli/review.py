@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
-from agent.cli.output import make_console, print_json, print_next
+from agent.cli.output import make_console, print_json, print_next, run_words
 from agent.errors import UsageError
 from agent.safe_text import spelt
 
@@ -97,7 +97,7 @@ def _review(
     if sys.stdin.isatty() and sys.stdout.isatty() and subject.record.submitted is not None:
         _ask(directory, subject)
     else:
-        print_next(f"agent review {directory.path.name} --approve, or --reject -m 'why'")
+        print_next(f"agent review {run_words(directory.path)} --approve, or --reject -m 'why'")
     return standing(directory).exit_code
 
 
@@ -112,6 +112,7 @@ def _record(
     as_json: bool,
 ) -> int:
     from agent.cli.review_text import in_force
+    from agent.runs.artifacts import MODULE, PATCH
     from agent.runs.reviews import WORDS, add_review, standing
     from agent.runs.status import RunStatus
     from agent.studies.rebuilt import require_genuine
@@ -128,18 +129,29 @@ def _record(
     serious = [flag for flag in subject.flags if flag.weight == "stop"]
     if kind == "approve" and serious:
         print(f"note: approved with {len(serious)} flag(s) that should be explained first", file=sys.stderr)
-    name = directory.path.name
-    approved = f"git am {directory.path / 'submission.patch'}"
+    name = run_words(directory.path)
+    approved = f"use {directory.path / MODULE} (torch alone); in a clone of initsearch: git am {directory.path / PATCH}"
     if RunStatus.of(subject.record.summary).waiting:
         approved = f"agent submit {name} --require-approval"
     follow = {
         "approve": approved,
-        "reject": "agent search --budget 3",
-        "request_changes": "agent search --budget 3",
+        "reject": _again(subject),
+        "request_changes": _again(subject),
         "comment": f"agent review {name}",
     }
     print_next(follow[kind])
     return now.exit_code
+
+
+def _again(subject: Subject) -> str:
+    """A search as the reviewed one was, as far as budget, profile, proposer and folder go."""
+    from agent.runs.record import mapping
+
+    record = subject.record
+    config, folder = mapping(record.summary.get("config")), record.directory.path.parent
+    words = [f"--budget {config.get('budget', 3)}"]
+    words += [f"--{name} {config[name]}" for name in ("profile", "proposer") if config.get(name) not in (None, "auto")]
+    return " ".join(["agent search", *words, *([] if folder == Path("runs").resolve() else [f"--runs {folder}"])])
 
 
 def _place(value: str, subject: Subject) -> tuple[str, int]:

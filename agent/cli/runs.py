@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from agent.cli.app import JsonFlag, RunsOption, app
-from agent.cli.output import make_console, print_json, print_next
+from agent.cli.output import make_console, print_json, print_next, run_words
 from agent.errors import AgentError, UsageError
 from agent.safe_text import spelt
 
@@ -18,6 +18,8 @@ _COLUMNS = (
     *("name", "path", "status", "profile", "proposer", "tests_used", "budget", "submitted_test"),
     *("visible_gain", "hidden_gain", "review", "has_report"),
 )
+_WIDE = 110
+"""Columns of a screen that has room for profile and proposer, which a run's name has too."""
 
 
 @app.command()
@@ -55,11 +57,18 @@ def runs(
         return
     from rich.table import Table
 
+    from agent.runs.reviews import WORDS
+
+    reviews: dict[str, str] = dict(WORDS.items())
     table = Table(box=None, pad_edge=False)
     table.add_column("run", no_wrap=True)
-    for heading in ("status", "tests", "picked", "visible", "hidden"):
+    console = make_console()
+    more: tuple[str, ...] = ("profile", "proposer", "review") if console.width >= _WIDE else ("review",)
+    more = tuple(heading for heading in more if any(row[heading] for row in rows))
+    for heading in ("status", "tests", "picked", "visible", "hidden", *more):
         table.add_column(heading, justify="right" if heading in ("visible", "hidden") else "left", overflow="fold")
     for row in rows:
+        cells = {**row, "review": reviews.get(row["review"], row["review"])}
         table.add_row(
             row["name"],
             spelt(str(row["status"]))[:200],
@@ -67,10 +76,11 @@ def runs(
             "" if row["submitted_test"] is None else f"#{row['submitted_test']}",
             _points(row["visible_gain"]),
             _points(row["hidden_gain"]),
+            *(spelt(str(cells[heading] or ""))[:40] for heading in more),
         )
-    make_console().print(table)
+    console.print(table)
     print("visible, hidden: mean gain in points; agent show RUN has the intervals")
-    print_next(f"agent show {rows[-1]['name']}")
+    print_next(f"agent show {run_words(Path(rows[-1]['path']).absolute())}")
 
 
 def _cell(value: object) -> object:
@@ -108,7 +118,7 @@ def _row(path: Path) -> dict[str, Any]:
         "status": summary.get("status"),
         "profile": summary.get("profile"),
         "proposer": summary.get("config", {}).get("proposer"),
-        "tests_used": summary.get("tests_used", 0),
+        "tests_used": _tests_used(path, summary),
         "budget": summary.get("budget"),
         "submitted_test": summary.get("submitted_test"),
         "visible_gain": _mean_gain(summary.get("visible", {})),
@@ -116,6 +126,17 @@ def _row(path: Path) -> dict[str, Any]:
         "review": _review(path),
         "has_report": is_plain(path, "report.html"),
     }
+
+
+def _tests_used(path: Path, summary: dict[str, Any]) -> Any:
+    """From the log while the search has not ended: run.json has the number at the end only."""
+    from agent.runs.directory import RunDirectory
+    from agent.runs.record import read_run
+    from agent.runs.status import RunStatus
+
+    if "tests_used" in summary or not RunStatus.of(summary).resumable:
+        return summary.get("tests_used", 0)
+    return len(read_run(RunDirectory(path)).state.finished)
 
 
 def _review(path: Path) -> str | None:

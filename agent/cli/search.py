@@ -21,7 +21,7 @@ from agent.cli.app import (
     WorkersOption,
     app,
 )
-from agent.cli.output import asking, print_json, print_next
+from agent.cli.output import asking, print_json, print_next, run_words
 from agent.errors import AgentError, Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from agent.engine.search import Search
     from agent.runs.directory import RunDirectory
 
-NO_SETTINGS = ("null", "settings", "resume", "config", "yes_send_key_to", "as_json")
+NO_SETTINGS = ("null", "settings", "resume", "config", "yes_send_key_to", "page", "as_json")
 """The parameters of `search` that are no fields of SearchConfig; every other one is the field of its name."""
 _WITH_RESUME = frozenset({"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"})
 """What a run directory does not decide for the one who resumes it."""
+NOTHING_SUBMITTED = 4
+"""The exit code of a search whose budget is spent without a test that could be submitted."""
 _FOR_MODELS = (
     *("model", "base_url", "max_tokens", "max_cost", "price"),
     *("answer_tokens", "context_tokens", "request_seconds", "temperature"),
@@ -110,6 +112,10 @@ def search(
     settings: SetOption = None,
     resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with these settings.")] = None,
+    page: Annotated[
+        bool,
+        typer.Option("--page/--no-page", help="Write report.html at the end (default: yes)."),
+    ] = True,
     as_json: JsonFlag = False,
 ) -> None:
     """Search for a better initialisation.
@@ -147,12 +153,12 @@ def search(
 
     if not resume:
         confirm_server(found, [loaded.proposer], yes_send_key_to)
-        raise typer.Exit(execute(Search.create(loaded), as_json=as_json))
+        raise typer.Exit(execute(Search.create(loaded), page=page, as_json=as_json))
     run = RunDirectory.find(resume, loaded.runs)
     if RunStatus.of(run.read_summary()).finished:
-        raise typer.Exit(repeat(run, as_json=as_json, data_root=loaded.data_root))
+        raise typer.Exit(repeat(run, page=page, as_json=as_json, data_root=loaded.data_root))
     allowed = Allowed.loaded(found, given, key_host=yes_send_key_to, ask=asking())
-    raise typer.Exit(execute(Search.resume(run, allowed=allowed), as_json=as_json))
+    raise typer.Exit(execute(Search.resume(run, allowed=allowed), page=page, as_json=as_json))
 
 
 def confirm_server(found: Loaded, proposers: Sequence[str], key_host: str | None) -> None:
@@ -173,33 +179,39 @@ def _null_proposer(proposer: str | None) -> str:
     return "null"
 
 
-def execute(search: Search, *, as_json: bool) -> int:
-    """Run a search with its progress on stderr, print what was found, return the exit code."""
+def execute(search: Search, *, page: bool = True, as_json: bool) -> int:
+    """Run a search with its progress on stderr, print what was found, then write its page. Returns the exit code."""
     from agent.engine.summary import OUR_FAILURES
     from agent.progress import make_progress
     from agent.report import report_at_end
 
     _print_launch(search.launch, as_json=as_json)
     progress = make_progress()
+    outcome: SearchOutcome | None = None
     try:
         with (
             search.opened(progress) as opened,
-            report_at_end(search.run, opened.isolation, progress.message, data_root=search.pinned.data_root),
+            report_at_end(search.run, opened.isolation, progress.message, page=page, data_root=search.pinned.data_root),
         ):
             outcome = opened.execute()
+            progress.trained()
+            _print_outcome(outcome, as_json=as_json)
     except (Interrupted, KeyboardInterrupt) as stop:
         progress.close()
-        print(f"stopped; go on with: {search.resume_command}", file=sys.stderr)
+        done = "the search is complete, its page is not; make it" if outcome else "go on"
+        print(f"stopped; {done} with: {search.resume_command}", file=sys.stderr)
         raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
     except OUR_FAILURES as error:
         raise AgentError(f"{error}\nwhat was done is kept; go on with: {search.resume_command}") from None
     finally:
         progress.close()
-    return _print_outcome(outcome, as_json=as_json)
+    assert outcome is not None
+    _print_following(outcome, search.config.proposer)
+    return outcome.exit_code
 
 
-def repeat(run: RunDirectory, *, as_json: bool, data_root: Path | None = None) -> int:
-    """Print again what a finished search printed, and make its patch, its module and its page if they are missing.
+def repeat(run: RunDirectory, *, page: bool = True, as_json: bool, data_root: Path | None = None) -> int:
+    """Print again what a finished search printed, and make the files of its end that are missing, page included.
 
     A search that was killed while its page was written has ended, and had not said so.
     """
@@ -211,11 +223,13 @@ def repeat(run: RunDirectory, *, as_json: bool, data_root: Path | None = None) -
         with run.held():
             launch, outcome = finished_outcome(run)
             _print_launch(launch, as_json=as_json)
-            if not (run.path / "report.html").exists():
+            _print_outcome(outcome, as_json=as_json)
+            if page and not (run.path / "report.html").exists():
                 try_to_write_report(run, lambda text: print(text, file=sys.stderr), data_root=data_root)
     except OUR_FAILURES as error:
         raise AgentError(f"{run.path}: this run is complete, but {error}; `agent show` prints it") from None
-    return _print_outcome(outcome, as_json=as_json)
+    _print_following(outcome, launch["proposer"])
+    return outcome.exit_code
 
 
 def _print_launch(launch: dict[str, Any], *, as_json: bool) -> None:
@@ -225,13 +239,20 @@ def _print_launch(launch: dict[str, Any], *, as_json: bool) -> None:
         print(f"run {launch['run']}", file=sys.stderr)
 
 
-def _print_outcome(outcome: SearchOutcome, *, as_json: bool) -> int:
+def _print_outcome(outcome: SearchOutcome, *, as_json: bool) -> None:
     if as_json:
         print_json(outcome.done)
     else:
-        print("\n".join(outcome.words))
+        print("\n".join(outcome.words), flush=True)
+
+
+def _print_following(outcome: SearchOutcome, proposer: str) -> None:
+    """Name the next command: after a script whose test was refused, the one that says more about it."""
     from agent.runs.status import RunStatus
 
+    name, _, file = proposer.partition(":")
+    if outcome.exit_code == NOTHING_SUBMITTED and name == "scripted" and file not in ("", "demo"):
+        print_next(f"correct {file}, then agent check {file}")
+        return
     following = "review" if RunStatus.of(outcome.done).waiting else "show"
-    print_next(f"agent {following} {outcome.run.name}")
-    return outcome.exit_code
+    print_next(f"agent {following} {run_words(outcome.run)}")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from agent.clock import Clock
 from agent.engine.toolbox import Toolbox
-from agent.protocol import Proposer, ProposerEnd, ToolCall
+from agent.protocol import Observation, Proposer, ProposerEnd, ToolCall
 from agent.runs.log import EventLog, TimeUp
 from benchmark.executor import InfrastructureError
 from sandbox.isolate import IsolationCrashed
@@ -39,15 +39,18 @@ def run_loop(
 
     Failures of our own machinery end the loop without a submission, because the results may be wrong.
     """
+    refusals: list[str] = []
     try:
-        end = _run(proposer, tools, clock, log, max_steps, max_seconds)
+        end = _run(proposer, tools, clock, log, max_steps, max_seconds, refusals)
         if end.status == "submitted":
             return end
         submitted = _submit_best(tools)
     except (InfrastructureError, IsolationCrashed) as error:
         return End("infra", f"Our own machinery failed: {error}")
     if submitted is None:
-        return End(end.status, f"{end.message} No test succeeded with all its seeds, so there is nothing to submit.")
+        last = f" The last refusal: {refusals[-1]}" if refusals else ""
+        none = "No test succeeded with all its seeds, so there is nothing to submit."
+        return End(end.status, f"{end.message} {none}{last}")
     return End(end.status, f"{end.message} The best test, #{submitted}, was submitted for it.")
 
 
@@ -60,8 +63,15 @@ def _submit_best(tools: Toolbox) -> int | None:
 
 
 def _run(
-    proposer: Proposer, tools: Toolbox, clock: Clock, log: EventLog, max_steps: int, max_seconds: float | None
+    proposer: Proposer,
+    tools: Toolbox,
+    clock: Clock,
+    log: EventLog,
+    max_steps: int,
+    max_seconds: float | None,
+    refusals: list[str],
 ) -> End:
+    """`refusals` takes in what was refused and why, but for submissions: they fail because a test did."""
     try:
         for step in range(1, max_steps + 1):
             if max_seconds is not None and _time_is_up(clock, log, max_seconds):
@@ -72,6 +82,8 @@ def _run(
             if call is None:
                 return End("tests_exhausted", f"{proposer.name} had nothing more to propose.")
             observation = tools.dispatch(step, call)
+            if not observation.ok and call.tool != "submit":
+                refusals.append(f"{call.tool}: {_reason(observation)}")
             if observation.submitted is not None:
                 return End("submitted", _submitted_by(proposer.name, call, observation.submitted))
             with clock.phase("proposer"):
@@ -79,6 +91,14 @@ def _run(
     except ProposerEnd as end:
         return End(end.status, str(end))
     return End("steps", f"The limit of {max_steps} tool calls was reached.")
+
+
+def _reason(observation: Observation) -> str:
+    """The line of a reply that says what was wrong."""
+    lines = observation.reply.splitlines() or [""]
+    return next((line for line in lines if line.startswith(("ERROR", "FAILED"))), lines[0]).removeprefix("ERROR: ")[
+        :400
+    ]
 
 
 def _time_is_up(clock: Clock, log: EventLog, max_seconds: float) -> bool:

@@ -16,6 +16,7 @@ from agent.protocol import Accuracies, TestOutcome
 from agent.runs.artifacts import MODULE, PATCH, write_artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.status import RunStatus
+from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.statistics import Comparison
 from benchmark.tasks import Profile
 from sandbox.history import History
@@ -61,7 +62,7 @@ def launch_line(run: Path, profile: str, budget: int, proposer: str, reason: str
 def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
     """Read the `launch` line and the result of a finished search from run.json.
 
-    Writes the patch and the module again if they are missing. Raises RunDamaged, WorkspaceError.
+    Writes patch, module and trajectory again if they are missing. Raises RunDamaged, WorkspaceError, TranscriptError.
     """
     summary = run.read_summary()
     try:
@@ -75,6 +76,8 @@ def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
     number = summary["submitted_test"]
     if number is not None and not all(run.has(name) for name in (PATCH, MODULE)):
         write_artifacts(run, History(run.workspace).region_at(f"test/{number}"), number, words[1:])
+    if not run.has(TRAJECTORY):
+        write_trajectory(run)
     done = {"event": "done", **fields, "run": str(run.path)}
     return launch, SearchOutcome(run.path, summary["status"], done, words)
 

@@ -26,7 +26,7 @@ from agent.engine.setup import (
 )
 from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
-from agent.errors import RunDamaged, UsageError, in_one_sentence
+from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import Workbench, open_workbench
 from agent.profiles import resolve_profile
@@ -38,6 +38,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.log import Ended, EventLog
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
+from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
@@ -285,4 +286,10 @@ class OpenSearch:
             words=words,
             tests=tests,
         )
+        try:
+            write_trajectory(run)
+        except (AgentError, OSError) as error:  # the results stand
+            self._progress.message(
+                f"{TRAJECTORY} could not be written ({error}); agent export {run.path.name} prints it"
+            )
         return SearchOutcome(run.path, end.status, done, words)

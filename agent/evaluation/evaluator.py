@@ -50,11 +50,18 @@ def require_baseline(outcomes: Outcomes, role: str) -> None:
 
     The baseline is our own code, so its failure is not a candidate's fault.
     """
-    failures = [
-        f"{task} with seed {seed}: {outcome.kind}: {outcome.message}"
+    failed = {
+        f"{task} with seed {seed}": outcome
         for (of_role, task, seed), outcome in outcomes.items()
         if of_role == role and isinstance(outcome, CandidateFailure)
-    ]
+    }
+    failures = [f"{where}: {outcome.kind}: {outcome.message}" for where, outcome in failed.items()]
+    if failed and all(outcome.kind == "unset_parameter" for outcome in failed.values()):
+        raise InfrastructureError(
+            f"the baseline does not set every parameter of the network: on {'; on '.join(failures)}. It sets the "
+            "parameters of Conv2d, Linear and normalisation layers, and the machine is not to blame: leave parameters "
+            "of other kinds out of the network, or make them part of such a layer"
+        )
     if failures:
         raise InfrastructureError(
             f"the baseline itself failed on {'; on '.join(failures)}. Nothing can be compared without it, and no "

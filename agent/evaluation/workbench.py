@@ -50,6 +50,8 @@ def open_workbench(
         stack.enter_context(kept_from_children())
         slots, threads, gpus = plan_slots(config)
         executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log))
+        count = f"{slots} training process{'' if slots == 1 else 'es'}"
+        progress.message(f"starting {count}, and the isolation with its self-test")
         # Submit first, so that workers import torch while isolation starts and runs its self-test.
         describe = [executor.submit(DescribeEnvironment(config.precision)) for _ in range(slots)]
         try:
@@ -59,11 +61,20 @@ def open_workbench(
         stack.enter_context(isolation)
         # Isolation started in parallel with the slots, so it cost only its share of the cores.
         clock.add("isolation", isolation.seconds / min(slots + 1, cpu_count()))
+        progress.message(f"isolation: {in_words(isolation)}")
         environment, *_ = [future.result() for future in describe]
+        progress.message(f"{count} ready: {environment.get('device')}, precision {environment.get('precision')}")
         isolation.start_second()  # in the background, after everything that a search waits for
         settings = Settings(environment, config.precision, config.data_root)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
         yield Workbench(isolation, evaluator, environment, slots, executor, executor.close)
+
+
+def in_words(isolation: Isolation) -> str:
+    """The level, how long it took to start, and why no stronger one was taken."""
+    stronger = isolation.evidence["stronger_levels"]
+    reasons = [f"; not {name}: {reason}" for name, reason in dict(stronger).items()]  # type: ignore[call-overload]
+    return f"{isolation.level}, started and tested in {isolation.seconds:.0f} s{''.join(reasons)}"
 
 
 def plan_slots(config: SearchConfig) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.errors import UsageError
 from agent.protocol import Observation, Situation, ToolCall, replace_region
+from agent.spaces.start import accepted
 from benchmark.files import read_regular
 from sandbox.region import region_of
 
@@ -39,7 +40,7 @@ class ScriptedProposer:
         and of Chat Completions (`function`: `name` and `arguments` as a string) are understood too.
         Raises ValueError when it is neither of the two.
         """
-        if script.lstrip().startswith("["):
+        if _is_list(script):
             return cls(_parse(script), name)
         region = region_of(script)
         edit: Step = lambda situation: replace_region(situation, region)  # noqa: E731 - a step like the others
@@ -47,15 +48,20 @@ class ScriptedProposer:
 
 
 def read_script(path: str) -> str:
-    """Read a script from a file. Raises UsageError when the file is missing or is not a script."""
+    """Read a script from a file.
+
+    Raises UsageError when the file is missing or is not a script, Rejected when its region breaks a rule.
+    """
     if not path:
         raise UsageError("--proposer scripted:FILE needs a file: a JSON list of tool calls, or a region text")
+    if Path(path).is_dir():
+        raise UsageError(f"--proposer scripted:{path}: cannot be read: Is a directory")
     try:
         text = read_regular(Path(path), limit=MAX_BYTES).decode("utf-8")
-        if Path(path).suffix == ".json":
+        if Path(path).suffix == ".json" or _is_list(text):
             _parse(text)
         else:
-            ScriptedProposer.from_script(text)
+            accepted(region_of(text), text, f"--proposer scripted:{path}", Path(path))
     except FileNotFoundError:
         raise UsageError(f"--proposer scripted:{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -70,6 +76,10 @@ def read_script(path: str) -> str:
 def as_script(calls: Iterable[ToolCall]) -> str:
     """Tool calls as a text that `ScriptedProposer.from_script` reads."""
     return json.dumps([{"tool": call.tool, "arguments": dict(call.arguments)} for call in calls])
+
+
+def _is_list(script: str) -> bool:
+    return script.lstrip().startswith("[")
 
 
 def _parse(text: str) -> list[ToolCall]:

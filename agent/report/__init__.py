@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,12 +29,14 @@ def write_report(
     measure: bool = True,
     output: Path | None = None,
     data_root: Path | None = None,
+    held: bool | None = None,
 ) -> Path:
     """Write the page of a run in any state, and return its path.
 
     With `measure`, the networks are initialised again to show what the function does to them, unless that was measured
-    before. This uses `isolation`, or starts one, and data from `data_root` or the usual places. Raises RunDamaged
-    without a run.json, OSError when the page cannot be written.
+    before. This uses `isolation`, or starts one, and data from `data_root` or the usual places. `held`: whether a
+    process works on the run, if the caller knows. Raises RunDamaged without a run.json, OSError when the page cannot be
+    written.
     """
     from agent.report.findings import find
     from agent.report.flags import raise_flags
@@ -42,6 +46,7 @@ def write_report(
     from benchmark.files import write_atomically
 
     record = read_run(run)
+    record = record if held is None else replace(record, held=held)
     findings = find(record)
     network, note = measured_network(record, findings, isolation=isolation, measure=measure, data_root=data_root)
     views = network_views(network, f"test {findings.subject}") if network is not None else []
@@ -53,17 +58,29 @@ def write_report(
 
 @contextmanager
 def report_at_end(
-    run: RunDirectory, isolation: Isolation, say: Callable[[str], None], *, data_root: Path | None = None
+    run: RunDirectory,
+    isolation: Isolation,
+    say: Callable[[str], None],
+    *,
+    page: bool = True,
+    data_root: Path | None = None,
 ) -> Iterator[None]:
-    """Write report.html when the block ends, also after an error, but not after a signal; see `try_to_write_report`."""
+    """Write report.html when the block ends, also after an error, but not after a signal; see `try_to_write_report`.
+
+    The seconds that a finished run's page took go into run.json as `page_seconds`. Without `page` nothing is written.
+    """
     try:
         yield
     except Interrupted:
         raise
     except Exception:
-        try_to_write_report(run, say, measure=False)
+        if page:
+            try_to_write_report(run, say, measure=False)
         raise
-    try_to_write_report(run, say, isolation=isolation, data_root=data_root)
+    if page:
+        started = time.monotonic()
+        if try_to_write_report(run, say, isolation=isolation, data_root=data_root):
+            run.write_summary({**run.read_summary(), "page_seconds": round(time.monotonic() - started, 3)})
 
 
 def try_to_write_report(
@@ -73,14 +90,23 @@ def try_to_write_report(
     isolation: Isolation | None = None,
     measure: bool = True,
     data_root: Path | None = None,
-) -> None:
-    """Call `write_report`. If that fails, only say so: an error of the page must not end the run."""
+) -> bool:
+    """Call `write_report` and say when it begins and ends. If it fails, only say so: the page must not end the run.
+
+    Returns whether the page was written.
+    """
+    started = time.monotonic()
+    say("writing the page, report.html")
     try:
-        write_report(run, isolation=isolation, measure=measure, data_root=data_root)
+        # The caller holds the run and is at its end.
+        page = write_report(run, isolation=isolation, measure=measure, data_root=data_root, held=False)
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - a fault of the page does not affect the results
         say(f"report.html could not be written ({error}); agent report {run.path.name} tries again")
+        return False
+    say(f"page {page} written in {time.monotonic() - started:.1f} s")
+    return True
 
 
 def measured_network(

@@ -10,13 +10,14 @@ from typing import Any
 
 from agent.analysis.comparison import compare_tasks
 from agent.report.drawings import curve_line
-from agent.report.figures import Drawing, curves
+from agent.report.figures import LEAST_POINTS, Drawing, curves
 from agent.report.findings import Findings, find, overall_of
 from agent.report.page import template
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, mapping, number, read_run, text
+from agent.runs.reviews import WORDS
 from benchmark.comparison import signed
-from benchmark.statistics import Comparison, StatisticsError, in_words
+from benchmark.statistics import Comparison, StatisticsError, combine, in_words
 
 MAX_RUNS = 6
 """The most runs in a comparison. More curves in one figure cannot be distinguished."""
@@ -67,6 +68,31 @@ def pairs(runs: Sequence[Member]) -> list[Pair]:
     return found
 
 
+def verdicts(runs: Sequence[Member]) -> list[str]:
+    """A sentence for each later run: what is resolved between it and the first."""
+    found = []
+    every = pairs(runs)
+    for other in runs[1:]:
+        said = [
+            f"on the {'visible tasks' if kind == 'visible' else 'hidden task'} {_between(ours, other, runs[0])}"
+            for kind in ("visible", "hidden")
+            if (ours := {p.task: p.comparison for p in every if (p.kind, p.second) == (kind, other.letter)})
+        ]
+        together = "; ".join(said) or f"{other.letter} and {runs[0].letter} have no task in common"
+        found.append(f"{together[0].upper()}{together[1:]}.")
+    return found
+
+
+def _between(comparisons: dict[str, Comparison | None], other: Member, first: Member) -> str:
+    overall = combine(comparisons)
+    if overall.failed:
+        return f"{other.letter} and {first.letter} cannot be compared on {', '.join(overall.failed)}"
+    low, high = (signed(bound) for bound in overall.ci)
+    points = f"{signed(overall.gain)} points, {overall.confidence * 100:g} % interval {low} … {high}"
+    words = {"improvement": "is better than", "worse": "is worse than", "not resolved": "cannot be told from"}
+    return f"{other.letter} {words[overall.resolved]} {first.letter} ({points})"
+
+
 def comparability(runs: Sequence[Member]) -> list[str]:
     """Sentences about differences between the runs other than their code."""
     notes = []
@@ -96,11 +122,11 @@ def drawings(runs: Sequence[Member]) -> list[Drawing]:
                 for index, run in enumerate(runs)
             ]
             lines = [line for line in found if line is not None]
-            if lines:
+            if any(len(line.x) > 1 for line in lines):
                 ends = "; ".join(f"{line.label} ends at {_last(line.y)}" for line in lines)
                 title = task if kind == "visible" else f"{task} (hidden)"
                 alt = f"Test accuracy over epochs on {title}: {ends}"
-                figures.append(curves(title, lines, x="epoch", y="test accuracy, %", alt=alt))
+                figures.append(curves(title, lines, x="epoch", y="test accuracy, %", alt=alt, least_span=LEAST_POINTS))
     return figures
 
 
@@ -108,14 +134,27 @@ def comparison_page(runs: Sequence[Member]) -> str:
     """The HTML of a comparison."""
     return str(
         template("compare.html.j2").render(
-            runs=runs, pairs=pairs(runs), notes=comparability(runs), drawings=drawings(runs), **_common()
+            runs=runs,
+            verdicts=verdicts(runs),
+            pairs=pairs(runs),
+            notes=comparability(runs),
+            drawings=drawings(runs),
+            **_common(),
         )
     )
 
 
 def index_page(rows: Sequence[dict[str, Any]]) -> str:
     """The HTML index of a folder; `rows` are those of `agent runs --json`."""
-    shown = [{**row, "has_report": row.get("has_report", False)} for row in reversed(rows)]
+    words: dict[str, str] = dict(WORDS.items())
+    shown = [
+        {
+            **row,
+            "has_report": row.get("has_report", False),
+            "review": words.get(str(row.get("review")), row.get("review")),
+        }
+        for row in reversed(rows)
+    ]
     return str(template("index.html.j2").render(rows=shown, **_common()))
 
 

@@ -42,6 +42,14 @@ class Diff:
     removed: int
     cut: int = 0
 
+    @property
+    def one_column(self) -> bool:
+        """Whether side by side half of the table would be empty: most lines of the change stand on one side."""
+        changes = [row for row in self.rows if row.kind not in ("equal", "gap")]
+        alone = sum(row.kind != "changed" for row in changes)
+        same = sum(row.kind == "equal" for row in self.rows)
+        return alone > 8 and alone > len(self.rows) / 3 and same < alone
+
 
 def side_by_side(old: str, new: str) -> Diff:
     """The diff of two region texts."""
@@ -50,9 +58,7 @@ def side_by_side(old: str, new: str) -> Diff:
     left, right = _coloured(old, len(before)), _coloured(new, len(after))
     rows: list[DiffRow] = []
     added = removed = shown = 0
-    # With autojunk the most frequent lines are not matched. Without it, thousands of equal lines take a minute.
-    matcher = difflib.SequenceMatcher(None, before, after, autojunk=len(after) > _LONG)
-    for group in matcher.get_grouped_opcodes(_CONTEXT):
+    for group in _matcher(before, after).get_grouped_opcodes(_CONTEXT):
         if (skipped := group[0][1] - shown) > 0:
             rows.append(DiffRow("gap", skipped=skipped))
         shown = group[-1][2]
@@ -66,6 +72,17 @@ def side_by_side(old: str, new: str) -> Diff:
     if rows and len(before) > shown:
         rows.append(DiffRow("gap", skipped=len(before) - shown))
     return Diff(tuple(rows[:MAX_LINES]), added, removed, max(0, len(rows) - MAX_LINES))
+
+
+def changed_lines(old: str, new: str) -> tuple[int, int]:
+    """How many lines came and how many went, as `side_by_side` counts them."""
+    changes = [one for one in _matcher(_lines(spelt(old)), _lines(spelt(new))).get_opcodes() if one[0] != "equal"]
+    return sum(j2 - j1 for *_, j1, j2 in changes), sum(i2 - i1 for _, i1, i2, _, _ in changes)
+
+
+def _matcher(before: list[str], after: list[str]) -> difflib.SequenceMatcher[str]:
+    # Thousands of equal lines take a minute unless the commonest ones are left out of the search.
+    return difflib.SequenceMatcher(None, before, after, autojunk=len(after) > _LONG)
 
 
 def _kind(tag: str, left: Side | None, right: Side | None) -> Literal["equal", "changed", "removed", "added"]:

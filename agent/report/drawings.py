@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from agent.report.figures import Drawing, Line, best_so_far, curves
+from agent.report.figures import LEAST_POINTS, Drawing, Line, best_so_far, curves
 from agent.report.findings import Findings, TestRow
 from agent.runs.record import RunRecord, text
 from benchmark.results import EvaluationResult
@@ -26,7 +26,7 @@ def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
                 )
                 if line is not None
             ]
-            if lines:
+            if any(len(line.x) > 1 for line in lines):  # one epoch is a number of the table, and no curve
                 title = name if kind == "visible" else f"{name} (hidden)"
                 figures.append(_curve_figure(title, lines))
     return figures
@@ -68,6 +68,7 @@ def _curve_figure(title: str, lines: Sequence[Line]) -> Drawing:
         y="test accuracy, %",
         alt=f"Test accuracy over epochs on {title}: {described}",
         note=note,
+        least_span=LEAST_POINTS,
     )
 
 

@@ -44,6 +44,8 @@ _SERIES: tuple[tuple[str, Any, str], ...] = (
 """Colour, line style and marker of each series."""
 _VARIABLES |= {colour: f"--series-{index}" for index, (colour, _, _) in enumerate(_SERIES) if index}
 
+LEAST_POINTS = 5.0
+"""The least span of an axis of accuracies, in points: less is noise of one seed, and looks like a landscape."""
 _SIZE = (3.9, 2.7)
 _SMALL = (3.3, 2.5)
 """Inches, about the width on the page, so that text keeps its size. Three small figures fit in a row."""
@@ -83,6 +85,8 @@ class Line:
     baseline: bool = False
     series: int = 0
     """Index of the line among those that are not the baseline: 0 to 5. It sets colour and style."""
+    marker: str = ""
+    """Draw the points alone, with this marker (matplotlib's letter), hollow for the baseline; "" joins them."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +108,19 @@ def curves(
     note: str = "",
     log: bool = False,
     small: bool = False,
+    least_span: float = 0.0,
 ) -> Drawing:
-    """Draw lines over a common axis. With `log`, zeros are drawn as points at the bottom. `small`: three per row."""
+    """Draw lines over a common axis. With `log`, zeros are drawn as points at the bottom. `small`: three per row.
+
+    The y axis spans at least `least_span`, so that no small difference fills the picture.
+    """
     with _style():
         figure, axes = _canvas(x, y, _SMALL if small else _SIZE)
         for line in lines:
             _draw(axes, line, log=log)
         if log:
             _log_scale(axes)
+        _widen(axes, least_span)
         _whole_numbers(axes)
         if any(len(line.x) for line in lines) and len(lines) > 1:
             _legend(axes)
@@ -161,6 +170,7 @@ def best_so_far(
                     label=label,
                     transform=at_axis,
                 )
+        _widen(axes, LEAST_POINTS)
         _whole_numbers(axes)
         _legend(axes)
         return Drawing(title, _svg(figure, alt), note)
@@ -178,6 +188,17 @@ def _draw(axes: Axes, line: Line, *, log: bool) -> None:
         return
     known = dict(points)
     broken = len(known) < len(line.x)
+    if line.marker:
+        axes.plot(
+            *zip(*points, strict=True),
+            line.marker,
+            color=colour,
+            markerfacecolor="none" if line.baseline else colour,
+            markersize=4,
+            markeredgewidth=0.9,
+            label=line.label or None,
+        )
+        return
     few = len(points) <= 24 or broken  # a point between two gaps is invisible without a marker
     axes.plot(
         line.x,
@@ -193,6 +214,14 @@ def _draw(axes: Axes, line: Line, *, log: bool) -> None:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
         if len(points) == 1:  # a band has no width there
             axes.vlines(line.x, line.low, line.high, color=colour, linestyle=style, linewidth=1.2)
+
+
+def _widen(axes: Axes, least: float) -> None:
+    """Make the y axis span at least `least`, around its middle, and not below zero."""
+    low, high = axes.get_ylim()
+    if high - low < least:
+        low = max(0.0, (low + high - least) / 2)
+        axes.set_ylim(low, low + least)
 
 
 def _log_scale(axes: Axes) -> None:

@@ -257,6 +257,11 @@ def _verdict(
         return "open", *_without_submission(record, tests)
     seen, unseen = overall_of(visible), overall_of(hidden)
     sentence = f"On the visible tasks test {record.submitted} {_judged(seen)}; on the hidden task it {_judged(unseen)}."
+    state = record.state
+    if unseen is None and state.status.resumable:
+        return "open", "Running" if state.running else "Unfinished", f"{_visible_part(sentence)} {state.words}"
+    if unseen is None and state.status.waiting:
+        return "open", "Waits for a review", f"{_visible_part(sentence)} The hidden task waits for `agent submit`."
     if unseen is None:
         return "open", "Hidden task not run", sentence
     if (seen is not None and seen.failed) or unseen.failed:
@@ -270,6 +275,10 @@ def _verdict(
         if seen is None or seen.resolved != "worse"
         else ("bad", "Worse than the baseline", sentence)
     )
+
+
+def _visible_part(sentence: str) -> str:
+    return f"{sentence.partition('; on the hidden task')[0]}."
 
 
 def _judged(overall: Overall | None) -> str:
@@ -288,14 +297,13 @@ def _without_submission(record: RunRecord, tests: tuple[TestRow, ...]) -> tuple[
     count = len(tests)
     done = "no test was run" if not count else f"{count} test{'s were' if count > 1 else ' was'} begun"
     status = RunStatus.of(record.summary)
+    if record.state.running:
+        return "Running", f"{record.state.words} So far {done}, and nothing is submitted."
     if status.resumable:
-        words = {
-            RunStatus.RUNNING: "This search is still running, or its process was killed",
-            RunStatus.INTERRUPTED: "This search was interrupted",
-            RunStatus.FAILED: "This search broke off",
-            RunStatus.INFRA: "This search broke off because the machinery failed, not a candidate",
-        }[status]
-        return "Unfinished", f"{words}: {done}, nothing was submitted, and the hidden task was not run."
+        return (
+            "Unfinished",
+            f"{record.state.words.rstrip('.')}: {done}, nothing was submitted, and the hidden task was not run.",
+        )
     if count and all(test.failures for test in tests):
         return (
             "Nothing to submit",

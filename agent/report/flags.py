@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from agent.report.diff import changed_lines
 from agent.report.findings import Findings, overall_of
 from agent.runs.lines import Fields
 from agent.runs.record import RunRecord, mapping, number, text
@@ -139,7 +140,8 @@ def _gain_flags(record: RunRecord, findings: Findings, region: str) -> Iterator[
         yield Flag("look", "transfer", "The gain is resolved on the visible tasks only.")
     grown = _code_lines(region) - _code_lines(record.baseline_region)
     if grown >= _LARGE_CHANGE and visible is not None and visible.resolved != "improvement":
-        yield Flag("look", "complexity", f"{grown} lines of code more than the baseline, for no resolved gain.")
+        added, removed = changed_lines(record.baseline_region, region)
+        yield Flag("look", "complexity", f"{added} lines came and {removed} went, for no resolved gain.")
 
 
 def _code_lines(region: str) -> int:

@@ -109,10 +109,10 @@ def _measure(
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (dataset.mean, dataset.std))
     images = (dataset.train_images[:IMAGES].float() / 255 - mean) / std
     signal = signal_statistics(model, images, dataset.train_labels[:IMAGES])
-    return {"parameters": _parameters(model), "signal": _finite(signal.as_json())}
+    return {"parameters": describe_parameters(model), "signal": _finite(signal.as_json())}
 
 
-def _parameters(model: nn.Module) -> list[Fields]:
+def describe_parameters(model: nn.Module) -> list[Fields]:
     """Role, statistics and std relative to Kaiming's of every parameter, in the model's order."""
     from torch import nn
 

@@ -12,6 +12,9 @@ from agent.runs.lines import Fields
 from agent.runs.record import mapping, number, text
 
 _ROLES = ("baseline", "submission")
+_MARKERS = (("o", "●"), ("^", "▲"), ("D", "◆"), ("s", "■"), ("P", "✚"))
+Point = tuple[str, float | None]
+"""A layer's kind and its number; None when it is not finite."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def network_views(measured: Fields, label: str) -> list[NetworkView]:
 
 
 def _drawings(task: str, sides: dict[str, Fields], label: str) -> list[Drawing]:
-    weights = {role: [number(p.get("std")) for p in _weights(side)] for role, side in sides.items()}
+    weights = {role: [(_kind(p), number(p.get("std"))) for p in _weights(side)] for role, side in sides.items()}
     forward = {role: _layers(side, "activation_scale") for role, side in sides.items()}
     backward = {role: _layers(side, "gradient_scale") for role, side in sides.items()}
     plots = (
@@ -72,32 +75,57 @@ def _drawings(task: str, sides: dict[str, Fields], label: str) -> list[Drawing]:
     return [_figure(f"{title}: {task}", y, values, label) for title, y, values in plots if any(values.values())]
 
 
-def _figure(title: str, y: str, values: dict[str, list[float | None]], label: str) -> Drawing:
-    lines = [
-        Line(
-            label="baseline" if role == "baseline" else label,
-            x=list(range(1, len(series) + 1)),
-            y=[float("nan") if value is None else value for value in series],
-            baseline=role == "baseline",
-        )
-        for role, series in values.items()
-    ]
-    described = "; ".join(f"{line.label} {_span(values[role])}" for role, line in zip(values, lines, strict=True))
-    zeros = any(value == 0 for series in values.values() for value in series)
-    lost = any(value is None for series in values.values() for value in series)
-    note = " ".join([*(["▾ at the bottom: exactly zero."] if zeros else []), *(["Gaps: not finite."] if lost else [])])
+def _figure(title: str, y: str, values: dict[str, list[Point]], label: str) -> Drawing:
+    """A point for each layer, its marker by its kind: unlike layers have unlike scales, so no line joins them."""
+    kinds = list(dict.fromkeys(kind for series in values.values() for kind, _ in series))
+    lines = []
+    for role, series in values.items():
+        names = iter(["baseline" if role == "baseline" else label])
+        for kind in kinds:
+            chosen = [(place, value) for place, (of, value) in enumerate(series, start=1) if of == kind]
+            if chosen:
+                lines.append(
+                    Line(
+                        label=next(names, ""),
+                        x=[place for place, _ in chosen],
+                        y=[float("nan") if value is None else value for _, value in chosen],
+                        baseline=role == "baseline",
+                        marker=_marker(kind, kinds)[0],
+                    )
+                )
+    sides = ("baseline" if role == "baseline" else label for role in values)
+    described = "; ".join(f"{side} {_span(series)}" for side, series in zip(sides, values.values(), strict=True))
+    every = [value for series in values.values() for _, value in series]
+    note = " ".join(
+        [
+            ", ".join(f"{_marker(kind, kinds)[1]} {kind or 'layer'}" for kind in kinds) + ".",
+            *(["▾ at the bottom: exactly zero."] if 0 in every else []),
+            *(["Missing: not finite."] if None in every else []),
+        ]
+    )
     alt = f"{title}, {y} by layer: {described}"
     return curves(title, lines, x="layer, input to output", y=y, alt=alt, note=note, log=True, small=True)
 
 
-def _span(series: Sequence[float | None]) -> str:
-    known = [value for value in series if value is not None]
+def _marker(kind: str, kinds: Sequence[str]) -> tuple[str, str]:
+    """Matplotlib's letter and the character for a kind; kinds beyond the list of markers share the last."""
+    return _MARKERS[min(kinds.index(kind), len(_MARKERS) - 1)]
+
+
+def _span(series: Sequence[Point]) -> str:
+    known = [value for _, value in series if value is not None]
     return f"{min(known):.2g} to {max(known):.2g}" if known else "has no finite value"
 
 
-def _layers(side: Fields, name: str) -> list[float | None]:
-    layers = mapping(side.get("signal")).get("layers") or []
-    return [number(mapping(layer).get(name)) for layer in layers]
+def _layers(side: Fields, name: str) -> list[Point]:
+    kinds = {text(p.get("name")).removesuffix(".weight"): _kind(p) for p in _weights(side)}
+    layers = [mapping(layer) for layer in mapping(side.get("signal")).get("layers") or []]
+    return [(kinds.get(text(layer.get("name")), text(layer.get("kind"))), number(layer.get(name))) for layer in layers]
+
+
+def _kind(parameter: Fields) -> str:
+    """What a weight belongs to, such as `depthwise convolution`."""
+    return text(parameter.get("role")).removesuffix(" weight")[:40]
 
 
 def _weights(side: Fields) -> list[Fields]:

@@ -90,7 +90,7 @@ def _context(
         "machine": _machine(record),
         "config": json.dumps(mapping(summary.get("config")), indent=1, ensure_ascii=False)[:6000],
         "proposer": text(mapping(summary.get("config")).get("proposer")) or "unknown",
-        "budget": text(summary.get("budget")) or "?",
+        "tests_used": record.state.tests,
         "created": _when(number(summary.get("created"))),
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "caveat": text(summary.get("caveat")),

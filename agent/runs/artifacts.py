@@ -126,7 +126,10 @@ def trailers_of(run: RunDirectory) -> dict[str, str]:
 
 
 def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()) -> str:
-    """The region as a module that needs only torch (and numpy, if it uses it), nothing of this project."""
+    """The region as a module that needs only torch (and numpy, if it uses it), nothing of this project.
+
+    `sandbox.region.region_of` takes the region out of it again, by the form of what stands before the region.
+    """
     tree = parse(region)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
@@ -18,7 +19,9 @@ from filelock import FileLock, Timeout
 
 from agent.errors import RunBusy, RunDamaged, UsageError
 from agent.runs import files
-from benchmark.files import write_atomically
+from benchmark.files import open_plain, write_atomically
+
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,9 @@ class RunDirectory:
         run contains links, because writing could then change files elsewhere.
         """
         self.require_plain()
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / _LOCK)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=0.1)  # `is_held` of a reader takes it for an instant
         except Timeout:
             raise RunBusy(f"{self.path}: another process is working on this run; wait for it or stop it") from None
         try:
@@ -127,6 +130,21 @@ class RunDirectory:
             yield
         finally:
             lock.release()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a process works on this run at this moment; False where that cannot be found out."""
+        try:
+            descriptor = open_plain(self.path, _LOCK)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     def _sweep(self) -> None:
         """Remove half-written files, and Optuna's lock on its journal, which would otherwise block for ever."""

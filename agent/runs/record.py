@@ -10,6 +10,7 @@ from pathlib import Path
 from agent.runs.directory import RunDirectory
 from agent.runs.lines import SCHEMA, Fields, exchanges, read_lines, torn
 from agent.runs.log import MAX_LOG_BYTES
+from agent.runs.state import RunState, state_of
 from benchmark.files import read_plain
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
@@ -66,6 +67,13 @@ class RunRecord:
     """Test number → tested region, if the workspace still has it."""
     submitted: int | None
     problems: tuple[str, ...] = field(default=())
+    held: bool = False
+    """Whether a process works on the run at this moment."""
+
+    @property
+    def state(self) -> RunState:
+        """How far the run is."""
+        return state_of(self.summary, self.events, held=self.held)
 
     @property
     def name(self) -> str:
@@ -116,6 +124,7 @@ class RunRecord:
 def read_run(directory: RunDirectory) -> RunRecord:
     """Read a run directory. Raises RunDamaged only when there is no readable run.json."""
     problems: list[str] = []
+    held = directory.is_held  # before the rest is read: a run that ends meanwhile is shown as ended
     summary = directory.read_raw_summary()
     if summary.get("schema") != SUMMARY_SCHEMA:
         problems.append(f"run.json has schema {summary.get('schema')!r}; this version knows {SUMMARY_SCHEMA}.")
@@ -135,6 +144,7 @@ def read_run(directory: RunDirectory) -> RunRecord:
         regions=regions,
         submitted=number,
         problems=tuple(problems),
+        held=held,
     )
 
 

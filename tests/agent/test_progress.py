@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,22 @@ def test_looks_are_not_counted_as_trainings() -> None:
         f"screen/1/1/1 {TASK}: held-out loss 3.500",
         f"[2/2] test/1 {TASK} seed 0: best test accuracy 30.00 % (2 s)",
     ]
+
+
+def test_a_line_comes_when_nothing_else_does() -> None:
+    """Off a terminal a search said nothing for minutes: now a line says what it is at, and nothing after its end."""
+    stream = io.StringIO()
+    progress = PlainProgress(stream, silence=0.05)
+    progress.message("measuring the baseline")
+    time.sleep(0.12)
+    progress.started("test/1", TASK, 0, epochs=1)
+    time.sleep(0.12)
+    progress.close()
+    said = [line.partition(" ")[2].strip() for line in stream.getvalue().splitlines()]
+    assert said[1] == "still at work: measuring the baseline"
+    assert said[-1] == f"still at work: test/1 {TASK} seed 0"
+    time.sleep(0.12)
+    assert len(stream.getvalue().splitlines()) == len(said)
 
 
 def test_the_best_so_far_is_a_tests() -> None:

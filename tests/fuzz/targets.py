@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 
 from agent.config import load_config
-from agent.errors import RunDamaged, UsageError
+from agent.errors import Rejected, RunDamaged, UsageError
 from agent.llm.answers import BadBody, parse_answer
 from agent.llm.calls import ArgumentError, calls_in_text, tool_call
 from agent.proposers.scripted import read_script
@@ -277,7 +277,10 @@ TARGETS = (
     Target("ATIF trajectory", _atif, _use, (TranscriptError,)),
     Target("configuration", lambda random: spliced(_TOML, random), _read_toml, (UsageError,)),
     Target(
-        "script", lambda random: spliced('[{"tool": "test", "arguments": "{}"}]', random), _read_script, (UsageError,)
+        "script",
+        lambda random: spliced('[{"tool": "test", "arguments": "{}"}]', random),
+        _read_script,
+        (UsageError, Rejected),
     ),
     Target("init_cfg", lambda random: spliced(_INIT_CFG, random), _read_init_cfg, (InitConfigError,)),
     Target("weights", _weights, _read_weights, (WeightsRejected,)),

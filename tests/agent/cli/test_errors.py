@@ -62,6 +62,19 @@ def test_unusable_proposer_files_are_said_in_words(main: Main, tmp_path: Path, p
     assert "Errno" not in err
 
 
+@pytest.mark.parametrize("words", [("--proposer", "scripted:mine.py"), ("--proposer", "random", "--start", "mine.py")])
+def test_a_file_against_the_rules_is_refused_before_anything_starts(
+    main: Main, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Such a search trained the baseline for half a minute, then ended with exit 4 and without the reason."""
+    (tmp_path / "mine.py").write_text("import os\n\n\ndef initialize_weights(model, config):\n    pass\n")
+    code, out, err = main("search", "--profile", "smoke", *words)
+    assert (code, out) == (3, "")
+    assert "mine.py: refused (isolation): line 1: os cannot be imported" in err
+    assert "agent check mine.py" in err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_damaged_run_json_is_said_in_one_sentence(main: Main, tmp_path: Path) -> None:
     """Resuming a run whose configuration was edited printed pydantic's own page of text with a web address."""
     run = tmp_path / "runs" / "edited"

@@ -150,3 +150,20 @@ def test_the_next_best_is_tried_when_finalists_fail(tmp_path: Path) -> None:
     assert told.message.endswith("The best test, #2, was submitted for it.")
     told = confirming(tmp_path / "none", scripted(cast(EventLog, None), tmp_path), refused=(1, 2, 3))
     assert told.message.endswith("No test succeeded with all its seeds, so there is nothing to submit.")
+
+
+class Strict(Bench):
+    def _test(self) -> Observation:
+        return Observation(
+            "ERROR: Test refused, nothing was spent: line 3: no [isolation]", ok=False, error="isolation"
+        )
+
+
+def test_the_end_says_why_the_last_candidate_was_refused(tmp_path: Path) -> None:
+    """A refused candidate ended as "scripted had nothing more to propose"; the reason stood in events.jsonl only."""
+    calls = [ToolCall("test"), ToolCall("submit", {"n": 1})]
+    told = ended(Strict(tmp_path, budget=3), ScriptedProposer(calls))
+    assert told.message == (
+        "scripted had nothing more to propose. No test succeeded with all its seeds, so there is nothing to submit. "
+        "The last refusal: test: Test refused, nothing was spent: line 3: no [isolation]"
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -104,6 +106,7 @@ def test_figures_have_alternative_texts_and_unique_names(run: RunDirectory) -> N
 
     Of two figures each with an empty group, both could be called line2d_41.
     """
+    rewrite_curves(run, lambda curve: [{**curve[0], "epoch": 1}, *curve])
     page = page_of(run)
     drawings = [a for tag, a in page.tags if tag == "svg"]
     assert len(drawings) >= 4
@@ -230,18 +233,25 @@ def test_screening_is_marked(run: RunDirectory) -> None:
     assert "screened, dropped" in page.text
 
 
-def test_curves_with_nan(run: RunDirectory) -> None:
-    """A training that diverged: its curve has a gap, the page says so, and the numbers that are there are shown."""
-    import hashlib
-
+def rewrite_curves(
+    run: RunDirectory, change: Callable[[list[Fields]], list[Fields]], status: str | None = None
+) -> None:
+    """Change the learning curves of the visible results: on the smoke profile each has one point, which is no curve."""
     for path in run.results.glob("*.json"):
         envelope = json.loads(path.read_text())
-        for point in envelope["result"]["curve"]:
-            point |= {"test_acc": float("nan"), "test_loss": float("nan")}
-        envelope["result"]["status"] = "diverged"
+        envelope["result"]["curve"] = change(envelope["result"]["curve"])
+        envelope["result"]["status"] = status or envelope["result"]["status"]
         payload = json.dumps(envelope["result"], sort_keys=True)
         envelope["sha256"] = hashlib.sha256(payload.encode()).hexdigest()
         path.write_text(json.dumps(envelope))
+
+
+def test_curves_with_nan(run: RunDirectory) -> None:
+    """A training that diverged: its curve has a gap, the page says so, and the numbers that are there are shown."""
+    broken = {"test_acc": float("nan"), "test_loss": float("nan")}
+    rewrite_curves(
+        run, lambda curve: [{**point, "epoch": epoch} | broken for point in curve for epoch in (1, 2)], "diverged"
+    )
     page = page_of(run)
     assert "diverged" in page.text
     assert "not finite and leave a gap" in page.text

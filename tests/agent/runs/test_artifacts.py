@@ -18,7 +18,7 @@ from agent.runs.artifacts import LOG, mail, stand_alone, write_artifacts
 from agent.runs.directory import RunDirectory
 from benchmark.recipes import get_recipe, recipe_names
 from sandbox.diff import unified_diff
-from sandbox.region import scaffold
+from sandbox.region import region_of, scaffold
 from sandbox.workspace import Workspace
 from tests.agent.report_samples import copy_run
 
@@ -50,6 +50,17 @@ for name in ("resnet18", "vgg11_bn", "mobilenet_v2"):
     assert any(not bool((a == b).all()) for a, b in zip(before, model.parameters())), name
 print(taken.config_of(model))
 """
+
+
+def test_an_exported_module_means_its_region() -> None:
+    """`agent export --format module -o f.py; agent check f.py` said "__future__ cannot be imported"."""
+    regions = {name: get_recipe(name).region for name in recipe_names()}
+    regions["own helper"] = "import math\n\n\ndef config_of(model):\n    return {}\n\n\n" + regions["kaiming_normal"]
+    regions["no names"] = "def initialize_weights(model, config):\n    pass\n"
+    for name, region in regions.items():
+        text = stand_alone(region, "a-run", 3, ['visible "a": +1.0 points'])
+        assert region_of(text) == region_of(text.replace("\n", "\r\n")) == region, name
+    assert region_of("x = 1\n" + text) == "x = 1\n" + text, "only a whole module is taken apart"
 
 
 @pytest.mark.parametrize("name", ["kaiming_normal", "rbb", "delta_orthogonal"])
