@@ -160,7 +160,7 @@ def _read_codex(records: Iterable[Mapping[str, Any]]) -> Transcript:
         item = _mapping(record.get("payload")) if "payload" in record else record
         if record.get("type") == "turn_context":
             session.model = session.model or str(item.get("model") or "")
-        if record.get("type") != "response_item" and record.get("type") not in _CODEX_ITEMS:
+        if record.get("type") != "response_item" and str(record.get("type")) not in _CODEX_ITEMS:
             continue
         kind = str(item.get("type"))
         if kind == "message":

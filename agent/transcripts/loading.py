@@ -61,6 +61,8 @@ def parse_json(data: bytes, where: str) -> object:
         raise TranscriptError(
             f"{where}: not text: byte {error.start} is no UTF-8; a transcript is a JSON file"
         ) from None
+    if not text.strip():
+        raise TranscriptError(f"{where}: the file is empty")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

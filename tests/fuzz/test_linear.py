@@ -16,6 +16,7 @@ from agent.transcripts import parse_transcript
 from agent.transcripts.audit import audit
 from agent.transcripts.views import parse_listings, parse_view
 from tests.agent.transcript_samples import call, conversation, prompt
+from tests.agent.transcripts.test_coding_agents import mini
 
 MOST = 3.5
 """How much longer twice the text may take; an expression that starts anew at each place takes four times as long."""
@@ -36,6 +37,7 @@ def _replied(text: str) -> None:
     parse_view(text)
     parse_listings(text)
     audit(parse_transcript(conversation(prompt(text), call(1, "test", {}, text))))
+    audit(parse_transcript(mini(text, tools=False)))
 
 
 READERS: dict[str, tuple[Callable[[str], object], int]] = {"answer": (_said, 32_000), "reply": (_replied, 16_000)}
@@ -53,6 +55,7 @@ _PIECES = (
     ),
     *("def initialize_weights\n", "'", "\"'", "#", "_", "a_", "a=1 ", "1 - ", "hidden ", "label: `", "### a\n"),
     *("[Leaderboard] {'a", "[EDITABLE ", "## a.py  [EDITABLE — lines 1–2 only]\n", " | editable: ", "Editable range: "),
+    *("mobilenetv2-tiny: ", "mobilenetv2-tiny 1", "[submit] ", "```bash\n"),
 )
 _NOTATIONS = (
     *("</think>", "[/THINK]", "'\\' </think>", "</think>\n```x\n", "<|end|>"),
