@@ -128,6 +128,8 @@ def _accuracy(value: Any) -> str:
 def print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -> None:
     """Print how many calls agree, and why others cannot be verified."""
     counts = run.counts
+    if not any(counts.values()):
+        out.write(f"no call in {_count(run.transcript.messages, 'message')}\n")
     agree = counts["exact"] + counts["prefix"]
     verifiable = agree + counts["differs"]
     share = f" ({100 * agree / verifiable:.1f} %)" if verifiable else ""
@@ -146,6 +148,8 @@ def _print_audit(found: Audit, path: Path, out: TextIO) -> None:
     for leak in found.leaks:
         text = leak.text if len(leak.text) <= _EXCERPT else leak.text[:_EXCERPT] + " …"
         out.write(spelt(f"segment {leak.segment}, step {leak.step}: hidden task {leak.label} shows: {text}\n"))
+    if not found.calls:
+        out.write(f"no call in {_count(found.messages, 'message')}\n")
     looked = f"{_count(found.results, 'test result')} and {_count(found.calls, 'call')} before submission"
     texts = len({(leak.segment, leak.step) for leak in found.leaks})
     out.write(

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.llm.streamed import is_stream, joined
+from agent.llm.thoughts import split_thoughts
 
 MAX_TEXT = 64 * 1024
 """Characters that are kept of any one text of an answer: a region may have 16 kB."""
 
-_THINK = re.compile(r"\A\s*<think>(.*?)(?:</think>|\Z)\s*", re.DOTALL)
+_NAME = re.compile(r"(?:functions?\.|tools?\.|default_api\.)?(?P<name>[^<:]*)(?::\d+)?(?:<\|.*)?", re.DOTALL)
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
+_ARGUMENT_FIELDS = ("arguments", "parameters", "args", "input")
 
 
 class BadBody(Exception):
@@ -144,10 +146,10 @@ def _read(data: dict[str, Any], choice: dict[str, Any], message: dict[str, Any],
     text = _text(message.get("content")) or _text(message.get("refusal"))
     field = next((name for name in _REASONING_FIELDS if _text(message.get(name))), "")
     reasoning = _text(message.get(field)) if field else ""
-    if not field and (thought := _THINK.match(text)):
-        reasoning, text = thought[1].strip(), text[thought.end() :]
+    thought, text = split_thoughts(text)
+    reasoning = "\n\n".join(filter(None, (reasoning, thought)))
     raw_calls = message.get("tool_calls")
-    calls = list(raw_calls) if isinstance(raw_calls, list) else []
+    calls = list(raw_calls) if isinstance(raw_calls, list) else [raw_calls] if isinstance(raw_calls, dict) else []
     if not calls and isinstance(message.get("function_call"), dict):
         calls = [{"function": message["function_call"]}]
     wire_calls = tuple(
@@ -187,17 +189,42 @@ def _text(value: Any) -> str:
 
 
 def _wire_call(item: Any, number: int) -> WireCall | None:
-    function = item.get("function") if isinstance(item, dict) else None
-    if not isinstance(function, dict):
+    """A call from an entry of `tool_calls`; some servers write name and arguments beside `function` or without it."""
+    if not isinstance(item, dict):
         return None
-    arguments = function.get("arguments")
-    written = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+    function = item.get("function")
+    holder = function if isinstance(function, dict) else item
+    name = function if isinstance(function, str) else holder.get("name")
+    if not isinstance(name, str) and holder is item:
+        return None
     identity = item.get("id")
     return WireCall(
         clean(identity)[:100] if isinstance(identity, str) and identity else f"call_{number}",
-        clean(str(function.get("name") or ""))[:100],
-        clean(written),
+        plain_name(clean(str(name or "")))[:100],
+        plain_arguments(next((holder[key] for key in _ARGUMENT_FIELDS if key in holder), None)),
     )
+
+
+def plain_name(name: str) -> str:
+    """A tool's name without what servers leave around it: `functions.test`, `test<|channel|>commentary`, `test:0`."""
+    found = _NAME.fullmatch(name.strip())
+    return found["name"].strip() if found and found["name"].strip() else name.strip()
+
+
+def plain_arguments(arguments: Any) -> str:
+    """Arguments as the text of a JSON object, where they are none at all or were encoded twice."""
+    written = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+    for _ in range(2):
+        if written.strip() in ("", "null", "[]", '""', "None"):
+            return "{}"
+        if not written.lstrip().startswith('"'):
+            break
+        try:
+            inner = json.loads(written, strict=False)
+        except (ValueError, RecursionError):
+            break
+        written = inner if isinstance(inner, str) else written
+    return clean(written)
 
 
 def _usage(value: Any, sent: int, written: int) -> Usage:

@@ -2,6 +2,7 @@
 
 The portable form is for models and servers without tool calls. An answer holds fenced blocks: a `python` block that
 defines `initialize_weights` replaces the region and is tested; a small JSON object `{"tool": NAME, …}` is one call.
+Calls in the notations of `agent.llm.written` count in any answer. Where there is one, Python blocks are illustrations.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from agent.llm.answers import clean
+from agent.llm.answers import clean, plain_arguments, plain_name
+from agent.llm.fences import block_at, next_fence
+from agent.llm.written import WrittenCall, iterate, json_values, next_opening, read_call
 from agent.protocol import ToolCall
 
 MAX_CALLS = 10
@@ -20,8 +23,8 @@ MAX_CALLS = 10
 _MAX_ARGUMENTS = 64 * 1024
 _INTEGERS = ("n", "start_line", "end_line", "after_line")
 _TOOLS = ("edit", "undo", "view", "rewrite", "screen", "test", "submit")
-_FENCE = re.compile(r"[ \t]*(?P<fence>```+|~~~+)[ \t]*(?P<language>[\w+-]*)")
-_TAG, _END_TAG = "<tool_call>", "</tool_call>"
+_NAME_KEYS = ("tool", "name", "tool_name", "function")
+_ARGUMENT_KEYS = ("arguments", "parameters", "args", "tool_input", "input")
 _DEFINES = re.compile(r"^def initialize_weights\b", re.MULTILINE)
 
 
@@ -37,10 +40,10 @@ def tool_call(name: str, arguments: str) -> ToolCall:
             "that a call may have"
         )
     try:
-        parsed = json.loads(arguments or "{}", strict=False, parse_constant=_no_constant)
+        parsed = json.loads(plain_arguments(arguments), strict=False, parse_constant=_no_constant)
         if not isinstance(parsed, dict):
             raise ArgumentError("ERROR: Failed to parse tool arguments: expected a JSON object")
-        return _call(name, parsed)
+        return _call(plain_name(name), parsed)
     except RecursionError:
         raise ArgumentError("ERROR: Failed to parse tool arguments: nested too deeply") from None
     except ArgumentError:
@@ -52,70 +55,88 @@ def tool_call(name: str, arguments: str) -> ToolCall:
 def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     """The calls that a text holds, in its order; with `code`, a Python block counts as rewrite and test.
 
-    A JSON object counts in a fence, in a `<tool_call>` tag, or as the whole text. An empty list: there is none.
+    A JSON object or a list of them counts in a fence or as the whole text. An empty list: there is none.
     The work grows in proportion to the text. Raises ArgumentError for a call whose arguments cannot be used.
     """
-    found: list[ToolCall] = []
-    blocks = list(_blocks(text))
-    for language, body in blocks:
-        if code and language in ("python", "py", "python3", "") and _DEFINES.search(body):
-            found += [ToolCall("rewrite", {"content": clean(body)}), ToolCall("test")]
-        elif (call := _json_call(body)) is not None:
-            found.append(call)
-    if not blocks:
-        whole = text.strip()
-        bare = code and whole.startswith(("def ", "import ", "from ", "#", '"'))
-        rewrite = ToolCall("rewrite", {"content": clean(whole + "\n")})
-        for written in list(_tagged(text)) or [text]:
-            if (call := _json_call(written)) is not None:
-                found.append(call)
-            elif bare and _DEFINES.search(written):
-                found += [rewrite, ToolCall("test")]
+    if calls := _calls_in(json_values(text)):
+        return calls
+    found: list[tuple[ToolCall, bool]] = []  # and whether a Python block stands for it
+    marked = False
+    position = 0
+    first = fence = next_fence(text)
+    opening = next_opening(text)
+    while opening is not None or fence is not None:
+        if opening is not None and (fence is None or opening.start() < fence.start()):
+            written = read_call(text, opening)
+            position = max(opening.end(), written.end if written else 0)
+            calls = list(_calls(written)) if written else []
+            marked = marked or bool(calls)
+            found += [(call, False) for call in calls]
+        elif fence is not None:
+            block = block_at(text, fence)
+            position = block.end
+            body = text[block.body_start : block.body_end]
+            if block.is_python and _DEFINES.search(body):
+                found += [(_rewrite(body), True), (ToolCall("test"), True)] if code else []
+            elif values := json_values(body):
+                found += [(call, False) for call in _calls_in(values)]
+            else:
+                calls = [call for written in iterate(body) for call in _calls(written)]
+                marked = marked or bool(calls)
+                found += [(call, False) for call in calls]
+        if opening is not None and opening.start() < position:
+            opening = next_opening(text, position)
+        if fence is not None and fence.start() < position:
+            fence = next_fence(text, position)
+    if marked:
+        return [call for call, is_code in found if not is_code]
+    if found or first is not None or not code:
+        return [call for call, _ in found]
+    whole = text.strip()
+    bare = whole.startswith(("def ", "import ", "from ", "#", '"')) and _DEFINES.search(text)
+    return [_rewrite(whole + "\n"), ToolCall("test")] if bare else []
+
+
+def _rewrite(body: str) -> ToolCall:
+    return ToolCall("rewrite", {"content": clean(body)})
+
+
+def _calls(written: WrittenCall) -> Iterator[ToolCall]:
+    """The calls of one notation; a tool that we do not have is none."""
+    if not written.name:
+        yield from _calls_in([written.arguments])
+    elif (name := plain_name(written.name)) in _TOOLS:
+        yield _with_arguments(name, written.arguments)
+
+
+def _calls_in(values: list[Any]) -> list[ToolCall]:
+    """The calls in JSON: an object, a list of objects, or an object that holds them as `tool_calls`."""
+    flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    found = []
+    for value in flat:
+        if isinstance(value, dict):
+            inner = value.get("tool_calls")
+            for one in inner if isinstance(inner, list) else [value]:
+                if isinstance(one, dict) and (call := _json_call(one)) is not None:
+                    found.append(call)
     return found
 
 
-def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Language and text of each fenced block. One whose end is missing goes on to the end of the text."""
-    lines = text.split("\n")
-    start = 0
-    while start < len(lines) - 1:
-        opening = _FENCE.match(lines[start])
-        start += 1
-        if opening is None:
-            continue
-        end = start
-        while end < len(lines) and lines[end].strip(" \t") != opening["fence"]:
-            end += 1
-        closing = [""] if end < len(lines) else []
-        yield opening["language"].lower(), "\n".join([*lines[start:end], *closing])
-        start = end + 1
-
-
-def _tagged(text: str) -> Iterator[str]:
-    """What stands in each `<tool_call>` tag. One whose end is missing goes on to the end of the text."""
-    start = text.find(_TAG)
-    while start >= 0:
-        end = text.find(_END_TAG, start)
-        yield text[start + len(_TAG) : end if end >= 0 else None].strip()
-        start = text.find(_TAG, end) if end >= 0 else -1
-
-
-def _json_call(text: str) -> ToolCall | None:
+def _json_call(value: dict[str, Any]) -> ToolCall | None:
     """The call in `{"tool": "submit", "n": 1}` or `{"name": "submit", "arguments": {"n": 1}}`, if it is one."""
-    try:
-        parsed = json.loads(text, strict=False, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+    if isinstance(value.get("function"), dict):
+        value = value["function"]
+    name = next((value[key] for key in _NAME_KEYS if key in value), None)
+    if not isinstance(name, str) or plain_name(name) not in _TOOLS:
         return None
-    if not isinstance(parsed, dict):
-        return None
-    name = next((parsed[key] for key in ("tool", "name", "tool_name", "function") if key in parsed), None)
-    if not isinstance(name, str) or name not in _TOOLS:
-        return None
-    inner = next((parsed[key] for key in ("arguments", "parameters", "args", "tool_input") if key in parsed), None)
-    if isinstance(inner, str):
-        return tool_call(name, inner)
-    rest = {key: value for key, value in parsed.items() if key not in ("tool", "name", "tool_name", "function")}
-    return _call(name, inner if isinstance(inner, dict) else rest)
+    rest = {key: one for key, one in value.items() if key not in (*_NAME_KEYS, "type", "id")}
+    return _with_arguments(plain_name(name), next((value[key] for key in _ARGUMENT_KEYS if key in value), rest))
+
+
+def _with_arguments(name: str, arguments: Any) -> ToolCall:
+    if isinstance(arguments, dict):
+        return _call(name, arguments)
+    return tool_call(name, arguments if isinstance(arguments, str) else json.dumps(arguments))
 
 
 def _call(name: str, arguments: dict[str, Any]) -> ToolCall:

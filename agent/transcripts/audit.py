@@ -6,6 +6,8 @@ reply to a test, before the submission, that carries a value under a hidden labe
 `[Leaderboard] Results saved: {…}`, where the public harness prints every task. Elapsed times count: they show that the
 hidden task was run. The result of a submission is not a leak, nor is the last test's where it is submitted by itself.
 Our own records declare their hidden tasks: there the bare name, in anything that the proposer was told, is a leak too.
+In sessions of coding agents, and beside tools of another harness, every text that a tool or the user gave is looked
+into as if it were a test's reply, and a number beside the name of one of our hidden tasks is a leak.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.transcripts.loading import load_transcript
-from agent.transcripts.model import RecordedCall, Segment, Transcript, TranscriptError
+from agent.transcripts.model import Note, RecordedCall, Segment, Transcript, TranscriptError
 from agent.transcripts.test_count import submission
+from benchmark.tasks import PROFILES
 
 _SECTION = re.compile(r"^### (\S+)(?: \(|$)", re.MULTILINE)
 _SCRIPT_LABEL = re.compile(r"label: `([^`\n]+)`")
@@ -31,6 +34,9 @@ _DECLARES = re.compile(
 )
 _NUMBERED = re.compile(r"^\s*\d+:")
 _AUTO_SUBMIT = "[auto-submit]"
+_AUTO_SUBMITTED = "(0 tests remaining; auto-submitted as final)"
+_SUBMITTED = re.compile(r"^\[submit\] Submitting result from test #\d", re.MULTILINE)
+_RESULT = re.compile(r"^\[Test #\d+\]|^### \S+ \(|^\[Leaderboard\]", re.MULTILINE)
 _LAST_TEST = re.compile(r"^\[Test #\d+\] \(0 tests remaining\)")
 _LONG_LINE = 2_000
 _LONG_NAME = 300
@@ -59,6 +65,8 @@ class Audit:
     leaks: tuple[Leak, ...]
     calls: int
     results: int
+    messages: int = 0
+    """Prompts, calls and notes of the conversation."""
 
     def as_object(self) -> dict[str, object]:
         """The JSON object of the contract."""
@@ -71,33 +79,56 @@ def audit(source: Path | str | Transcript) -> Audit:
     leaks: list[Leak] = []
     results = 0
     for index, segment in enumerate(transcript.segments):
-        before, after = _split(segment)
-        results += len(before)
-        found = list(_leaks(index, segment, before, after, transcript.hidden_labels))
+        before, after = _split(segment, everything=transcript.of_other_tools)
+        results += sum(call.tool == "test" or bool(_RESULT.search(call.recorded or "")) for call in before)
+        ours = _our_hidden() if transcript.of_other_tools else frozenset[str]()
+        found = list(_leaks(index, segment, before, after, transcript.hidden_labels | ours, ours))
         known = {(leak.step, leak.label) for leak in found}
         named = _named(index, segment, after[0] if after else None, transcript.hidden_labels)
         leaks += found + [leak for leak in named if (leak.step, leak.label) not in known]
-    return Audit(tuple(leaks), sum(1 for _ in transcript.calls), results)
+    return Audit(tuple(leaks), sum(1 for _ in transcript.calls), results, transcript.messages)
 
 
-def _split(segment: Segment) -> tuple[list[RecordedCall], list[RecordedCall]]:
-    """A segment's replies with results: of tests before the submission, and of the submission and what follows."""
+def _our_hidden() -> frozenset[str]:
+    """Tasks that are hidden in some profile and visible in none."""
+    visible = {task.name for profile in PROFILES.values() for task in profile.visible}
+    return frozenset(task.name for profile in PROFILES.values() for task in profile.hidden) - visible
+
+
+def _split(segment: Segment, *, everything: bool) -> tuple[list[RecordedCall], list[RecordedCall]]:
+    """A segment's replies with results: of tests before the submission, and of the submission and what follows.
+
+    With `everything`, each reply and each word of the user counts like the reply to a test.
+    """
     calls = [call for call in segment.calls if call.tool in ("test", "submit")]
+    if everything:
+        calls = [
+            RecordedCall(entry.step, "", recorded=entry.text) if isinstance(entry, Note) else entry
+            for entry in segment.entries
+            if isinstance(entry, RecordedCall) or entry.role != "assistant"
+        ]
     before: list[RecordedCall] = []
-    last_chosen = max((position for position, call in enumerate(calls) if submission(call)), default=-1)
+    last_chosen = max((position for position, call in enumerate(calls) if _submits(call)), default=-1)
     for position, call in enumerate(calls):
         if call.recorded is None or call.recorded.startswith("ERROR"):
             continue
-        if submission(call) is not None or _submits_itself(call, chosen_later=last_chosen > position):
+        if _submits(call) or _submits_itself(call, chosen_later=last_chosen > position):
             return before, [later for later in calls[position:] if later.recorded is not None]
         before.append(call)
     return before, []
 
 
+def _submits(call: RecordedCall) -> bool:
+    """Whether the call submits, or, where other tools answer, its reply says so."""
+    if call.tool in ("test", "submit"):
+        return submission(call) is not None
+    return _SUBMITTED.search(call.recorded or "") is not None
+
+
 def _submits_itself(call: RecordedCall, *, chosen_later: bool) -> bool:
     """Whether the last test's result is final; where its end was cut off, because nothing else was submitted."""
     text = call.recorded or ""
-    if _AUTO_SUBMIT in text:
+    if _AUTO_SUBMIT in text or _AUTO_SUBMITTED in text.split("\n", 1)[0]:
         return True
     return call.recorded_cut and bool(_LAST_TEST.match(text)) and not chosen_later
 
@@ -108,7 +139,9 @@ def _leaks(
     before: Sequence[RecordedCall],
     after: Sequence[RecordedCall],
     declared: frozenset[str],
+    beside: frozenset[str],
 ) -> Iterator[Leak]:
+    """`beside`: labels of which a number right after the bare name counts, too."""
     shown = _sections(before)
     labels = shown | _sections(after) | set(_SCRIPT_LABEL.findall(segment.prompt)) | declared
     if len(labels) > _MOST_LABELS:
@@ -125,6 +158,9 @@ def _leaks(
         for excerpt, known in _values(text, labels):
             if known is not None and known not in visible:
                 found.setdefault(known, []).append(excerpt)
+        for label in beside:
+            for number in re.finditer(rf"{re.escape(label)}[\"'\s:=|({{\[]{{1,12}}\d[\w.\"':= ]{{0,40}}", text):
+                found.setdefault(label, []).append(number[0])
         for label, excerpts in found.items():
             yield Leak(index, call.step, label, ", ".join(dict.fromkeys(excerpts)))
 

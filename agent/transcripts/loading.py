@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.transcripts.atif import is_atif, read_atif
-from agent.transcripts.mlsbench import is_mls_bench, read_mls_bench
+from agent.transcripts.coding_agents import is_mini, parse_lines, read_lines, read_mini
+from agent.transcripts.mlsbench import has_marks, is_mls_bench, read_mls_bench
 from agent.transcripts.model import Transcript, TranscriptError
 from agent.transcripts.runs import read_run
 
@@ -19,13 +20,13 @@ MAX_MESSAGES = 20_000
 """The longest conversation of the public record has a few hundred."""
 
 _KNOWN = (
-    "known are MLS-Bench conversations (messages, file_snapshots), ATIF trajectories (schema_version, steps) and run "
-    "directories"
+    "known are MLS-Bench conversations (messages, file_snapshots), ATIF trajectories (schema_version, steps), sessions "
+    "of Claude Code and Codex (.jsonl), mini-swe-agent's .traj.json, and run directories"
 )
 
 
 def load_transcript(path: Path | str) -> Transcript:
-    """Read the conversation at `path`: an MLS-Bench or ATIF file, a run directory or its log (.jsonl).
+    """Read the conversation at `path`: a file of a known format, or a run directory.
 
     Raises TranscriptError when there is no such file, or it is empty, too large, not JSON or of another schema.
     """
@@ -40,9 +41,9 @@ def load_transcript(path: Path | str) -> Transcript:
             raise TranscriptError(
                 f"{path}: {size:,} bytes; a transcript has at most {MAX_BYTES:,}. Is it the right file?"
             )
-        if path.suffix == ".jsonl":
-            return read_run(path)
         data = path.read_bytes()
+        if path.suffix == ".jsonl":
+            return _read_lines(path, data)
     except FileNotFoundError:
         raise TranscriptError(f"{path}: no such file; `agent runs` lists this machine's runs") from None
     except (OSError, ValueError) as error:
@@ -60,6 +61,8 @@ def parse_json(data: bytes, where: str) -> object:
         raise TranscriptError(
             f"{where}: not text: byte {error.start} is no UTF-8; a transcript is a JSON file"
         ) from None
+    if not text.strip():
+        raise TranscriptError(f"{where}: the file is empty")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -71,6 +74,25 @@ def parse_json(data: bytes, where: str) -> object:
         raise TranscriptError(f"{where}: not JSON: {error.msg}, line {error.lineno} column {error.colno}") from None
     except (RecursionError, ValueError) as error:
         raise TranscriptError(f"{where}: not a transcript: {error or 'nested too deeply'}") from None
+
+
+def _read_lines(path: Path, data: bytes) -> Transcript:
+    """A run's log, or the session of a coding agent."""
+    first = data.split(b"\n", 1)[0]
+    if b'"previous"' in first or not first.strip():
+        return read_run(path)
+    try:
+        records = parse_lines(data.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        raise TranscriptError(f"{path}: not text: byte {error.start} is no UTF-8") from None
+    if len(records) > MAX_MESSAGES:
+        raise TranscriptError(f"{path}: {len(records):,} lines; a transcript has at most {MAX_MESSAGES:,}")
+    transcript = read_lines(records, str(path))
+    if transcript is None:
+        raise TranscriptError(f"{path}: lines of another schema; {_KNOWN}")
+    if not transcript.segments:
+        raise TranscriptError(f"{path}: the session has no message at all")
+    return transcript
 
 
 def parse_transcript(document: object, where: str = "transcript") -> Transcript:
@@ -87,9 +109,14 @@ def _parse(document: Mapping[str, Any], where: str) -> Transcript:
     for key in ("messages", "steps"):
         if isinstance(said := document.get(key), list) and len(said) > MAX_MESSAGES:
             raise TranscriptError(f"{where}: {len(said):,} {key}; a transcript has at most {MAX_MESSAGES:,}")
+    if is_mini(document):
+        return read_mini(document, where)
     if is_atif(document):
         return read_atif(document, where)
     if is_mls_bench(document):
-        return read_mls_bench(document, where)
+        transcript = read_mls_bench(document, where)
+        if transcript.segments and not has_marks(document):
+            raise TranscriptError(f"{where}: messages without steps or tools, as in any chat log; {_KNOWN}")
+        return transcript
     keys = ", ".join(sorted(map(str, document))[:8]) or "none"
     raise TranscriptError(f"{where}: of another schema (its keys: {keys:.120}); {_KNOWN}")

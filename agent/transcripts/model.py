@@ -98,7 +98,7 @@ class Transcript:
     """A recorded conversation."""
 
     source: str
-    """`mls-bench`, `atif` or `run`."""
+    """`mls-bench`, `atif`, `run`, or the coding agent: `claude-code`, `codex`, `mini-swe-agent`."""
     task: str = ""
     model: str = ""
     segments: Sequence[Segment] = ()
@@ -108,6 +108,16 @@ class Transcript:
     """How many tests were allowed; None when the record does not say so outside its replies."""
     hidden_labels: frozenset[str] = frozenset()
     """Tasks that the record itself declares hidden."""
+
+    @property
+    def of_other_tools(self) -> bool:
+        """Whether another harness' tools may have answered: neither a run of ours nor the benchmark's own record."""
+        return self.source not in ("mls-bench", "run") and self.dialect is Dialect.RECORDED
+
+    @property
+    def messages(self) -> int:
+        """Prompts, calls and notes."""
+        return sum(1 + len(segment.entries) for segment in self.segments)
 
     @property
     def calls(self) -> Iterator[tuple[int, RecordedCall]]:

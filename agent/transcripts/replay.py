@@ -7,6 +7,7 @@ the record kept only a part, the workspace is taken from the next snapshot or vi
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 from agent.transcripts.loading import load_transcript
 from agent.transcripts.model import RecordedCall, Segment, Transcript
 from agent.transcripts.resync import as_seen, content_in_part, learn_from_snapshots, restore_content
-from agent.transcripts.test_count import first_line, is_budget_line, open_book
+from agent.transcripts.test_count import first_line, is_budget_line, open_book, submission
 from agent.transcripts.verdict import VERDICTS, Judgement, Verdict, compare
 from agent.transcripts.views import Unseen, View, initial_files, parse_listings, parse_view
 from benchmark.results import region_sha256
@@ -27,6 +28,9 @@ CUT_CALL = "the call's own text was cut and no snapshot gives it"
 NO_WORKSPACE = "the workspace can't be known: the prompt was cut before it lists this file"
 TRAINING = "not checked: needs training (--execute); the budget line agrees"
 TRAINING_NO_LINE = "not checked: needs training (--execute); this dialect prints no budget line"
+FOREIGN = "a tool of another harness; a replay follows edit, undo, test and submit of this benchmark"
+OTHER_RUN = "the segment opens with the end of another run, whose beginning is not recorded"
+INTERLEAVED = "two runs are interleaved in this segment, and the record does not say which call belongs to which"
 LOOKS = "not checked: needs training; a replay does not repeat looks"
 CHECKED = "not checked: needs a run of the candidate, which tells whether the test was refused or known already"
 
@@ -108,10 +112,16 @@ class SegmentReplay:
     def __init__(self, segment: Segment, transcript: Transcript) -> None:
         self._snapshots = transcript.snapshots
         self._dialect = transcript.dialect
+        steps = [call.step for call in segment.calls] if transcript.source == "mls-bench" else []
+        self._of_other_run = next((n for n, step in enumerate(steps) if step < steps[0]), 0)
+        self._steps = iter(_out_of_order(steps[self._of_other_run :]))
+        self._interleaved = False
         self._unseen = Unseen()
         files = initial_files(segment, self._unseen)
         ours = transcript.dialect is Dialect.OURS
         self._editor = Editor.of(*files, dialect=transcript.dialect, advise=advise if ours else None)
+        self._foreign = transcript.of_other_tools
+        self._no_files = not files
         self._all_files_listed = bool(parse_listings(segment.prompt)) and not segment.prompt_cut
         self._undone: Editor | None = None
         """The workspace before a call that has no recorded reply, until a later reply tells if it was carried out."""
@@ -127,6 +137,16 @@ class SegmentReplay:
 
     def judge(self, call: RecordedCall) -> Judgement:
         """Apply one call and compare the replies."""
+        if self._of_other_run:
+            self._of_other_run -= 1
+            return Judgement("unverifiable", OTHER_RUN, "")
+        self._interleaved = next(self._steps, False) or self._interleaved
+        result = self._judge_followed(call)
+        if result.verdict == "differs" and self._interleaved:
+            return Judgement("unverifiable", INTERLEAVED, result.replayed)
+        return result
+
+    def _judge_followed(self, call: RecordedCall) -> Judgement:
         for file in self._editor.files.values():
             file.lines = self._unseen.settle(file.lines)
         result = self._judge_in_doubt(call)
@@ -157,6 +177,8 @@ class SegmentReplay:
         return result
 
     def _judge(self, call: RecordedCall) -> Judgement:
+        if call.recorded is not None and self._foreign and self._is_foreign(call.tool, call.recorded):
+            return Judgement("unverifiable", FOREIGN, "")
         if call.parse_error is not None:
             detail = call.parse_error.removeprefix("Failed to parse tool arguments: ")
             return compare(call, unparseable_arguments(detail).text, self._unseen)
@@ -177,6 +199,12 @@ class SegmentReplay:
             reply = unknown_tool(call.tool)
         return compare(call, reply.text, self._unseen)
 
+    def _is_foreign(self, tool: str, recorded: str) -> bool:
+        """Whether another harness answered: its tools may have our names, but not our words or our files."""
+        if tool in ("test", "submit"):
+            return not recorded.startswith(("[", "ERROR", "\n##"))
+        return not recorded.startswith("ERROR: Unknown tool") and (tool not in ("edit", "undo") or self._no_files)
+
     def _test_or_submit(self, call: RecordedCall) -> Judgement:
         recorded = call.recorded
         if self._dialect is Dialect.OURS and recorded is not None and _needs_the_candidate(recorded):
@@ -190,7 +218,7 @@ class SegmentReplay:
             result = compare(call, answer.text, self._unseen)
         elif first_line(recorded) == answer.text or (call.recorded_cut and answer.text.startswith(recorded)):
             result = Judgement("unverifiable", TRAINING, answer.text)
-        elif not self._prints_budget and not recorded.startswith(("ERROR", "[submit]")):
+        elif not self._prints_a_line(call) and not recorded.startswith(("ERROR", "[")):
             result = Judgement("unverifiable", TRAINING_NO_LINE, answer.text)
         else:
             reason = f"the first line: recorded {first_line(recorded)!r:.120}, ours {answer.text!r:.120}"
@@ -198,6 +226,9 @@ class SegmentReplay:
         if result.verdict == "differs":
             self._book.correct(recorded or "")
         return result
+
+    def _prints_a_line(self, call: RecordedCall) -> bool:
+        return self._prints_budget and not (self._book.by_test and submission(call) is not None)
 
     def _edit(self, call: RecordedCall) -> Judgement:
         view = parse_view(call.recorded, cut=call.recorded_cut) if call.recorded is not None else None
@@ -230,6 +261,12 @@ class SegmentReplay:
         seen = as_seen(call, view, file, self._snapshots, self._unseen)
         if seen is not None:
             self._editor.resynchronise(seen)
+
+
+def _out_of_order(steps: list[int]) -> list[bool]:
+    """For each call whether it repeats the first step or goes back: a second run has begun in the same segment."""
+    highest = list(itertools.accumulate(steps, max))
+    return [n > 0 and (step == steps[0] or step < highest[n]) for n, step in enumerate(steps)]
 
 
 def _refused(call: RecordedCall) -> bool:

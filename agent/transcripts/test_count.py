@@ -1,8 +1,9 @@
 """Replies to test and submit, as far as they follow from the calls: the budget line and the refusals.
 
 The public harness changed its tools and wording several times. The oldest prints no budget line and submits by
-`test(is_final=…, use_last=…)`, the next by `test(submit=N)`, the newest by a tool of its own. Which wording a segment
-uses is read off its replies; whether a call is refused, and what is counted, is worked out here.
+`test(is_final=…, use_last=…)`, the next by `test(submit=N)`, whose reply has no line of its own, the newest by
+`submit`. Which wording a segment uses is read off its replies; whether a call is refused, and what is counted, is
+worked out here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from agent.transcripts.model import RecordedCall, Segment, Transcript
 DEFAULT_BUDGET = 3
 
 _BUDGET_LINE = re.compile(r"^\[Test #(\d{1,6})\] \((\d{1,6}) tests? remaining(?:; (.*))?\)$")
+_BY_TEST = ("call test(submit=", "auto-submitted as final")
 _SHORT_WORDING = "No test results yet. Run test() at least once first."
 
 
@@ -36,6 +38,8 @@ class TestBook:
     budget: int
     names_any_test: bool
     """Whether the hint in the budget line is the newer one, which lets any test be chosen."""
+    by_test: bool = False
+    """Whether tests are submitted by `test(submit=N)` and the last one by itself, as the middle dialect says."""
     short_wording: bool = False
     """Whether `test(submit=N)` without a result is refused in the words of the newer `submit` tool."""
     used: int = 0
@@ -73,7 +77,9 @@ class TestBook:
         self.used += 1
         left = self.budget - self.used
         hint = ""
-        if left:
+        if self.by_test:
+            hint = f"; call test(submit={self.used}) to submit this result" if left else "; auto-submitted as final"
+        elif left:
             choice = (
                 "n=N) to choose which test result to submit as final"
                 if self.names_any_test
@@ -131,7 +137,12 @@ def open_book(transcript: Transcript, segment: Segment) -> TestBook:
         budget = next((int(line[1]) + int(line[2]) for line in lines), DEFAULT_BUDGET)
     hints = [line[3] for line in lines if line[3]]
     short = any(call.recorded is not None and _SHORT_WORDING in call.recorded for call in segment.calls)
-    return TestBook(budget, names_any_test=not hints or "choose" in hints[0], short_wording=short)
+    return TestBook(
+        budget,
+        names_any_test=not hints or "choose" in hints[0],
+        by_test=bool(hints) and hints[0].startswith(_BY_TEST),
+        short_wording=short,
+    )
 
 
 def is_budget_line(text: str) -> bool:

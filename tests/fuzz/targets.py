@@ -40,6 +40,7 @@ from sandbox.editing import Dialect, Editor
 from sandbox.region import RegionError, region_of, scaffold
 from sandbox.rules import advise, check_region
 from tests.agent.transcript_samples import DOUBLED, DOUBLED_REPLY, LISTING, TWO_FILES, call, conversation, edit, prompt
+from tests.agent.transcripts.test_coding_agents import claude, codex, mini
 from tests.fuzz.mutations import as_json, bytes_mutated, mutated, spliced
 
 SAMPLE = Path(__file__).resolve().parents[1] / "data" / "sample-run"
@@ -138,6 +139,22 @@ def _mls_bench(random: random.Random) -> bytes:
 def _atif(random: random.Random) -> bytes:
     transcript = parse_transcript(_CONVERSATION)
     return as_json(mutated(write_atif(transcript, agent_name="a", agent_version="1"), random), random)
+
+
+def _session(random: random.Random) -> bytes:
+    made = random.choice([claude, codex])("[Test #1] x\n### a (b)\nacc_a=1")
+    return b"\n".join(as_json(mutated(line, random), random) for line in made)
+
+
+def _read_session(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "session.jsonl")
+        path.write_bytes(data)
+        _use(path)
+
+
+def _mini(random: random.Random) -> bytes:
+    return as_json(mutated(mini("acc=1", tools=random.random() < 0.5), random), random)
 
 
 def _run_folder(random: random.Random) -> tuple[bytes, bytes, bytes]:
@@ -275,6 +292,8 @@ TARGETS = (
     Target("result", _result, _read_result),
     Target("MLS-Bench conversation", _mls_bench, _use, (TranscriptError,)),
     Target("ATIF trajectory", _atif, _use, (TranscriptError,)),
+    Target("coding agent's session", _session, _read_session, (TranscriptError,)),
+    Target("mini-swe-agent trajectory", _mini, _use, (TranscriptError,)),
     Target("configuration", lambda random: spliced(_TOML, random), _read_toml, (UsageError,)),
     Target(
         "script",

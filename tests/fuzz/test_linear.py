@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
 
 import pytest
 
-from agent.llm.answers import parse_answer
-from agent.llm.calls import calls_in_text
+from agent.llm.answers import BadBody, parse_answer
+from agent.llm.calls import ArgumentError, calls_in_text
 from agent.report.diff import side_by_side
 from agent.transcripts import parse_transcript
 from agent.transcripts.audit import audit
 from agent.transcripts.views import parse_listings, parse_view
 from tests.agent.transcript_samples import call, conversation, prompt
+from tests.agent.transcripts.test_coding_agents import mini
 
 MOST = 3.5
 """How much longer twice the text may take; an expression that starts anew at each place takes four times as long."""
@@ -23,15 +25,19 @@ ENOUGH = 0.02
 
 
 def _said(text: str) -> None:
-    calls_in_text(text, code=True)
-    body = json.dumps({"choices": [{"message": {"content": "<think>" + text}}]})
-    parse_answer(body, sent_characters=1)
+    with contextlib.suppress(ArgumentError):
+        calls_in_text(text, code=True)
+    for content in (text, "<think>" + text):
+        body = json.dumps({"choices": [{"message": {"content": content}}]})
+        with contextlib.suppress(BadBody):
+            parse_answer(body, sent_characters=1)
 
 
 def _replied(text: str) -> None:
     parse_view(text)
     parse_listings(text)
     audit(parse_transcript(conversation(prompt(text), call(1, "test", {}, text))))
+    audit(parse_transcript(mini(text, tools=False)))
 
 
 READERS: dict[str, tuple[Callable[[str], object], int]] = {"answer": (_said, 32_000), "reply": (_replied, 16_000)}
@@ -49,10 +55,30 @@ _PIECES = (
     ),
     *("def initialize_weights\n", "'", "\"'", "#", "_", "a_", "a=1 ", "1 - ", "hidden ", "label: `", "### a\n"),
     *("[Leaderboard] {'a", "[EDITABLE ", "## a.py  [EDITABLE — lines 1–2 only]\n", " | editable: ", "Editable range: "),
+    *("mobilenetv2-tiny: ", "mobilenetv2-tiny 1", "[submit] ", "```bash\n"),
+)
+_NOTATIONS = (
+    *("</think>", "[/THINK]", "'\\' </think>", "</think>\n```x\n", "<|end|>"),
+    *("```python\n# </think>\n```\n", "```python\n# </think> '\\'\n"),
+    *("<|channel|>analysis<|message|>", "<|channel|>", "to=functions.a", "to=functions.test<|message|>{"),
+    *("<function=test><parameter=n>", "<function=test>\n<parameter=n>\n```x\n</parameter>\n", "<function="),
+    *(
+        "<parameter=n>",
+        "[TOOL_CALLS]",
+        "[TOOL_CALLS][",
+        '[TOOL_CALLS]test[ARGS]{"a',
+        "<|python_tag|>[",
+        '<tool_call>["',
+    ),
+    *("{}", "[]\n", "[{}]```\n", "~~~\n<tool_call>{}\n", "<tool_call>test<arg_key>n</arg_key><arg_value>"),
+    *("<|tool_call_begin|>functions.test:0<|tool_call_argument_begin|>", "<｜tool▁call▁begin｜>"),
+    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>test\n```json\n{}\n",
 )
 REPEATED = {
     **{"spaces after a tag": "<tool_call>x{ }y", "spaces after an open fence": "```python\n{ }x", "spaces": "{ }x"},
     **{piece.strip(): piece for piece in _PIECES},
+    **{piece.strip(): piece for piece in _NOTATIONS},
+    **{"a quote in code": "```python\n</think>{ }'x\n```", "a text in code": "```python\n# </think>\n'{ }'\n```"},
 }
 
 

@@ -59,6 +59,12 @@ def test_a_submission_may_show_everything() -> None:
     assert _labels(call(1, "test", None, HEAD + SMALL), call(2, "test", None, last + CUT_MARK, cut=True)) == []
 
 
+def test_the_middle_dialect_submits_its_last_test_itself() -> None:
+    """Its first line says so; what the reply shows then is final."""
+    last = "[Test #3] (0 tests remaining; auto-submitted as final)\n\n" + SMALL + BOARD_BOTH
+    assert _labels(call(1, "test", None, HEAD + SMALL), call(2, "test", None, last)) == []
+
+
 def test_a_last_test_that_is_still_to_be_submitted_leaks() -> None:
     """No tests remain, but the model may still choose among them: what it sees is before the submission."""
     last = "[Test #3] (0 tests remaining)\n\n" + SMALL + BOARD_BOTH

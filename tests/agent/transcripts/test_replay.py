@@ -416,6 +416,57 @@ def test_tests_and_submissions_in_every_dialect(expected: str, calls: list[tuple
     assert replayed(conversation(prompt(), *parts))[0] == [IN_WORDS[letter] for letter in expected]
 
 
+MIDDLE_1 = "[Test #1] (2 tests remaining; call test(submit=1) to submit this result)"
+MIDDLE_2 = "[Test #2] (1 test remaining; call test(submit=2) to submit this result)"
+
+
+def test_the_words_of_the_middle_dialect() -> None:
+    """Fifteen budget lines of the public record differed for their words alone; a wrong count still does."""
+    last = "[Test #3] (0 tests remaining; auto-submitted as final)"
+    good = [call(step, "test", {}, line) for step, line in enumerate((MIDDLE_1, MIDDLE_2, last), start=1)]
+    assert replayed(conversation(prompt(), *good))[0] == ["unverifiable"] * 3
+    submitted = call(2, "test", {"submit": 1}, SEEDED)
+    assert replayed(conversation(prompt(), good[0], submitted))[0] == ["unverifiable"] * 2
+    assert replayed(conversation(prompt(), good[0], call(2, "test", {}, MIDDLE_1)))[0] == ["unverifiable", "differs"]
+
+
+def test_two_runs_in_one_segment_are_not_held_against_each_other() -> None:
+    """Both begin at step 1 and edit the original file; which call belongs to which is not recorded."""
+    verdicts, reasons, _ = replayed(
+        conversation(
+            prompt(),
+            call(1, "edit", edit(3, 4, DOUBLED), DOUBLED_REPLY),
+            call(1, "edit", edit(3, 4, DOUBLED), DOUBLED_REPLY),
+            call(2, "undo", {"n": 1}, UNDONE_REPLY),
+        )
+    )
+    assert verdicts == ["exact", "unverifiable", "exact"]
+    assert reasons[1] is not None
+    assert "interleaved" in reasons[1]
+
+
+def test_calls_of_one_step_still_differ() -> None:
+    """A model may make several calls in a later step: a wrong reply to one of them is a difference."""
+    forged = DOUBLED_REPLY.replace("y = 2 * x", "y = 3 * x")
+    parts = [call(1, "undo", None, "ERROR: Nothing to undo"), call(2, "undo", None, "ERROR: Nothing to undo")]
+    assert replayed(conversation(prompt(), *parts, call(2, "edit", edit(3, 4, DOUBLED), forged)))[0][2] == "differs"
+
+
+def test_the_tail_of_another_run_opens_a_segment() -> None:
+    """A submission of a test that this segment never ran was called a difference; its own run is followed."""
+    verdicts, reasons, _ = replayed(
+        conversation(
+            prompt(),
+            call(5, "submit", {"n": 2}, "[submit] Submitting result from test #2 as final.\n"),
+            call(1, "edit", edit(3, 4, DOUBLED), DOUBLED_REPLY),
+            call(2, "test", None, BUDGET_1),
+        )
+    )
+    assert verdicts == ["unverifiable", "exact", "unverifiable"]
+    assert reasons[0] is not None
+    assert "another run" in reasons[0]
+
+
 def test_json_lines_and_exit_codes(tmp_path: Path) -> None:
     """`--json` prints one object a call and a last one with the counts; exit 3 when anything differs."""
     good = conversation(prompt(), call(1, "edit", edit(3, 4, DOUBLED), DOUBLED_REPLY))

@@ -57,6 +57,7 @@ SAMPLE = conversation(
     [
         (b"", "empty"),
         (b"  \n", "empty"),
+        (b"\xef\xbb\xbf\xc2\xa0", "empty"),
         (b"\x89PNG\r\n\x1a\n\x00", "not text"),
         (b"hello", "not JSON"),
         (b'{"messages": [{"step": 0, "role": "us', "ends in the middle"),

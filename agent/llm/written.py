@@ -1,0 +1,164 @@
+"""Calls that a model wrote as text because its server did not parse them: the notations of the common model families.
+
+| notation | families |
+|---|---|
+| `<tool_call>{…}</tool_call>`, also with a list inside or `<arg_key>`/`<arg_value>` | Qwen, Hermes, Granite, GLM |
+| `<function=NAME><parameter=KEY>VALUE</parameter></function>`, `<invoke name="NAME">…` | Qwen-Coder, MiniMax |
+| `<function=NAME>{…}</function>`, `<|python_tag|>{…}` | Llama |
+| `[TOOL_CALLS][{…}]`, `[TOOL_CALLS]NAME[ARGS]{…}` | Mistral |
+| `to=functions.NAME … <|message|>{…}<|call|>` | gpt-oss (harmony) |
+| `<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}` | Kimi |
+| `<｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME` and JSON, with or without a fence | DeepSeek |
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+_NAME = r"[\w.:-]{1,100}"
+_OPENING = re.compile(
+    rf"""(?P<json><tool_calls?>|<function_calls?>|<\|tool_calls?\|>|<TOOLCALL>|<\|python_tag\|>)
+    |(?P<mistral>\[TOOL_CALLS\])
+    |<(?:｜DSML｜)?(?:function=|invoke[ ]name=)["']?(?P<xml>{_NAME})["']?\s{{0,9}}>
+    |\bto=functions\.(?P<harmony>[\w-]{{1,100}})[^\n{{}}]{{0,100}}?<\|message\|>
+    |<\|tool_call_begin\|>\s{{0,9}}(?P<kimi>{_NAME})\s{{0,9}}<\|tool_call_argument_begin\|>
+    |<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?(?P<deepseek>{_NAME})\s{{0,9}}(?:<｜tool▁sep｜>)?""",
+    re.VERBOSE,
+)
+_MISTRAL = re.compile(rf"\s{{0,9}}(?P<name>{_NAME})(?:\[CALL_ID\][\w-]{{0,100}})?\s{{0,9}}(?:\[ARGS\])?")
+_GLM = re.compile(rf"\s{{0,9}}(?P<name>{_NAME})\s{{0,9}}(?=<arg_key>|</tool_call>)")
+_PAIR = re.compile(r"\s*<arg_key>(?P<key>[^<]{1,100})</arg_key>\s*<arg_value>")
+_PARAMETER = re.compile(
+    r"""\s*<(?:｜DSML｜)?parameter(?:=|\ name=)["']?(?P<key>[^<>"'\s]{1,100})["']?(?:\ string="\w{1,9}")?\s{0,9}>""",
+    re.VERBOSE,
+)
+_PARAMETER_END = re.compile(r"</(?:｜DSML｜)?parameter>|</function>|</(?:｜DSML｜)?invoke>")
+_FENCE = re.compile(r"\s{0,9}(?P<fence>```\w{0,9}\s{0,9})?")
+_FENCE_END = re.compile(r"\s{0,9}```")
+_BETWEEN = re.compile(r"[\s,;]*")
+_DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: _no_constant(name))
+
+
+@dataclass(frozen=True)
+class WrittenCall:
+    """A call as it stands in the text up to `end`: a tool's name, and its arguments as a value or as unread text.
+
+    Where the notation holds its own names, as a list of JSON objects does, `name` is "" and `arguments` is all of it.
+    """
+
+    name: str
+    arguments: Any
+    end: int
+
+
+def next_opening(text: str, position: int = 0) -> re.Match[str] | None:
+    """Where the next notation begins."""
+    return _OPENING.search(text, position)
+
+
+def read_call(text: str, opening: re.Match[str]) -> WrittenCall | None:
+    """The call that begins with `opening`; None where nothing of the kind follows it."""
+    start = opening.end()
+    if opening["json"] is not None:
+        value, end = json_value(text, start)
+        return WrittenCall("", value, end) if end > start else _read_pairs(text, start)
+    if opening["mistral"] is not None:
+        value, end = json_value(text, start)
+        named = _MISTRAL.match(text, start) if end == start else None
+        return _with_json(text, named["name"], named.end()) if named else WrittenCall("", value, max(end, start))
+    if opening["xml"] is not None:
+        return _read_parameters(text, opening["xml"], start)
+    name = opening["harmony"] or opening["kimi"] or opening["deepseek"]
+    return _with_json(text, name, start)
+
+
+def json_value(text: str, position: int) -> tuple[Any, int]:
+    """The object or list at `position`, also in a fence, and its end; `position` itself: there is none."""
+    fence = _FENCE.match(text, position)
+    start = fence.end() if fence else position
+    if text[start : start + 1] not in ("{", "["):
+        return None, position
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None, position
+    closing = _FENCE_END.match(text, end) if fence and fence["fence"] else None
+    return value, closing.end() if closing else end
+
+
+def json_values(text: str) -> list[Any]:
+    """All objects and lists of a text that holds nothing else but commas and semicolons; empty where it holds more."""
+    values: list[Any] = []
+    position = _after(text, 0)
+    while position < len(text):
+        value, end = json_value(text, position)
+        if end == position:
+            return []
+        values.append(value)
+        position = _after(text, end)
+    return values
+
+
+def _after(text: str, position: int) -> int:
+    found = _BETWEEN.match(text, position)
+    return found.end() if found else position
+
+
+def _with_json(text: str, name: str, start: int) -> WrittenCall:
+    """A named call with JSON after it. What cannot be read is kept as text, so that the model is told why."""
+    value, end = json_value(text, start)
+    if end > start:
+        return WrittenCall(name, value, end)
+    unread = text[start : start + 200].lstrip()
+    return WrittenCall(name, unread if unread.startswith(("{", "[")) else {}, start)
+
+
+def _read_pairs(text: str, start: int) -> WrittenCall | None:
+    """GLM's notation: a name, then keys and values in tags of their own."""
+    named = _GLM.match(text, start)
+    if named is None:
+        return None
+    arguments: dict[str, Any] = {}
+    position = named.end()
+    while (key := _PAIR.match(text, position)) is not None:
+        end = text.find("</arg_value>", key.end())
+        arguments[key["key"].strip()] = text[key.end() : end if end >= 0 else None]
+        if end < 0:
+            return WrittenCall(named["name"], arguments, len(text))
+        position = end + len("</arg_value>")
+    return WrittenCall(named["name"], arguments, position)
+
+
+def _read_parameters(text: str, name: str, start: int) -> WrittenCall:
+    """Parameters in tags, or JSON in their place. A value keeps its lines, without the first and last line break."""
+    value, end = json_value(text, start)
+    if end > start:
+        return WrittenCall(name, value, end)
+    arguments: dict[str, Any] = {}
+    position = start
+    while (parameter := _PARAMETER.match(text, position)) is not None:
+        closing = _PARAMETER_END.search(text, parameter.end())
+        value = text[parameter.end() : closing.start() if closing else None]
+        arguments[parameter["key"]] = value.removeprefix("\n").removesuffix("\n")
+        if closing is None:
+            return WrittenCall(name, arguments, len(text))
+        position = closing.end()
+    return WrittenCall(name, arguments, position)
+
+
+def iterate(text: str) -> Iterator[WrittenCall]:
+    """Every call in a text, in its order."""
+    position = 0
+    while (opening := next_opening(text, position)) is not None:
+        call = read_call(text, opening)
+        position = max(opening.end(), call.end if call else 0)
+        if call is not None:
+            yield call
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
