@@ -27,7 +27,7 @@ from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import Laboratory, open_laboratory
+from agent.evaluation.workbench import Laboratory, open_laboratory, recorded_threads, side_by_side
 from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
@@ -37,6 +37,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.log import Ended, EventLog
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
+from benchmark.executor import Executor
 from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
@@ -50,7 +51,8 @@ class Search:
     """A search and its run directory. Nothing is started or spent before `opened`.
 
     `inputs` are None for a resumed search, which takes them from its log. `release`: the hidden task may run.
-    `isolation`: the level that a resumed search must have, since results belong to one.
+    `isolation` and `threads`: the level and the threads per slot that a resumed search must have, since results belong
+    to them.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Search:
         release: bool,
         inputs: Inputs | None = None,
         isolation: str | None = None,
+        threads: int | None = None,
         contacted: bool = False,
     ) -> None:
         self.config = config
@@ -72,6 +75,7 @@ class Search:
         self.release = release
         self.inputs = inputs
         self.pinned = config if isolation is None else config.model_copy(update={"isolation": isolation})
+        self.threads = threads
         self.contacted = contacted
         self.clock = Clock()
         self.summary = RunSummary(run, config, profile, reason, self.clock)
@@ -111,7 +115,9 @@ class Search:
         # `auto` can find another level on another day, and a result belongs to one. An unsandboxed run says so itself.
         level = recorded.get("isolation_level")
         isolation = level if level in ("bubblewrap", "landlock") else None
-        return cls(config, run, profile, "resumed", release=config.submit or release, isolation=isolation)
+        threads = recorded_threads(recorded.get("environment"))
+        release = config.submit or release
+        return cls(config, run, profile, "resumed", release=release, isolation=isolation, threads=threads)
 
     @property
     def launch(self) -> dict[str, Any]:
@@ -134,9 +140,16 @@ class Search:
             secrets = stack.enter_context(kept_from_children())
             log = stack.enter_context(EventLog(self.run.events))
             self.clock.watch("bookkeeping", lambda: log.seconds)
-            workers_log = self.run.path / "workers.log"
             laboratory = stack.enter_context(
-                open_laboratory(self.pinned, self.clock, progress, log.append, log=workers_log)
+                open_laboratory(
+                    self.pinned,
+                    self.clock,
+                    progress,
+                    log.append,
+                    log=self.run.path / "workers.log",
+                    evaluations=side_by_side(self.config, self.profile),
+                    threads=self.threads,
+                )
             )
             yield OpenSearch(self, log, laboratory, {**os.environ, **secrets}, progress)
 
@@ -161,16 +174,19 @@ class OpenSearch:
         """Where candidates run; open until `Search.opened` is left."""
         return self._laboratory.isolation
 
+    @property
+    def executor(self) -> Executor:
+        """The training processes; running until `Search.opened` is left."""
+        return self._laboratory.executor
+
     def execute(self) -> SearchOutcome:
-        """Run to the end, then stop the training processes."""
+        """Run to the end."""
         with self._search.summary.stops_recorded():
             inputs = self._launch()
             with fresh_workspace(self.run) as workspace:
                 tools = self._set_up_tools(workspace)
                 proposer = make_proposer(self.config, self._context(inputs))
-                outcome = self._search_with(proposer, tools, inputs.start_region)
-            self._laboratory.stop_evaluating()
-            return outcome
+                return self._search_with(proposer, tools, inputs.start_region)
 
     def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
         config = self.config

@@ -11,7 +11,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import Laboratory, open_laboratory
+from agent.evaluation.workbench import Laboratory, open_laboratory, recorded_threads
 from agent.progress import Progress
 from agent.report.network import measure_network, read_network
 from agent.runs.directory import RunDirectory
@@ -188,7 +188,9 @@ def _rerun_faults(record: RunRecord, launch: Launch, events: list[Event], progre
     task = get_profile(launch.profile).task(recorded.task)
     with (
         tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder,
-        open_laboratory(config, Clock(), progress) as laboratory,
+        open_laboratory(
+            config, Clock(), progress, evaluations=1, threads=recorded_threads(launch.environment)
+        ) as laboratory,
     ):
         if laboratory.environment != launch.environment:
             yield f"not comparable: this machine is {laboratory.environment}, the run's was {launch.environment}"

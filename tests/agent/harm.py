@@ -186,11 +186,11 @@ def serve() -> None:
 
     @contextlib.contextmanager
     def laboratory(
-        config: Any, clock: Clock, progress: Any, record: Callable[..., None] = print, *, log: Path | None = None
+        config: Any, clock: Clock, progress: Any, record: Callable[..., None] = print, **of_processes: Any
     ) -> Iterator[Laboratory]:
         executor = cast(Any, _Here())
         evaluator = Evaluator(Settings(surroundings), executor, isolation, clock, progress, record)
-        yield Laboratory(isolation, evaluator, surroundings, 1, executor, lambda: None)
+        yield Laboratory(isolation, evaluator, surroundings, 1, executor)
 
     agent.engine.search.open_laboratory = agent.studies.verify.open_laboratory = laboratory  # type: ignore[attr-defined]
 
