@@ -33,7 +33,10 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
     from agent.report import report_at_end
 
     search, progress = Search.create(load_config(settings)), progress or Progress()
-    with search.opened(progress) as opened, report_at_end(search.run, opened.isolation, progress.message):
+    with (
+        search.opened(progress) as opened,
+        report_at_end(search.run, opened.isolation, progress.message, executor=opened.executor),
+    ):
         return opened.execute()
 
 

@@ -160,7 +160,10 @@ def execute(search: Search, *, as_json: bool) -> int:
     _print_launch(search.launch, as_json=as_json)
     progress = make_progress()
     try:
-        with search.opened(progress) as opened, report_at_end(search.run, opened.isolation, progress.message):
+        with (
+            search.opened(progress) as opened,
+            report_at_end(search.run, opened.isolation, progress.message, executor=opened.executor),
+        ):
             outcome = opened.execute()
     except (Interrupted, KeyboardInterrupt) as stop:
         progress.close()

@@ -14,19 +14,25 @@ if TYPE_CHECKING:
     from agent.report.findings import Findings
     from agent.runs.lines import Fields
     from agent.runs.record import RunRecord
+    from benchmark.executor import Executor
     from sandbox.isolate import Isolation
 
 __all__ = ["measured_network", "report_at_end", "try_to_write_report", "write_report"]
 
 
 def write_report(
-    run: RunDirectory, *, isolation: Isolation | None = None, measure: bool = True, output: Path | None = None
+    run: RunDirectory,
+    *,
+    isolation: Isolation | None = None,
+    executor: Executor | None = None,
+    measure: bool = True,
+    output: Path | None = None,
 ) -> Path:
     """Write the page of a run, whatever state the run is in, and return its path.
 
     With `measure`, the networks are initialised once more to show what the function does to them, unless that was
-    done before; in `isolation`, or in one that is started for it. Raises RunDamaged without a run.json, OSError when
-    the page cannot be written.
+    done before; in `isolation`, or in one that is started for it. The processes of `executor` measure, or this one.
+    Raises RunDamaged without a run.json, OSError when the page cannot be written.
     """
     from agent.report.findings import find
     from agent.report.flags import raise_flags
@@ -37,7 +43,7 @@ def write_report(
 
     record = read_run(run)
     findings = find(record)
-    network, note = measured_network(record, findings, isolation=isolation, measure=measure)
+    network, note = measured_network(record, findings, isolation=isolation, executor=executor, measure=measure)
     views = network_views(network, f"test {findings.subject}") if network is not None else []
     page = render(record, findings, raise_flags(record, findings, network), views, note)
     path = output or run.path / "report.html"
@@ -46,7 +52,9 @@ def write_report(
 
 
 @contextmanager
-def report_at_end(run: RunDirectory, isolation: Isolation, say: Callable[[str], None]) -> Iterator[None]:
+def report_at_end(
+    run: RunDirectory, isolation: Isolation, say: Callable[[str], None], *, executor: Executor
+) -> Iterator[None]:
     """Write report.html when the block ends, in whatever way but by a signal; see `try_to_write_report`."""
     try:
         yield
@@ -55,15 +63,20 @@ def report_at_end(run: RunDirectory, isolation: Isolation, say: Callable[[str], 
     except Exception:
         try_to_write_report(run, say, measure=False)
         raise
-    try_to_write_report(run, say, isolation=isolation)
+    try_to_write_report(run, say, isolation=isolation, executor=executor)
 
 
 def try_to_write_report(
-    run: RunDirectory, say: Callable[[str], None], *, isolation: Isolation | None = None, measure: bool = True
+    run: RunDirectory,
+    say: Callable[[str], None],
+    *,
+    isolation: Isolation | None = None,
+    executor: Executor | None = None,
+    measure: bool = True,
 ) -> None:
     """`write_report`, and one line to a person when it does not work: a run is never lost to its page."""
     try:
-        write_report(run, isolation=isolation, measure=measure)
+        write_report(run, isolation=isolation, executor=executor, measure=measure)
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the page, the results stand
@@ -71,7 +84,12 @@ def try_to_write_report(
 
 
 def measured_network(
-    record: RunRecord, findings: Findings, *, isolation: Isolation | None = None, measure: bool = True
+    record: RunRecord,
+    findings: Findings,
+    *,
+    isolation: Isolation | None = None,
+    executor: Executor | None = None,
+    measure: bool = True,
 ) -> tuple[Fields | None, str]:
     """The measurements of the networks, stored or made now; or None and the reason."""
     from agent.report.network import measure_network, read_network, save_network
@@ -83,7 +101,7 @@ def measured_network(
         return kept, ""
     if not measure:
         return None, "The networks were not measured."
-    return _measure_now(record, isolation, lambda place: measure_network(record, test, place), save_network)
+    return _measure_now(record, isolation, lambda place: measure_network(record, test, place, executor), save_network)
 
 
 def _measure_now(
@@ -92,12 +110,13 @@ def _measure_now(
     measure: Callable[[Isolation], Fields],
     save: Callable[[RunDirectory, Fields], None],
 ) -> tuple[Fields | None, str]:
+    from benchmark.executor import InfrastructureError
     from sandbox.isolate import Isolation, IsolationCrashed, IsolationUnavailable
 
     with ExitStack() as stack:
         try:
             measured = measure(isolation if isolation is not None else stack.enter_context(Isolation()))
             save(record.directory, measured)
-        except (IsolationUnavailable, IsolationCrashed, AgentError, OSError) as error:
+        except (IsolationUnavailable, IsolationCrashed, InfrastructureError, AgentError, OSError) as error:
             return None, f"The networks could not be measured: {error}"
     return measured, ""
