@@ -24,6 +24,8 @@ from tests.agent.report_samples import (
     write_log,
 )
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 MAX_BYTES = 1_000_000
 
 
