@@ -83,12 +83,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> SearchOut
             with tempfile.TemporaryDirectory(dir=base) as folder, pytest.MonkeyPatch.context() as patch:
                 making = Path(folder) / "making"
                 patch.setenv("INITSEARCH_CACHE_DIR", str(making / "cache"))
-                outcome = search(budget=2, profile="smoke", proposer="optuna", runs=making / "runs")
-                (making / "outcome.pickle").write_bytes(pickle.dumps(outcome))
+                made = search(budget=2, profile="smoke", proposer="optuna", runs=making / "runs")
+                (making / "outcome.pickle").write_bytes(pickle.dumps(made))
                 making.rename(shared)
     shutil.copytree(shared / "cache", cache, dirs_exist_ok=True)
     runs = shutil.copytree(shared / "runs", tmp_path_factory.mktemp("runs"), symlinks=True, dirs_exist_ok=True)
-    outcome = pickle.loads((shared / "outcome.pickle").read_bytes())
+    outcome: SearchOutcome = pickle.loads((shared / "outcome.pickle").read_bytes())
     run = runs / outcome.run.name
     return replace(outcome, run=run, done=outcome.done | {"run": str(run)})
 
