@@ -39,7 +39,10 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
         confirm_loaded(found, os.environ, key_host=None, ask=None)
     search, progress = Search.create(found.config), progress or Progress()
     say, data_root = progress.message, found.config.data_root
-    with search.opened(progress) as opened, report_at_end(search.run, opened.isolation, say, data_root=data_root):
+    with (
+        search.opened(progress) as opened,
+        report_at_end(search.run, opened.isolation, say, executor=opened.executor, data_root=data_root),
+    ):
         return opened.execute()
 
 

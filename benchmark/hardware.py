@@ -54,7 +54,7 @@ def environment(precision: str = "auto") -> dict[str, str]:
     """Return what affects an accuracy besides code, task and seed. It is part of every result key."""
     import torch
 
-    from benchmark.train import resolve_precision
+    from benchmark.precision import resolve_precision
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return {

@@ -20,6 +20,7 @@ from benchmark.augment import Normalizer, crop, pad_images, send
 from benchmark.fast_ops import fast_ops, keep_freed_memory
 from benchmark.precision import autocast, resolve_precision
 from benchmark.results import EpochMetrics, StepZero
+from benchmark.sgd import CosineSgd
 from benchmark.step_zero import judge_step_zero
 from benchmark.tasks import Recipe
 
@@ -116,14 +117,7 @@ def train(
             f"batch_size is {recipe.batch_size}, the training set has {len(train_labels)}"
         )
 
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=cuda or None,  # None: torch chooses
-    )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
+    optimizer = CosineSgd(model.parameters(), recipe, fused=cuda)
     step = model if backend is None else torch.compile(model, backend=backend, dynamic=False)
     data_stream = torch.Generator().manual_seed(stream_seed("data", seed))
 
@@ -150,12 +144,12 @@ def train(
                 with autocast(precision, device):
                     logits = step(images)
                 loss = F.cross_entropy(logits.float(), labels)
-                optimizer.zero_grad(set_to_none=True)
+                optimizer.forget_gradients()
                 torch.autograd.backward(loss)
                 optimizer.step()
                 loss_sum += loss.detach() * len(picks)
                 correct += _correct(logits.detach(), labels)
-            schedule.step()
+            optimizer.end_epoch()
 
             train_loss = loss_sum.item() / len(train_labels)
             if not (math.isfinite(train_loss) and _all_finite(model)):
@@ -174,7 +168,7 @@ def train(
                 train_acc=100 * correct.item() / len(train_labels),
                 test_loss=test_loss,
                 test_acc=100 * _correct(test_logits, test_labels).item() / len(test_labels),
-                lr=float(schedule.get_last_lr()[0]),
+                lr=optimizer.lr,
                 seconds=time.perf_counter() - started,
             )
             curve.append(metrics)

@@ -42,7 +42,7 @@ def plan(
     """
     from agent.analysis.design import Design, duration, in_words, make_plan, with_overhead
     from agent.config import load_config
-    from agent.evaluation.workbench import plan_slots
+    from agent.evaluation.workbench import plan_slots, side_by_side
     from agent.profiles import resolve_profile
     from agent.report.cost import machine_in_words, measure
     from benchmark.executor import LocalExecutor
@@ -60,7 +60,7 @@ def plan(
         }
     )
     chosen, reason = resolve_profile(config.profile, data_root=data_root)
-    slots, threads, gpus = plan_slots(config)
+    slots, threads, gpus = plan_slots(config, side_by_side(config, chosen))
     print("measuring the start of a search and a few training steps of each task", file=sys.stderr, flush=True)
     level = "none" if config.allow_unsandboxed else config.isolation
     with LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
@@ -70,7 +70,8 @@ def plan(
     if as_json:
         print_json({**found, "reason": reason})
         return
-    print(f"profile {chosen.name} ({reason}), {found['flags']}, {slots} evaluation(s) side by side")
+    side = f"{slots} evaluation(s) side by side" + (f" with {threads} threads each" if threads > 1 else "")
+    print(f"profile {chosen.name} ({reason}), {found['flags']}, {side}")
     for task in found["tasks"]:
         print(
             f"  {task['kind']:7} {task['name']}: {task['evaluations']} trainings of about {duration(task['seconds'])}; "

@@ -191,7 +191,14 @@ def execute(search: Search, *, page: bool = True, as_json: bool) -> int:
     try:
         with (
             search.opened(progress) as opened,
-            report_at_end(search.run, opened.isolation, progress.message, page=page, data_root=search.pinned.data_root),
+            report_at_end(
+                search.run,
+                opened.isolation,
+                progress.message,
+                executor=opened.executor,
+                page=page,
+                data_root=search.pinned.data_root,
+            ),
         ):
             outcome = opened.execute()
             progress.trained()

@@ -28,7 +28,7 @@ from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import Workbench, open_workbench
+from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
 from agent.profiles import resolve_profile
 from agent.progress import Progress
 from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
@@ -39,6 +39,7 @@ from agent.runs.log import Ended, EventLog
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
+from benchmark.executor import Executor
 from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
@@ -53,6 +54,7 @@ class Search:
 
     `inputs` are None for a resumed search, which reads them from its log. `release`: the hidden task may run.
     `config` is what the run records. `pinned` is what the search runs with: for a resumed one, what was `granted`.
+    `threads` per slot that a resumed search must use, because results belong to them.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Search:
         *,
         release: bool,
         inputs: Inputs | None = None,
+        threads: int | None = None,
         contacted: bool = False,
         granted: Granted | None = None,
     ) -> None:
@@ -73,6 +76,7 @@ class Search:
         self.reason = reason
         self.release = release
         self.inputs = inputs
+        self.threads = threads
         self.contacted = contacted
         self.granted = granted
         self.pinned = config if granted is None else granted.config
@@ -113,8 +117,8 @@ class Search:
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
         granted = (allowed or Allowed()).applied(run, config, profile, recorded.get("isolation_level"))
-        again = config.submit or release
-        return cls(config, run, profile, "resumed", release=again, granted=granted)
+        again, threads = config.submit or release, recorded_threads(recorded.get("environment"))
+        return cls(config, run, profile, "resumed", release=again, granted=granted, threads=threads)
 
     @property
     def resume_command(self) -> str:
@@ -142,9 +146,16 @@ class Search:
             secrets = stack.enter_context(kept_from_children())
             log = stack.enter_context(EventLog(self.run.events))
             self.clock.watch("bookkeeping", lambda: log.seconds)
-            workers_log = self.run.path / "workers.log"
             workbench = stack.enter_context(
-                open_workbench(self.pinned, self.clock, progress, log.append, log=workers_log)
+                open_workbench(
+                    self.pinned,
+                    self.clock,
+                    progress,
+                    log.append,
+                    log=self.run.path / "workers.log",
+                    evaluations=side_by_side(self.config, self.profile),
+                    threads=self.threads,
+                )
             )
             yield OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress)
 
@@ -169,16 +180,19 @@ class OpenSearch:
         """The isolation in which candidates run. It is open until the block of `Search.opened` ends."""
         return self._workbench.isolation
 
+    @property
+    def executor(self) -> Executor:
+        """The training processes; running until `Search.opened` is left."""
+        return self._workbench.executor
+
     def execute(self) -> SearchOutcome:
-        """Run to the end, then stop the training processes."""
+        """Run to the end."""
         with self._search.summary.stops_recorded():
             inputs = self._launch()
             with fresh_workspace(self.run) as workspace:
                 tools = self._set_up_tools(workspace)
                 proposer = make_proposer(self._search.pinned, self._context(inputs))
-                outcome = self._search_with(proposer, tools, inputs.start_region)
-            self._workbench.stop_evaluating()
-            return outcome
+                return self._search_with(proposer, tools, inputs.start_region)
 
     def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
         config = self.config

@@ -98,6 +98,8 @@ class Evaluator:
         """Job (with `out` None) → SHA-256 of the parameters that it gave in both interpreters."""
         self._waits: list[float] = []
         """Seconds that calls waited for an initialisation and that are not added to the clock yet."""
+        self._seconds: dict[str, float] = {}
+        """Task name → seconds that one training of it has taken here."""
         self._note = record
         self._clock = clock
         self._progress = progress
@@ -132,7 +134,9 @@ class Evaluator:
         started = time.monotonic()
         pending: dict[int, Future[Outcome]] = {}
         known: dict[int, Outcome] = {}
-        for index, (role, call) in enumerate(jobs):
+        # Of each seed, the longest first: what is begun last decides how long the other slots stand idle.
+        longest = sorted(enumerate(jobs), key=lambda job: (seeds.index(job[1][1].seed), -self._expected(job[1][1])))
+        for index, (role, call) in longest:
             accepted = self._made.get(Job(call.region, call.task.arch, NUM_CLASSES[call.task.dataset], call.seed))
             stored = results.find(call.key, weights_sha256=accepted)
             if stored is not None:
@@ -188,6 +192,10 @@ class Evaluator:
         environment = tuple(sorted(settings.environment.items()))
         return EvaluationCall(region, task, seed, environment, settings.precision, settings.data_root)
 
+    def _expected(self, call: EvaluationCall) -> float:
+        """Seconds of its training; 0 before the task was trained for the first time."""
+        return self._seconds.get(call.task.name, 0.0)
+
     def _submit(self, role: str, call: EvaluationCall) -> Future[Outcome]:
         epochs = call.task.recipe.epochs
         self._progress.started(role, call.task.name, call.seed, epochs)
@@ -232,6 +240,7 @@ class Evaluator:
             outcome = pending.pop(index).result()
             if isinstance(outcome, EvaluationResult):
                 results.put(outcome)
+                self._seconds[outcome.task] = outcome.training_seconds
             known[index] = outcome
 
     def _record(self, role: str, call: EvaluationCall, outcome: Outcome, *, cached: bool) -> None:

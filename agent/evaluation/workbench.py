@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from agent.runs.log import Evaluated
 from agent.secrets import kept_from_children
 from benchmark.executor import Executor, LocalExecutor
 from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count
+from benchmark.tasks import Profile
 from sandbox.isolate import Isolation, IsolationUnavailable
 
 
@@ -28,8 +30,6 @@ class Workbench:
     environment: dict[str, str]
     slots: int
     executor: Executor
-    stop_evaluating: Callable[[], None]
-    """Stops the training processes to free their memory. The isolation stays open."""
 
 
 @contextmanager
@@ -40,15 +40,17 @@ def open_workbench(
     record: Callable[[Evaluated], None] = lambda event: None,
     *,
     log: Path | None = None,
+    evaluations: int | None = None,
+    threads: int | None = None,
 ) -> Iterator[Workbench]:
     """Start isolation and processes as `config` says, and stop them when the block ends.
 
-    Processes that are started in the block inherit no key or token. Raises UsageError when no acceptable isolation
-    works here.
+    `evaluations` and `threads`: see `plan_slots`. Processes that are started in the block inherit no key or token.
+    Raises UsageError when no acceptable isolation works here.
     """
     with ExitStack() as stack:
         stack.enter_context(kept_from_children())
-        slots, threads, gpus = plan_slots(config)
+        slots, threads, gpus = plan_slots(config, evaluations, threads)
         executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log))
         count = f"{slots} training process{'' if slots == 1 else 'es'}"
         progress.message(f"starting {count}, and the isolation with its self-test")
@@ -67,7 +69,7 @@ def open_workbench(
         isolation.start_second()  # in the background, after everything that a search waits for
         settings = Settings(environment, config.precision, config.data_root)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
-        yield Workbench(isolation, evaluator, environment, slots, executor, executor.close)
+        yield Workbench(isolation, evaluator, environment, slots, executor)
 
 
 def in_words(isolation: Isolation) -> str:
@@ -77,8 +79,29 @@ def in_words(isolation: Isolation) -> str:
     return f"{isolation.level}, started and tested in {isolation.seconds:.0f} s{''.join(reasons)}"
 
 
-def plan_slots(config: SearchConfig) -> tuple[int, int, int]:
-    """(slots, CPU threads per slot, GPUs). `auto`: one slot per GPU, else one slot per core with one thread each."""
+def side_by_side(config: SearchConfig, profile: Profile) -> int:
+    """How many evaluations of a test, or of the hidden pair, can run at a time. Most of a search consists of these."""
+    return config.seeds * max(len(profile.visible), 2 * len(profile.hidden))
+
+
+def plan_slots(
+    config: SearchConfig, evaluations: int | None = None, threads: int | None = None
+) -> tuple[int, int, int]:
+    """(slots, CPU threads per slot, GPUs). `auto`: a slot per GPU, else as many as have work, which share the cores.
+
+    `evaluations`: how many can run at a time (None: enough for all cores). `threads`: those of earlier results, which
+    decide their last digits (None: the cores are divided among the slots).
+    """
     gpus, cores = gpu_count(), cpu_count()
-    slots = config.workers if isinstance(config.workers, int) else (gpus or cores)
-    return slots, max(1, cores // slots), gpus
+    if isinstance(config.workers, int):
+        slots = config.workers
+    else:
+        slots = gpus or max(1, min(cores // (threads or 1), evaluations or cores))
+    return slots, threads or max(1, cores // slots), gpus
+
+
+def recorded_threads(environment: object) -> int | None:
+    """The threads of an environment from a run directory; None where it names more than this machine has cores."""
+    text = environment.get("threads") if isinstance(environment, Mapping) else None
+    known = isinstance(text, str) and re.fullmatch("[1-9][0-9]{0,2}", text) is not None
+    return int(str(text)) if known and int(str(text)) <= cpu_count() else None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.report.findings import Findings
     from agent.runs.lines import Fields
     from agent.runs.record import RunRecord
+    from benchmark.executor import Executor
     from sandbox.isolate import Isolation
 
 __all__ = ["measured_network", "report_at_end", "try_to_write_report", "write_report"]
@@ -26,6 +27,7 @@ def write_report(
     run: RunDirectory,
     *,
     isolation: Isolation | None = None,
+    executor: Executor | None = None,
     measure: bool = True,
     output: Path | None = None,
     data_root: Path | None = None,
@@ -34,9 +36,9 @@ def write_report(
     """Write the page of a run in any state, and return its path.
 
     With `measure`, the networks are initialised again to show what the function does to them, unless that was measured
-    before. This uses `isolation`, or starts one, and data from `data_root` or the usual places. `held`: whether a
-    process works on the run, if the caller knows. Raises RunDamaged without a run.json, OSError when the page cannot be
-    written.
+    before. This uses `isolation`, or starts one, and data from `data_root` or the usual places. The processes of
+    `executor` measure, or this one. `held`: whether a process works on the run, if the caller knows. Raises RunDamaged
+    without a run.json, OSError when the page cannot be written.
     """
     from agent.report.findings import find
     from agent.report.flags import raise_flags
@@ -48,7 +50,9 @@ def write_report(
     record = read_run(run)
     record = record if held is None else replace(record, held=held)
     findings = find(record)
-    network, note = measured_network(record, findings, isolation=isolation, measure=measure, data_root=data_root)
+    network, note = measured_network(
+        record, findings, isolation=isolation, executor=executor, measure=measure, data_root=data_root
+    )
     views = network_views(network, f"test {findings.subject}") if network is not None else []
     page = render(record, findings, raise_flags(record, findings, network), views, note)
     path = output or run.path / "report.html"
@@ -62,6 +66,7 @@ def report_at_end(
     isolation: Isolation,
     say: Callable[[str], None],
     *,
+    executor: Executor,
     page: bool = True,
     data_root: Path | None = None,
 ) -> Iterator[None]:
@@ -79,7 +84,7 @@ def report_at_end(
         raise
     if page:
         started = time.monotonic()
-        if try_to_write_report(run, say, isolation=isolation, data_root=data_root):
+        if try_to_write_report(run, say, isolation=isolation, executor=executor, data_root=data_root):
             run.write_summary({**run.read_summary(), "page_seconds": round(time.monotonic() - started, 3)})
 
 
@@ -88,6 +93,7 @@ def try_to_write_report(
     say: Callable[[str], None],
     *,
     isolation: Isolation | None = None,
+    executor: Executor | None = None,
     measure: bool = True,
     data_root: Path | None = None,
 ) -> bool:
@@ -99,7 +105,9 @@ def try_to_write_report(
     say("writing the page, report.html")
     try:
         # The caller holds the run and is at its end.
-        page = write_report(run, isolation=isolation, measure=measure, data_root=data_root, held=False)
+        page = write_report(
+            run, isolation=isolation, executor=executor, measure=measure, data_root=data_root, held=False
+        )
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - a fault of the page does not affect the results
@@ -114,6 +122,7 @@ def measured_network(
     findings: Findings,
     *,
     isolation: Isolation | None = None,
+    executor: Executor | None = None,
     measure: bool = True,
     data_root: Path | None = None,
 ) -> tuple[Fields | None, str]:
@@ -127,7 +136,7 @@ def measured_network(
         return kept, ""
     if not measure:
         return None, "The networks were not measured."
-    measure_in = partial(measure_network, record, test, data_root=data_root)
+    measure_in = partial(measure_network, record, test, executor=executor, data_root=data_root)
     return _measure_now(record, isolation, measure_in, save_network)
 
 
@@ -137,12 +146,15 @@ def _measure_now(
     measure: Callable[[Isolation], Fields],
     save: Callable[[RunDirectory, Fields], None],
 ) -> tuple[Fields | None, str]:
+    from benchmark.executor import InfrastructureError
     from sandbox.isolate import Isolation, IsolationCrashed, IsolationUnavailable
 
     with ExitStack() as stack:
         try:
             measured = measure(isolation if isolation is not None else stack.enter_context(Isolation()))
             save(record.directory, measured)
+        except InfrastructureError as error:  # its last line says what; those before it are a traceback
+            return None, f"The networks could not be measured: {str(error).strip().splitlines()[-1]}"
         except (IsolationUnavailable, IsolationCrashed, AgentError, OSError) as error:
             return None, f"The networks could not be measured: {error}"
     return measured, ""

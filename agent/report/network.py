@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Mapping
-from functools import lru_cache, partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,39 +19,62 @@ from agent.runs.directory import RunDirectory
 from agent.runs.files import read_object
 from agent.runs.lines import Fields
 from agent.runs.record import RunRecord, text
-from benchmark.data import DataError, ImageDataset, load_dataset
+from benchmark.data import DataError, load_dataset
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from sandbox.isolate import Isolation
+    from benchmark.executor import Executor, Parent
+    from sandbox.isolate import Initialised, Isolation, Job
 
 SCHEMA = 1
 IMAGES = 32
 """Pictures in the batch. This is enough to measure scales, and takes one or two seconds per network."""
 _MAX_NETWORKS = 8
+_SECONDS = 300.0
+"""For one network, on the slowest machine."""
 
 
-def measure_network(record: RunRecord, test: int, isolation: Isolation, *, data_root: Path | None = None) -> Fields:
+def measure_network(
+    record: RunRecord,
+    test: int,
+    isolation: Isolation,
+    *,
+    executor: Executor | None = None,
+    data_root: Path | None = None,
+) -> Fields:
     """Initialise every network of the run with the baseline and with test `test`, and measure.
 
-    Data are looked for in `data_root` and the usual places, not in the folder that the run names. The hidden task's
-    network is measured only after a submission. Failures become `error` entries.
+    `executor` measures side by side, in processes that have torch; without one it happens in this process. Data are
+    looked for in `data_root` and the usual places, not in the folder that the run names. The hidden task's network is
+    measured only after a submission. Failures become `error` entries. Raises IsolationCrashed, InfrastructureError.
     """
     regions = {"baseline": record.baseline_region, "submission": record.regions[test]}
     tasks = [*record.tasks("visible"), *(record.tasks("hidden") if record.submitted is not None else [])]
     seed = _first_seed(record)
-    load = lru_cache(1)(partial(load_dataset, data_root=data_root))
+    calls = []
+    for task in tasks[:_MAX_NETWORKS]:
+        arch, dataset = text(task.get("arch")), text(task.get("dataset"))
+        for role, region in regions.items():
+            calls.append((text(task["name"]), role, MeasureCall(region, arch, dataset, seed, data_root)))
     found: Fields = {}
-    with tempfile.TemporaryDirectory(prefix="initsearch-report-") as folder:
-        for task in tasks[:_MAX_NETWORKS]:
-            name = text(task["name"])
-            found[name] = {
-                role: _measure(region, task, seed, isolation, Path(folder), load) for role, region in regions.items()
-            }
+    for name, role, measured in _each(calls, isolation, executor):
+        found.setdefault(name, {})[role] = measured
     return {"schema": SCHEMA, "seed": seed, "images": IMAGES, "regions": _digests(regions), "tasks": found}
+
+
+def _each(
+    calls: Sequence[tuple[str, str, MeasureCall]], isolation: Isolation, executor: Executor | None
+) -> Iterator[tuple[str, str, Fields]]:
+    """Task, role and measurements of each call, in their order."""
+    if executor is None:
+        here = _Here(isolation)
+        yield from ((name, role, call(here)) for name, role, call in calls)
+        return
+    futures = [executor.submit(call, timeout=_SECONDS, on_ask=isolation.initialise) for _, _, call in calls]
+    yield from ((name, role, future.result()) for (name, role, _), future in zip(calls, futures, strict=True))
 
 
 def save_network(directory: RunDirectory, measured: Fields) -> None:
@@ -82,34 +105,56 @@ def _first_seed(record: RunRecord) -> int:
     return int(seeds[0]) if isinstance(seeds, list) and seeds and isinstance(seeds[0], int) else 0
 
 
-def _measure(
-    region: str, task: Fields, seed: int, isolation: Isolation, folder: Path, load: Callable[[str], ImageDataset]
-) -> dict[str, Any]:
-    """One region on one task: parameters and signal, or an error."""
-    import torch
+@dataclass(frozen=True)
+class _Here:
+    """The parent of a call that runs in this process."""
 
-    from benchmark.models import build_model
-    from benchmark.signal_stats import signal_statistics
-    from benchmark.weights import WeightsRejected, load_initial_weights
-    from sandbox.isolate import Job
+    isolation: Isolation
 
-    try:
-        dataset = load(text(task.get("dataset")))
-        model = build_model(text(task.get("arch")), dataset.num_classes)
-    except (DataError, ValueError, KeyError) as error:
-        return {"error": str(error)}
-    weights = folder / "weights.safetensors"
-    made = isolation.initialise(Job(region, text(task.get("arch")), dataset.num_classes, seed, weights))
-    if not made.ok:
-        return {"error": f"{made.kind}: {made.message}"}
-    try:
-        load_initial_weights(weights, model)
-    except WeightsRejected as error:
-        return {"error": str(error)}
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (dataset.mean, dataset.std))
-    images = (dataset.train_images[:IMAGES].float() / 255 - mean) / std
-    signal = signal_statistics(model, images, dataset.train_labels[:IMAGES])
-    return {"parameters": describe_parameters(model), "signal": _finite(signal.as_json())}
+    def report(self, content: Any, /) -> None:
+        """There is nothing to show."""
+
+    def ask(self, question: Job, /) -> Initialised:
+        return self.isolation.initialise(question)
+
+
+@dataclass(frozen=True)
+class MeasureCall:
+    """One region on one network: parameters and signal, or an error."""
+
+    region: str
+    arch: str
+    dataset: str
+    seed: int
+    data_root: Path | None = None
+
+    def __call__(self, parent: Parent) -> Fields:
+        """Let the parent initialise in isolation, send one batch forwards and backwards."""
+        import torch
+
+        from benchmark.models import build_model
+        from benchmark.signal_stats import signal_statistics
+        from benchmark.weights import WeightsRejected, load_initial_weights
+        from sandbox.isolate import Job
+
+        try:
+            dataset = load_dataset(self.dataset, data_root=self.data_root)
+            model = build_model(self.arch, dataset.num_classes)
+        except (DataError, ValueError, KeyError) as error:
+            return {"error": str(error)}
+        with tempfile.TemporaryDirectory(prefix="initsearch-report-") as folder:
+            weights = Path(folder) / "weights.safetensors"
+            made = parent.ask(Job(self.region, self.arch, dataset.num_classes, self.seed, weights))
+            if not made.ok:
+                return {"error": f"{made.kind}: {made.message}"}
+            try:
+                load_initial_weights(weights, model)
+            except WeightsRejected as error:
+                return {"error": str(error)}
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (dataset.mean, dataset.std))
+        images = (dataset.train_images[:IMAGES].float() / 255 - mean) / std
+        signal = signal_statistics(model, images, dataset.train_labels[:IMAGES])
+        return {"parameters": describe_parameters(model), "signal": _finite(signal.as_json())}
 
 
 def describe_parameters(model: nn.Module) -> list[Fields]:

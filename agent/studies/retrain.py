@@ -26,7 +26,7 @@ from agent.engine.setup import make_toolbox
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, accuracies_of
-from agent.evaluation.workbench import Workbench, open_workbench
+from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
 from agent.progress import Progress
 from agent.proposers.transcript import function_region
 from agent.protocol import Accuracies, ToolCall
@@ -66,7 +66,10 @@ def own_run(path: Path, progress: Progress, data_root: Path | None = None) -> It
     trained: list[Evaluated] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
-        workbench = stack.enter_context(open_workbench(config, Clock(), progress, trained.append))
+        most, threads = side_by_side(config, profile), recorded_threads(launch.environment)
+        workbench = stack.enter_context(
+            open_workbench(config, Clock(), progress, trained.append, evaluations=most, threads=threads)
+        )
         again = [role for role, _, _ in recorded if _is_counted(role, config)]
         tests = {role for role in again if role.startswith("test/")}
         progress.begin(len(again), len(tests))
@@ -233,7 +236,8 @@ def conversation(
     strategies = Strategies(profile)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="initsearch-replay-")))
-        workbench = stack.enter_context(open_workbench(config, Clock(), progress))
+        most = side_by_side(config, profile)
+        workbench = stack.enter_context(open_workbench(config, Clock(), progress, evaluations=most))
         progress.begin((count + 1) * len(profile.visible) * len(config.evaluation_seeds))
         results = LayeredStore(ResultStore(folder), user_store() if config.cache else None)
         trainer = _Trainer(workbench, config, profile, results)

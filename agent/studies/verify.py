@@ -12,7 +12,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
-from agent.evaluation.workbench import Workbench, open_workbench
+from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads
 from agent.progress import Progress
 from agent.report.network import measure_network, read_network
 from agent.runs.directory import RunDirectory
@@ -189,7 +189,9 @@ def _rerun_faults(
     task = get_profile(launch.profile).task(recorded.task)
     with (
         tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder,
-        open_workbench(config, Clock(), progress) as workbench,
+        open_workbench(
+            config, Clock(), progress, evaluations=1, threads=recorded_threads(launch.environment)
+        ) as workbench,
     ):
         if workbench.environment != launch.environment:
             yield f"not comparable: this machine is {workbench.environment}, the run's was {launch.environment}"

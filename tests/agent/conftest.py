@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from agent import cli, search
 from agent.engine.search import SearchOutcome
@@ -67,11 +72,25 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> SearchOutcome:
-    """The main job on the smoke profile, by the Python interface: real training, real git, real isolation."""
-    runs = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-        return search(budget=2, profile="smoke", proposer="optuna", runs=runs)
+    """The main job on the smoke profile, by the Python interface: real training, real git, real isolation.
+
+    Where several processes test, the first that needs it searches, and each has a copy of the run and of the results.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            with tempfile.TemporaryDirectory(dir=base) as folder, pytest.MonkeyPatch.context() as patch:
+                making = Path(folder) / "making"
+                patch.setenv("INITSEARCH_CACHE_DIR", str(making / "cache"))
+                made = search(budget=2, profile="smoke", proposer="optuna", runs=making / "runs")
+                (making / "outcome.pickle").write_bytes(pickle.dumps(made))
+                making.rename(shared)
+    shutil.copytree(shared / "cache", cache, dirs_exist_ok=True)
+    runs = shutil.copytree(shared / "runs", tmp_path_factory.mktemp("runs"), symlinks=True, dirs_exist_ok=True)
+    outcome: SearchOutcome = pickle.loads((shared / "outcome.pickle").read_bytes())
+    run = runs / outcome.run.name
+    return replace(outcome, run=run, done=outcome.done | {"run": str(run)})
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:
@@ -83,7 +102,9 @@ Main = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Main]:
+def main(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], commands_built_once: None
+) -> Iterator[Main]:
     """Run `agent …` in this process and an empty folder: exit code, stdout, stderr."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.chdir(tmp_path)

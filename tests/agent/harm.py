@@ -186,11 +186,11 @@ def serve() -> None:
 
     @contextlib.contextmanager
     def workbench(
-        config: Any, clock: Clock, progress: Any, record: Callable[..., None] = print, *, log: Path | None = None
+        config: Any, clock: Clock, progress: Any, record: Callable[..., None] = print, **of_processes: Any
     ) -> Iterator[Workbench]:
         executor = cast(Any, _Here())
         evaluator = Evaluator(Settings(surroundings), executor, isolation, clock, progress, record)
-        yield Workbench(isolation, evaluator, surroundings, 1, executor, lambda: None)
+        yield Workbench(isolation, evaluator, surroundings, 1, executor)
 
     agent.engine.search.open_workbench = agent.studies.verify.open_workbench = workbench  # type: ignore[attr-defined]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 
 from benchmark.models import build_model
 from benchmark.results import EpochMetrics
+from benchmark.sgd import CosineSgd
 from benchmark.tasks import Recipe
 from benchmark.train import _batches, stream_seed, train
 
@@ -66,6 +69,42 @@ def test_compiled_steps_give_the_same_training() -> None:
         assert other.test_acc == one.test_acc
     for name, weight in plain.state_dict().items():
         torch.testing.assert_close(traced.state_dict()[name], weight, rtol=1e-3, atol=1e-5)
+
+
+def test_steps_are_those_of_torch() -> None:
+    """The numbers of torch.optim.SGD under its cosine, bit by bit: stored results stay valid."""
+    recipe = Recipe(epochs=4, lr=0.05, momentum=0.9, weight_decay=5e-4)
+    ours, theirs = small_net(), small_net()
+    optimizer = CosineSgd(ours.parameters(), recipe, fused=False)
+    reference = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(reference, T_max=4)
+    for epoch in range(4):
+        for step in range(3):
+            for model, forget in ((ours, optimizer.forget_gradients), (theirs, reference.zero_grad)):
+                torch.manual_seed(10 * epoch + step)
+                forget()
+                model(torch.randn(4, 3, 32, 32)).square().sum().backward()
+            optimizer.step()
+            reference.step()
+        optimizer.end_epoch()
+        schedule.step()
+        assert optimizer.lr == schedule.get_last_lr()[0]
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_training_starts_without_the_compiler() -> None:
+    """Each process of a search spent seconds on importing torch's compiler, sympy and scipy.stats, and used none."""
+    script = """
+import sys, torch
+from tests.benchmark.test_train import RECIPE, coloured_noise, small_net
+from benchmark.train import train
+before = set(sys.modules)
+train(small_net(), coloured_noise(40, 10), RECIPE, seed=0)
+print(sorted({"torch._dynamo", "sympy", "scipy.stats"} & (set(sys.modules) - before)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "mobilenetv2"])

@@ -22,6 +22,8 @@ from agent import cli
 from tests.hostile_runs.harms import HARMS, SECRET, STEERING, Harm, Target
 from tests.sample import SAMPLE, restore
 
+pytestmark = pytest.mark.usefixtures("commands_built_once", "drawn_once")
+
 _SECONDS = 20
 """Nothing takes so long but what waits for a pipe."""
 LOOKS = ("verify RUN", "show RUN", "review RUN", "runs", "replay RUN --json", "export RUN --format patch")

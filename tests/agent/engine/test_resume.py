@@ -15,10 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.hardware import cpu_count
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
 from tests.agent.harm import Process, Server, family, left_running, outcome
 
-COMMAND = ("search", "--profile", "smoke", "--budget", "1", "--json", "--no-cache", "--seed", "3")
+COMMAND = (
+    *("search", "--profile", "smoke", "--budget", "1", "--json", "--no-cache", "--seed", "3"),
+    *("--workers", str(cpu_count())),  # with one thread each, as the undisturbed search in one process
+)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,10 @@ from agent import load_run
 from agent.cli.show import show
 from agent.config import SearchConfig
 from agent.engine.search import Search, SearchOutcome
+from agent.evaluation.workbench import plan_slots, side_by_side
 from agent.runs.log import Evaluated, Submitted, read_events
 from benchmark.results import region_sha256
+from benchmark.tasks import get_profile
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 from tests.agent.conftest import Main, json_lines
@@ -140,7 +142,9 @@ def test_run_json_says_what_ran(finished: SearchOutcome) -> None:
     assert summary["config"]["budget"] == summary["budget"] == 2
     assert summary["isolation_level"] in ("bubblewrap", "landlock")
     assert summary["versions"]["torch"]
-    assert summary["environment"]["threads"] == "1"
+    config = SearchConfig.model_validate(summary["config"])
+    _, threads, _ = plan_slots(config, side_by_side(config, get_profile("smoke")))
+    assert summary["environment"]["threads"] == str(threads)  # 1 on two cores
     assert (finished.run.parent / "latest").resolve() == finished.run
 
 

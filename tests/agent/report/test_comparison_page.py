@@ -17,6 +17,8 @@ from tests.agent.conftest import Agent
 from tests.agent.report.test_report import Page
 from tests.agent.report_samples import HOSTILE, change_log, change_summary, copy_run
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 
 @pytest.fixture
 def shelf(finished: SearchOutcome, tmp_path: Path) -> tuple[RunDirectory, RunDirectory]:

@@ -16,6 +16,8 @@ from agent.report.comparison_page import comparison_page, index_page, members
 from agent.runs.directory import RunDirectory
 from tests.agent.report_samples import HOSTILE, SCRIPTS, change_log, change_summary, copy_run
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)")
 

@@ -14,6 +14,8 @@ import pytest
 from agent.engine.search import SearchOutcome
 from agent.report import write_report
 from agent.runs.directory import RunDirectory
+from benchmark.executor import LocalExecutor
+from sandbox.isolate import Isolation
 from tests.agent.report_samples import (
     HOSTILE,
     SCRIPTS,
@@ -25,6 +27,8 @@ from tests.agent.report_samples import (
     read_log,
     write_log,
 )
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
 
 MAX_BYTES = 1_000_000
 
@@ -387,3 +391,16 @@ def test_network_is_measured_once(run: RunDirectory) -> None:
     measured = page_of(run, measure=True)
     assert "Which parameters it sets otherwise" in measured.text
     assert '"schema": 1' in kept.read_text()
+
+
+def test_networks_that_the_training_processes_cannot_measure(run: RunDirectory) -> None:
+    """The isolation breaks at the end of a search: the page says so in one line, without a traceback."""
+    (run.path / "network.json").unlink()
+    with Isolation() as isolation:
+        pass
+    with LocalExecutor(1, threads=1) as executor:
+        path = write_report(run, isolation=isolation, executor=executor)
+    text = Page(path.read_text(encoding="utf-8")).text
+    assert "The networks could not be measured: " in text
+    assert "this Isolation is closed" in text
+    assert "Traceback" not in text

@@ -25,6 +25,8 @@ from tests.agent.conftest import Agent, json_lines
 from tests.agent.report_samples import change_log, change_summary
 from tests.sample import SAMPLE, restore
 
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
 
 def test_intact_run_passes_and_trains_to_the_same_accuracy(agent: Agent, finished: SearchOutcome) -> None:
     """`agent verify RUN --execute`: everything fits, one training again gives the recorded accuracy; exit 0."""
