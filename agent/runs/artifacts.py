@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from agent.runs.directory import RunDirectory
 from agent.runs.log import Submitted, read_events
 from benchmark.files import write_atomically
+from benchmark.recipes import asks_for_blocks
 from sandbox.history import History
 from sandbox.workspace import Workspace
 
@@ -23,8 +24,8 @@ _HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {nu
     model = torchvision.models.resnet18()
     initialize_weights(model, {example})
 
-For networks of Conv2d, BatchNorm2d and Linear layers. `config` has arch (any string), num_classes, and depth, the
-number of Conv2d and Linear layers.
+For networks of Conv2d, BatchNorm2d and Linear layers; a warning says what of it was left out in your network.
+`config` has arch (any string), num_classes, and depth, the number of Conv2d and Linear layers.
 
 What was measured (accuracy in percent, gains in points, against Kaiming initialisation):
 
@@ -32,6 +33,12 @@ What was measured (accuracy in percent, gains in points, against Kaiming initial
 """
 
 from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
 
 {imports}
 '''
@@ -55,11 +62,7 @@ def config_of(model: nn.Module) -> dict[str, str | int]:
     return {"arch": type(model).__name__.lower(), "num_classes": classes, "depth": len(layers)}
 '''
 
-_BLOCK = '''
-
-class {name}(nn.Module):
-    """Stands for this project's block of that name: no other network has one, so branches that ask for it are idle."""
-'''
+_FOOTER = "\n\ninitialize_weights = on_any_network(initialize_weights, blocks={blocks})\n"
 
 
 def write_artifacts(
@@ -94,14 +97,19 @@ def mail(diff: str, run: str, number: int, *, when: float) -> str:
 
 
 def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()) -> str:
-    """The region as a module that needs torch (and numpy, if it uses it) and nothing of this project."""
+    """The region as a module that needs torch (and numpy, if it uses it) and nothing of this project.
+
+    The region stands in it unchanged, between what makes it work on other networks (`benchmark.recipes.any_network`)
+    and the line that puts this to use.
+    """
+    from benchmark.recipes import any_network
+
     tree = ast.parse(region)
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    blocks = [name for name in ("BasicBlock", "InvertedResidual") if name in used - defined]
+    blocks = asks_for_blocks(region)
     helper = "config_of" not in defined
-    if blocks or helper:
-        used.add("nn")
+    used |= {"torch", "nn"}
     lines = measured or ["Nothing: the run had not ended. Its report has the rest."]
     header = _HEADER.format(
         run=run,
@@ -111,8 +119,13 @@ def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()
         measured="\n".join(textwrap.fill(_plain(line), 116, subsequent_indent="  ") for line in lines),
         imports="\n".join(line for name, line in _IMPORTS.items() if name in used),
     )
-    parts = [header, _HELPER if helper else "", *(_BLOCK.format(name=name) for name in blocks)]
-    return "".join(parts) + "\n\n" + region
+    parts = [header, _HELPER if helper else "", "\n\n", any_network.source(blocks=blocks), "\n\n", region]
+    return "".join(parts) + _FOOTER.format(blocks=blocks)
+
+
+def is_module_of(text: str, region: str) -> bool:
+    """Whether a module's text ends as `stand_alone` of this region does; earlier versions put the region last."""
+    return text.endswith((region, region + _FOOTER.format(blocks=asks_for_blocks(region))))
 
 
 def _plain(sentence: str) -> str:

@@ -17,6 +17,7 @@ from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import open_laboratory
 from agent.progress import Progress
 from agent.protocol import Accuracies
+from agent.runs.artifacts import is_module_of
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_text, strangers
 from agent.runs.log import (
@@ -229,7 +230,7 @@ def _artifact_faults(run: RunDirectory, launch: Launch, events: list[Event]) -> 
         region = split(target.read_text(encoding="utf-8")).region
     if region_sha256(region) != submission.region_sha256:
         yield "submission.patch gives another region than was submitted"
-    elif not read_text(run.path, "initialize_weights.py").endswith(region):
+    elif not is_module_of(read_text(run.path, "initialize_weights.py"), region):
         yield "initialize_weights.py is not the submitted function"
 
 

@@ -141,6 +141,28 @@ def load_region(region: str) -> Initializer:
     return function
 
 
+def load_for_any_network(region: str) -> Initializer:
+    """As `load_region`, for networks that are not of this project: torchvision's, timm's or your own.
+
+    What the text takes for granted and the network lacks is supplied for the duration of the call, and a UserWarning
+    says what was left out (`benchmark.recipes.any_network`). `config` is what the text reads of it, often nothing.
+    """
+    from benchmark.recipes import any_network
+
+    function = load_region(region)
+    scope: dict[str, Any] = getattr(function, "__globals__")  # noqa: B009
+    scope.update(BasicBlock=any_network.BasicBlock, InvertedResidual=any_network.InvertedResidual)
+    return any_network.on_any_network(function, blocks=asks_for_blocks(region))
+
+
+def asks_for_blocks(region: str) -> bool:
+    """Whether a region text uses the names of this project's residual blocks, and does not define them itself."""
+    tree = ast.parse(region)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    return not (used - defined).isdisjoint(("BasicBlock", "InvertedResidual"))
+
+
 def _strategy_docstring(region: str) -> str:
     for node in ast.parse(region).body:
         if isinstance(node, ast.FunctionDef) and node.name == "initialize_weights":

@@ -14,6 +14,7 @@ from agent import load_run
 from agent.cli.show import show
 from agent.config import SearchConfig
 from agent.engine.search import Search, SearchOutcome
+from agent.runs.artifacts import is_module_of
 from agent.runs.log import Evaluated, Submitted, read_events
 from benchmark.results import region_sha256
 from sandbox.region import scaffold
@@ -94,7 +95,7 @@ def test_workspace_log_and_artifacts_agree(finished: SearchOutcome) -> None:
         assert workspace.region_at("baseline") == scaffold().region
     submitted = [r.event for r in read_events(finished.run / "events.jsonl") if isinstance(r.event, Submitted)]
     assert [event.region_sha256 for event in submitted] == [region_sha256(region)]
-    assert (finished.run / "initialize_weights.py").read_text().endswith(region)
+    assert is_module_of((finished.run / "initialize_weights.py").read_text(), region)
 
 
 def test_patch_applies_to_the_scaffold(finished: SearchOutcome, tmp_path: Path) -> None:

@@ -7,15 +7,17 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.engine.search import SearchOutcome
-from agent.runs.artifacts import mail, stand_alone, write_artifacts
+from agent.runs.artifacts import is_module_of, mail, stand_alone, write_artifacts
 from agent.runs.directory import RunDirectory
 from benchmark.recipes import get_recipe, recipe_names
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
+from tests import foreign_networks
 from tests.agent.report_samples import copy_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -53,14 +55,51 @@ def test_stand_alone_initialises_any_network(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_stand_alone_says_what_was_measured(name: str) -> None:
-    """The docstring has run, test and numbers; the region stands at the end, unchanged."""
+    """The docstring has run, test and numbers; the region stands unchanged before the last line, which wraps it."""
     region = get_recipe(name).region
     text = stand_alone(region, "a-run", 3, ['visible a: +1.0 points """ \\', "not resolved"])
     docstring = ast.get_docstring(ast.parse(text)) or ""
     assert "run a-run, test 3" in docstring
     assert "+1.0 points" in docstring
     assert "not resolved" in docstring
-    assert text.endswith(region)
+    assert is_module_of(text, region)
+    body, _, last = text.rstrip("\n").rpartition("\n\n\n")
+    assert f"{body}\n".endswith(region)
+    assert last.startswith("initialize_weights = on_any_network(initialize_weights, ")
+
+
+NETWORKS = [
+    foreign_networks.resnet18,
+    foreign_networks.without_affine,
+    foreign_networks.without_linear,
+    foreign_networks.without_bias,
+]
+
+
+@pytest.mark.filterwarnings("ignore:initialize_weights on")
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_taken_away_runs_on_other_networks(name: str) -> None:
+    """19 recipes crashed on norms without parameters, head_small without a Linear layer, one on Linear without bias."""
+    scope: dict[str, Any] = {"__name__": "taken"}
+    exec(compile(stand_alone(get_recipe(name).region, "a-run", 3), "taken", "exec"), scope)
+    for network in NETWORKS:
+        model = network()
+        before = list(model.state_dict())
+        scope["initialize_weights"](model, scope["config_of"](model))
+        assert all(bool(parameter.isfinite().all()) for parameter in model.parameters()), network.__name__
+        assert list(model.state_dict()) == before
+        if name in ("fixup", "zero_last_gamma", "fixup_plus_plus", "rbb") and network is foreign_networks.resnet18:
+            assert not any(block.bn2.weight.any() for block in model if hasattr(block, "bn2"))
+
+
+def test_a_module_of_another_region_is_told_apart() -> None:
+    """`agent verify` takes a module with or without the last line, and none with another function."""
+    region, other = get_recipe("fixup").region, get_recipe("orthogonal").region
+    text = stand_alone(region, "a-run", 3)
+    assert is_module_of(text, region)
+    assert is_module_of("# an earlier version\n" + region, region)
+    assert not is_module_of(text, other)
+    assert not is_module_of(text + "initialize_weights = print\n", region)
 
 
 def test_artifacts_of_a_run_say_what_it_found(finished: SearchOutcome) -> None:
