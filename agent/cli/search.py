@@ -188,7 +188,7 @@ def repeat(run: RunDirectory, *, as_json: bool) -> int:
         with run.held():
             launch, outcome = finished_outcome(run)
             _print_launch(launch, as_json=as_json)
-            if not (run.path / "report.html").exists():
+            if not (run.path / "report.html").is_file():
                 try_to_write_report(run, lambda text: print(text, file=sys.stderr))
     except OUR_FAILURES as error:
         raise AgentError(f"{run.path}: this run is complete, but {error}; `agent show` prints it") from None

@@ -74,7 +74,7 @@ def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
     except (KeyError, TypeError) as error:
         raise RunDamaged(f"{run.summary}: it lacks what a finished search has ({error})") from None
     number = summary["submitted_test"]
-    if number is not None and not all((run.path / name).exists() for name in ARTIFACTS):
+    if number is not None and not all((run.path / name).is_file() for name in ARTIFACTS):
         with Workspace.open(run.workspace) as workspace:
             write_artifacts(run, workspace, workspace.region_at(f"test/{number}"), number, words[1:])
     done = {"event": "done", **fields, "run": str(run.path)}
