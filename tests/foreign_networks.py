@@ -26,7 +26,8 @@ class BasicBlock(nn.Module):
         if self.downsample is not None:
             identity = self.downsample(x)
         out += identity
-        return self.relu(out)
+        activated: Tensor = self.relu(out)
+        return activated
 
 
 class Bottleneck(nn.Module):
@@ -44,7 +45,8 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
-        return self.relu(self.bn3(self.conv3(out)) + x)
+        activated: Tensor = self.relu(self.bn3(self.conv3(out)) + x)
+        return activated
 
 
 class InvertedResidual(nn.Module):
@@ -77,8 +79,8 @@ class PreActivation(nn.Module):
         self.bn2, self.conv2 = nn.BatchNorm2d(channels), nn.Conv2d(channels, channels, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.conv1(self.bn1(x).relu())
-        return x + self.conv2(self.bn2(out).relu())
+        out: Tensor = x + self.conv2(self.bn2(self.conv1(self.bn1(x).relu())).relu())
+        return out
 
 
 def with_ends(*blocks: nn.Module, channels: int = 8, classes: int = 10) -> nn.Sequential:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def names(model: nn.Module) -> list[str]:
 
 def test_fixup_closes_the_blocks_of_other_libraries() -> None:
     """`fixup` did nothing to torchvision's resnet18, without a word: its blocks were not recognised."""
-    model = foreign_networks.resnet18()
+    model: Any = foreign_networks.resnet18()
     before = names(model)
     assert notes("fixup", model) == []
     blocks = [module for module in model if isinstance(module, foreign_networks.BasicBlock)]
@@ -46,7 +47,7 @@ def test_fixup_closes_the_blocks_of_other_libraries() -> None:
 
 def test_bottlenecks_and_inverted_residuals_are_closed_where_they_have_a_skip() -> None:
     """The end of a branch is found in the block's graph, so conv2 and bn2 of a Bottleneck are not taken for it."""
-    model = with_ends(Bottleneck(8), InvertedResidual(8, 8), InvertedResidual(8, 16), channels=16)
+    model: Any = with_ends(Bottleneck(8), InvertedResidual(8, 8), InvertedResidual(8, 16), channels=16)
     assert notes("zero_last_gamma", model) == []
     bottleneck, closed, open_ = model[1], model[2], model[3]
     assert not bottleneck.bn3.weight.any()
@@ -57,7 +58,7 @@ def test_bottlenecks_and_inverted_residuals_are_closed_where_they_have_a_skip() 
 
 def test_a_block_that_is_none_of_ours_is_left_out_and_named() -> None:
     """A norm before its convolution must not be zeroed, whatever it is called."""
-    model = with_ends(PreActivation(8))
+    model: Any = with_ends(PreActivation(8))
     (note,) = notes("zero_last_gamma", model)
     assert note.startswith("PreActivation: not one residual branch that ends in a convolution and a norm")
     assert bool((model[1].bn2.weight == 1).all())
@@ -66,7 +67,8 @@ def test_a_block_that_is_none_of_ours_is_left_out_and_named() -> None:
 
 def test_projections_of_other_libraries_count_as_shortcuts() -> None:
     """`rbb` scales the convolutions on skips, which torchvision calls downsample."""
-    plain, model = foreign_networks.resnet18(), foreign_networks.resnet18()
+    plain: Any = foreign_networks.resnet18()
+    model: Any = foreign_networks.resnet18()
     for recipe, network in (("kaiming_normal", plain), ("rbb", model)):
         torch.manual_seed(0)
         notes(recipe, network)
@@ -76,7 +78,7 @@ def test_projections_of_other_libraries_count_as_shortcuts() -> None:
 
 def test_values_for_parameters_that_are_not_there_are_named() -> None:
     """A norm without parameters and a Linear layer without bias crashed 19 recipes; now they lose what differs."""
-    model = with_ends(foreign_networks.BasicBlock(8, 8, affine=False))
+    model: Any = with_ends(foreign_networks.BasicBlock(8, 8, affine=False))
     assert notes("kaiming_normal", model) == []
     assert model[1].bn2.weight is None
     assert notes("fixup", model) == ["the network has no 1.bn2.weight: the values for them are left out"]
@@ -87,7 +89,7 @@ def test_values_for_parameters_that_are_not_there_are_named() -> None:
 
 def test_what_a_strategy_does_not_set_is_named() -> None:
     """Other layers than it knows, weights behind a parametrisation, and a head that is not there."""
-    model = with_ends(nn.GroupNorm(2, 8), nn.ConvTranspose2d(8, 8, 3))
+    model: Any = with_ends(nn.GroupNorm(2, 8), nn.ConvTranspose2d(8, 8, 3))
     (note,) = notes("kaiming_normal", model)
     assert note == "the strategy does not set 1.weight, 1.bias, 2.weight, 2.bias: left as before"
     nn.utils.parametrizations.weight_norm(model[0][0])
@@ -110,7 +112,7 @@ def test_our_own_networks_get_the_same_numbers(recipe: str, arch: str) -> None:
 
 def test_a_crash_leaves_the_network_as_it_was() -> None:
     """What was lent for the call is taken away when the strategy fails, too."""
-    model = with_ends(foreign_networks.BasicBlock(8, 8, affine=False))
+    model: Any = with_ends(foreign_networks.BasicBlock(8, 8, affine=False))
     before = names(model)
     broken = "def initialize_weights(model, config):\n    isinstance(model, BasicBlock)\n    config['nothing']\n"
     with pytest.raises(KeyError):

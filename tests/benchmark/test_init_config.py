@@ -172,7 +172,7 @@ def test_a_second_call_says_what_it_undoes() -> None:
     (warning,) = initialize(model, cfg).warnings
     assert warning.startswith("the init_weights of 0 has run before (is_init) and does not run again: the config has")
     assert not initialize(model, {"type": "Constant", "val": 1, "layer": "Linear"}).warnings[1:]
-    model[0].is_init = False
+    model[0].is_init = False  # type: ignore[assignment]
     assert not initialize(model, cfg).warnings
     assert model.get_parameter("0.conv.weight").item() == 9
 
