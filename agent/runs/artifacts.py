@@ -120,12 +120,16 @@ def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()
         imports="\n".join(line for name, line in _IMPORTS.items() if name in used),
     )
     parts = [header, _HELPER if helper else "", "\n\n", any_network.source(blocks=blocks), "\n\n", region]
-    return "".join(parts) + _FOOTER.format(blocks=blocks)
+    return "".join(parts) + _footer(region)
 
 
 def is_module_of(text: str, region: str) -> bool:
     """Whether a module's text ends as `stand_alone` of this region does; earlier versions put the region last."""
-    return text.endswith((region, region + _FOOTER.format(blocks=asks_for_blocks(region))))
+    return text.endswith((region, region + _footer(region)))
+
+
+def _footer(region: str) -> str:
+    return _FOOTER.format(blocks="recognised_blocks" if asks_for_blocks(region) else "None")
 
 
 def _plain(sentence: str) -> str:

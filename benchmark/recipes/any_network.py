@@ -50,13 +50,13 @@ class WithHead(nn.Module):
         return self.network(*inputs)
 
 
-def on_any_network(function: Callable[..., Any], *, blocks: bool) -> Callable[..., None]:
+def on_any_network(function: Callable[..., Any], *, blocks: Callable[..., Any] | None) -> Callable[..., None]:
     """The strategy `function(model, config)` for networks that it was not written for.
 
     For the duration of the call a norm without weight or bias (`affine=False`) and a Linear layer without bias get
-    them, a network without Linear layers gets one, and, with `blocks`, residual blocks are found in their own graphs
-    and take the names of this project's. All of it is taken away again. A UserWarning names what was lost with it, and
-    the parameters that the strategy left as they were.
+    them, and a network without Linear layers gets one. With `recognised_blocks` as `blocks`, residual blocks are found
+    in their own graphs and take the names of this project's. All of it is taken away again. A UserWarning names what
+    was lost with it, and the parameters that the strategy left as they were.
     """
 
     @functools.wraps(function)
@@ -65,8 +65,8 @@ def on_any_network(function: Callable[..., Any], *, blocks: bool) -> Callable[..
         before = {name: state_of(parameter) for name, parameter in model.named_parameters()}
         with contextlib.ExitStack() as stack:
             stack.enter_context(completed(model, notes))
-            if blocks:
-                stack.enter_context(recognised_blocks(model, notes))
+            if blocks is not None:
+                stack.enter_context(blocks(model, notes))
             has_head = any(isinstance(module, nn.Linear) for module in model.modules())
             function(model if has_head else WithHead(model), config, *more, **options)
         if not has_head:
@@ -182,7 +182,7 @@ def attributes_of(module: nn.Module, found: list[tuple[list[nn.Module], nn.Modul
 
 
 def source(*, blocks: bool) -> str:
-    """The text that defines `on_any_network`, and with `blocks` the two classes, for a module of its own.
+    """The text that defines `on_any_network` for a module of its own; with `blocks` also how blocks are found.
 
     All else is local to a function, so that a strategy may give its helpers any name.
     """
@@ -191,6 +191,6 @@ def source(*, blocks: bool) -> str:
         parts += [branches.is_norm, branches.is_weight_layer, branches.residual_branches, branches.last_module]
         parts += [ByStructure, BasicBlock, InvertedResidual, attributes_of, recognised_blocks]
     text = "\n".join(inspect.getsource(part) for part in [*parts, on_any_network])
-    names = "on_any_network, BasicBlock, InvertedResidual" if blocks else "on_any_network"
+    names = "on_any_network, recognised_blocks, BasicBlock, InvertedResidual" if blocks else "on_any_network"
     body = textwrap.indent(re.sub(r" +# (type: ignore|noqa).*", "", text), "    ")
     return f"def _for_any_network():\n{body}\n    return {names}\n\n\n{names} = _for_any_network()\n"
