@@ -90,6 +90,6 @@ def _mounts(runtime: Runtime) -> list[str]:
 def _libraries() -> list[Path]:
     triplet = sysconfig.get_config_var("MULTIARCH") or "none"
     found = [Path(pattern.format(triplet=triplet)) for pattern in _LIBRARIES]
-    if not any((folder / "libc.so.6").exists() for folder in found):
+    if not any((folder / "libc.so.6").is_file() for folder in found):
         found += map(Path, _LIBRARIES_ELSEWHERE)
     return found

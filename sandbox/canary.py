@@ -95,7 +95,7 @@ class _Bait:
         if set(self.secret.parent.iterdir()) - {self.secret, self.named_path}:
             found.append("planted a file")
         if (
-            not self.secret.exists()
+            not self.secret.is_file()
             or self.secret.read_text() != self.token
             or self.secret.stat().st_mode & 0o777 != 0o644
         ):

@@ -231,7 +231,7 @@ def repeat(run: RunDirectory, *, page: bool = True, as_json: bool, data_root: Pa
             launch, outcome = finished_outcome(run)
             _print_launch(launch, as_json=as_json)
             _print_outcome(outcome, as_json=as_json)
-            if page and not (run.path / "report.html").exists():
+            if page and not (run.path / "report.html").is_file():
                 try_to_write_report(run, lambda text: print(text, file=sys.stderr), data_root=data_root)
     except OUR_FAILURES as error:
         raise AgentError(f"{run.path}: this run is complete, but {error}; `agent show` prints it") from None

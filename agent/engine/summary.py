@@ -40,7 +40,7 @@ class RunSummary:
     def save(self, **changes: Any) -> None:
         """Set these fields and write the file. `created` is set only once."""
         if not self._fields:
-            self._fields = self._run.read_summary() if self._run.summary.exists() else self._first()
+            self._fields = self._run.read_summary() if self._run.summary.is_file() else self._first()
         if "created" in self._fields:
             changes.pop("created", None)
         self._fields.update(changes)

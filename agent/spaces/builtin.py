@@ -58,6 +58,8 @@ class Parameters:
     """α: the last convolution of a residual branch is multiplied by L^-α, L being the number of branches."""
     gamma_last: float = 1.0
     """Weight of the last norm of a residual branch; 0: every block starts as its skip."""
+    gamma_rise: float = 0.0
+    """r: the last norm of branch i of L, counted from 0, gets r·√((i + 1) / L) on top of gamma_last."""
     bn_beta: float = 0.0
     """Bias of every norm that is not the last of a branch."""
     g_hidden: float = 1.0
@@ -143,6 +145,7 @@ KNOBS: tuple[Knob, ...] = (
     Knob("shortcut_gain", 0.5, 2.0, "skip_conv", log=True, special=1.0, special_share=0.5, snap=0.05),
     Knob("bn_beta", -0.2, 0.3, "conv", special_share=0.5, snap=0.02),
     Knob("identity_share", 0.05, 0.95, "conv"),
+    Knob("gamma_rise", 0.0, 0.5, "branch", special_share=0.5, snap=0.02),  # the newest last: others keep their place
 )
 _EVERYTHING: frozenset[Role] = frozenset(knob.role for knob in KNOBS)
 _CHOICES: dict[str, tuple[str | bool, ...]] = {
@@ -226,7 +229,8 @@ def render(parameters: Parameters) -> str:
     Its numbers have names and `# scale:` comments, so `agent.spaces.literals` or a language model can vary them.
     """
     description = describe(parameters)
-    changes_branch_end = parameters.branch_last_alpha != 0 or parameters.gamma_last != 1 or parameters.bn_beta != 0
+    changes_gamma = parameters.gamma_last != 1 or parameters.gamma_rise != 0
+    changes_branch_end = parameters.branch_last_alpha != 0 or changes_gamma or parameters.bn_beta != 0
     neutral = dataclasses.replace(
         Parameters(), structure=parameters.structure, identity_share=parameters.identity_share
     )
@@ -241,6 +245,7 @@ def render(parameters: Parameters) -> str:
             summary=textwrap.wrap(description[0].upper() + description[1:] + ".", 112),
             details=_details(parameters),
             conv_factor=" * ".join(factors),
+            changes_gamma=changes_gamma,
             changes_branch_end=changes_branch_end,
             uses_branches=changes_branch_end or parameters.shortcut_gain != 1,
             rescales=parameters != neutral,
@@ -258,6 +263,7 @@ def describe(parameters: Parameters) -> str:
         "shortcut_gain": "convolutions on skips × {}",
         "branch_last_alpha": "branch ends × L^-{}",
         "gamma_last": "last γ {}",
+        "gamma_rise": "last γ rising by {}·√((i + 1)/L)",
         "bn_beta": "norm biases {}",
         "g_hidden": "hidden Linear × {}",
         "head_scale": "head × {}",
@@ -277,6 +283,7 @@ _NAMES = {
     "shortcut_gain": ("skip_gain", "0.5..2 log"),
     "branch_last_alpha": ("branch_exponent", "0..1 linear"),
     "gamma_last": ("last_gamma", "0..1 linear"),
+    "gamma_rise": ("gamma_rise", "0..0.5 linear"),
     "bn_beta": ("norm_beta", "-0.2..0.3 linear"),
     "g_hidden": ("hidden_gain", "0.5..2 log"),
     "head_scale": ("head_scale", "0.02..1.5 log"),

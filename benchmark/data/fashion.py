@@ -55,7 +55,7 @@ def find_files(folder: Path) -> dict[str, Path] | None:
     found = {}
     for key, filename in FILES.items():
         candidates = [folder / filename, folder / f"{filename}.gz"]
-        present = [path for path in candidates if path.exists()]
+        present = [path for path in candidates if path.is_file()]
         if not present:
             return None
         found[key] = present[0]

@@ -74,6 +74,6 @@ def last_module(node: torch.fx.Node, called: dict[torch.fx.Node, nn.Module]) -> 
     ):
         node = node.all_input_nodes[0]
     module = called.get(node)
-    if module is None or any(True for _ in module.children()):
-        return None  # a norm of timm's kind has an activation inside
+    if module is None or not all(isinstance(child, nn.Identity) for child in module.children()):
+        return None  # a norm of timm's kind can have an activation inside
     return module if is_norm(module) or is_weight_layer(module) else None

@@ -2,19 +2,22 @@
 
 Order: the entries of `init_cfg` one after the other, each followed by its overrides; then the `init_weights` of the
 module's children that have one of their own; then checkpoints. An entry visits the modules as `Module.apply` does,
-children before parents. All of the config is checked before anything is touched.
+children before parents. Before anything is touched the config is checked, checkpoints are read and compared with the
+module, and the children's `init_weights` must be callable without arguments.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils import parametrize
 
 from benchmark.initializers.errors import (
     InitArgumentError,
@@ -25,8 +28,8 @@ from benchmark.initializers.errors import (
 )
 from benchmark.initializers.log import InitLog, Recorder
 from benchmark.initializers.modules import tensor_of
-from benchmark.initializers.pretrained import load_pretrained
-from benchmark.initializers.registry import INITIALIZERS, MatchingRule, Rule, names_of
+from benchmark.initializers.pretrained import fitting_state
+from benchmark.initializers.registry import INITIALIZERS, LayerRule, MatchingRule, Rule, names_of
 from benchmark.initializers.rules import FixupInit, PretrainedInit
 
 InitCfg = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -54,7 +57,10 @@ def initialize(module: nn.Module, init_cfg: InitCfg) -> InitLog:
     entry's). Overrides set every module inside the named one. Without `layer` and `override` nothing is touched.
     For the same seed and config the tensors equal MMEngine's bit for bit. Where that is not the aim: checkpoints in
     overrides also come last, a checkpoint must fit, names of submodules may have dots.
-    Raises InitConfigError (unknown type, argument, submodule, …), UninitializableModuleError, CheckpointError.
+    A child that has run its own `init_weights` before and says so (`is_init`) does not run it again, as in MMEngine; a
+    warning says where the config has overwritten what it did.
+    Raises InitConfigError (unknown type, argument, submodule, …), UninitializableModuleError, CheckpointError, all of
+    them before anything is touched.
     """
     warnings: list[str] = []
     steps = plan(init_cfg, warnings)
@@ -62,6 +68,9 @@ def initialize(module: nn.Module, init_cfg: InitCfg) -> InitLog:
         warnings.append("init_cfg is empty: no rule touches anything")
     _check_materialised(module)
     matched = [_matched(module, step, warnings) for step in steps]
+    loads = [(module.get_submodule(step.target), step.rule) for step in steps if isinstance(step.rule, PretrainedInit)]
+    states = [fitting_state(part, rule.checkpoint, rule.prefix, rule.map_location) for part, rule in loads]
+    _check_children(module)
     warnings += _module_warnings(module)
     recorder = Recorder(module)
     for step, modules in zip(steps, matched, strict=True):
@@ -69,11 +78,21 @@ def initialize(module: nn.Module, init_cfg: InitCfg) -> InitLog:
             recorder.named(step.rule.apply(modules), step.rule.describe())
     for name, child in module.named_children():
         own = getattr(child, "init_weights", None)
-        if callable(own) and not getattr(child, "is_init", False):
+        if not callable(own):
+            continue
+        if not getattr(child, "is_init", False):
             recorder.changed(name, own, f"Initialized by user-defined `init_weights` in {type(child).__name__}")
-    for step in steps:
-        if isinstance(step.rule, PretrainedInit):
-            _load(module, step.target, step.rule, recorder, warnings)
+        elif recorder.has_set(f"{name}."):
+            warnings.append(
+                f"the init_weights of {name} has run before (is_init) and does not run again: the config has "
+                f"overwritten weights of it. Set {name}.is_init = False to have it run"
+            )
+    for (part, rule), (state, unused) in zip(loads, states, strict=True):
+        part.load_state_dict(state, strict=False)
+        recorder.named(list(part.parameters()), rule.describe())
+        if unused:
+            shown = ", ".join(unused[:8]) + (" …" if len(unused) > 8 else "")
+            warnings.append(f"{rule.describe()}: {len(unused)} keys have no place in the module: {shown}")
     untouched = f"The value is the same before and after calling `init_weights` of {type(module).__name__}"
     return recorder.finish(warnings, untouched)
 
@@ -189,6 +208,7 @@ def _matched(module: nn.Module, step: Step, warnings: list[str]) -> list[nn.Modu
                 )
         below = [each for each in below if rule.matches(each)]
     for each in below:
+        _check_stored(each, rule)
         weight = tensor_of(each, "weight")
         if weight is not None and weight.dim() < rule.min_dims:
             raise InitConfigError(
@@ -197,6 +217,40 @@ def _matched(module: nn.Module, step: Step, warnings: list[str]) -> list[nn.Modu
             )
     warnings += rule.check(below)
     return below
+
+
+def _check_stored(module: nn.Module, rule: MatchingRule) -> None:
+    """Raise InitConfigError where weight or bias is computed from other parameters, so that writing has no effect."""
+    parts = [module] if isinstance(rule, LayerRule) else [*module.modules()]
+    for part in parts:
+        for name in ("weight", "bias"):
+            hooked = not isinstance(getattr(part, name, None), nn.Parameter) and any(
+                f"{name}_{end}" in part._parameters for end in ("g", "orig")
+            )
+            if parametrize.is_parametrized(part, name) or hooked:
+                raise InitConfigError(
+                    f"{type(rule).__name__} cannot set the {name} of a {type(part).__name__}: it is computed from "
+                    "other parameters (weight_norm, spectral_norm or the like). Initialise first, then apply that"
+                )
+
+
+def _check_children(module: nn.Module) -> None:
+    """Raise InitConfigError where a child's own `init_weights` could not be called."""
+    for name, child in module.named_children():
+        own = getattr(child, "init_weights", None)
+        if not callable(own) or getattr(child, "is_init", False):
+            continue
+        try:
+            signature = inspect.signature(own)
+        except ValueError:  # a function in C that does not say what it takes
+            continue
+        try:
+            signature.bind()
+        except TypeError as error:
+            raise InitConfigError(
+                f"the init_weights of {name} ({type(child).__name__}) is called without arguments, and takes "
+                f"{signature}: {error}. Give them default values, or set {name}.is_init = True and call it yourself"
+            ) from error
 
 
 def _submodule(module: nn.Module, name: str) -> nn.Module:
@@ -209,15 +263,6 @@ def _submodule(module: nn.Module, name: str) -> nn.Module:
         raise UnknownSubmoduleError(
             f"override: {type(module).__name__} has no submodule {name!r}; {hint}Its children: {children}"
         ) from error
-
-
-def _load(module: nn.Module, target: str, rule: PretrainedInit, recorder: Recorder, warnings: list[str]) -> None:
-    submodule = module.get_submodule(target)
-    unused = load_pretrained(submodule, rule.checkpoint, rule.prefix, rule.map_location)
-    recorder.named(list(submodule.parameters()), rule.describe())
-    if unused:
-        shown = ", ".join(unused[:8]) + (" …" if len(unused) > 8 else "")
-        warnings.append(f"{rule.describe()}: {len(unused)} keys have no place in the module: {shown}")
 
 
 def _check_materialised(module: nn.Module) -> None:

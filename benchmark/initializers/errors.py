@@ -32,4 +32,4 @@ class UninitializableModuleError(RuntimeError):
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is missing, unreadable, would need to run code, or does not fit. Nothing has been loaded."""
+    """A checkpoint is missing, unreadable, would need to run code, or does not fit. Nothing has been touched."""

@@ -94,6 +94,10 @@ class Recorder:
             for name in self._names.get(id(tensor), ()):
                 self._rules[name] = rule
 
+    def has_set(self, prefix: str) -> bool:
+        """Whether a rule has set a parameter whose name begins so."""
+        return any(name.startswith(prefix) for name in self._rules)
+
     def changed(self, prefix: str, action: Callable[[], object], rule: str) -> None:
         """Run the action and note every parameter below `prefix` that it wrote to, zeros over zeros included."""
         submodule = self._module.get_submodule(prefix)

@@ -26,8 +26,13 @@ from benchmark.initializers.tensors import (
 
 
 def tensor_of(module: nn.Module, name: str) -> torch.Tensor | None:
-    """`module.weight` or `module.bias` where that is a tensor with elements, else None."""
+    """`module.weight` or `module.bias` where that is a tensor with elements, else None.
+
+    Raises ValueError where it is computed from other parameters, as under weight_norm: what is written there is lost.
+    """
     value = getattr(module, name, None)
+    if isinstance(value, torch.Tensor) and value.grad_fn is not None:
+        raise ValueError(f"the {name} of a {type(module).__name__} is computed from other parameters: set those")
     return value if isinstance(value, torch.Tensor) and value.numel() > 0 else None
 
 

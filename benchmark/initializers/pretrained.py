@@ -35,6 +35,15 @@ def load_pretrained(
     code, has nothing below `prefix`, lacks a key of the module, or has another shape; the message names the keys.
     A missing `num_batches_tracked` is forgiven, as in MMEngine.
     """
+    state, unused = fitting_state(module, checkpoint, prefix, map_location)
+    module.load_state_dict(state, strict=False)
+    return unused
+
+
+def fitting_state(
+    module: nn.Module, checkpoint: str, prefix: str | None = None, map_location: str = "cpu"
+) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
+    """What `load_pretrained` would load, and the checkpoint's other keys; nothing is touched. Raises as it does."""
     state = {key.removeprefix("module."): value for key, value in _read(checkpoint, map_location).items()}
     if prefix is not None:
         dot = prefix if prefix.endswith(".") else f"{prefix}."
@@ -56,8 +65,7 @@ def load_pretrained(
         problems += [f"other shape: {_join(misfits)}"] if misfits else []
         problems += [f"not in the module: {_join(unused)}"] if unused else []
         raise CheckpointError(f"{checkpoint} does not fit {type(module).__name__}: {'; '.join(problems)}")
-    module.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
-    return unused
+    return {key: value for key, value in state.items() if key in own}, unused
 
 
 def _read(checkpoint: str, map_location: str) -> dict[str, torch.Tensor]:

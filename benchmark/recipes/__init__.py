@@ -39,6 +39,12 @@ _NAMES = (
     "zero_init",
     "lecun",
     "kaiming_groups_correct",
+    "idinit",
+    "sinusoidal",
+    "orthogonal_standardised",
+    "rising_gamma",
+    "gain_decay",
+    "lsuv_noise",
     "pytorch_default",
     "torchvision_resnet",
     "torchvision_squeezenet",
@@ -133,6 +139,29 @@ def load_region(region: str) -> Initializer:
     exec(compile(region, "<region>", "exec"), scope)
     function: Initializer = scope["initialize_weights"]
     return function
+
+
+def load_for_any_network(region: str) -> Initializer:
+    """As `load_region`, for networks that are not of this project: torchvision's, timm's or your own.
+
+    What the text takes for granted and the network lacks is supplied for the duration of the call, and a UserWarning
+    says what was left out (`benchmark.recipes.any_network`). `config` is what the text reads of it, often nothing.
+    """
+    from benchmark.recipes import any_network
+
+    function = load_region(region)
+    scope: dict[str, Any] = getattr(function, "__globals__")  # noqa: B009
+    scope.update(BasicBlock=any_network.BasicBlock, InvertedResidual=any_network.InvertedResidual)
+    blocks = any_network.recognised_blocks if asks_for_blocks(region) else None
+    return any_network.on_any_network(function, blocks=blocks)
+
+
+def asks_for_blocks(region: str) -> bool:
+    """Whether a region text uses the names of this project's residual blocks, and does not define them itself."""
+    tree = ast.parse(region)
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    defined = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    return not (used - defined).isdisjoint(("BasicBlock", "InvertedResidual"))
 
 
 def _strategy_docstring(region: str) -> str:

@@ -128,6 +128,22 @@ def test_a_data_root_that_is_missing_or_a_file(tmp_path: Path, name: str) -> Non
     assert "is no folder" in available(name, file).reason
 
 
+@pytest.mark.parametrize("name", ["cifar100", "fmnist"])
+def test_a_folder_named_like_a_file_is_not_that_file(name: str, cifar100: Path, fmnist: Path) -> None:
+    """A folder called `train` passed for the data, which then could not be read; now the set is not there."""
+    file = cifar100 / "cifar-100-python" / "train" if name == "cifar100" else fmnist / "t10k-labels-idx1-ubyte.gz"
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(DataNotFound, match="some files are missing"):
+        load_dataset(name, data_root=cifar100 if name == "cifar100" else None)
+
+
+def test_a_folder_beside_the_packed_file_does_not_hide_it(fmnist: Path) -> None:
+    """`t10k-labels-idx1-ubyte`, a folder, was taken in place of the .gz beside it."""
+    (fmnist / "t10k-labels-idx1-ubyte").mkdir()
+    assert len(load_dataset("fmnist").test_labels) == 20
+
+
 def test_what_is_nowhere_names_every_place_and_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The message lists data root, variable, cache folder and Debian's folder, and three ways to get the data."""
     given, variable = tmp_path / "given", tmp_path / "variable"

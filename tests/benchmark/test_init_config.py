@@ -18,6 +18,7 @@ from benchmark.initializers import (
     UnknownInitializerError,
     UnknownSubmoduleError,
     initialize,
+    kaiming_init,
     log_function,
     register,
 )
@@ -133,6 +134,71 @@ def test_a_child_that_says_it_is_initialised_is_left_alone() -> None:
     child.is_init = True  # type: ignore[assignment]
     initialize(nn.Sequential(child), [])
     assert child.calls == 0
+
+
+class Needy(Own):
+    """Its init_weights wants to know something."""
+
+    def init_weights(self, std: float) -> None:  # type: ignore[override]
+        """Never called."""
+
+
+def test_a_child_that_needs_an_argument_is_refused_before_anything_is_touched() -> None:
+    """The config had been applied already when the call failed, with a TypeError that named no child."""
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), Needy())
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(InitConfigError, match=r"the init_weights of 1 \(Needy\) .* takes \(std: 'float'\).*missing"):
+        initialize(model, {"type": "Kaiming", "layer": "Conv2d"})
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+class Once(Own):
+    """As MMEngine's modules: it remembers that it has been initialised."""
+
+    is_init = False
+
+    def init_weights(self) -> None:
+        """Count, fill and remember."""
+        super().init_weights()
+        self.is_init = True
+
+
+def test_a_second_call_says_what_it_undoes() -> None:
+    """What a child had done itself was overwritten by the second call, in silence."""
+    model = nn.Sequential(Once())
+    cfg = {"type": "Kaiming", "layer": "Conv2d"}
+    assert not initialize(model, cfg).warnings
+    assert model.get_parameter("0.conv.weight").item() == 9
+    (warning,) = initialize(model, cfg).warnings
+    assert warning.startswith("the init_weights of 0 has run before (is_init) and does not run again: the config has")
+    assert not initialize(model, {"type": "Constant", "val": 1, "layer": "Linear"}).warnings[1:]
+    model[0].is_init = False  # type: ignore[assignment]
+    assert not initialize(model, cfg).warnings
+    assert model.get_parameter("0.conv.weight").item() == 9
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm, nn.utils.spectral_norm])
+@pytest.mark.parametrize("layer", ["Conv2d", "Toy"])
+def test_a_computed_weight_is_refused(norm: Any, layer: str) -> None:
+    """Under weight_norm the numbers went into a tensor that the next forward pass computes anew."""
+    model = Toy()
+    norm(model.conv2)
+    before = [parameter.clone() for parameter in model.parameters()]
+    cfg = {"type": "Kaiming", "layer": "Conv2d"} if layer == "Conv2d" else {"type": "Fixup", "layer": "Toy"}
+    with pytest.raises(
+        InitConfigError, match=r"cannot set the weight of a .*Conv2d: it is computed from other parameters"
+    ):
+        initialize(model, [{"type": "Normal", "layer": "Linear"}, cfg])
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    initialize(model, {"type": "Kaiming", "layer": "Linear"})
+
+
+def test_functions_refuse_a_computed_weight() -> None:
+    """`kaiming_init(conv)` under weight_norm had no effect, without a word."""
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 1))
+    with pytest.raises(ValueError, match=r"the weight of a ParametrizedConv2d is computed from other parameters"):
+        kaiming_init(conv)
 
 
 def test_overrides_reach_nested_submodules_by_their_dotted_name() -> None:

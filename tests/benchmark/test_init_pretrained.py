@@ -98,6 +98,19 @@ class Hostile:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("cfg", [{}, {"override": {"name": "0", "type": "Pretrained", "checkpoint": "nowhere.pth"}}])
+def test_a_missing_checkpoint_touches_nothing(tmp_path: Path, cfg: dict[str, object]) -> None:
+    """Everything else had been set already when the file turned out to be missing."""
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    entries = [{"type": "Kaiming", "layer": "Conv2d", **cfg}]
+    if not cfg:
+        entries.append({"type": "Pretrained", "checkpoint": str(tmp_path / "nowhere.pth")})
+    with pytest.raises(CheckpointError, match=r"no checkpoint at .*nowhere\.pth"):
+        initialize(model, entries)
+    assert_loaded(model, before)
+
+
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     """A pickle that would write a file is refused, and the file is not there."""
     victim = tmp_path / "victim"

@@ -96,6 +96,105 @@ def test_the_library_lists_what_the_folder_holds() -> None:
         assert recipe.source
 
 
+def test_idinit_is_a_padded_identity_and_silences_branches() -> None:
+    """One input per output and identity in τ of a square layer, repeated where it is not square; branches near zero."""
+    model = by_recipe("idinit", "resnet20")
+    ends = {id(block.conv2) for block in layers(model, BasicBlock)}
+    for module in layers(model, nn.Conv2d, nn.Linear):
+        matrix = module.weight.detach().flatten(1)
+        rows, columns = matrix.shape
+        short = min(rows, columns)
+        pattern = torch.arange(rows).unsqueeze(1) % short == torch.arange(columns) % short
+        assert not matrix[~pattern].any()
+        if id(module) in ends:
+            torch.testing.assert_close(matrix[pattern].abs(), torch.full_like(matrix[pattern], 1e-6))
+            equal = (
+                matrix @ torch.ones(columns // short * short).reshape(-1, 1)[:columns] if columns > short else matrix
+            )
+            assert equal.abs().max() <= 1.01e-6
+        else:
+            assert (matrix[pattern] - 1).abs().max() < 1e-5
+            assert len(matrix[pattern].unique()) > 1
+    for block in layers(model, BasicBlock):
+        images = torch.rand(4, block.conv1.in_channels, 8, 8)
+        torch.testing.assert_close(block.train()(images), F.relu(block.shortcut(images)), atol=1e-2, rtol=0)
+
+
+def test_sinusoidal_filters_are_their_waves() -> None:
+    """Row i is a · sin(i · (2πj/n + 2π/m)), the variance is 2 / (m + n), and no seed matters."""
+    model = by_recipe("sinusoidal", "vgg16bn")
+    for module in layers(model, nn.Conv2d, nn.Linear):
+        matrix = module.weight.detach().flatten(1).double()
+        m, n = matrix.shape
+        assert matrix.var().item() == pytest.approx(2 / (m + n), rel=1e-3)
+        amplitude = matrix.abs().max().item()
+        for i, j in ((1, 0), (2, n // 3), (m // 2, n - 1)):
+            phase = i * (2 * math.pi * j / n + 2 * math.pi / m)
+            assert matrix[i - 1, j].item() == pytest.approx(amplitude * math.sin(phase), abs=1e-2 * amplitude)
+    assert_same(model, by_recipe("sinusoidal", "vgg16bn", seed=7))
+
+
+@pytest.mark.parametrize("arch", ["resnet20", "mobilenetv2"])
+def test_standardised_filters_have_mean_zero_and_one_norm(arch: str) -> None:
+    """Each filter by itself; Linear layers stay orthogonal."""
+    model = by_recipe("orthogonal_standardised", arch)
+    for conv in layers(model, nn.Conv2d):
+        filters = conv.weight.detach().flatten(1)
+        fan_in = filters.shape[1]
+        torch.testing.assert_close(filters.mean(dim=1), torch.zeros(len(filters)), atol=1e-6, rtol=0)
+        expected = torch.full((len(filters),), math.sqrt(2 / fan_in))
+        torch.testing.assert_close(filters.std(dim=1, correction=0), expected)
+    if arch == "resnet20":
+        cosines = F.normalize(model.get_parameter("layer1.0.conv1.weight").detach().flatten(1), dim=1)
+        assert (cosines @ cosines.T - torch.eye(16)).abs().max() < 0.2
+
+
+def test_rising_gamma_follows_its_law() -> None:
+    """0.1 + 0.12 · √((i + 1) / L) from the first residual branch to the last; other norms and blocks stay at 1."""
+    for arch, kind, count in (("resnet20", BasicBlock, 9), ("mobilenetv2", InvertedResidual, 10)):
+        model = by_recipe("rising_gamma", arch)
+        blocks = [block for block in layers(model, kind) if getattr(block, "use_residual", True)]
+        last = [block.bn2 if kind is BasicBlock else block.conv[-1] for block in blocks]
+        expected = [0.1 + 0.12 * math.sqrt((index + 1) / count) for index in range(count)]
+        assert [norm.weight[0].item() for norm in last] == pytest.approx(expected)
+        assert sum(bool((norm.weight != 1).any()) for norm in layers(model, nn.BatchNorm2d)) == count
+    assert_same(by_recipe("rising_gamma", "vgg16bn"), by_recipe("kaiming_normal", "vgg16bn"))
+
+
+def test_gains_decay_along_the_depth() -> None:
+    """Convolution l of L is kaiming_normal's times exp(-l / L)."""
+    plain, model = by_recipe("kaiming_normal", "resnet20"), by_recipe("gain_decay", "resnet20")
+    convs = layers(model, nn.Conv2d)
+    for index, (drawn, faded) in enumerate(zip(layers(plain, nn.Conv2d), convs, strict=True)):
+        torch.testing.assert_close(faded.weight, drawn.weight * math.exp(-index / len(convs)))
+
+
+@pytest.mark.parametrize("arch", ["resnet20", "vgg16bn", "mobilenetv2"])
+def test_lsuv_gives_every_layer_unit_variance(arch: str) -> None:
+    """On noise that it has not seen, near 1 for every convolution and Linear layer; norms are as new."""
+    model = by_recipe("lsuv_noise", arch).train()
+    found: list[float] = []
+    for layer in layers(model, nn.Conv2d, nn.Linear):
+        layer.register_forward_hook(lambda _layer, _inputs, outputs: found.append(outputs.std().item()))
+    for norm in layers(model, nn.BatchNorm2d):
+        assert norm.num_batches_tracked == 0
+        assert not norm.running_mean.any()
+        assert (norm.running_var == 1).all()
+    torch.manual_seed(99)
+    with torch.no_grad():
+        model(torch.randn(32, 3, 32, 32))
+    assert found == pytest.approx([1.0] * len(found), abs=0.25)
+    assert len(found) == len(layers(model, nn.Conv2d, nn.Linear))
+
+
+def test_lsuv_does_without_a_picture_size_that_does_not_fit() -> None:
+    """A network for other pictures keeps its orthogonal weights, and no hook stays behind."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 62 * 62, 2))
+    load_region(get_recipe("lsuv_noise").region)(model, {})
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
 def test_an_unknown_recipe_is_refused_with_a_suggestion() -> None:
     """`agent search --start fixupp` says what was meant."""
     with pytest.raises(

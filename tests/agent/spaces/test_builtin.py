@@ -38,6 +38,7 @@ EVERYTHING = Parameters(
     shortcut_gain=1.4,
     branch_last_alpha=0.3,
     gamma_last=0.2,
+    gamma_rise=0.15,
     bn_beta=0.1,
     g_hidden=0.7,
     head_scale=0.5,
@@ -51,6 +52,7 @@ KNOWN = {
     "gradinit_like": Parameters(g_conv=1.5, gamma_last=0.3),
     "orthogonal": Parameters(structure="orthogonal"),
     "dirac_mix": Parameters(structure="dirac_mix"),
+    "rising_gamma": Parameters(gamma_last=0.1, gamma_rise=0.12),
 }
 
 
@@ -158,6 +160,27 @@ def test_each_number_acts_where_its_role_is(arch: str, knob: Knob) -> None:
     assert bool(different(initialised(arch, base), initialised(arch, moved))) == (role in ROLES[arch])
     searched = {"structure", "filter_norm"} | {knob.name for knob in KNOBS if knob.role in ROLES[arch]}
     assert distributions([arch]).keys() == searched
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_decaying_gains_are_a_point_of_the_space(arch: str) -> None:
+    """exp(-l/L) is a slope of -1 around the middle and a gain of exp(-½), up to the four digits that code shows."""
+    ours = initialised(arch, Parameters(g_conv=math.exp(-0.5), depth_slope=-1.0))
+    theirs = build(arch)
+    torch.manual_seed(0)
+    load_region(get_recipe("gain_decay").region)(theirs, init_config(theirs, arch, 10))
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_rising_gammas_follow_their_law_on_any_network() -> None:
+    """The branches are counted in the order of computation, and a γ of 1 can rise, too."""
+    model = initialised("resnet20", Parameters(gamma_rise=0.12))
+    found = [block.bn2.weight[0].item() for block in model.modules() if isinstance(block, BasicBlock)]
+    assert found == pytest.approx([1 + 0.12 * math.sqrt((index + 1) / 9) for index in range(9)])
+    assert describe(Parameters(gamma_last=0.1, gamma_rise=0.12)) == (
+        "kaiming normal, last γ 0.1, last γ rising by 0.12·√((i + 1)/L)"
+    )
 
 
 def test_closed_branches_make_resnet_blocks_identities() -> None:
