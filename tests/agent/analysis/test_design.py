@@ -161,5 +161,5 @@ def test_a_long_search_is_announced_and_a_short_one_is_not(
             )
             say_if_long(config, get_profile("smoke"), executor, {"threads": "1"}, said.append)
     assert said[0].startswith("about ")
-    assert said[0].endswith("on the hidden one")
+    assert said[0].endswith("on the hidden task")
     assert any(line.startswith("or: --budget ") for line in said)

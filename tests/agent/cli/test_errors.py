@@ -45,7 +45,7 @@ def test_json_errors(main: Main, words: tuple[str, ...], code: int, message: str
     ("proposer", "message"),
     [
         ("scripted:none.json", "--proposer scripted:none.json: no such file"),
-        ("scripted:folder", "--proposer scripted:folder: cannot be read: a link, pipe, socket, device or folder"),
+        ("scripted:folder", "--proposer scripted:folder: cannot be read: Is a directory"),
         ("scripted:deep.json", "nested too deeply"),
         ("scripted:broken.json", "not JSON: Expecting"),
         ("transcript:none.json", "--proposer transcript:none.json: no such file"),

@@ -20,7 +20,7 @@ def test_hidden_task_waits_for_an_approval(agent: Agent, tmp_path: Path) -> None
     assert (done["status"], done["submitted_test"], done["hidden"]) == ("waiting_for_review", 1, {})
     run = RunDirectory(Path(done["run"]))
     assert not run.hidden.exists()
-    assert "the hidden task it was not run" in (run.path / "report.html").read_text(encoding="utf-8")
+    assert "The hidden task waits for" in (run.path / "report.html").read_text(encoding="utf-8")
 
     refused = agent("submit", str(run.path), "--require-approval")
     assert (refused.returncode, refused.stdout) == (3, "")

@@ -17,7 +17,7 @@ from tests.agent.harm import Server
 from tests.agent.llm_servers import BadServer, Reply, completion
 
 CANARY = 73.51927
-SIGNS = (b"73.51927", b"73.519", b"73.52 ", b"73.5 %")
+SIGNS = (b"73.51927", b"73.519", b"73.52 ", b">73.52<", b"73.5 %")
 """The canary, and as people round it."""
 SMOKE = ("--profile", "smoke", "--budget", "1", "--seed", "3")
 
