@@ -15,7 +15,7 @@ from agent.cli import runs, show, report, review, compare, export, replay, audit
 
 # isort: on
 from agent.cli.app import app
-from agent.cli.installation import require_own_modules
+from agent.cli.import_check import require_own_modules
 from agent.cli.output import print_json
 from agent.errors import AgentError, Interrupted, in_one_sentence
 from agent.safe_text import guard_output

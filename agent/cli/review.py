@@ -115,7 +115,7 @@ def _record(
     from agent.runs.artifacts import MODULE, PATCH
     from agent.runs.reviews import WORDS, add_review, standing
     from agent.runs.status import RunStatus
-    from agent.studies.rebuilt import require_genuine
+    from agent.studies.verify_artifacts import require_genuine
 
     file, line = _place(value, subject) if kind == "comment" else (None, None)
     if kind == "approve":

@@ -17,7 +17,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, read_run
 from agent.runs.reviews import WORDS, Review, Standing, standing
 from agent.safe_text import spelt
-from agent.studies.rebuilt import require_genuine
+from agent.studies.verify_artifacts import require_genuine
 from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall
 from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split

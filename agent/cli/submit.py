@@ -43,7 +43,7 @@ def submit(
     from agent.engine.search import Search
     from agent.runs.directory import RunDirectory
     from agent.runs.status import RunStatus
-    from agent.studies.rebuilt import require_genuine
+    from agent.studies.verify_artifacts import require_genuine
 
     directory = RunDirectory.find(run, runs)
     recorded = directory.read_summary()

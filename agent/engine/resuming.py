@@ -19,8 +19,8 @@ from agent.llm.consent import Ask, confirm_address, is_loopback
 from agent.llm.settings import address
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
-from agent.runs.lines import read_lines
 from agent.runs.log import MAX_LOG_BYTES, Launch, Record
+from agent.runs.log_lines import read_lines
 from benchmark.data.pocket import EMBEDDED_NAMES
 from benchmark.files import NotPlain, read_plain
 from benchmark.tasks import Profile

@@ -27,8 +27,8 @@ from agent.llm.capabilities import (
     speaks_of_tools,
 )
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
+from agent.llm.retry_after import asked_to_wait
 from agent.llm.settings import ModelSettings, key_or_placeholder
-from agent.llm.waiting import asked_to_wait
 from agent.secrets import KEY_VARIABLE, scrub, without_key
 
 ATTEMPTS = 5

@@ -15,7 +15,7 @@ from agent.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from agent.report.findings import Findings
-    from agent.runs.lines import Fields
+    from agent.runs.log_lines import Fields
     from agent.runs.record import RunRecord
     from benchmark.executor import Executor
     from sandbox.isolate import Isolation

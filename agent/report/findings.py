@@ -12,7 +12,7 @@ from typing import Literal
 from agent.analysis import comparison
 from agent.analysis.look_scores import look_scores
 from agent.protocol import Accuracies
-from agent.runs.lines import Fields
+from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, mapping, number, text, whole
 from agent.runs.status import RunStatus
 from benchmark.comparison import signed

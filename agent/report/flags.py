@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from agent.report.diff import changed_lines
 from agent.report.findings import Findings, overall_of
-from agent.runs.lines import Fields
+from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, mapping, number, text
 from benchmark.comparison import signed
 from benchmark.tasks import PROFILES

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import RunDamaged
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_object
-from agent.runs.lines import Fields
+from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, text
 from benchmark.data import DataError, load_dataset
 from benchmark.files import write_atomically

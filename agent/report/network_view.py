@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.report.figures import Drawing, Line, curves
-from agent.runs.lines import Fields
+from agent.runs.log_lines import Fields
 from agent.runs.record import mapping, number, text
 
 _ROLES = ("baseline", "submission")

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.runs.lines import Fields
+from agent.runs.log_lines import Fields
 from agent.runs.record import ToolStep, mapping, text
 
 MAX_STEPS = 600

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from agent.errors import RunDamaged, in_one_sentence
-from agent.runs.lines import GENESIS, SCHEMA, Fields, read_lines
+from agent.runs.log_lines import GENESIS, SCHEMA, Fields, read_lines
 from benchmark.files import NotPlain, open_plain, read_plain
 
 MAX_LOG_BYTES = 256 * 2**20

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.runs.directory import RunDirectory
-from agent.runs.lines import SCHEMA, Fields, exchanges, read_lines, torn
 from agent.runs.log import MAX_LOG_BYTES
+from agent.runs.log_lines import SCHEMA, Fields, exchanges, read_lines, torn
 from agent.runs.state import RunState, state_of
 from benchmark.files import read_plain
 from benchmark.results import EvaluationResult, region_sha256

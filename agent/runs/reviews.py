@@ -24,8 +24,8 @@ from pydantic import ConfigDict, Field, TypeAdapter
 from agent.errors import RunDamaged, UsageError
 from agent.runs.directory import RunDirectory
 from agent.runs.files import parse_json, read_bytes
-from agent.runs.lines import GENESIS
 from agent.runs.log import chain
+from agent.runs.log_lines import GENESIS
 from agent.runs.signing import sign
 from benchmark.files import open_plain
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.runs.lines import Fields
+from agent.runs.log_lines import Fields
 from agent.runs.status import RunStatus
 
 

@@ -29,7 +29,7 @@ from agent.runs.log import (
     read_events,
 )
 from agent.runs.record import RunRecord, read_run
-from agent.studies.rebuilt import artifact_mismatch, submission
+from agent.studies.verify_artifacts import artifact_mismatch, submission
 from agent.studies.verify_files import (
     Check,
     Finding,

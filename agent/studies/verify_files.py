@@ -17,13 +17,13 @@ from agent.config import SearchConfig
 from agent.runs.artifacts import LOG, PATCH, trailers_of
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_object, read_text
-from agent.runs.lines import Fields
 from agent.runs.log import Ended, Event, Launch, Submitted
+from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, mapping
 from agent.runs.reviews import WORDS, breaks, standing
 from agent.runs.signing import examine
 from agent.runs.status import RunStatus
-from agent.studies.rebuilt import ONGOING, is_ours, run_name, submission, summary_of
+from agent.studies.verify_artifacts import ONGOING, is_ours, run_name, submission, summary_of
 from benchmark.results import region_sha256
 from benchmark.tasks import Profile, get_profile
 from sandbox.region import split

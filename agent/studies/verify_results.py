@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from agent.config import SearchConfig
 from agent.runs.log import Evaluated, Event, Launch, Screened, Submitted, TestFinished, TestStarted, accuracies_by_role
 from agent.runs.record import RunRecord
-from agent.studies.rebuilt import is_ours, submission
+from agent.studies.verify_artifacts import is_ours, submission
 from agent.studies.verify_files import Finding, Unproven
 from benchmark.results import EvaluationResult, region_sha256, result_key
 from benchmark.store import ResultStore

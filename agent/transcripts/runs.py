@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from agent.errors import RunDamaged
-from agent.runs.lines import Fields, exchanges
 from agent.runs.log import Launch, Record, read_events
+from agent.runs.log_lines import Fields, exchanges
 from agent.transcripts.model import Note, RecordedCall, Segment, Transcript, TranscriptError
 from benchmark.tasks import PROFILES
 from sandbox.editing import Dialect

@@ -14,8 +14,8 @@ from agent.report.findings import find
 from agent.runs.artifacts import write_artifacts
 from agent.runs.log import read_events
 from agent.runs.record import read_run
-from agent.studies.rebuilt import submitted_region
 from agent.studies.verify import verify
+from agent.studies.verify_artifacts import submitted_region
 from tests.agent.report_samples import Fields, change_log, change_summary, copy_run
 from tests.sample import MAX_BYTES, SAMPLE, keep, restore
 

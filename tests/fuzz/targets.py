@@ -23,8 +23,8 @@ from agent.proposers.scripted import read_script
 from agent.report.diff import coloured, side_by_side
 from agent.report.flags import code_flags
 from agent.runs.directory import RunDirectory
-from agent.runs.lines import GENESIS
 from agent.runs.log import read_events
+from agent.runs.log_lines import GENESIS
 from agent.runs.record import read_run
 from agent.runs.reviews import standing
 from agent.spaces.literals import ScaleCommentError, current, find_numbers, rescale

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.runs.lines import GENESIS
+from agent.runs.log_lines import GENESIS
 
 SECRET = "CANARY-OUT-OF-THE-RUN"
 STEERING = "\x1b[2J\x1b]0;title\x07\x9b31m\x9d8;;x\u202e\u2066\u2028\r\x08"

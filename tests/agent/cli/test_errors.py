@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent import cli
-from agent.cli.installation import require_own_modules
+from agent.cli.import_check import require_own_modules
 from agent.config import SearchConfig
 from agent.errors import AgentError
 from tests.agent.conftest import ROOT, Main, json_lines

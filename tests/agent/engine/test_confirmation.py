@@ -17,8 +17,8 @@ from agent.report.findings import find
 from agent.runs.directory import RunDirectory
 from agent.runs.log import Confirmed, Evaluated, Submitted, TestFinished, read_events
 from agent.runs.record import read_run
-from agent.studies.rebuilt import summary_of
 from agent.studies.verify import verify
+from agent.studies.verify_artifacts import summary_of
 from benchmark.recipes import get_recipe
 from sandbox.isolate import derived_seed
 from tests.agent.conftest import Agent, json_lines

@@ -27,10 +27,10 @@ import pytest
 from agent.report import write_report
 from agent.runs.artifacts import artifacts
 from agent.runs.directory import RunDirectory
-from agent.runs.lines import GENESIS
 from agent.runs.log import Evaluated, Event, TestFinished, read_events
-from agent.studies.rebuilt import submitted_region, summary_of
+from agent.runs.log_lines import GENESIS
 from agent.studies.verify import verify
+from agent.studies.verify_artifacts import submitted_region, summary_of
 from benchmark.store import ResultStore
 from tests.agent.conftest import Agent
 from tests.agent.harm import Child, Server, family, left_running, outcome

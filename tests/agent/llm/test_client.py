@@ -12,7 +12,7 @@ import pytest
 from agent.llm.client import ChatClient
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.prompting import tools
-from agent.llm.waiting import asked_to_wait
+from agent.llm.retry_after import asked_to_wait
 from tests.agent.llm_servers import KEY, BadServer, Reply, client, completion, error, settings
 
 HELLO = [{"role": "user", "content": "hello"}]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from agent.engine.search import SearchOutcome
-from agent.runs.applying import effect_fault
 from agent.runs.artifacts import LOG, mail, stand_alone, write_artifacts
 from agent.runs.directory import RunDirectory
+from agent.runs.patch_effect import effect_fault
 from benchmark.recipes import get_recipe, recipe_names
 from sandbox.diff import unified_diff
 from sandbox.region import region_of, scaffold

@@ -18,7 +18,6 @@ from agent.engine.loop import End
 from agent.engine.outcome import conclude
 from agent.errors import Rejected, RunDamaged
 from agent.protocol import Accuracies, TestOutcome
-from agent.runs.applying import effect_fault
 from agent.runs.artifacts import MODULE, PATCH, VERSION, artifacts, trailers_of
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_bytes
@@ -34,6 +33,7 @@ from agent.runs.log import (
     accuracies_by_role,
     read_events,
 )
+from agent.runs.patch_effect import effect_fault
 from agent.runs.status import RunStatus
 from benchmark.results import region_sha256
 from benchmark.tasks import get_profile
