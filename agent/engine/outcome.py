@@ -83,7 +83,7 @@ def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
 
 
 class Evidence(Protocol):
-    """The results of a search at its end. A toolbox has them, and `agent.studies.verify_artifacts` reads them from the log."""
+    """The results of a search at its end. A toolbox has them; `agent.studies.verify_artifacts` reads them from a log."""
 
     @property
     def baseline(self) -> Accuracies:
