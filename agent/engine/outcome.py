@@ -83,7 +83,7 @@ def finished_outcome(run: RunDirectory) -> tuple[dict[str, Any], SearchOutcome]:
 
 
 class Evidence(Protocol):
-    """The results of a search at its end. A toolbox has them; `agent.studies.verify_artifacts` reads them from a log."""
+    """The results of a search at its end, from a toolbox, or from a log (`agent.studies.verify_artifacts`)."""
 
     @property
     def baseline(self) -> Accuracies:
