@@ -101,7 +101,6 @@ def plan_slots(
 
 
 def recorded_threads(environment: object) -> int | None:
-    """The threads of an environment from a run directory; None where it names more than this machine has cores."""
+    """The threads of an environment from a run directory; None where it has none that a machine could have."""
     text = environment.get("threads") if isinstance(environment, Mapping) else None
-    known = isinstance(text, str) and re.fullmatch("[1-9][0-9]{0,2}", text) is not None
-    return int(str(text)) if known and int(str(text)) <= cpu_count() else None
+    return int(text) if isinstance(text, str) and re.fullmatch("[1-9][0-9]{0,2}", text) else None

@@ -14,7 +14,7 @@ from agent.report.comparison_page import comparison_page, index_page, members, p
 from agent.runs.directory import RunDirectory
 from agent.runs.reviews import add_review
 from tests.agent.conftest import Agent
-from tests.agent.report.test_report import Page
+from tests.agent.report.test_report import Page, rewrite_curves
 from tests.agent.report_samples import HOSTILE, change_log, change_summary, copy_run
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
@@ -68,6 +68,8 @@ def test_index_page(shelf: tuple[RunDirectory, RunDirectory], agent: Agent) -> N
 def test_compare_over_shared_seeds(shelf: tuple[RunDirectory, RunDirectory], agent: Agent) -> None:
     """`agent compare A B` gives each task's difference with an interval, and a page with all curves."""
     runs = str(shelf[0].path.parent)
+    for run in shelf:
+        rewrite_curves(run, lambda curve: [{**curve[0], "epoch": 0}, *curve])
     done = agent("compare", shelf[0].path.name, "second", "--runs", runs)
     assert done.returncode == 0, done.stderr
     assert "B − A, visible resnet20-tiny (seeds 0): +3.0 points (95 % interval" in done.stdout
