@@ -151,7 +151,7 @@ def load_for_any_network(region: str) -> Initializer:
 
     function = load_region(region)
     scope: dict[str, Any] = getattr(function, "__globals__")  # noqa: B009
-    scope.update(BasicBlock=any_network.BasicBlock, InvertedResidual=any_network.InvertedResidual)
+    scope.update(BasicBlock=any_network.LikeBasicBlock, InvertedResidual=any_network.LikeInvertedResidual)
     blocks = any_network.recognised_blocks if asks_for_blocks(region) else None
     return any_network.on_any_network(function, blocks=blocks)
 

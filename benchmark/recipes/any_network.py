@@ -15,17 +15,17 @@ from benchmark.initializers.branches import is_norm, residual_branches
 
 
 class ByStructure(type):
-    """Makes isinstance(module, BasicBlock) true for blocks of other libraries that `recognised_blocks` has marked."""
+    """Makes isinstance(module, LikeBasicBlock) true for other libraries' blocks, once `recognised_blocks` marked them."""
 
     def __instancecheck__(cls, module: object) -> bool:
         return getattr(module, "__dict__", {}).get("stands_for") == cls.__name__
 
 
-class BasicBlock(metaclass=ByStructure):
+class LikeBasicBlock(metaclass=ByStructure):
     """A residual block with conv1, bn1, conv2, bn2 and shortcut."""
 
 
-class InvertedResidual(metaclass=ByStructure):
+class LikeInvertedResidual(metaclass=ByStructure):
     """Any other residual block whose branch ends in a convolution and a norm: conv[-2], conv[-1], use_residual."""
 
 
@@ -169,5 +169,5 @@ def attributes_of(module: nn.Module, found: list[tuple[list[nn.Module], nn.Modul
     if {"conv1", "bn1", "conv2", "bn2"} <= parts.keys() and (parts["conv2"], parts["bn2"]) == (layers[-1], norm):
         skip = next((parts[name] for name in ("shortcut", "downsample", "skip") if name in parts), nn.Sequential())
         shortcut = skip if isinstance(skip, nn.Sequential) else nn.Sequential(skip)
-        return {"stands_for": "BasicBlock", "shortcut": shortcut}
-    return {"stands_for": "InvertedResidual", "conv": nn.Sequential(*layers, norm), "use_residual": True}
+        return {"stands_for": LikeBasicBlock.__name__, "shortcut": shortcut}
+    return {"stands_for": LikeInvertedResidual.__name__, "conv": nn.Sequential(*layers, norm), "use_residual": True}

@@ -144,8 +144,8 @@ def attack(arena: Arena, name: str) -> None:
     kind = "accepted" if result.ok else result.kind
     if "nondeterministic" in attack.expected and result.ok:
         first = weights(result)
-        again = weights(arena.run(attack.text, seed=attack.seed, limits=limits, again=True))
-        kind = "nondeterministic" if again != first else "accepted"
+        again = arena.run(attack.text, seed=attack.seed, limits=limits, again=True)
+        kind = ("nondeterministic" if weights(again) != first else "accepted") if again.ok else again.kind
     assert kind in attack.expected, (result.message, result.log)
     assert "ESCAPED" not in result.log
     assert arena.host.token not in result.log + result.message

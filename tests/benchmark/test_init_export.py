@@ -146,7 +146,8 @@ def test_a_config_is_read_in_every_form(text: str) -> None:
         ("[1, 2", "neither JSON nor Python"),
         ("\0", "neither JSON nor Python"),
         ("(" * 5000, "neither JSON nor Python"),
-        ("[" * 100_000, "neither JSON nor Python"),
+        ("[" * 16_000, "neither JSON nor Python"),
+        ("[" * 100_000, "not JSON, and too long for Python"),
     ],
 )
 def test_what_is_no_config_is_refused_with_the_line(text: str, message: str) -> None:
