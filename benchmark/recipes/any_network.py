@@ -15,7 +15,7 @@ from benchmark.initializers.branches import is_norm, residual_branches
 
 
 class ByStructure(type):
-    """Makes isinstance(module, LikeBasicBlock) true for other libraries' blocks, once `recognised_blocks` marked them."""
+    """Makes isinstance(module, LikeBasicBlock) true for marked blocks of other libraries: see `recognised_blocks`."""
 
     def __instancecheck__(cls, module: object) -> bool:
         return getattr(module, "__dict__", {}).get("stands_for") == cls.__name__
