@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState, create_trial
 
 from agent.protocol import Observation, Situation, ToolCall, replace_region
@@ -130,13 +130,26 @@ class OptunaProposer:
             self._study.tell(point.trial, test.score)
 
 
+class _HeldWithTheRun(JournalFileOpenLock):
+    """No lock of its own: whoever writes to the journal holds the lock of the run.
+
+    Optuna's own lock is a link, renamed before it is removed. A process killed in between left a link in the run.
+    """
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
 def fresh_journal(journal: Path) -> JournalStorage:
     """Replace an old journal by an empty one. A resumed run makes its studies again from the log."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     journal.unlink(missing_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return JournalStorage(JournalFileBackend(str(journal)))
+        return JournalStorage(JournalFileBackend(str(journal), lock_obj=_HeldWithTheRun(str(journal))))
 
 
 def new_study(storage: JournalStorage, name: str, seed: int, *, random: bool = False) -> optuna.Study:

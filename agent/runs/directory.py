@@ -147,11 +147,12 @@ class RunDirectory:
         return False
 
     def _sweep(self) -> None:
-        """Remove half-written files, and Optuna's lock on its journal, which would otherwise block for ever."""
+        """Remove half-written files, and the links that Optuna's lock left in runs of earlier versions."""
         for folder in (self.path, self.results, self.hidden):
             for leftover in folder.glob(".*.tmp"):
                 leftover.unlink()
-        self.study.with_name(f"{self.study.name}.lock").unlink(missing_ok=True)
+        for lock in self.path.glob(f"{self.study.name}.lock*"):
+            lock.unlink()
 
 
 def list_runs(runs: Path) -> list[Path]:
