@@ -199,6 +199,8 @@ def serve() -> None:
         shared[:] = bytes(16)
         child = os.fork()
         if child == 0:
+            for interpreter in (isolation._first, isolation._second):
+                _inherited(interpreter)
             _run(order, shared)
         _say({"pid": child})
         _, status = os.waitpid(child, 0)
@@ -207,6 +209,11 @@ def serve() -> None:
             isolation = start()
         _say({"exit": os.waitstatus_to_exitcode(status), "operations": struct.unpack("Q", shared[:8])[0]})
     isolation.close()
+
+
+def _inherited(interpreter: Any) -> None:
+    """Say that the server's zygote runs. Its Popen says that it ended, since the child cannot wait for it."""
+    interpreter.zygote._process.poll = lambda: None
 
 
 class _Here:
