@@ -34,6 +34,7 @@ from agent.runs.log import (
     read_events,
 )
 from agent.runs.patch_effect import effect_fault
+from agent.runs.stand_alone import stand_alone
 from agent.runs.status import RunStatus
 from benchmark.results import region_sha256
 from benchmark.tasks import get_profile
@@ -221,9 +222,10 @@ def _other_version(
             return f"the log's scaffold has no region: {error}"
         fault = effect_fault(content, before.text, before.with_region(region).text)
         return None if fault is None else f"{PATCH}: {fault}"
-    # All code must be equal. Only the sentences of the docstring may be worded differently.
-    code = [text.partition(b'\n"""\n') for text in (content, expected)]
-    if code[0][2] != code[1][2]:
+    # All code must be equal to one of the forms. Only the sentences of the docstring may be worded differently.
+    earlier = stand_alone(region, run_name(run), 0, adapted=False).encode()
+    code = [text.partition(b'\n"""\n') for text in (content, expected, earlier)]
+    if code[0][2] not in (code[1][2], code[2][2]):
         return f"{MODULE} is not the submitted function ({_first_difference(code[0][2], code[1][2])})"
     if not content.startswith(b'"""') or content.index(b'"""', 3) != len(code[0][0]) + 1 or b"\\" in code[0][0]:
         return f"{MODULE} does not begin with a docstring"
