@@ -11,13 +11,13 @@ from pathlib import Path
 from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
-from agent.errors import UsageError
+from agent.errors import AgentError, UsageError
 from agent.evaluation.workbench import Workbench
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog, Launch
 from agent.spaces.start import starting_region
-from benchmark.data import available
+from benchmark.data import DataError, available, load_dataset
 from benchmark.recipes import get_recipe, recipe_names
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
@@ -76,13 +76,23 @@ def start_region(config: SearchConfig) -> str | None:
 
 
 def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
-    """Raise UsageError when git is missing, or a data set of the profile is missing and may not be downloaded."""
+    """Look for git and the profile's data sets. With `download`, fetch the sets that are missing, here and once.
+
+    Raises UsageError when git is missing, or a data set is missing and may not be downloaded; AgentError when a
+    download fails.
+    """
     if shutil.which("git") is None:
         raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
     for name in sorted({task.dataset for task in (*profile.visible, *profile.hidden)}):
         found = available(name, data_root=config.data_root)
-        if not found.ok and not config.download:
+        if found.ok:
+            continue
+        if not config.download:
             raise UsageError(f"profile {profile.name} needs {name}: {found.reason}")
+        try:
+            load_dataset(name, data_root=config.data_root, download=True)
+        except DataError as error:
+            raise AgentError(f"profile {profile.name} needs {name}: {error}") from error
 
 
 def record_launch(
