@@ -106,12 +106,9 @@ class VGG(nn.Module):
 
 
 class SmallVGG(VGG):
-    """VGG with one convolution before each pooling: five in all, and the same head.
+    """VGG with one convolution before each pooling, five in all, of half the usual widths; the same head."""
 
-    Source: Tian et al. 2020, "Contrastive Representation Distillation", whose vgg8 has these widths.
-    """
-
-    PLAN = (64, "pool", 128, "pool", 256, "pool", 512, "pool", 512, "pool")
+    PLAN = (32, "pool", 64, "pool", 128, "pool", 256, "pool", 512, "pool")
 
 
 class InvertedResidual(nn.Module):

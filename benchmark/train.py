@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.augment import crop
+from benchmark.checkpoint import Checkpoint, Reached, Timer
 from benchmark.data_stream import DataStream
 from benchmark.device_data import ImageData, on_device
 from benchmark.dropout import own_dropout
@@ -68,6 +69,7 @@ def train(
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     backend: str | None = None,
     kernels: str = "auto",
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingOutcome:
     """Train `model` in place on `dataset` by `recipe`, and evaluate on the test set.
 
@@ -81,6 +83,8 @@ def train(
     random state does not change. `on_epoch` receives the metrics of each evaluated epoch.
     `kernels` is the kernel path, see `benchmark.steps.KERNELS`: on a GPU, a step is a captured CUDA graph.
     `backend` names a further backend of torch.compile for the training steps, such as "aot_eager".
+    `checkpoint`: where to go on from, if a training was killed, and where to write how far it has come. The result is
+    that of a training that was not interrupted; its `seconds` are those of both parts.
     Raises ValueError for an unknown precision or fewer than two images in a batch.
     """
     started = time.perf_counter()
@@ -129,16 +133,26 @@ def train(
             """Return the logits of the first `size` test pictures."""
             return _logits(model, data.test_images[:size], precision, batch_statistics=recipe.held_out > 0)
 
-        steps.changing([*model.state_dict().values(), *optimizer.momenta, stream.position, loss_sum, correct])
-        step_zero = judge_step_zero(
-            steps.once(lambda: _logits(model, data.test_images, precision, batch_statistics=True)),
-            data.test_labels,
-            dataset.num_classes,
-        )
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        tensors |= {f"momentum.{index}": value for index, value in enumerate(optimizer.momenta)}
+        generators = {"data": data_generator, **steps.generators}
+        steps.changing([*tensors.values(), stream.position, loss_sum, correct])
+
         curve: list[EpochMetrics] = []
         status: Literal["ok", "diverged"] = "ok"
         unseen = 0  # training images since the last evaluation
-        for epoch in range(1, recipe.epochs + 1):
+        first = 1
+        if checkpoint is not None and (reached := checkpoint.restore(tensors, generators)) is not None:
+            step_zero, curve, unseen = reached.step_zero, list(reached.curve), reached.unseen
+            started -= reached.seconds
+            first += reached.epoch
+            for _ in range(reached.epoch):
+                optimizer.end_epoch()
+        else:
+            logits = steps.once(lambda: _logits(model, data.test_images, precision, batch_statistics=True))
+            step_zero = judge_step_zero(logits, data.test_labels, dataset.num_classes)
+        timer = Timer(checkpoint)
+        for epoch in range(first, recipe.epochs + 1):
             model.train()
             loss_sum.zero_()
             correct.zero_()
@@ -150,27 +164,40 @@ def train(
             if not (math.isfinite(train_loss) and _all_finite(model)):
                 status = "diverged"
             unseen += count
-            if unseen < _TRAINED_PER_TESTED * tested and epoch < recipe.epochs and status == "ok":
-                continue
-            unseen = 0
-            test_logits = steps.run(evaluate, tested)
-            test_loss = F.cross_entropy(test_logits, data.test_labels).item()
-            if not math.isfinite(test_loss):
-                status = "diverged"
-            metrics = EpochMetrics(
-                epoch=epoch,
-                train_loss=train_loss,
-                train_acc=100 * correct.item() / count,
-                test_loss=test_loss,
-                test_acc=100 * _correct(test_logits, data.test_labels).item() / tested,
-                lr=optimizer.lr,
-                seconds=time.perf_counter() - started,
-            )
-            curve.append(metrics)
-            if on_epoch is not None:
-                on_epoch(metrics)
+            if unseen >= _TRAINED_PER_TESTED * tested or epoch == recipe.epochs or status == "diverged":
+                unseen = 0
+                test_logits = steps.run(evaluate, tested)
+                test_loss = F.cross_entropy(test_logits, data.test_labels).item()
+                if not math.isfinite(test_loss):
+                    status = "diverged"
+                metrics = EpochMetrics(
+                    epoch=epoch,
+                    train_loss=train_loss,
+                    train_acc=100 * correct.item() / count,
+                    test_loss=test_loss,
+                    test_acc=100 * _correct(test_logits, data.test_labels).item() / tested,
+                    lr=optimizer.lr,
+                    seconds=time.perf_counter() - started,
+                )
+                curve.append(metrics)
+                if on_epoch is not None:
+                    on_epoch(metrics)
             if status == "diverged":
                 break
+            if checkpoint is not None and timer.due():
+                seconds = time.perf_counter() - started
+                checkpoint.write(
+                    Reached(
+                        identity=checkpoint.identity,
+                        epoch=epoch,
+                        unseen=unseen,
+                        seconds=seconds,
+                        curve=tuple(curve),
+                        step_zero=step_zero,
+                    ),
+                    tensors,
+                    generators,
+                )
     return TrainingOutcome(tuple(curve), step_zero, status, time.perf_counter() - started)
 
 
