@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move `tensor` to `device`, without waiting for a GPU: a plain copy would empty its queue at every step."""
-    if device.type != "cuda" or tensor.device.type != "cpu":
-        return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+def send(source: Tensor, target: Tensor) -> None:
+    """Copy `source` from the CPU into `target`, without waiting for a GPU: a plain copy would empty its queue."""
+    if target.device.type == "cuda":
+        source = source.pin_memory()
+    target.copy_(source, non_blocking=True)
 
 
 def pad_images(images: Tensor, padding: int) -> Tensor:
@@ -19,15 +19,14 @@ def pad_images(images: Tensor, padding: int) -> Tensor:
     return F.pad(images, (padding, padding, padding, padding)).permute(0, 2, 3, 1).contiguous()
 
 
-def crop(padded: Tensor, picks: Tensor, padding: int, *, flip: bool, generator: torch.Generator) -> Tensor:
+def crop(padded: Tensor, picks: Tensor, draws: Tensor, padding: int, *, flip: bool) -> Tensor:
     """Cut one window from each picked image: uint8 (B, 3, H, W) in channels_last.
 
     padded: uint8 (N, H + 2·padding, W + 2·padding, 3) from `pad_images`. picks: int64 (B,), indices into it.
-    Every offset in 0…2·padding is equally likely, as in torchvision's RandomCrop(H, padding); with `flip`, half of the
-    windows are mirrored. `generator` draws three numbers per image on its own device.
+    draws: float32 (3, B, 1), uniform in [0, 1), all on one device. Every offset in 0…2·padding is equally likely, as
+    in torchvision's RandomCrop(H, padding); with `flip`, half of the windows are mirrored.
     """
-    batch, height, width = len(picks), padded.shape[1] - 2 * padding, padded.shape[2] - 2 * padding
-    draws = send(torch.rand(3, batch, 1, generator=generator, device=generator.device), padded.device)
+    height, width = padded.shape[1] - 2 * padding, padded.shape[2] - 2 * padding
     top, left = (draws[:2] * (2 * padding + 1)).long()
     column = torch.arange(width, device=padded.device)
     if flip:

@@ -6,26 +6,19 @@ what they name, for example a file to write an answer to.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import queue
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from benchmark.files import open_plain
+from benchmark.slot_process import Running, SlotProcess
 
 Report = Callable[[Any], None]
 Ask = Callable[[Any], Any]
@@ -89,20 +82,33 @@ class _Job:
 
 
 class LocalExecutor:
-    """Runs `slots` processes on this machine, each with `threads` CPU threads. Slots get GPUs in turn, one each.
+    """Runs `slots` evaluations side by side on this machine, each with `threads` CPU threads.
 
-    If there are more slots than GPUs, several processes share a GPU, since one small network does not fill it.
-    A process that dies is replaced and its call retried once. A second death is an InfrastructureError.
+    Slots get GPUs in turn. All slots of a GPU are lanes of one process, since one small network does not fill it and
+    processes would take turns. Without a GPU, `lanes` slots share a process: one, but in tests.
+    A process that dies is replaced and its calls are retried once. A second death is an InfrastructureError.
+    `say` gets sentences for the user, such as that the memory does not suffice for all lanes.
     """
 
-    def __init__(self, slots: int, *, threads: int, gpus: int = 0, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        slots: int,
+        *,
+        threads: int,
+        gpus: int = 0,
+        log: Path | None = None,
+        lanes: int = 1,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
         if slots < 1 or threads < 1:
             raise ValueError("slots and threads must be at least 1")
         self.slots = slots
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closing = threading.Event()
-        names = _gpu_names(gpus)
-        self._slots = [_Slot(threads, names[index % gpus] if gpus else "", log) for index in range(slots)]
+        count = min(gpus, slots) or -(-slots // lanes)
+        names = _gpu_names(gpus) if gpus else [""] * count
+        shared = [_process(threads, names[index], log, len(range(index, slots, count))) for index in range(count)]
+        self._slots = [_Slot(shared[index % count], index // count, say) for index in range(slots)]
         self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
         for thread in self._threads:
             thread.start()
@@ -181,25 +187,26 @@ class _Crashed(Exception):
     """The slot's process has ended."""
 
 
-class _Slot:
-    """One child process that answers calls. The first call starts it."""
+def _process(threads: int, gpu: str, log: Path | None, lanes: int) -> SlotProcess:
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), str(threads))
+    return SlotProcess({**os.environ, **counts, "CUDA_VISIBLE_DEVICES": gpu}, log, lanes=lanes)
 
-    def __init__(self, threads: int, gpu: str, log: Path | None) -> None:
-        self._environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": str(threads),
-            "MKL_NUM_THREADS": str(threads),
-            "INITSEARCH_THREADS": str(threads),
-            "CUDA_VISIBLE_DEVICES": gpu,
-        }
-        self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection[Any, Any] | None = None
-        self._lock = threading.Lock()
+
+class _Slot:
+    """One lane of a child process, which answers calls. The first call starts the process."""
+
+    def __init__(self, process: SlotProcess, lane: int, say: Callable[[str], None] | None) -> None:
+        self._process, self._lane, self._say = process, lane, say
+        self._running: Running | None = None
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return self._process.environment
 
     def run(self, job: _Job) -> Any:
         """Send one call, handle its reports and questions, return its answer. Raises _Crashed, InfrastructureError."""
-        connection = self._connection or self._start()
+        running = self._running = self._process.running()
+        connection = running.connections[self._lane]
         deadline = None if job.timeout is None else time.monotonic() + job.timeout
         try:
             connection.send(job.call)
@@ -220,56 +227,20 @@ class _Slot:
                     try:
                         connection.send_bytes(reply)
                     except OSError as error:  # the socket was closed meanwhile
-                        raise _Crashed(self._describe_exit(error)) from None
+                        raise _Crashed(self._process.describe_exit(running, error)) from None
+                elif kind == "note":
+                    if self._say is not None:
+                        self._say(content)
                 elif kind == "answer":
                     return content
                 else:
                     raise InfrastructureError(f"an evaluation failed in our own code:\n{content}")
         except (EOFError, ConnectionError, BrokenPipeError) as error:
-            raise _Crashed(self._describe_exit(error)) from None
+            raise _Crashed(self._process.describe_exit(running, error)) from None
 
     def stop(self) -> None:
-        """Kill the process and everything it started."""
-        with self._lock:
-            process, self._process = self._process, None
-            connection, self._connection = self._connection, None
-        if process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        if connection is not None:
-            connection.close()
-
-    def _start(self) -> Connection[Any, Any]:
-        ours, theirs = socket.socketpair()
-        # Pass our sys.path, so that the child finds the same packages from any working directory.
-        path = json.dumps(sys.path)
-        script = f"import sys; sys.path[:] = {path}; from benchmark.slot import serve; serve({theirs.fileno()})"
-        with contextlib.ExitStack() as stack:
-            log: int | IO[bytes] = subprocess.DEVNULL
-            if self._log is not None:
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-                log = stack.enter_context(os.fdopen(open_plain(self._log.parent, self._log.name, flags=flags), "ab"))
-            process = subprocess.Popen(
-                [sys.executable, "-c", script],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        theirs.close()
-        connection: Connection[Any, Any] = Connection(ours.detach())
-        with self._lock:
-            self._process, self._connection = process, connection
-        return connection
-
-    def _describe_exit(self, error: Exception) -> str:
-        code = None
-        if self._process is not None:
-            # The socket closes a moment before the process can be waited for.
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = self._process.wait(timeout=5)
-        where = f"; see {self._log}" if self._log else ""
-        return f"exit status {code} ({type(error).__name__}){where}"
+        """Kill the process that answered the last call, with everything it started and all its lanes."""
+        running, self._running = self._running, None
+        if running is not None:
+            self._process.stop(running)
+            running.connections[self._lane].close()

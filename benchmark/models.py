@@ -105,6 +105,12 @@ class VGG(nn.Module):
         return logits
 
 
+class SmallVGG(VGG):
+    """VGG with one convolution before each pooling, five in all, of half the usual widths; the same head."""
+
+    PLAN = (32, "pool", 64, "pool", 128, "pool", 256, "pool", 512, "pool")
+
+
 class InvertedResidual(nn.Module):
     """Expand (1×1), depthwise (3×3), project (1×1, linear), added to the input where the shapes allow.
 
@@ -167,6 +173,7 @@ class MobileNetV2(nn.Module):
 ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "resnet20": lambda num_classes: ResNet(3, num_classes),
     "resnet56": lambda num_classes: ResNet(9, num_classes),
+    "vgg8bn": SmallVGG,
     "vgg16bn": VGG,
     "mobilenetv2": MobileNetV2,
 }

@@ -1,4 +1,4 @@
-"""The process of one slot of the local executor: it receives calls and sends reports, questions and answers."""
+"""The process of one or more slots: it receives calls and sends reports, questions and answers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
+from benchmark.lanes import Gate, free_memory, is_out_of_memory, lost_gpu
+
 _PR_SET_PDEATHSIG = 1
+GPU_LOST = 70
+"""Exit status of a process whose GPU answers every call with an error. A new process may be able to use it."""
 
 
 class _Parent:
@@ -30,9 +35,13 @@ class _Parent:
             raise RuntimeError(content)
         return content
 
+    def note(self, text: str) -> None:
+        """Tell the user something about the machine."""
+        self._connection.send(("note", text))
 
-def serve(descriptor: int) -> None:
-    """Answer calls from the socket `descriptor` until it is closed.
+
+def serve(*descriptors: int) -> None:
+    """Answer calls from the sockets `descriptors` until they are closed. Each has a thread, which is one lane.
 
     The process ignores SIGINT, which a terminal sends to all processes: only its parent stops it.
     """
@@ -42,14 +51,44 @@ def serve(descriptor: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() == 1:
             return
+    if len(descriptors) > 1:
+        import benchmark.train  # noqa: F401 - torch does not survive two threads that import it for the first time
+
+    gate = Gate(len(descriptors))
+    others = [threading.Thread(target=_serve_lane, args=(descriptor, gate)) for descriptor in descriptors[1:]]
+    for other in others:
+        other.start()
+    _serve_lane(descriptors[0], gate)
+    for other in others:
+        other.join()
+
+
+def _serve_lane(descriptor: int, gate: Gate) -> None:
     connection: Connection[Any, Any] = Connection(descriptor)
     parent = _Parent(connection)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             call = connection.recv()
             try:
-                answer = call(parent)
+                answer = _answer(call, parent, gate)
             except Exception:  # noqa: BLE001 - the traceback is the answer
-                connection.send(("error", traceback.format_exc()))
+                text = traceback.format_exc()
+                if lost_gpu():
+                    print(text, file=sys.stderr, flush=True)
+                    os._exit(GPU_LOST)  # the parent tries all calls of this process once more
+                connection.send(("error", text))
             else:
                 connection.send(("answer", answer))
+
+
+def _answer(call: Any, parent: _Parent, gate: Gate) -> Any:
+    """Run the call. If memory does not suffice for all lanes, run it again when fewer train side by side."""
+    while True:
+        with gate:
+            try:
+                return call(parent)
+            except Exception as error:
+                if not is_out_of_memory(error) or not gate.narrow():
+                    raise
+        free_memory()
+        parent.note(f"the GPU's memory does not suffice, so only {gate.width} evaluations share it from now on")

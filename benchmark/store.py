@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from benchmark.results import EvaluationResult
 
 _MAX_BYTES = 16 * 2**20
 """Largest file to read. A result has a few kilobytes: one point of its curve for each epoch."""
+_KEEP_SECONDS = 30 * 86400.0
+"""How long the checkpoints of a run that was given up stay."""
 ISOLATED = frozenset({"bubblewrap", "landlock"})
 """Isolation levels whose results other runs of the user may use."""
 
@@ -103,6 +106,19 @@ def user_store() -> ResultStore:
     override = os.environ.get("INITSEARCH_CACHE_DIR")
     folder = (Path(override) if override else user_cache_path("initsearch")) / "results"
     return ResultStore(folder.resolve())  # follows the user's own links
+
+
+def checkpoint_folder(run: Path) -> Path:
+    """Return the folder in the user's cache for the checkpoints of the run directory `run`. It need not exist.
+
+    Runs share none: a checkpoint of a hidden task belongs to its run. Folders that nobody used for a month are removed.
+    """
+    everything = user_store().folder.parent / "checkpoints"
+    if everything.is_dir():
+        for folder in everything.iterdir():
+            if time.time() - folder.stat().st_mtime > _KEEP_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+    return everything / hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
 
 
 def _checksum(payload: object) -> str:

@@ -9,46 +9,33 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.augment import Normalizer, crop, pad_images, send
+from benchmark.augment import crop
+from benchmark.checkpoint import Checkpoint, Reached, Timer
+from benchmark.data_stream import DataStream
+from benchmark.device_data import ImageData, on_device
+from benchmark.dropout import own_dropout
 from benchmark.fast_ops import fast_ops, keep_freed_memory
 from benchmark.precision import autocast, resolve_precision
 from benchmark.results import EpochMetrics, StepZero
 from benchmark.sgd import CosineSgd
 from benchmark.step_zero import judge_step_zero
+from benchmark.steps import open_steps, resolve_kernels
 from benchmark.tasks import Recipe
 
-__all__ = ["TrainingOutcome", "resolve_precision", "stream_seed", "train"]
+__all__ = ["ImageData", "TrainingOutcome", "resolve_precision", "stream_seed", "train"]
 
 _EVAL_BATCH = 256
 _TRAINED_PER_TESTED = 4
 """Fewest training images between two evaluations, per test image. Testing an image costs about 0.3 of training on it,
 so evaluations take less than a tenth of the time. CIFAR and FashionMNIST (5 and 6) have one after every epoch."""
-
-
-class ImageData(Protocol):
-    """The part of a data set that training uses, such as `benchmark.data.ImageDataset`."""
-
-    @property
-    def train_images(self) -> Tensor: ...
-    @property
-    def train_labels(self) -> Tensor: ...
-    @property
-    def test_images(self) -> Tensor: ...
-    @property
-    def test_labels(self) -> Tensor: ...
-    @property
-    def num_classes(self) -> int: ...
-    @property
-    def mean(self) -> tuple[float, float, float]: ...
-    @property
-    def std(self) -> tuple[float, float, float]: ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +68,8 @@ def train(
     precision: str = "auto",
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     backend: str | None = None,
+    kernels: str = "auto",
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingOutcome:
     """Train `model` in place on `dataset` by `recipe`, and evaluate on the test set.
 
@@ -92,108 +81,129 @@ def train(
     model: images float32 (N, 3, 32, 32) → logits (N, num_classes); it is moved to `device` and stays there.
     The result depends only on weights, data, recipe, seed, device, thread count and precision. The caller's global
     random state does not change. `on_epoch` receives the metrics of each evaluated epoch.
-    `backend` names a backend of torch.compile for the training steps, such as "cudagraphs" or "inductor". No search
-    uses one yet: `python -m benchmark.speed --device cuda --backend cudagraphs` measures whether it helps.
+    `kernels` is the kernel path, see `benchmark.steps.KERNELS`: on a GPU, a step is a captured CUDA graph.
+    `backend` names a further backend of torch.compile for the training steps, such as "aot_eager".
+    `checkpoint`: where to go on from, if a training was killed, and where to write how far it has come. The result is
+    that of a training that was not interrupted; its `seconds` are those of both parts.
     Raises ValueError for an unknown precision or fewer than two images in a batch.
     """
     started = time.perf_counter()
     device = torch.device(device)
-    cuda = device.type == "cuda"
-    if cuda and device.index is None:
+    if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     precision = resolve_precision(precision, device)
+    kernels = resolve_kernels(kernels, device)
     if device.type == "cpu":
         keep_freed_memory()
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    normalize = Normalizer(dataset.mean, dataset.std, device)
-    train_labels = dataset.train_labels[: recipe.train_limit].to(device)
-    train_images = pad_images(dataset.train_images[: recipe.train_limit].to(device), recipe.crop_padding)
-    test_labels = dataset.test_labels[: recipe.test_limit].to(device)
-    test_images = dataset.test_images[: recipe.test_limit].to(device)
-    test_images = normalize(test_images.contiguous(memory_format=torch.channels_last))
-    if min(recipe.batch_size, len(train_labels)) < 2:
-        raise ValueError(
-            "batch normalisation needs at least two images: "
-            f"batch_size is {recipe.batch_size}, the training set has {len(train_labels)}"
-        )
+    data_generator = torch.Generator().manual_seed(stream_seed("data", seed))
+    with ExitStack() as stack:
+        steps = stack.enter_context(open_steps(kernels, device, stream_seed("model", seed)))
+        model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        stack.enter_context(fast_ops(model, precision, device))
+        stack.enter_context(own_dropout(model, steps.generator))
+        data = on_device(dataset, recipe, device)
+        count, tested = len(data.train_labels), len(data.test_labels)
+        if min(recipe.batch_size, count) < 2:
+            raise ValueError(
+                "batch normalisation needs at least two images: "
+                f"batch_size is {recipe.batch_size}, the training set has {count}"
+            )
+        compiler = "inductor" if kernels == "inductor" else backend
+        network = model if compiler is None else torch.compile(model, backend=compiler, dynamic=False)
+        optimizer = CosineSgd(model.parameters(), recipe, fused=device.type == "cuda")
+        stream = DataStream(count, recipe.batch_size, data_generator, device)
+        loss_sum = torch.zeros((), device=device)
+        correct = torch.zeros((), device=device)
 
-    optimizer = CosineSgd(model.parameters(), recipe, fused=cuda)
-    step = model if backend is None else torch.compile(model, backend=backend, dynamic=False)
-    data_stream = torch.Generator().manual_seed(stream_seed("data", seed))
+        def step(size: int) -> None:
+            """Train on the next `size` pictures of the epoch."""
+            picks, draws = stream.take(size)
+            images = data.normalize(crop(data.train_images, picks, draws, recipe.crop_padding, flip=recipe.flip))
+            labels = data.train_labels[picks]
+            with autocast(precision, device):
+                logits = network(images)
+            loss = F.cross_entropy(logits.float(), labels)
+            optimizer.forget_gradients()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            loss_sum.add_(loss.detach() * size)
+            correct.add_(_correct(logits.detach(), labels))
 
-    forked = torch.random.fork_rng(devices=[device] if cuda else [])
-    repeatable = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
-    with forked, repeatable, fast_ops(model, precision, device):
-        torch.manual_seed(stream_seed("model", seed))  # dropout
-        step_zero = judge_step_zero(
-            _logits(model, test_images, precision, batch_statistics=True), test_labels, dataset.num_classes
-        )
+        def evaluate(size: int) -> Tensor:
+            """Return the logits of the first `size` test pictures."""
+            return _logits(model, data.test_images[:size], precision, batch_statistics=recipe.held_out > 0)
+
+        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        tensors |= {f"momentum.{index}": value for index, value in enumerate(optimizer.momenta)}
+        generators = {"data": data_generator, **steps.generators}
+        steps.changing([*tensors.values(), stream.position, loss_sum, correct])
+
         curve: list[EpochMetrics] = []
         status: Literal["ok", "diverged"] = "ok"
         unseen = 0  # training images since the last evaluation
-        for epoch in range(1, recipe.epochs + 1):
+        first = 1
+        if checkpoint is not None and (reached := checkpoint.restore(tensors, generators)) is not None:
+            step_zero, curve, unseen = reached.step_zero, list(reached.curve), reached.unseen
+            started -= reached.seconds
+            first += reached.epoch
+            for _ in range(reached.epoch):
+                optimizer.end_epoch()
+        else:
+            logits = steps.once(lambda: _logits(model, data.test_images, precision, batch_statistics=True))
+            step_zero = judge_step_zero(logits, data.test_labels, dataset.num_classes)
+        timer = Timer(checkpoint)
+        for epoch in range(first, recipe.epochs + 1):
             model.train()
-            loss_sum = torch.zeros((), device=device)
-            correct = torch.zeros((), device=device)
-            for picks in _batches(len(train_labels), recipe.batch_size, data_stream):
-                picks = send(picks, device)
-                images = normalize(
-                    crop(train_images, picks, recipe.crop_padding, flip=recipe.flip, generator=data_stream)
-                )
-                labels = train_labels[picks]
-                with autocast(precision, device):
-                    logits = step(images)
-                loss = F.cross_entropy(logits.float(), labels)
-                optimizer.forget_gradients()
-                torch.autograd.backward(loss)
-                optimizer.step()
-                loss_sum += loss.detach() * len(picks)
-                correct += _correct(logits.detach(), labels)
+            loss_sum.zero_()
+            correct.zero_()
+            for size in stream.begin_epoch():
+                steps.run(step, size)
             optimizer.end_epoch()
 
-            train_loss = loss_sum.item() / len(train_labels)
+            train_loss = loss_sum.item() / count
             if not (math.isfinite(train_loss) and _all_finite(model)):
                 status = "diverged"
-            unseen += len(train_labels)
-            if unseen < _TRAINED_PER_TESTED * len(test_labels) and epoch < recipe.epochs and status == "ok":
-                continue
-            unseen = 0
-            test_logits = _logits(model, test_images, precision, batch_statistics=recipe.held_out > 0)
-            test_loss = F.cross_entropy(test_logits, test_labels).item()
-            if not math.isfinite(test_loss):
-                status = "diverged"
-            metrics = EpochMetrics(
-                epoch=epoch,
-                train_loss=train_loss,
-                train_acc=100 * correct.item() / len(train_labels),
-                test_loss=test_loss,
-                test_acc=100 * _correct(test_logits, test_labels).item() / len(test_labels),
-                lr=optimizer.lr,
-                seconds=time.perf_counter() - started,
-            )
-            curve.append(metrics)
-            if on_epoch is not None:
-                on_epoch(metrics)
+            unseen += count
+            if unseen >= _TRAINED_PER_TESTED * tested or epoch == recipe.epochs or status == "diverged":
+                unseen = 0
+                test_logits = steps.run(evaluate, tested)
+                test_loss = F.cross_entropy(test_logits, data.test_labels).item()
+                if not math.isfinite(test_loss):
+                    status = "diverged"
+                metrics = EpochMetrics(
+                    epoch=epoch,
+                    train_loss=train_loss,
+                    train_acc=100 * correct.item() / count,
+                    test_loss=test_loss,
+                    test_acc=100 * _correct(test_logits, data.test_labels).item() / tested,
+                    lr=optimizer.lr,
+                    seconds=time.perf_counter() - started,
+                )
+                curve.append(metrics)
+                if on_epoch is not None:
+                    on_epoch(metrics)
             if status == "diverged":
                 break
+            if checkpoint is not None and timer.due():
+                seconds = time.perf_counter() - started
+                checkpoint.write(
+                    Reached(
+                        identity=checkpoint.identity,
+                        epoch=epoch,
+                        unseen=unseen,
+                        seconds=seconds,
+                        curve=tuple(curve),
+                        step_zero=step_zero,
+                    ),
+                    tensors,
+                    generators,
+                )
     return TrainingOutcome(tuple(curve), step_zero, status, time.perf_counter() - started)
-
-
-def _batches(count: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """Return a random permutation of `count` indices in batches.
-
-    The last, incomplete batch is used, as in the public protocol. A single left-over image joins the previous batch,
-    because batch normalisation needs at least two.
-    """
-    batches = list(torch.split(torch.randperm(count, generator=generator), batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
-    return batches
 
 
 def _all_finite(model: nn.Module) -> bool:
     """Whether every parameter and buffer is finite. A ReLU can hide a NaN from the loss, but not from these."""
-    return all(bool(tensor.isfinite().all()) for tensor in (*model.parameters(), *model.buffers()))
+    return bool(torch.stack([tensor.isfinite().all() for tensor in (*model.parameters(), *model.buffers())]).all())
 
 
 def _correct(logits: Tensor, labels: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.executor import Executor
-from benchmark.store import LayeredStore, ResultStore, user_store
+from benchmark.store import LayeredStore, ResultStore, checkpoint_folder, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
 from sandbox.region import scaffold
@@ -155,6 +155,7 @@ class Search:
                     log=self.run.path / "workers.log",
                     evaluations=side_by_side(self.config, self.profile),
                     threads=self.threads,
+                    checkpoints=checkpoint_folder(self.run.path),
                 )
             )
             yield OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress)

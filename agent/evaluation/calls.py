@@ -32,6 +32,8 @@ class EvaluationCall:
     """The value of `benchmark.hardware.environment`, which is part of the key."""
     precision: str = "auto"
     data_root: Path | None = None
+    checkpoints: Path | None = None
+    """The folder for this training's checkpoint; None: it has none."""
 
     @property
     def key(self) -> str:
@@ -42,6 +44,7 @@ class EvaluationCall:
         """Let the parent initialise in isolation, load the tensors, train. Reports the metrics of each epoch."""
         import torch
 
+        from benchmark.checkpoint import Checkpoint
         from benchmark.data import hold_out, load_dataset
         from benchmark.hardware import threads
         from benchmark.train import train
@@ -52,6 +55,10 @@ class EvaluationCall:
         model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, parent)
         if not initialised.ok:
             return CandidateFailure(initialised.kind or "isolation", initialised.message)
+        checkpoint = None
+        if self.checkpoints is not None:
+            identity = f"{self.key} from {initialised.sha256}"
+            checkpoint = Checkpoint(self.checkpoints / f"{self.key}.safetensors", identity)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         outcome = train(
             model,
@@ -61,7 +68,10 @@ class EvaluationCall:
             device=device,
             precision=self.precision,
             on_epoch=parent.report,
+            checkpoint=checkpoint,
         )
+        if checkpoint is not None:
+            checkpoint.remove()
         if outcome.step_zero.suspicious:
             zero = outcome.step_zero
             return CandidateFailure(

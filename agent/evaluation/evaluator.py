@@ -39,6 +39,8 @@ class Settings:
     environment: dict[str, str]
     precision: str = "auto"
     data_root: Path | None = None
+    checkpoints: Path | None = None
+    """The folder for checkpoints of trainings; None: they have none."""
 
 
 Outcomes = dict[tuple[str, str, int], Outcome]
@@ -190,7 +192,9 @@ class Evaluator:
     def _call(self, region: str, task: Task, seed: int) -> EvaluationCall:
         settings = self.settings
         environment = tuple(sorted(settings.environment.items()))
-        return EvaluationCall(region, task, seed, environment, settings.precision, settings.data_root)
+        return EvaluationCall(
+            region, task, seed, environment, settings.precision, settings.data_root, settings.checkpoints
+        )
 
     def _expected(self, call: EvaluationCall) -> float:
         """Seconds of its training; 0 before the task was trained for the first time."""

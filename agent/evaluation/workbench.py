@@ -42,16 +42,18 @@ def open_workbench(
     log: Path | None = None,
     evaluations: int | None = None,
     threads: int | None = None,
+    checkpoints: Path | None = None,
 ) -> Iterator[Workbench]:
     """Start isolation and processes as `config` says, and stop them when the block ends.
 
-    `evaluations` and `threads`: see `plan_slots`. Processes that are started in the block inherit no key or token.
+    `evaluations` and `threads`: see `plan_slots`. `checkpoints`: a folder for those of long trainings. Processes that
+    are started in the block inherit no key or token.
     Raises UsageError when no acceptable isolation works here.
     """
     with ExitStack() as stack:
         stack.enter_context(kept_from_children())
         slots, threads, gpus = plan_slots(config, evaluations, threads)
-        executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log))
+        executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log, say=progress.message))
         count = f"{slots} training process{'' if slots == 1 else 'es'}"
         progress.message(f"starting {count}, and the isolation with its self-test")
         # Submit first, so that workers import torch while isolation starts and runs its self-test.
@@ -67,7 +69,7 @@ def open_workbench(
         environment, *_ = [future.result() for future in describe]
         progress.message(f"{count} ready: {environment.get('device')}, precision {environment.get('precision')}")
         isolation.start_second()  # in the background, after everything that a search waits for
-        settings = Settings(environment, config.precision, config.data_root)
+        settings = Settings(environment, config.precision, config.data_root, checkpoints)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
         yield Workbench(isolation, evaluator, environment, slots, executor)
 

@@ -28,6 +28,7 @@ Role = Literal["conv", "branch", "skip_conv", "depthwise", "hidden", "head"]
 ROLES: Mapping[str, frozenset[Role]] = {
     "resnet20": frozenset({"conv", "branch", "skip_conv", "head"}),
     "resnet56": frozenset({"conv", "branch", "skip_conv", "head"}),
+    "vgg8bn": frozenset({"conv", "hidden", "head"}),
     "vgg16bn": frozenset({"conv", "hidden", "head"}),
     "mobilenetv2": frozenset({"conv", "branch", "depthwise", "head"}),
 }

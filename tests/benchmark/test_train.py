@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmark.data_stream import split_into_batches
 from benchmark.models import build_model
 from benchmark.results import EpochMetrics
 from benchmark.sgd import CosineSgd
 from benchmark.tasks import Recipe
-from benchmark.train import _batches, stream_seed, train
+from benchmark.train import stream_seed, train
 
 RECIPE = Recipe(epochs=3, lr=0.05, batch_size=16)
 
@@ -202,7 +203,7 @@ def test_limits_keep_the_first_pictures() -> None:
 @pytest.mark.parametrize(("count", "sizes"), [(32, [16, 16]), (35, [16, 16, 3]), (33, [16, 17]), (9, [9]), (1, [1])])
 def test_batches_cover_every_image_once(count: int, sizes: list[int]) -> None:
     """No image is dropped, none comes twice, and none trains alone, where batch normalisation would fail."""
-    batches = _batches(count, 16, torch.Generator().manual_seed(0))
+    batches = split_into_batches(count, 16, torch.Generator().manual_seed(0))
     assert [len(batch) for batch in batches] == sizes
     assert sorted(torch.cat(batches).tolist()) == list(range(count))
 

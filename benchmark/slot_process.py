@@ -1,0 +1,94 @@
+"""The child process of one or more slots: each slot has a socket of its own to it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import IO, Any
+
+from benchmark.files import open_plain
+
+
+@dataclass(frozen=True)
+class Running:
+    """A process that was started, with our end of each slot's socket."""
+
+    process: subprocess.Popen[bytes]
+    connections: tuple[Connection[Any, Any], ...]
+
+    def kill(self) -> None:
+        """Kill the process and everything it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class SlotProcess:
+    """Starts the process when a slot needs it, and again after it died.
+
+    `lanes` slots share it: on a GPU, kernels of two processes take turns, and those of two threads run side by side.
+    Its death ends what all its slots were doing.
+    """
+
+    def __init__(self, environment: Mapping[str, str], log: Path | None, *, lanes: int = 1) -> None:
+        self.environment = dict(environment)
+        self._log = log
+        self._lanes = lanes
+        self._running: Running | None = None
+        self._lock = threading.Lock()
+
+    def running(self) -> Running:
+        """Return the process, after starting it if there is none."""
+        with self._lock:
+            if self._running is None:
+                self._running = self._start()
+            return self._running
+
+    def stop(self, running: Running | None = None) -> None:
+        """Kill the process, or only `running`, which another slot may have replaced already."""
+        with self._lock:
+            if self._running is not None and running in (None, self._running):
+                self._running.kill()
+                self._running = None
+
+    def describe_exit(self, running: Running, error: Exception) -> str:
+        """Say how the process ended."""
+        code = None
+        # The socket closes a moment before the process can be waited for.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = running.process.wait(timeout=5)
+        where = f"; see {self._log}" if self._log else ""
+        return f"exit status {code} ({type(error).__name__}){where}"
+
+    def _start(self) -> Running:
+        pairs = [socket.socketpair() for _ in range(self._lanes)]
+        theirs = [pair[1].fileno() for pair in pairs]
+        # Pass our sys.path, so that the child finds the same packages from any working directory.
+        script = f"import sys; sys.path[:] = {json.dumps(sys.path)}; from benchmark.slot import serve; serve(*{theirs})"
+        with contextlib.ExitStack() as stack:
+            log: int | IO[bytes] = subprocess.DEVNULL
+            if self._log is not None:
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+                log = stack.enter_context(os.fdopen(open_plain(self._log.parent, self._log.name, flags=flags), "ab"))
+            process = subprocess.Popen(
+                [sys.executable, "-c", script],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                pass_fds=theirs,
+                start_new_session=True,
+            )
+        for _, other in pairs:
+            other.close()
+        return Running(process, tuple(Connection(ours.detach()) for ours, _ in pairs))
