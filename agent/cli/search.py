@@ -12,12 +12,16 @@ import typer
 
 from agent.cli.app import (
     DataRootOption,
+    ExecutorOption,
     JsonFlag,
+    ParallelOption,
     ProfileOption,
+    RayAddressOption,
     SeedOption,
     SeedsOption,
     SendKeyOption,
     SetOption,
+    SlurmOption,
     WorkersOption,
     app,
 )
@@ -70,6 +74,10 @@ def search(
     ] = None,
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    parallel: ParallelOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    slurm: SlurmOption = None,
     start: Annotated[str | None, typer.Option(help="Recipe or file that the search starts from.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder for the run (default runs).")] = None,
     data_root: DataRootOption = None,

@@ -75,6 +75,14 @@ def start_region(config: SearchConfig) -> str | None:
     return None if config.start is None else starting_region(config.start)
 
 
+def settled(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
+    """The configuration with what depends on other settings decided, and sentences about it for a person."""
+    if config.parallel <= config.budget:
+        return config, ()
+    lowered = config.model_copy(update={"parallel": config.budget})
+    return lowered, (f"--parallel {config.parallel} is lowered to {config.budget}: no more tests can be in flight",)
+
+
 def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
     """Raise UsageError when git is missing, or a data set of the profile is missing and may not be downloaded."""
     if shutil.which("git") is None:

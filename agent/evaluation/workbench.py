@@ -15,7 +15,7 @@ from agent.evaluation.evaluator import Evaluator, Settings
 from agent.progress import Progress
 from agent.runs.log import Evaluated
 from agent.secrets import kept_from_children
-from benchmark.executor import Executor, LocalExecutor
+from benchmark.executors import Executor, LocalExecutor
 from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation, IsolationUnavailable
@@ -80,8 +80,9 @@ def in_words(isolation: Isolation) -> str:
 
 
 def side_by_side(config: SearchConfig, profile: Profile) -> int:
-    """How many evaluations of a test, or of the hidden pair, can run at a time. Most of a search consists of these."""
-    return config.seeds * max(len(profile.visible), 2 * len(profile.hidden))
+    """How many evaluations of the tests in flight, or of the hidden pair, can run at a time: most of a search."""
+    tests = min(config.parallel, config.budget)
+    return config.seeds * max(tests * len(profile.visible), 2 * len(profile.hidden))
 
 
 def plan_slots(
