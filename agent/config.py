@@ -240,13 +240,14 @@ def _is_here(file: Path) -> bool:
 
 
 def for_rerun(recorded: Mapping[str, Any], data_root: Path | None = None) -> SearchConfig:
-    """A recorded configuration for carrying its code out again: isolated, on the user's own data, and with
-    no more processes than cores.
+    """A recorded configuration for carrying its code out again: isolated, on this machine, on the user's own
+    data, and with no more processes than cores.
 
     Whoever wrote the record decides none of these. Raises ValidationError.
     """
     own = {"isolation": "auto", "allow_unsandboxed": False, "data_root": data_root, "download": False}
-    config = SearchConfig.model_validate({**recorded, **own, "base_url": None})
+    here = {"executor": "local", "ray_address": None, "slurm": None}
+    config = SearchConfig.model_validate({**recorded, **own, **here, "base_url": None})
     many = isinstance(config.workers, int) and config.workers > cpu_count()
     return config.model_copy(update={"workers": "auto"}) if many else config
 

@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 NO_SETTINGS = ("null", "settings", "resume", "config", "yes_send_key_to", "page", "as_json")
 """The parameters of `search` that are no fields of SearchConfig; every other one is the field of its name."""
-_WITH_RESUME = frozenset({"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"})
+_WITH_RESUME = frozenset(
+    {"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"}
+    | {"executor", "ray_address", "slurm"}
+)
 """What a run directory does not decide for the one who resumes it."""
 NOTHING_SUBMITTED = 4
 """The exit code of a search whose budget is spent without a test that could be submitted."""

@@ -161,6 +161,7 @@ class Search:
                     log=self.run.path / "workers.log",
                     evaluations=side_by_side(self.config, self.profile),
                     threads=self.threads,
+                    datasets=tuple(task.dataset for task in (*self.profile.visible, *self.profile.hidden)),
                 )
             )
             yield OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress)
@@ -187,9 +188,9 @@ class OpenSearch:
         return self._workbench.isolation
 
     @property
-    def executor(self) -> Executor:
-        """The training processes; running until `Search.opened` is left."""
-        return self._workbench.executor
+    def executor(self) -> Executor | None:
+        """The training processes, running until `Search.opened` is left; None if they are on other machines."""
+        return None if self._workbench.executor.remote else self._workbench.executor
 
     def execute(self) -> SearchOutcome:
         """Run to the end."""

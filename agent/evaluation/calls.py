@@ -58,6 +58,15 @@ class EvaluationCall:
         """The same call with the tensors inside."""
         return replace(self, made=_make(self.region, self.task, self.seed, ask))
 
+    def without_tensors(self) -> tuple[EvaluationCall, bytes]:
+        """The call without its tensors, which can be JSON, and the tensors."""
+        made = self.made or Made(False, None, "", "", 0.0, None)
+        return replace(self, made=replace(made, tensors=b"")), made.tensors
+
+    def with_tensors(self, tensors: bytes) -> EvaluationCall:
+        """The call with these tensors."""
+        return self if self.made is None else replace(self, made=replace(self.made, tensors=tensors))
+
     @property
     def key(self) -> str:
         """The content key of the result; see `benchmark.results.result_key`."""
@@ -136,6 +145,15 @@ class SignalCall:
     def prepared(self, ask: Callable[[Job], Initialised]) -> SignalCall:
         """The same call with the tensors inside."""
         return replace(self, made=_make(self.region, self.task, self.seed, ask))
+
+    def without_tensors(self) -> tuple[SignalCall, bytes]:
+        """See `EvaluationCall`."""
+        made = self.made or Made(False, None, "", "", 0.0, None)
+        return replace(self, made=replace(made, tensors=b"")), made.tensors
+
+    def with_tensors(self, tensors: bytes) -> SignalCall:
+        """See `EvaluationCall`."""
+        return self if self.made is None else replace(self, made=replace(self.made, tensors=tensors))
 
     def __call__(self, parent: Parent) -> tuple[str, ...]:
         """Let the parent initialise in isolation, then run one batch forwards and backwards."""

@@ -66,7 +66,7 @@ def report_at_end(
     isolation: Isolation,
     say: Callable[[str], None],
     *,
-    executor: Executor,
+    executor: Executor | None,
     page: bool = True,
     data_root: Path | None = None,
 ) -> Iterator[None]:

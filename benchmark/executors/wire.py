@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 from typing import Any
 
@@ -52,3 +53,27 @@ def _adapter(call_type: type[Any]) -> TypeAdapter[Any]:
 @functools.cache
 def _report_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
+
+
+_CALLS = ("agent.evaluation.calls", "benchmark.cost", "benchmark.executors.checks", "benchmark.hardware")
+"""Modules whose calls may be named in a file."""
+
+
+def call_to_json(call: Call[Any]) -> tuple[str, bytes]:
+    """A call as JSON, and its tensors as bytes (empty without)."""
+    split = getattr(call, "without_tensors", None)
+    plain, tensors = (call, b"") if split is None else split()
+    kind = type(plain)
+    fields = TypeAdapter(kind).dump_python(plain, mode="json")
+    return json.dumps({"module": kind.__module__, "name": kind.__name__, "fields": fields}), tensors
+
+
+def call_from_json(text: str | bytes, tensors: bytes, modules: tuple[str, ...] = _CALLS) -> Call[Any]:
+    """The call of `call_to_json`. Raises ValueError when it is none of ours."""
+    found = json.loads(text)
+    module, name = str(found["module"]), str(found["name"])
+    kind = getattr(importlib.import_module(module), name, None) if module in modules else None
+    if not isinstance(kind, type):
+        raise ValueError(f"{module}.{name} is no call")
+    call: Any = TypeAdapter(kind).validate_python(found["fields"])
+    return call.with_tensors(tensors) if tensors else call  # type: ignore[no-any-return]
