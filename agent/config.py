@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from agent.errors import UsageError, in_one_sentence
 from benchmark.files import read_regular
@@ -18,6 +27,7 @@ from benchmark.hardware import cpu_count
 from benchmark.seeds import MOST, confirmation_seeds, evaluation_seeds
 
 ENV_PREFIX = "INITSEARCH_"
+_RAY_ADDRESS = r"^(auto|local|[A-Za-z0-9_.\-]+:[0-9]{1,5})$"
 DEFAULT_TOML = Path("initsearch.toml")
 _MAX_TOML_BYTES = 2**20
 
@@ -42,6 +52,14 @@ class SearchConfig(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: Literal["auto"] | int = "auto"
     """Evaluations that run side by side."""
+    parallel: int = Field(default=1, ge=1, le=1000)
+    """Tests that may be in flight. A candidate is asked for after exactly the tests that came so many before it."""
+    executor: Literal["local", "ray", "slurm", "auto"] = "local"
+    """What carries out evaluations: this machine, a Ray cluster, or a Slurm cluster."""
+    ray_address: str | None = Field(default=None, pattern=_RAY_ADDRESS, max_length=300)
+    """The Ray cluster: `auto` (the one that runs here), `local` (a new one on this machine) or HOST:PORT."""
+    slurm: str | None = Field(default=None, max_length=1000)
+    """Options of Slurm jobs, such as partition=gpu,gpus_per_node=1,time=120."""
     start: str | None = None
     """A recipe's name or a file: the strategy that the search starts from."""
     model: str | None = None
@@ -94,7 +112,25 @@ class SearchConfig(BaseModel):
     def _isolation_is_not_asked_for_too(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("isolation", "auto") != "auto":
             raise ValueError(f"contradicts isolation {info.data['isolation']}: choose one")
+        if value and info.data.get("executor", "local") != "local":
+            raise ValueError(
+                f"contradicts executor {info.data['executor']}: what is made without isolation stays on this machine"
+            )
         return value
+
+    @field_validator("ray_address", "slurm")
+    @classmethod
+    def _engine_is_chosen(cls, value: str | None, info: ValidationInfo) -> str | None:
+        wanted = "ray" if info.field_name == "ray_address" else "slurm"
+        if value is not None and info.data.get("executor") not in (wanted, None):
+            raise ValueError(f"needs --executor {wanted}")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the settings of engines where they say nothing, so that a run's record is what it was."""
+        found: dict[str, Any] = fields(self)
+        return {name: value for name, value in found.items() if name not in _ENGINE or value != _ENGINE[name]}
 
     @property
     def null(self) -> bool:
@@ -117,8 +153,10 @@ class SearchConfig(BaseModel):
         return tuple(confirmation_seeds(self.seed, self.confirm))
 
 
-COMMAND_LINE_ONLY = frozenset({"allow_unsandboxed"})
-"""What runs a program unconfined counts only where it is typed: not from a file, a variable or a run directory."""
+COMMAND_LINE_ONLY = frozenset({"allow_unsandboxed", "executor", "ray_address", "slurm"})
+"""What runs a program unconfined or on another machine counts only where it is typed: not from a file, a variable or a
+run directory."""
+_ENGINE: Mapping[str, Any] = {"parallel": 1, "executor": "local", "ray_address": None, "slurm": None}
 _FALSE = frozenset({"false", "0", "no", "off"})
 
 
@@ -170,11 +208,13 @@ def read_config(
         if variable.startswith(ENV_PREFIX) and name in known:
             merged[name], origin[name] = text, f"{ENV_PREFIX}{name.upper()}"
     for name in COMMAND_LINE_ONLY & merged.keys():
-        if str(merged[name]).lower() not in _FALSE:
-            raise UsageError(
-                f"{origin[name]} counts only from the command line, because it decides how safe a search is: "
-                f"give {flag_name(name)}"
+        if str(merged[name]).lower() not in (*_FALSE, "local"):
+            why = (
+                "it decides how safe a search is"
+                if name == "allow_unsandboxed"
+                else "it starts programs on other machines"
             )
+            raise UsageError(f"{origin[name]} counts only from the command line, because {why}: give {flag_name(name)}")
     for name, value in flags.items():
         if name not in known:
             raise UsageError(f"flag: unknown setting {name!r}{suggestion(name, list(known))}")
@@ -200,13 +240,14 @@ def _is_here(file: Path) -> bool:
 
 
 def for_rerun(recorded: Mapping[str, Any], data_root: Path | None = None) -> SearchConfig:
-    """A recorded configuration for carrying its code out again: isolated, on the user's own data, and with
-    no more processes than cores.
+    """A recorded configuration for carrying its code out again: isolated, on this machine, on the user's own
+    data, and with no more processes than cores.
 
     Whoever wrote the record decides none of these. Raises ValidationError.
     """
     own = {"isolation": "auto", "allow_unsandboxed": False, "data_root": data_root, "download": False}
-    config = SearchConfig.model_validate({**recorded, **own, "base_url": None})
+    here = {"executor": "local", "ray_address": None, "slurm": None}
+    config = SearchConfig.model_validate({**recorded, **own, **here, "base_url": None})
     many = isinstance(config.workers, int) and config.workers > cpu_count()
     return config.model_copy(update={"workers": "auto"}) if many else config
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Receives the events of a search and shows nothing. `epoch` may be called from another thread."""
+    """Receives the events of a search and shows nothing. `epoch` and `placed` may be called from another thread."""
 
     def begin(self, evaluations: int, tests: int = 0) -> None:
         """`evaluations` networks will be trained (looks not counted) for at most `tests` tests."""
@@ -27,6 +27,9 @@ class Progress:
 
     def started(self, role: str, task: str, seed: int, epochs: int) -> None:
         """An evaluation was submitted. It trains as soon as a process is free."""
+
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        """An evaluation began to run at this place; `attempt` 2: again, because its first process or machine died."""
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         """An epoch of an evaluation ended."""

@@ -20,7 +20,7 @@ GPU_LOST = 70
 
 
 class _Parent:
-    """See `benchmark.executor.Parent`."""
+    """See `benchmark.executors.Parent`."""
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection

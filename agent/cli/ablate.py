@@ -44,7 +44,7 @@ def ablate(
     from agent.runs.directory import RunDirectory
     from agent.studies.ablation import ablate
     from benchmark.data import DataError
-    from benchmark.executor import InfrastructureError
+    from benchmark.executors import InfrastructureError
 
     directory = RunDirectory.find(run, runs)
     progress = make_progress()

@@ -35,6 +35,19 @@ ProfileOption = Annotated[
 SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")]
 SeedOption = Annotated[int | None, typer.Option(help="The first seed (default 0).")]
 WorkersOption = Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one per core).")]
+ParallelOption = Annotated[
+    int | None, typer.Option(help="Tests in flight (default 1). Those are chosen without each other's results.")
+]
+ExecutorOption = Annotated[
+    str | None, typer.Option(help="What trains: local, ray, slurm, or auto (default local, this machine).")
+]
+RayAddressOption = Annotated[
+    str | None, typer.Option(help="With --executor ray: auto, local or HOST:PORT (default auto).")
+]
+SlurmOption = Annotated[
+    str | None,
+    typer.Option(help="With --executor slurm: job options, such as partition=gpu,gpus_per_node=1,time=120."),
+]
 DataRootOption = Annotated[Path | None, typer.Option(help="Folder of the full data sets.")]
 UnsandboxedOption = Annotated[
     bool, typer.Option("--allow-unsandboxed", help="Run the run's code without isolation, if you would run it anyway.")

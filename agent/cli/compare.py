@@ -209,7 +209,7 @@ def run_tournament(
     from agent.progress import make_progress
     from agent.studies.tournament import Tournament
     from benchmark.data import DataError
-    from benchmark.executor import InfrastructureError
+    from benchmark.executors import InfrastructureError
 
     names = [name.strip() for name in proposers.split(",") if name.strip()]
     found = read_config(flags, toml=toml, settings=parse_settings(settings))

@@ -45,7 +45,7 @@ def plan(
     from agent.evaluation.workbench import plan_slots, side_by_side
     from agent.profiles import resolve_profile
     from agent.report.cost import machine_in_words, measure
-    from benchmark.executor import LocalExecutor
+    from benchmark.executors import LocalExecutor
 
     config = load_config(
         {

@@ -101,7 +101,7 @@ def _execute(path: Path, profile: str | None, data_root: Path | None, *, as_json
     from agent.cli.transcript_text import print_replay
     from agent.progress import make_progress
     from benchmark.data import DataError
-    from benchmark.executor import InfrastructureError
+    from benchmark.executors import InfrastructureError
     from sandbox.isolate import IsolationCrashed
 
     progress = make_progress()

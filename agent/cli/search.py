@@ -12,12 +12,16 @@ import typer
 
 from agent.cli.app import (
     DataRootOption,
+    ExecutorOption,
     JsonFlag,
+    ParallelOption,
     ProfileOption,
+    RayAddressOption,
     SeedOption,
     SeedsOption,
     SendKeyOption,
     SetOption,
+    SlurmOption,
     WorkersOption,
     app,
 )
@@ -32,7 +36,10 @@ if TYPE_CHECKING:
 
 NO_SETTINGS = ("null", "settings", "resume", "config", "yes_send_key_to", "page", "as_json")
 """The parameters of `search` that are no fields of SearchConfig; every other one is the field of its name."""
-_WITH_RESUME = frozenset({"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"})
+_WITH_RESUME = frozenset(
+    {"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"}
+    | {"executor", "ray_address", "slurm"}
+)
 """What a run directory does not decide for the one who resumes it."""
 NOTHING_SUBMITTED = 4
 """The exit code of a search whose budget is spent without a test that could be submitted."""
@@ -70,6 +77,10 @@ def search(
     ] = None,
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    parallel: ParallelOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    slurm: SlurmOption = None,
     start: Annotated[str | None, typer.Option(help="Recipe or file that the search starts from.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder for the run (default runs).")] = None,
     data_root: DataRootOption = None,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from agent.analysis.design import Design, in_words, make_plan
 from agent.config import SearchConfig
 from benchmark.cost import KnownCosts, pictures
-from benchmark.executor import Executor, InfrastructureError
+from benchmark.executors import Executor, InfrastructureError
 from benchmark.store import user_store
 from benchmark.tasks import Profile
 

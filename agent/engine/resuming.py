@@ -15,6 +15,7 @@ from pathlib import Path
 from agent.config import Loaded, SearchConfig
 from agent.engine.setup import FilesGiven, Inputs, check_prerequisites
 from agent.errors import RunDamaged, UsageError, in_one_sentence
+from agent.evaluation.engines import chosen_engine
 from agent.llm.consent import Ask, confirm_address, is_loopback
 from agent.llm.settings import address
 from agent.proposers import proposer_kind
@@ -36,6 +37,26 @@ class Granted:
 
 
 @dataclass(frozen=True)
+class EngineGiven:
+    """--executor with its address and options, as given when a search is resumed."""
+
+    executor: str = "local"
+    ray_address: str | None = None
+    slurm: str | None = None
+
+    @classmethod
+    def of(cls, config: SearchConfig) -> EngineGiven:
+        """What a configuration says."""
+        return cls(config.executor, config.ray_address, config.slurm)
+
+    @property
+    def flags(self) -> str:
+        """The words of a command line that give it."""
+        given = {"--executor": self.executor, "--ray-address": self.ray_address, "--slurm": self.slurm}
+        return " ".join(f"{flag} {shlex.quote(value)}" for flag, value in given.items() if value is not None)
+
+
+@dataclass(frozen=True)
 class Allowed:
     """What the one who resumes a run names this time."""
 
@@ -49,6 +70,8 @@ class Allowed:
     """By variable, or in a file of the user's own: need not be confirmed."""
     key_host: str | None = None
     ask: Ask | None = None
+    engine: EngineGiven | None = None
+    """What is to carry the evaluations out; None where nothing was said."""
 
     @classmethod
     def of(cls, config: SearchConfig) -> Allowed:
@@ -59,6 +82,7 @@ class Allowed:
             data_root=config.data_root,
             files=FilesGiven(config.proposer, config.start),
             known_base_url=config.base_url,
+            engine=EngineGiven.of(config),
         )
 
     @classmethod
@@ -78,6 +102,7 @@ class Allowed:
             known_base_url=None if "base_url" in loaded.found_here else config.base_url,
             key_host=key_host,
             ask=ask,
+            engine=EngineGiven.of(config) if "executor" in typed else None,
         )
 
     def applied(self, run: RunDirectory, recorded: SearchConfig, profile: Profile, level: object) -> Granted:
@@ -99,8 +124,10 @@ class Allowed:
             "data_root": self.data_root,
             "download": self.download,
             "base_url": base_url,
+            **vars(self._engine(run, recorded)),
         }
-        config = recorded.model_copy(update=changes)
+        config, chosen = chosen_engine(recorded.model_copy(update=changes))
+        notes += chosen
         unused = recorded.data_root is not None and recorded.data_root != self.data_root
         if unused and any(task.dataset not in EMBEDDED_NAMES for task in (*profile.visible, *profile.hidden)):
             notes.append(
@@ -120,6 +147,19 @@ class Allowed:
                 f"--base-url: only a language model listens to that; this run's proposer is {recorded.proposer}"
             )
 
+    def _engine(self, run: RunDirectory, recorded: SearchConfig) -> EngineGiven:
+        """Where evaluations run. An engine that only the run names is confirmed: it starts programs elsewhere."""
+        wanted = EngineGiven.of(recorded)
+        if self.engine is not None or wanted.executor == "local":
+            return self.engine or EngineGiven()
+        question = f"{run.summary} names other machines for the trainings: {wanted.flags}. Use them?"
+        if self.ask is not None and self.ask(question):
+            return wanted
+        raise UsageError(
+            f"{run.path}: this search trained on other machines, and a run does not decide that: add {wanted.flags} "
+            "to go on there, or --executor local"
+        )
+
     def _server(self, run: RunDirectory, recorded: SearchConfig) -> str | None:
         """Where the conversation goes. A server that only the run names is confirmed."""
         if self.base_url is not None or recorded.base_url is None:
@@ -138,6 +178,8 @@ def flags_again(config: SearchConfig, pinned: SearchConfig) -> str:
         words.append("--download")
     if pinned.data_root is not None:
         words += ["--data-root", str(pinned.data_root)]
+    if pinned.executor != "local":
+        words += shlex.split(EngineGiven.of(pinned).flags)
     url = pinned.base_url
     if url is not None and proposer_kind(config).asks_a_server and not is_loopback(url):
         words += ["--base-url", url]

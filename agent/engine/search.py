@@ -22,6 +22,7 @@ from agent.engine.setup import (
     fresh_workspace,
     make_toolbox,
     record_launch,
+    settled,
     start_region,
 )
 from agent.engine.summary import RunSummary
@@ -39,7 +40,7 @@ from agent.runs.log import Ended, EventLog
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
-from benchmark.executor import Executor
+from benchmark.executors import Executor
 from benchmark.store import LayeredStore, ResultStore, checkpoint_folder, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
@@ -80,6 +81,8 @@ class Search:
         self.contacted = contacted
         self.granted = granted
         self.pinned = config if granted is None else granted.config
+        self.notes: tuple[str, ...] = ()
+        """What is said to a person when the search begins."""
         self.clock = Clock()
         self.summary = RunSummary(run, config, profile, reason, self.clock)
 
@@ -88,11 +91,14 @@ class Search:
         """Check everything that can be checked for free, then make the run directory. Raises UsageError."""
         profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
         check_prerequisites(config, profile)
+        config, notes = settled(config)
         start = start_region(config)
         checked = proposer_kind(config).check(config)
         run = RunDirectory.create(config.runs, f"{profile.name}-{config.proposer.partition(':')[0]}")
         inputs = Inputs(start, checked.script)
-        return cls(config, run, profile, reason, release=config.submit, inputs=inputs, contacted=checked.contacted)
+        search = cls(config, run, profile, reason, release=config.submit, inputs=inputs, contacted=checked.contacted)
+        search.notes = notes
+        return search
 
     @classmethod
     def resume(cls, run: RunDirectory, *, release: bool = False, allowed: Allowed | None = None) -> Search:
@@ -156,6 +162,7 @@ class Search:
                     evaluations=side_by_side(self.config, self.profile),
                     threads=self.threads,
                     checkpoints=checkpoint_folder(self.run.path),
+                    datasets=tuple(task.dataset for task in (*self.profile.visible, *self.profile.hidden)),
                 )
             )
             yield OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress)
@@ -182,9 +189,9 @@ class OpenSearch:
         return self._workbench.isolation
 
     @property
-    def executor(self) -> Executor:
-        """The training processes; running until `Search.opened` is left."""
-        return self._workbench.executor
+    def executor(self) -> Executor | None:
+        """The training processes, running until `Search.opened` is left; None if they are on other machines."""
+        return None if self._workbench.executor.remote else self._workbench.executor
 
     def execute(self) -> SearchOutcome:
         """Run to the end."""
@@ -206,7 +213,15 @@ class OpenSearch:
         if start is not None:
             tools.dispatch(0, ToolCall("rewrite", {"content": start}))
         steps, seconds = config.max_steps, config.max_seconds
-        end = run_loop(proposer, tools, self._search.clock, self._log, max_steps=steps, max_seconds=seconds)
+        end = run_loop(
+            proposer,
+            tools,
+            self._search.clock,
+            self._log,
+            max_steps=steps,
+            max_seconds=seconds,
+            parallel=config.parallel,
+        )
         if end.status == "infra":
             self._log.halt(end.message)
             return self._sum_up(end, tools)
@@ -223,7 +238,7 @@ class OpenSearch:
         """Record configuration and environment in log and run.json. Returns the contents of the user's files."""
         workbench = self._workbench
         given = self._search.granted or Granted(self.config)
-        for note in given.notes:
+        for note in (*self._search.notes, *given.notes):
             self._progress.message(note)
         inputs = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs, given.files)
         self._search.summary.save(
@@ -267,10 +282,10 @@ class OpenSearch:
         if self._search.inputs is not None:
             say_if_long(config, profile, workbench.executor, workbench.environment, self._progress.message)
         self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
-        baseline = Candidate("baseline", scaffold().region)
-        seeds = config.baseline_evaluation_seeds
-        measured = workbench.evaluator.measure(baseline, [], profile.visible, seeds, results=self._results)
-        tools.baseline = measured[baseline.role]
+        tools.begin_baseline(config.baseline_evaluation_seeds)
+        # A tape is compared event by event, and the limit on time counts the baseline: then it is waited for.
+        if self._log.replaying or config.max_seconds is not None:
+            tools.finish_baseline()
 
     def _run_hidden(self, tools: Toolbox) -> dict[str, Accuracies]:
         """Role → accuracies of baseline and submission on the hidden task; {} when nothing was submitted."""

@@ -12,6 +12,7 @@ from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, UsageError
+from agent.evaluation.engines import chosen_engine
 from agent.evaluation.workbench import Workbench
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
@@ -73,6 +74,18 @@ def _require_given(flag: str, named: str, given: str | None) -> None:
 def start_region(config: SearchConfig) -> str | None:
     """The region that `--start` gives; None without one. Raises UsageError."""
     return None if config.start is None else starting_region(config.start)
+
+
+def settled(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
+    """The configuration with what depends on other settings decided, and sentences about it for a person."""
+    config, notes = chosen_engine(config)
+    if config.parallel <= config.budget:
+        return config, notes
+    lowered = config.model_copy(update={"parallel": config.budget})
+    return lowered, (
+        *notes,
+        f"--parallel {config.parallel} is lowered to {config.budget}: no more tests can be in flight",
+    )
 
 
 def check_prerequisites(config: SearchConfig, profile: Profile) -> None:

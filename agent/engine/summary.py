@@ -16,7 +16,7 @@ from agent.errors import AgentError, Interrupted
 from agent.runs.directory import RunDirectory
 from agent.runs.status import RunStatus
 from benchmark.data import DataError
-from benchmark.executor import InfrastructureError
+from benchmark.executors import InfrastructureError
 from benchmark.tasks import Profile
 from benchmark.vision import installed_version
 from sandbox.isolate import IsolationCrashed

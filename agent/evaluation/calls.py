@@ -1,24 +1,42 @@
 """Picklable calls that run in a slot: the candidate's tensors are made in isolation, then trained by trusted code.
 
 The parent process owns the isolation. A call asks the parent for tensors by a `Job`; a slot runs no candidate's code.
+A call for another machine takes the tensors with it (`prepared`), because a worker there cannot ask.
 """
 
 from __future__ import annotations
 
+import socket
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from agent.protocol import CandidateFailure
-from benchmark.results import EvaluationResult, region_sha256, result_key
+from benchmark.data import NUM_CLASSES
+from benchmark.results import EpochMetrics, EvaluationResult, region_sha256, result_key
 from benchmark.tasks import Task
 from sandbox.isolate import Initialised, Job
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from benchmark.executor import Parent
+    from benchmark.executors import Parent
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the isolation made of a region, for a call that runs on another machine."""
+
+    ok: bool
+    kind: str | None
+    message: str
+    level: str
+    seconds: float
+    sha256: str | None
+    tensors: bytes = b""
+    """A safetensors file with the network's parameters; empty for a region that failed."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +52,22 @@ class EvaluationCall:
     data_root: Path | None = None
     checkpoints: Path | None = None
     """The folder for this training's checkpoint; None: it has none."""
+    made: Made | None = None
+    """None: the call asks its parent. A call for another machine has it, and trains only in its own environment."""
+    reports: ClassVar[type[EpochMetrics]] = EpochMetrics
+
+    def prepared(self, ask: Callable[[Job], Initialised]) -> EvaluationCall:
+        """The same call with the tensors inside."""
+        return replace(self, made=_make(self.region, self.task, self.seed, ask))
+
+    def without_tensors(self) -> tuple[EvaluationCall, bytes]:
+        """The call without its tensors, which can be JSON, and the tensors."""
+        made = self.made or Made(False, None, "", "", 0.0, None)
+        return replace(self, made=replace(made, tensors=b"")), made.tensors
+
+    def with_tensors(self, tensors: bytes) -> EvaluationCall:
+        """The call with these tensors."""
+        return self if self.made is None else replace(self, made=replace(self.made, tensors=tensors))
 
     @property
     def key(self) -> str:
@@ -50,9 +84,13 @@ class EvaluationCall:
         from benchmark.train import train
 
         torch.set_num_threads(threads())
+        if self.made is not None:
+            _require_environment(dict(self.environment), self.precision)
         dataset = load_dataset(self.task.dataset, data_root=self.data_root)
         dataset = hold_out(dataset, self.task.recipe.held_out)
-        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, parent)
+        model, initialised = _initialised(
+            self.region, self.task.arch, dataset.num_classes, self.seed, parent, self.made
+        )
         if not initialised.ok:
             return CandidateFailure(initialised.kind or "isolation", initialised.message)
         checkpoint = None
@@ -111,6 +149,21 @@ class SignalCall:
     task: Task
     seed: int
     data_root: Path | None = None
+    made: Made | None = None
+    """See `EvaluationCall`."""
+
+    def prepared(self, ask: Callable[[Job], Initialised]) -> SignalCall:
+        """The same call with the tensors inside."""
+        return replace(self, made=_make(self.region, self.task, self.seed, ask))
+
+    def without_tensors(self) -> tuple[SignalCall, bytes]:
+        """See `EvaluationCall`."""
+        made = self.made or Made(False, None, "", "", 0.0, None)
+        return replace(self, made=replace(made, tensors=b"")), made.tensors
+
+    def with_tensors(self, tensors: bytes) -> SignalCall:
+        """See `EvaluationCall`."""
+        return self if self.made is None else replace(self, made=replace(self.made, tensors=tensors))
 
     def __call__(self, parent: Parent) -> tuple[str, ...]:
         """Let the parent initialise in isolation, then run one batch forwards and backwards."""
@@ -123,7 +176,9 @@ class SignalCall:
 
         torch.set_num_threads(threads())
         dataset = load_dataset(self.task.dataset, data_root=self.data_root)
-        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, parent)
+        model, initialised = _initialised(
+            self.region, self.task.arch, dataset.num_classes, self.seed, parent, self.made
+        )
         if not initialised.ok:
             return (f"{initialised.kind}: {initialised.message}",)
         count = self.task.recipe.batch_size
@@ -132,7 +187,9 @@ class SignalCall:
         return signal_statistics(model, images, dataset.train_labels[:count]).faults
 
 
-def _initialised(region: str, arch: str, classes: int, seed: int, parent: Parent) -> tuple[nn.Module, Initialised]:
+def _initialised(
+    region: str, arch: str, classes: int, seed: int, parent: Parent, made: Made | None
+) -> tuple[nn.Module, Made | Initialised]:
     """A new network with the weights that the region made in isolation, and the result of the isolation."""
     from benchmark.models import build_model
     from benchmark.weights import load_initial_weights
@@ -140,8 +197,32 @@ def _initialised(region: str, arch: str, classes: int, seed: int, parent: Parent
     model = build_model(arch, classes)
     with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
         weights = Path(folder) / "weights.safetensors"
-        initialised: Initialised = parent.ask(Job(region, arch, classes, seed, weights))
+        if made is not None:
+            weights.write_bytes(made.tensors)
+            initialised: Made | Initialised = made
+        else:
+            initialised = parent.ask(Job(region, arch, classes, seed, weights))
         if initialised.ok:
             # Isolation accepted and wrote this file. If it does not load, that is our fault, so it raises.
             load_initial_weights(weights, model)
     return model, initialised
+
+
+def _make(region: str, task: Task, seed: int, ask: Callable[[Job], Initialised]) -> Made:
+    """Let the isolation of this machine run the region once, and keep the tensors."""
+    with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
+        weights = Path(folder) / "weights.safetensors"
+        found = ask(Job(region, task.arch, NUM_CLASSES[task.dataset], seed, weights))
+        tensors = weights.read_bytes() if found.ok else b""
+    return Made(found.ok, found.kind, found.message, found.level, found.seconds, found.sha256, tensors)
+
+
+def _require_environment(wanted: dict[str, str], precision: str) -> None:
+    """Raise WrongMachine if this process would give other accuracies than those that the call's key names."""
+    from benchmark.executors import WrongMachine
+    from benchmark.hardware import environment
+
+    here = environment(precision)
+    unequal = [f"{name} {here.get(name)!r}, not {wanted[name]!r}" for name in wanted if here.get(name) != wanted[name]]
+    if unequal:
+        raise WrongMachine(f"{socket.gethostname()} has {', '.join(unequal)}")

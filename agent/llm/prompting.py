@@ -32,13 +32,14 @@ def task_prompt(
     scaled: bool = False,
     screening: bool = False,
     confirm: int = 0,
+    parallel: int = 1,
     networks: bool = True,
 ) -> str:
     """The task, which is the first user message.
 
     `scaled`: the hybrid proposer also scales the numbers of each test. `screening`: there is a tool for looks between
-    tests. `confirm`: number of fresh seeds for finalists. `networks`: include the networks' source, two fifths of the
-    text.
+    tests. `confirm`: number of fresh seeds for finalists. `parallel`: tests of one answer that are trained side by
+    side. `networks`: include the networks' source, two fifths of the text.
     """
     import benchmark.models
 
@@ -59,6 +60,7 @@ def task_prompt(
         scaled=scaled,
         screening=screening,
         confirm=confirm,
+        parallel=parallel,
     )
 
 

@@ -270,4 +270,5 @@ def _brief(config: SearchConfig, context: ProposerContext, *, model: str, scaled
         scaled=scaled,
         screening=config.screen > 0,
         confirm=config.confirm,
+        parallel=1 if scaled else config.parallel,
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agent.report.findings import Findings
     from agent.runs.log_lines import Fields
     from agent.runs.record import RunRecord
-    from benchmark.executor import Executor
+    from benchmark.executors import Executor
     from sandbox.isolate import Isolation
 
 __all__ = ["measured_network", "report_at_end", "try_to_write_report", "write_report"]
@@ -66,7 +66,7 @@ def report_at_end(
     isolation: Isolation,
     say: Callable[[str], None],
     *,
-    executor: Executor,
+    executor: Executor | None,
     page: bool = True,
     data_root: Path | None = None,
 ) -> Iterator[None]:
@@ -146,7 +146,7 @@ def _measure_now(
     measure: Callable[[Isolation], Fields],
     save: Callable[[RunDirectory, Fields], None],
 ) -> tuple[Fields | None, str]:
-    from benchmark.executor import InfrastructureError
+    from benchmark.executors import InfrastructureError
     from sandbox.isolate import Isolation, IsolationCrashed, IsolationUnavailable
 
     with ExitStack() as stack:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.analysis.design import Overhead
 from benchmark.cost import MeasureCost, pictures
 from benchmark.data import NUM_CLASSES
-from benchmark.executor import Executor, Parent
+from benchmark.executors import Executor, Parent
 from benchmark.hardware import DescribeEnvironment
 from benchmark.tasks import Profile, Task
 from sandbox.region import scaffold

@@ -26,7 +26,7 @@ from benchmark.results import region_sha256
 if TYPE_CHECKING:
     from torch import nn
 
-    from benchmark.executor import Executor, Parent
+    from benchmark.executors import Executor, Parent
     from sandbox.isolate import Initialised, Isolation, Job
 
 SCHEMA = 1

@@ -220,8 +220,9 @@ class _Here:
     """An executor that runs each call at once, where it is."""
 
     slots = 1
+    remote = False
 
-    def submit(self, call: Any, *, timeout: float | None = None, on_report: Any = None, on_ask: Any = None) -> Any:
+    def submit(self, call: Any, *, on_report: Any = None, on_ask: Any = None, **ignored: Any) -> Any:
         future: Future[Any] = Future()
         future.set_result(call(SimpleNamespace(report=on_report, ask=on_ask)))
         return future

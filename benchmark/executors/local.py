@@ -1,75 +1,22 @@
-"""Run evaluations: one persistent process per slot, behind one interface, `submit(call) -> Future`.
-
-A distributed engine can replace the local one, because calls, questions and answers are picklable. Calls share only
-what they name, for example a file to write an answer to.
-"""
+"""Runs evaluations on this machine: one persistent process per slot."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import queue
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
+from benchmark.executors.seam import AnswerT, Ask, Call, InfrastructureError, OnStart, Priority, Report
 from benchmark.slot_process import Running, SlotProcess
-
-Report = Callable[[Any], None]
-Ask = Callable[[Any], Any]
-Answer = TypeVar("Answer", covariant=True)
-AnswerT = TypeVar("AnswerT")
-
-
-class Parent(Protocol):
-    """The submitter of a call, as the running call sees it. All arguments and answers are picklable."""
-
-    def report(self, content: Any, /) -> None:
-        """Report progress. There is no answer."""
-        ...
-
-    def ask(self, question: Any, /) -> Any:
-        """Ask the parent and wait for its answer. Raises RuntimeError with a traceback if it has none."""
-        ...
-
-
-class Call(Protocol[Answer]):
-    """A picklable piece of work."""
-
-    def __call__(self, parent: Parent, /) -> Answer: ...
-
-
-class InfrastructureError(RuntimeError):
-    """One of our own processes crashed or is stuck. The candidate is not at fault and gets no score."""
-
-
-class Executor(Protocol):
-    """Runs calls and returns their answers in futures."""
-
-    slots: int
-
-    def submit(
-        self,
-        call: Call[AnswerT],
-        *,
-        timeout: float | None = None,
-        on_report: Report | None = None,
-        on_ask: Ask | None = None,
-    ) -> Future[AnswerT]:
-        """Queue a call. The future raises InfrastructureError if its process died twice or took over `timeout` s.
-
-        `on_report` and `on_ask` handle the call's reports and questions. Time spent in `on_ask` does not count.
-        """
-        ...
-
-    def close(self) -> None:
-        """Stop immediately, running calls included."""
-        ...
 
 
 @dataclass
@@ -78,6 +25,7 @@ class _Job:
     timeout: float | None
     on_report: Report | None
     on_ask: Ask | None
+    on_start: OnStart | None
     future: Future[Any] = field(default_factory=Future)
 
 
@@ -90,6 +38,8 @@ class LocalExecutor:
     `say` gets sentences for the user, such as that the memory does not suffice for all lanes.
     """
 
+    remote = False
+
     def __init__(
         self,
         slots: int,
@@ -99,16 +49,22 @@ class LocalExecutor:
         log: Path | None = None,
         lanes: int = 1,
         say: Callable[[str], None] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> None:
+        """`environ`: the environment variables of the processes; None: those of this process."""
         if slots < 1 or threads < 1:
             raise ValueError("slots and threads must be at least 1")
         self.slots = slots
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._queue: queue.PriorityQueue[tuple[Priority, int, _Job | None]] = queue.PriorityQueue()
+        self._order = itertools.count()
         self._closing = threading.Event()
         count = min(gpus, slots) or -(-slots // lanes)
         names = _gpu_names(gpus) if gpus else [""] * count
-        shared = [_process(threads, names[index], log, len(range(index, slots, count))) for index in range(count)]
-        self._slots = [_Slot(shared[index % count], index // count, say) for index in range(slots)]
+        inherited = dict(os.environ if environ is None else environ)
+        shared = [
+            _process(inherited, threads, names[index], log, len(range(index, slots, count))) for index in range(count)
+        ]
+        self._slots = [_Slot(index + 1, shared[index % count], index // count, say) for index in range(slots)]
         self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
         for thread in self._threads:
             thread.start()
@@ -126,12 +82,14 @@ class LocalExecutor:
         timeout: float | None = None,
         on_report: Report | None = None,
         on_ask: Ask | None = None,
+        on_start: OnStart | None = None,
+        priority: Priority = (),
     ) -> Future[AnswerT]:
-        """See `Executor.submit`. `on_report` and `on_ask` are called in another thread."""
+        """See `Executor.submit`."""
         if self._closing.is_set():
             raise RuntimeError("the executor is closed")
-        job = _Job(call, timeout, on_report, on_ask)
-        self._queue.put(job)
+        job = _Job(call, timeout, on_report, on_ask, on_start)
+        self._queue.put((priority, next(self._order), job))
         return job.future
 
     def close(self) -> None:
@@ -140,12 +98,12 @@ class LocalExecutor:
         for slot in self._slots:
             slot.stop()
         for _ in self._threads:
-            self._queue.put(None)
+            self._queue.put(((), next(self._order), None))
         for thread in self._threads:
             thread.join(timeout=10)
 
     def _serve(self, slot: _Slot) -> None:
-        while (job := self._queue.get()) is not None:
+        while (job := self._queue.get()[2]) is not None:
             if not job.future.set_running_or_notify_cancel():
                 continue
             try:
@@ -158,6 +116,8 @@ class LocalExecutor:
         for attempt in (1, 2):
             if self._closing.is_set():
                 raise InfrastructureError("the executor was closed while the evaluation was waiting or running")
+            if job.on_start is not None:
+                job.on_start(f"slot {slot.number}")
             try:
                 return slot.run(job)
             except _Crashed as crash:
@@ -187,15 +147,16 @@ class _Crashed(Exception):
     """The slot's process has ended."""
 
 
-def _process(threads: int, gpu: str, log: Path | None, lanes: int) -> SlotProcess:
+def _process(inherited: Mapping[str, str], threads: int, gpu: str, log: Path | None, lanes: int) -> SlotProcess:
     counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), str(threads))
-    return SlotProcess({**os.environ, **counts, "CUDA_VISIBLE_DEVICES": gpu}, log, lanes=lanes)
+    return SlotProcess({**inherited, **counts, "CUDA_VISIBLE_DEVICES": gpu}, log, lanes=lanes)
 
 
 class _Slot:
     """One lane of a child process, which answers calls. The first call starts the process."""
 
-    def __init__(self, process: SlotProcess, lane: int, say: Callable[[str], None] | None) -> None:
+    def __init__(self, number: int, process: SlotProcess, lane: int, say: Callable[[str], None] | None) -> None:
+        self.number = number
         self._process, self._lane, self._say = process, lane, say
         self._running: Running | None = None
 
