@@ -58,6 +58,8 @@ class ProposerKind:
 
     asks_a_server = False
     """Whether a search sends its conversation and the key to a server."""
+    in_session: str | None = None
+    """How such a run is started, where a session carries out its calls (`agent.sessions`); None for all others."""
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
