@@ -107,9 +107,9 @@ class Toolbox:
         return observation
 
     def restore(self, events: Sequence[Event], region: str, reply: str) -> None:
-        """Take in what the log records of one carried-out call, or of a submission by the harness, without repeating it.
+        """Take in what the log records of one finished call, without repeating it.
 
-        `region` is the one in the workspace at the time. `reply` is the call's reply, "" where there was no call.
+        `region` is the one in the workspace at the time, and `reply` the call's reply.
         """
         if looks := [event for event in events if isinstance(event, Screened)]:
             assert self._screen is not None
