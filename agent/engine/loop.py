@@ -6,6 +6,7 @@ or more before it, whatever has finished meanwhile. So the log does not depend o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,12 +52,18 @@ def run_loop(
         tools.finish_baseline()
         while tools.in_flight:  # they are paid for
             _note(refusals, *tools.settle())
-        if end.status == "submitted":
-            return end
-        submitted = _submit_best(tools)
     except (InfrastructureError, IsolationCrashed) as error:
         if tools.baseline_failed:
             raise
+        return End("infra", f"Our own machinery failed: {error}")
+    return end if end.status == "submitted" else submit_best(end, tools, refusals)
+
+
+def submit_best(end: End, tools: Toolbox, refusals: Sequence[str]) -> End:
+    """Submit the best test after `end`, which came without a submission. `refusals`: sentences, for the message."""
+    try:
+        submitted = _submit_best(tools)
+    except (InfrastructureError, IsolationCrashed) as error:
         return End("infra", f"Our own machinery failed: {error}")
     if submitted is None:
         last = f" The last refusal: {refusals[-1]}" if refusals else ""
@@ -114,7 +121,7 @@ def _run(
                 tools.finish_baseline()
             observation = tools.begin(step, call)
             if observation is not None and observation.submitted is not None:
-                return End("submitted", _submitted_by(proposer.name, call, observation.submitted))
+                return submitted_by(proposer.name, call.arguments["n"], observation.submitted)
             if observation is not None:
                 tell(call, observation)
             settle_down_to(parallel - 1 if tools.tests_left > 0 else 0)
@@ -126,12 +133,12 @@ def _run(
 def _note(refusals: list[str], call: ToolCall, observation: Observation) -> None:
     """Note what was refused and why, but for submissions: they fail because a test did."""
     if not observation.ok and call.tool != "submit":
-        refusals.append(f"{call.tool}: {_reason(observation)}")
+        refusals.append(f"{call.tool}: {reason_in(observation.reply)}")
 
 
-def _reason(observation: Observation) -> str:
+def reason_in(reply: str) -> str:
     """The line of a reply that says what was wrong."""
-    lines = observation.reply.splitlines() or [""]
+    lines = reply.splitlines() or [""]
     return next((line for line in lines if line.startswith(("ERROR", "FAILED"))), lines[0]).removeprefix("ERROR: ")[
         :400
     ]
@@ -144,8 +151,9 @@ def _time_is_up(clock: Clock, log: EventLog, max_seconds: float) -> bool:
     return clock.elapsed > max_seconds
 
 
-def _submitted_by(name: str, call: ToolCall, submitted: int) -> str:
-    nominee = call.arguments["n"]
+def submitted_by(name: str, nominee: int, submitted: int) -> End:
+    """The end of a search whose proposer put test `nominee` forward. `submitted` may be another finalist."""
     if nominee == submitted:
-        return f"{name} submitted test #{submitted}."
-    return f"{name} put test #{nominee} forward; by all seeds #{submitted} was better and was submitted."
+        return End("submitted", f"{name} submitted test #{submitted}.")
+    better = f"{name} put test #{nominee} forward; by all seeds #{submitted} was better and was submitted."
+    return End("submitted", better)
