@@ -12,7 +12,6 @@ from benchmark.tasks import Profile
 from prompts import environment
 from sandbox.region import SCAFFOLD_NAME, scaffold
 
-
 Means = Literal["calls", "mcp", "folder"]
 
 
