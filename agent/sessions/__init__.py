@@ -1,0 +1,1 @@
+"""Sessions of coding agents: a folder, MCP, and environments for others."""
