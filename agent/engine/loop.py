@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from agent.clock import Clock
 from agent.engine.toolbox import Toolbox
-from agent.protocol import Observation, Proposer, ProposerEnd, ToolCall
+from agent.protocol import Proposer, ProposerEnd
 from agent.runs.log import EventLog, TimeUp
 from benchmark.executor import InfrastructureError
 from sandbox.isolate import IsolationCrashed
@@ -42,8 +43,14 @@ def run_loop(
     refusals: list[str] = []
     try:
         end = _run(proposer, tools, clock, log, max_steps, max_seconds, refusals)
-        if end.status == "submitted":
-            return end
+    except (InfrastructureError, IsolationCrashed) as error:
+        return End("infra", f"Our own machinery failed: {error}")
+    return end if end.status == "submitted" else submit_best(end, tools, refusals)
+
+
+def submit_best(end: End, tools: Toolbox, refusals: Sequence[str]) -> End:
+    """Submit the best test after `end`, which came without a submission. `refusals`: sentences, for the message."""
+    try:
         submitted = _submit_best(tools)
     except (InfrastructureError, IsolationCrashed) as error:
         return End("infra", f"Our own machinery failed: {error}")
@@ -83,9 +90,9 @@ def _run(
                 return End("tests_exhausted", f"{proposer.name} had nothing more to propose.")
             observation = tools.dispatch(step, call)
             if not observation.ok and call.tool != "submit":
-                refusals.append(f"{call.tool}: {_reason(observation)}")
+                refusals.append(f"{call.tool}: {reason_in(observation.reply)}")
             if observation.submitted is not None:
-                return End("submitted", _submitted_by(proposer.name, call, observation.submitted))
+                return submitted_by(proposer.name, call.arguments["n"], observation.submitted)
             with clock.phase("proposer"):
                 proposer.tell(call, observation)
     except ProposerEnd as end:
@@ -93,9 +100,9 @@ def _run(
     return End("steps", f"The limit of {max_steps} tool calls was reached.")
 
 
-def _reason(observation: Observation) -> str:
+def reason_in(reply: str) -> str:
     """The line of a reply that says what was wrong."""
-    lines = observation.reply.splitlines() or [""]
+    lines = reply.splitlines() or [""]
     return next((line for line in lines if line.startswith(("ERROR", "FAILED"))), lines[0]).removeprefix("ERROR: ")[
         :400
     ]
@@ -108,8 +115,9 @@ def _time_is_up(clock: Clock, log: EventLog, max_seconds: float) -> bool:
     return clock.elapsed > max_seconds
 
 
-def _submitted_by(name: str, call: ToolCall, submitted: int) -> str:
-    nominee = call.arguments["n"]
+def submitted_by(name: str, nominee: int, submitted: int) -> End:
+    """The end of a search whose proposer put test `nominee` forward. `submitted` may be another finalist."""
     if nominee == submitted:
-        return f"{name} submitted test #{submitted}."
-    return f"{name} put test #{nominee} forward; by all seeds #{submitted} was better and was submitted."
+        return End("submitted", f"{name} submitted test #{submitted}.")
+    better = f"{name} put test #{nominee} forward; by all seeds #{submitted} was better and was submitted."
+    return End("submitted", better)

@@ -28,6 +28,9 @@ from benchmark.tasks import Profile, Task
 HELD_OUT = 0.2
 """Share of the training pictures on which the loss of a look is measured."""
 
+FAILED_LOOK = "it failed or diverged in a short run"
+"""Why a candidate is rejected that was trained and gave no loss."""
+
 _EPOCHS = 2  # the fewest that make a cosine
 _TEST_COST = 0.3  # of an image that is tested, in images that are trained on: docs/trainer.md
 _MOST = 64  # candidates in a round
@@ -105,7 +108,7 @@ class Screen:
         for rung in range(len(self.profile.fidelities)):
             losses = self._losses([looks[index].region for index in alive], rung)
             for index, loss in zip(alive, losses, strict=True):
-                failed = "it failed or diverged in a short run" if loss is None else None
+                failed = FAILED_LOOK if loss is None else None
                 looks[index] = Look(looks[index].region, failed, loss, rung)
             alive = sorted(
                 (index for index in alive if looks[index].rejected is None),
@@ -137,6 +140,15 @@ class Screen:
                 )
             )
         return Round(tuple(looks), best, cost)
+
+    def restore(self, events: Sequence[Screened]) -> None:
+        """Take in a round of the log as if it had been run, so that its looks are not paid again."""
+        self.rounds += 1
+        for event in events:
+            self.spent += event.cost
+            self.seen.append((event.region_sha256, event.rung, event.loss))
+            if event.rejected in (None, FAILED_LOOK):
+                self._paid |= {(event.region_sha256, rung) for rung in range(event.rung + 1)}
 
     def _reject(self, region: str) -> str | None:
         """Why the candidate is not trained (the free check or the signal at step 0); None when it is trained."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -22,12 +23,13 @@ from agent.engine.setup import (
     fresh_workspace,
     make_toolbox,
     record_launch,
+    require_as_launched,
     start_region,
 )
 from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
-from agent.evaluation.evaluator import Candidate
+from agent.evaluation.evaluator import Candidate, EvaluatorOnDemand
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
 from agent.profiles import resolve_profile
 from agent.progress import Progress
@@ -35,7 +37,7 @@ from agent.proposers import ProposerContext, make_proposer, prepare, proposer_ki
 from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
 from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Ended, EventLog
+from agent.runs.log import Ended, EventLog, Launch
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
@@ -84,12 +86,18 @@ class Search:
         self.summary = RunSummary(run, config, profile, reason, self.clock)
 
     @classmethod
-    def create(cls, config: SearchConfig) -> Search:
-        """Check everything that can be checked for free, then make the run directory. Raises UsageError."""
+    def create(cls, config: SearchConfig, *, by_session: bool = False) -> Search:
+        """Check everything that can be checked for free, then make the run directory. Raises UsageError.
+
+        `by_session`: `agent.sessions` carries out the calls, which no proposer in this process makes.
+        """
         profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
         check_prerequisites(config, profile)
         start = start_region(config)
-        checked = proposer_kind(config).check(config)
+        kind = proposer_kind(config)
+        if kind.in_session and not by_session:
+            raise UsageError(f"--proposer {config.proposer}: {kind.in_session}")
+        checked = kind.check(config)
         run = RunDirectory.create(config.runs, f"{profile.name}-{config.proposer.partition(':')[0]}")
         inputs = Inputs(start, checked.script)
         return cls(config, run, profile, reason, release=config.submit, inputs=inputs, contacted=checked.contacted)
@@ -136,44 +144,68 @@ class Search:
             return opened.execute()
 
     @contextmanager
-    def opened(self, progress: Progress) -> Iterator[OpenSearch]:
+    def opened(self, progress: Progress, *, lazily: bool = False) -> Iterator[OpenSearch]:
         """Lock the run, and open log, isolation and processes. All are closed when the block ends.
 
-        The isolation can be used in the block after the search too, such as for the page. Raises RunBusy, UsageError.
+        The isolation can be used in the block after the search too, such as for the page. `lazily`: isolation and
+        processes start when they are first needed. Raises RunBusy, UsageError.
         """
         with self.run.held(), self.summary.stops_recorded(), ExitStack() as stack:
             self.summary.save(status=RunStatus.RUNNING, created=time.time())
             secrets = stack.enter_context(kept_from_children())
             log = stack.enter_context(EventLog(self.run.events))
             self.clock.watch("bookkeeping", lambda: log.seconds)
-            workbench = stack.enter_context(
-                open_workbench(
-                    self.pinned,
-                    self.clock,
-                    progress,
-                    log.append,
-                    log=self.run.path / "workers.log",
-                    evaluations=side_by_side(self.config, self.profile),
-                    threads=self.threads,
+
+            @functools.cache
+            def workbench() -> Workbench:
+                return stack.enter_context(
+                    open_workbench(
+                        self.pinned,
+                        self.clock,
+                        progress,
+                        log.append,
+                        log=self.run.path / "workers.log",
+                        evaluations=side_by_side(self.config, self.profile),
+                        threads=self.threads,
+                    )
                 )
-            )
-            yield OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress)
+
+            opened = OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress, lazily=lazily)
+            if not lazily:
+                workbench()
+            yield opened
 
 
 class OpenSearch:
     """A search whose log, isolation and processes are ready."""
 
     def __init__(
-        self, search: Search, log: EventLog, workbench: Workbench, environ: Mapping[str, str], progress: Progress
+        self,
+        search: Search,
+        log: EventLog,
+        workbench: Callable[[], Workbench],
+        environ: Mapping[str, str],
+        progress: Progress,
+        *,
+        lazily: bool = False,
     ) -> None:
         self.config, self.run, self.profile = search.config, search.run, search.profile
+        self.log = log
         self._search = search
-        self._log = log
-        self._workbench = workbench
+        self._start = workbench
+        self._lazily = lazily
         self._environ = environ
         self._progress = progress
         self._results = LayeredStore(ResultStore(search.run.results), user_store() if search.config.cache else None)
         search.clock.watch("bookkeeping", lambda: self._results.seconds)
+
+    @functools.cached_property
+    def _workbench(self) -> Workbench:
+        """Isolation and processes. Raises UsageError where a session goes on in another environment."""
+        workbench = self._start()
+        if self._lazily and (launch := next((r.event for r in self.log.records[:1]), None)) is not None:
+            require_as_launched(self.log.path, launch, workbench)
+        return workbench
 
     @property
     def isolation(self) -> Isolation:
@@ -188,9 +220,9 @@ class OpenSearch:
     def execute(self) -> SearchOutcome:
         """Run to the end."""
         with self._search.summary.stops_recorded():
-            inputs = self._launch()
+            inputs = self.launch()
             with fresh_workspace(self.run) as workspace:
-                tools = self._set_up_tools(workspace)
+                tools = self.set_up_tools(workspace)
                 proposer = make_proposer(self._search.pinned, self._context(inputs))
                 return self._search_with(proposer, tools, inputs.start_region)
 
@@ -199,32 +231,45 @@ class OpenSearch:
         try:
             prepare(proposer, start or scaffold().region, config.budget)
         except ProposerEnd as stop:  # nothing will be proposed, so the baseline is not trained
-            self._log.append(Ended(status=stop.status, message=str(stop)))
+            self.log.append(Ended(status=stop.status, message=str(stop)))
             return self._sum_up(End(stop.status, str(stop)), tools)
-        self._measure_baseline(tools)
+        self.measure_baseline(tools)
         if start is not None:
             tools.dispatch(0, ToolCall("rewrite", {"content": start}))
         steps, seconds = config.max_steps, config.max_seconds
-        end = run_loop(proposer, tools, self._search.clock, self._log, max_steps=steps, max_seconds=seconds)
+        end = run_loop(proposer, tools, self._search.clock, self.log, max_steps=steps, max_seconds=seconds)
+        return self.conclude(end, tools)
+
+    def conclude(self, end: End, tools: Toolbox) -> SearchOutcome:
+        """Run the hidden task of a submission unless it waits for a review, record the end, and sum up."""
         if end.status == "infra":
-            self._log.halt(end.message)
+            self.log.halt(end.message)
             return self._sum_up(end, tools)
         if tools.submitted is not None and not self._search.release:
             message = f"{end.message} The hidden task waits for: agent submit {self.run.path.name}"
             return self._sum_up(End("waiting_for_review", message), tools)
         hidden = self._run_hidden(tools)
-        self._log.append(Ended(status=end.status, message=end.message))
+        self.log.append(Ended(status=end.status, message=end.message))
         return self._sum_up(end, tools, hidden)
 
     # -- the steps ------------------------------------------------------------------------------------------------
 
-    def _launch(self) -> Inputs:
-        """Record configuration and environment in log and run.json. Returns the contents of the user's files."""
-        workbench = self._workbench
+    def launch(self) -> Inputs:
+        """Record configuration and environment in log and run.json. Returns the contents of the user's files.
+
+        Where processes start lazily, the environment is compared with the recorded one when they start.
+        """
         given = self._search.granted or Granted(self.config)
         for note in given.notes:
             self._progress.message(note)
-        inputs = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs, given.files)
+        inputs = self._search.inputs
+        launch = self.log.recorded("launch")
+        if self._lazily and isinstance(launch, Launch):
+            place = (launch.environment, launch.isolation_level)
+            return record_launch(self.log, self.config, self.profile, *place, inputs, given.files)
+        workbench = self._workbench
+        place = (workbench.environment, workbench.isolation.level)
+        inputs = record_launch(self.log, self.config, self.profile, *place, inputs, given.files)
         self._search.summary.save(
             environment=workbench.environment,
             isolation_level=workbench.isolation.level,
@@ -233,17 +278,19 @@ class OpenSearch:
         )
         return inputs
 
-    def _set_up_tools(self, workspace: Workspace) -> Toolbox:
+    def set_up_tools(self, workspace: Workspace) -> Toolbox:
+        """The toolbox with the whole budget, nothing tested and no baseline."""
         design = Design.of(self.config)
         hidden = design.hidden.trainings * len(self.profile.hidden) if self._search.release else 0
         self._progress.begin(design.trainings * len(self.profile.visible) + hidden, self.config.budget)
         self._search.clock.watch("bookkeeping", lambda: workspace.seconds)
+        evaluator = EvaluatorOnDemand(lambda: self._workbench.evaluator) if self._lazily else self._workbench.evaluator
         return make_toolbox(
             self.config,
             self.profile,
-            self._workbench,
+            evaluator,
             workspace=workspace,
-            log=self._log,
+            log=self.log,
             results=self._results,
         )
 
@@ -251,7 +298,7 @@ class OpenSearch:
         clock, most = self._search.clock, self.config.max_seconds
         return ProposerContext(
             profile=self.profile,
-            log=self._log,
+            log=self.log,
             study=self.run.study,
             start_region=inputs.start_region,
             script=inputs.script,
@@ -261,7 +308,8 @@ class OpenSearch:
             contacted=self._search.contacted,
         )
 
-    def _measure_baseline(self, tools: Toolbox) -> None:
+    def measure_baseline(self, tools: Toolbox) -> None:
+        """Train the untouched region on the visible tasks."""
         config, profile, workbench, reason = self.config, self.profile, self._workbench, self._search.reason
         if self._search.inputs is not None:
             say_if_long(config, profile, workbench.executor, workbench.environment, self._progress.message)

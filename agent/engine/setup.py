@@ -12,10 +12,11 @@ from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError
+from agent.evaluation.evaluator import Evaluator
 from agent.evaluation.workbench import Workbench
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
-from agent.runs.log import EventLog, Launch
+from agent.runs.log import Event, EventLog, Launch
 from agent.spaces.start import starting_region
 from benchmark.data import available
 from benchmark.recipes import get_recipe, recipe_names
@@ -89,7 +90,8 @@ def record_launch(
     log: EventLog,
     config: SearchConfig,
     profile: Profile,
-    workbench: Workbench,
+    environment: dict[str, str],
+    isolation_level: str,
     inputs: Inputs | None,
     given: FilesGiven,
 ) -> Inputs:
@@ -101,20 +103,27 @@ def record_launch(
     recorded = log.recorded("launch")
     launch = recorded if isinstance(recorded, Launch) else None
     if launch is not None:
-        _require_same_environment(log.path, launch.environment, workbench.environment)
+        _require_same_environment(log.path, launch.environment, environment)
     inputs = inputs or Inputs.recorded(launch, config, given)
     log.append(
         Launch(
             config=config.model_dump(mode="json"),
             profile=profile.name,
-            environment=workbench.environment,
-            isolation_level=workbench.isolation.level,
+            environment=environment,
+            isolation_level=isolation_level,
             scaffold=scaffold().text,
             start_region=inputs.start_region,
             script=inputs.script,
         )
     )
     return inputs
+
+
+def require_as_launched(log: Path, launch: Event, workbench: Workbench) -> None:
+    """Raise UsageError unless environment and isolation are those in which the run began."""
+    if isinstance(launch, Launch):
+        was = {**launch.environment, "isolation": launch.isolation_level}
+        _require_same_environment(log, was, {**workbench.environment, "isolation": workbench.isolation.level})
 
 
 def _require_same_environment(log: Path, was: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -143,14 +152,13 @@ def fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
 def make_toolbox(
     config: SearchConfig,
     profile: Profile,
-    workbench: Workbench,
+    evaluator: Evaluator,
     *,
     workspace: Workspace,
     log: EventLog,
     results: LayeredStore,
 ) -> Toolbox:
     """A toolbox with the whole budget and no baseline yet. Evaluations use `results`."""
-    evaluator = workbench.evaluator
     screen = None
     if config.screen:
         screen = Screen(

@@ -12,7 +12,18 @@ from agent.analysis.look_scores import look_scores
 from agent.engine.screening import Round, Screen
 from agent.evaluation.evaluator import Candidate, Evaluator, Outcomes, accuracies_of
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
-from agent.runs.log import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
+from agent.runs.log import (
+    Confirmed,
+    Event,
+    EventLog,
+    Screened,
+    Submitted,
+    TestFinished,
+    TestStarted,
+    ToolCalled,
+    ToolReplied,
+    accuracies_by_role,
+)
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import LayeredStore
@@ -95,6 +106,27 @@ class Toolbox:
         )
         return observation
 
+    def restore(self, events: Sequence[Event], region: str, reply: str) -> None:
+        """Take in what the log records of one finished call, without repeating it.
+
+        `region` is the one in the workspace at the time, and `reply` the call's reply.
+        """
+        if looks := [event for event in events if isinstance(event, Screened)]:
+            assert self._screen is not None
+            self._screen.restore(looks)
+        for event in events:
+            match event:
+                case TestStarted(number=number):
+                    self.regions[number], self._reports[number] = region, reply
+                case TestFinished(number=number):
+                    outcome = TestOutcome(number, event.accuracies, region_sha256(region))
+                    self.tests.append(outcome)
+                    self.ran += [] if outcome.failed else [number]
+                case Confirmed():
+                    self._pool(accuracies_by_role(events), event.tests)
+                case Submitted(number=number):
+                    self.submitted = number
+
     def submit(self, number: int, *, by: str) -> Observation:
         """Make test `number` final, if it is one that succeeded.
 
@@ -142,20 +174,24 @@ class Toolbox:
             seeds,
             results=self._results,
         )
-        self.baseline = pooled(self.baseline, fresh["baseline"])
-        self.tests = [
-            dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
-            if test.number in finalists
-            else test
-            for test in self.tests
-        ]
-        self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
+        self._pool(fresh, finalists)
         chosen = next((test for test in self._ranked() if test.number in self.confirmed), None)
         self._log.append(
             Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)
         )
         span = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
         return chosen, f"[confirm] {trained_again(self.confirmed, span).capitalize()}."
+
+    def _pool(self, fresh: Mapping[str, Accuracies], finalists: Sequence[int]) -> None:
+        """Add the accuracies on fresh seeds (by role) to the baseline and to those finalists that have any."""
+        self.baseline = pooled(self.baseline, fresh["baseline"])
+        self.tests = [
+            dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
+            if f"test/{test.number}" in fresh
+            else test
+            for test in self.tests
+        ]
+        self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
 
     def _ranked(self) -> list[TestOutcome]:
         return ranked(self._profile.name, self.baseline, self.tests, self.look_scores)

@@ -22,6 +22,7 @@ from benchmark.store import LayeredStore
 from benchmark.tasks import Task
 from sandbox.isolate import Initialised, Isolation, Job
 from sandbox.region import scaffold
+from sandbox.rules import check_region
 
 
 @dataclass(frozen=True)
@@ -268,3 +269,26 @@ class Evaluator:
         isolation = sum(waits) / max(1, min(self._executor.slots, len(waits)))
         self._clock.add("isolation", isolation)
         return isolation
+
+
+class EvaluatorOnDemand(Evaluator):
+    """An evaluator whose isolation and processes start at its first use. It applies the static rules without them."""
+
+    def __init__(self, start: Callable[[], Evaluator]) -> None:
+        self._start = start
+
+    def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
+        """See `Evaluator.check`."""
+        if (rejection := check_region(region)) is not None:
+            return CheckReport(False, rejection.kind, rejection.message)
+        return self._start().check(region, tasks, seed)
+
+    def evaluate(
+        self, candidates: Sequence[Candidate], tasks: Sequence[Task], seeds: Sequence[int], *, results: LayeredStore
+    ) -> Outcomes:
+        """See `Evaluator.evaluate`."""
+        return self._start().evaluate(candidates, tasks, seeds, results=results)
+
+    def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
+        """See `Evaluator.signal_faults`."""
+        return self._start().signal_faults(region, tasks, seed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from agent.config import SearchConfig, suggestion
 from agent.errors import UsageError
-from agent.protocol import Proposer, Situation
+from agent.protocol import Proposer, Situation, ToolCall
 from agent.runs.log import EventLog
 from agent.spaces.start import starting_region
 from benchmark.tasks import Profile
@@ -58,6 +58,8 @@ class ProposerKind:
 
     asks_a_server = False
     """Whether a search sends its conversation and the key to a server."""
+    in_session: str | None = None
+    """How such a run is started, where a session carries out its calls (`agent.sessions`); None for all others."""
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
@@ -164,6 +166,20 @@ class _Demo(ProposerKind):
         return LLMProposer(brief, DemoModel(), context.log, name="demo", say=context.say)
 
 
+class _Session(ProposerKind):
+    """`session` and `mcp`: whoever edits the file of a session, or calls the tools of `agent mcp`."""
+
+    in_session = "a session is started by `agent session start DIR`, or by `agent mcp`"
+
+    def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
+        """The calls in the log, for `agent submit`, which repeats a whole search."""
+        from agent.proposers.scripted import ScriptedProposer
+        from agent.runs.log import ToolCalled
+
+        called = [record.event for record in context.log.records if isinstance(record.event, ToolCalled)]
+        return ScriptedProposer((ToolCall(c.tool, c.arguments) for c in called if c.step > 0), config.proposer)
+
+
 class _Script(ProposerKind):
     """`scripted:FILE`: tool calls, or a region to test and submit."""
 
@@ -200,6 +216,8 @@ PROPOSERS: Mapping[str, type[ProposerKind]] = {
     "null": _Null,
     "llm": _LanguageModel,
     "hybrid": _Hybrid,
+    "session": _Session,
+    "mcp": _Session,
     "scripted:demo": _Demo,
     "scripted:FILE": _Script,
     "transcript:FILE": _Transcript,

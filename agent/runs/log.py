@@ -253,6 +253,10 @@ class EventLog:
             self._position += 1
         return self._position < len(self.records)
 
+    def skip(self, events: int) -> None:
+        """Go on after the first `events` events, whose effects a fold has restored (`agent.engine.restoring`)."""
+        self._position = events
+
     def recorded(self, kind: str) -> Event | None:
         """The tape's next event if it is of this kind, else None. Its effect need not be repeated."""
         if self.replaying and (event := self.records[self._position].event).kind == kind:

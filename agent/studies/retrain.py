@@ -77,7 +77,7 @@ def own_run(path: Path, progress: Progress, data_root: Path | None = None) -> It
         tools = make_toolbox(
             config,
             profile,
-            workbench,
+            workbench.evaluator,
             workspace=stack.enter_context(Workspace.create(folder / "workspace")),
             log=stack.enter_context(EventLog(folder / "events.jsonl")),
             results=results,
