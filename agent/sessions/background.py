@@ -31,17 +31,28 @@ def begin_test(session: Session, region: str | None = None) -> SessionReply | St
     """
     session.require_going_on()
     region = session.folder.region() if region is None and session.folder is not None else region
+    return begin(session, "test", region=region)
+
+
+def begin(session: Session, tool: str, **arguments: object) -> SessionReply | StillRunning:
+    """Begin `test` (region), `screen` (candidates) or `submit` (n) in the background; see `begin_test`."""
+    session.require_going_on()
     before = len(session.fold().calls)
-    worker = _Worker(session, {"tool": "test", "region": region})
+    worker = _Worker(session, {"tool": tool, **arguments})
     while True:
         ended = worker.poll()
         folded = session.fold()
         calls = [*(found.call for found in folded.calls), *([folded.pending] if folded.pending else [])][before:]
-        if any(call.tool == "test" for call in calls) and (running := session.running(folded)) is not None:
+        if any(call.tool == tool for call in calls) and (running := session.running(folded)) is not None:
             return running
         if ended is not None:
             return _reply_of(worker, session)
         time.sleep(_POLL_SECONDS)
+
+
+def finish_in_background(session: Session) -> None:
+    """Measure the baseline, or finish what a killed command began, in a detached process."""
+    _Worker(session, {"tool": None})
 
 
 def wait_for_reply(session: Session, timeout: float | None = None) -> SessionReply | StillRunning | None:
