@@ -10,7 +10,7 @@ from agent.evaluation.check import CheckReport, check
 from agent.profiles import resolve_profile
 from agent.runs.directory import RunDirectory
 from benchmark.data import NUM_CLASSES
-from sandbox.isolate import Isolation, IsolationUnavailable
+from sandbox.isolate import Isolation, IsolationUnavailable, Level
 from sandbox.rules import check_region
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ def check_region_of(run: RunDirectory, region: str, allowed: Allowed | None = No
         profile, _ = resolve_profile(recorded["profile"])
     except (KeyError, ValueError) as error:
         raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
-    level = recorded.get("isolation_level")
-    level = level if level in ("bubblewrap", "landlock") else config.isolation
+    level: Level = config.isolation
+    if (begun := recorded.get("isolation_level")) in ("bubblewrap", "landlock"):
+        level = begun
     if config.allow_unsandboxed:
         if allowed is None or not allowed.allow_unsandboxed:
             raise UsageError(
@@ -42,6 +43,7 @@ def check_region_of(run: RunDirectory, region: str, allowed: Allowed | None = No
     archs = {task.arch: NUM_CLASSES[task.dataset] for task in profile.visible}
     try:
         with Isolation(level=level) as isolation:
+            isolation.start_second()  # it imports torch while the first one works
             return check(region, archs, isolation, seed=config.evaluation_seeds[0])
     except IsolationUnavailable as error:
         raise UsageError(str(error)) from None

@@ -6,6 +6,7 @@ or loses its client therefore stops nothing that was paid; the next call finds t
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
@@ -30,6 +31,7 @@ WAIT_SECONDS = 45.0
 """Clients commonly give up after 60 s."""
 MOST_WAIT = 3600.0
 _TICK = 1.0
+_KIND = re.compile(r"(?<!^)(?=[A-Z])")
 _BEGIN = (
     "Find a better weight initialisation. Read the task below, then use the tools edit, rewrite, undo, view, check, "
     "screen, test, wait, status and submit of this server. Train nothing by other means. End with submit.\n\n"
@@ -256,7 +258,7 @@ def _not_begun(tool: str, found: StillRunning | None) -> CallToolResult:
 
 
 def _refused(tool: str, error: AgentError) -> CallToolResult:
-    return _reply("refused", tool, f"ERROR: {error}", error=type(error).__name__)
+    return _reply("refused", tool, f"ERROR: {error}", error=_KIND.sub("_", type(error).__name__).lower())
 
 
 def _result(found: SessionReply) -> CallToolResult:

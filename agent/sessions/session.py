@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import Rejected, UsageError
 from agent.progress import Progress
@@ -94,6 +94,21 @@ class Session:
         if session.proposer == CLOSED:
             raise Rejected(f"{found.path}: only the tools of agent mcp may act in this session, because it is closed")
         return session
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """The object that `agent session start --json` prints first."""
+        summary = self.run.read_summary()
+        config = summary.get("config", {})
+        return {
+            "event": "launch",
+            "run": str(self.run.path),
+            "session": None if self.folder is None else str(self.folder.path),
+            "profile": summary.get("profile"),
+            "budget": config.get("budget"),
+            "proposer": config.get("proposer"),
+            "reason": summary.get("reason"),
+        }
 
     @property
     def proposer(self) -> str:
