@@ -20,13 +20,13 @@ from agent.runs.log import read_events
 from agent.transcripts import audit
 from benchmark.tasks import PROFILES
 
-mcp = pytest.importorskip("mcp", reason="the extra mcp is not installed", minversion="2.3")
+pytest.importorskip("mcp.server.mcpserver", reason="the extra mcp (mcp >= 2.3) is not installed")
 
-import anyio  # noqa: E402
-import httpx2  # noqa: E402
-from mcp import Client, MCPError  # noqa: E402
-from mcp.client.stdio import StdioServerParameters, get_default_environment  # noqa: E402
-from mcp.client.streamable_http import streamable_http_client  # noqa: E402
+import anyio
+import httpx2
+from mcp import Client, MCPError
+from mcp.client.stdio import StdioServerParameters, get_default_environment
+from mcp.client.streamable_http import streamable_http_client
 
 ROOT = Path(__file__).resolve().parents[3]
 TOOLS = {"view", "edit", "rewrite", "undo", "check", "screen", "test", "wait", "status", "submit"}
@@ -72,6 +72,14 @@ def the_run(runs: Path) -> Path:
 def kinds(run: Path) -> list[str]:
     """The kinds of the events in a run's log."""
     return [record.event.kind for record in read_events(run / "events.jsonl")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_results(finished: object, cache: Path) -> Iterator[None]:
+    """Servers take the baseline from the results of the search that the tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+        yield
 
 
 @pytest.fixture(scope="module")
