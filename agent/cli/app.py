@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from agent.cli.courtesy import require_allowed
 
 app = typer.Typer(
     name="agent",
@@ -69,8 +72,12 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions and exit.")
     ] = False,
 ) -> None:
     """The options of `agent` itself."""
+    command = ctx.invoked_subcommand
+    words = sys.argv[1:]
+    require_allowed(command, words[words.index(command) + 1 :] if command in words else [])

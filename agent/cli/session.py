@@ -74,8 +74,9 @@ def start(
     Progress is on stderr. If the command is killed, the next one goes on with the baseline.
     """
     from agent.config import read_config
-    from agent.sessions import OPEN, Session
+    from agent.sessions import OPEN, Session, require_no_session
 
+    require_no_session()
     flags: dict[str, Any] = {
         **{"profile": profile, "budget": budget, "seeds": seeds, "screen": screen, "confirm": confirm, "seed": seed},
         **{"start": start, "runs": runs, "data_root": data_root, "download": download, "submit": submit},

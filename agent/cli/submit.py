@@ -10,6 +10,7 @@ import typer
 from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, SendKeyOption, UnsandboxedOption, app
 from agent.cli.output import asking
 from agent.cli.search import execute
+from agent.cli.session_runs import in_session, release_session
 from agent.errors import Rejected, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def submit(
         _require_approved(directory, recorded.get("submitted_test"))
     found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root})
     allowed = Allowed.loaded(found, (), key_host=yes_send_key_to, ask=asking())
+    if in_session(directory):
+        raise typer.Exit(release_session(directory, allowed, as_json=as_json))
     raise typer.Exit(execute(Search.resume(directory, release=True, allowed=allowed), as_json=as_json))
 
 

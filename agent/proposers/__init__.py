@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from agent.config import SearchConfig, suggestion
 from agent.errors import UsageError
-from agent.protocol import Proposer, Situation, ToolCall
+from agent.protocol import Proposer, Situation
 from agent.runs.log import EventLog
 from agent.spaces.start import starting_region
 from benchmark.tasks import Profile
@@ -172,12 +172,23 @@ class _Session(ProposerKind):
     in_session = "a session is started by `agent session start DIR`, or by `agent mcp`"
 
     def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
-        """The calls in the log, for `agent submit`, which repeats a whole search."""
-        from agent.proposers.scripted import ScriptedProposer
-        from agent.runs.log import ToolCalled
+        raise UsageError(f"--proposer {config.proposer}: {self.in_session}")
 
-        called = [record.event for record in context.log.records if isinstance(record.event, ToolCalled)]
-        return ScriptedProposer((ToolCall(c.tool, c.arguments) for c in called if c.step > 0), config.proposer)
+
+class _Command(_Session):
+    """`command:CMD`: a program, such as a coding agent, that runs in the folder of a session."""
+
+    in_session = "only `agent search` runs a command"
+
+    def script(self, config: SearchConfig) -> str | None:
+        """The command. It stands in the log, so that the session's own commands go on without naming it."""
+        return self.argument
+
+    def check(self, config: SearchConfig) -> Checked:
+        from agent.proposers.shell import require_program
+
+        require_program(self.argument)
+        return Checked(script=self.argument)
 
 
 class _Script(ProposerKind):
@@ -218,11 +229,12 @@ PROPOSERS: Mapping[str, type[ProposerKind]] = {
     "hybrid": _Hybrid,
     "session": _Session,
     "mcp": _Session,
+    "command:CMD": _Command,
     "scripted:demo": _Demo,
     "scripted:FILE": _Script,
     "transcript:FILE": _Transcript,
 }
-"""The values of --proposer. FILE stands for any path."""
+"""The values of --proposer. FILE stands for any path, CMD for any shell command."""
 
 
 def proposer_kind(config: SearchConfig) -> ProposerKind:

@@ -24,7 +24,7 @@ UsageError, RunDamaged, and `agent.engine.summary.OUR_FAILURES`.
 """
 
 from agent.sessions.background import begin_test, wait_for_reply
-from agent.sessions.folder import OutsideChanged, SessionFolder
+from agent.sessions.folder import OutsideChanged, SessionFolder, require_no_session
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning
 from agent.sessions.session import CLOSED, OPEN, Session
 from agent.sessions.status import SessionStatus, session_status
@@ -40,6 +40,7 @@ __all__ = [
     "SessionStatus",
     "StillRunning",
     "begin_test",
+    "require_no_session",
     "session_status",
     "wait_for_reply",
 ]

@@ -43,13 +43,16 @@ class SessionFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, run: RunDirectory) -> SessionFolder:
-        """Write the untouched file and the pointer. Raises UsageError where a file of a session is in the way."""
+    def create(cls, path: Path, run: RunDirectory, region: str | None = None) -> SessionFolder:
+        """Write the pointer and the file, with the untouched region or with `region`.
+
+        Raises UsageError where a file of a session is in the way.
+        """
         require_free(path)
         folder = cls(path.absolute())
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder.write(scaffold().region)
+            folder.write(scaffold().region if region is None else region)
             folder._put(POINTER, json.dumps({"schema": 1, "run": str(run.path)}, indent=2) + "\n")
         except OSError as error:
             raise UsageError(f"{path}: the session's files cannot be written there: {error.strerror}") from None
@@ -62,16 +65,19 @@ class SessionFolder:
         Raises UsageError without one, Rejected when INITSEARCH_SESSION names another one.
         """
         within = os.environ.get(VARIABLE)
-        here = Path.cwd() if (Path.cwd() / POINTER).is_file() or not within else Path(within)
+        try:
+            here = Path.cwd()
+        except FileNotFoundError:
+            raise UsageError("this folder was deleted; --session DIR names the folder of a session") from None
+        if given is None and within and not (here / POINTER).is_file():
+            here = Path(within)
         folder = cls((given or here).resolve())
+        if within and folder.path != Path(within).resolve():
+            raise Rejected(f"{folder.path}: this process belongs to the session in {within} and may use no other one")
         if not (folder.path / POINTER).is_file():
             raise UsageError(
-                f"{given or Path.cwd()}: no session was started here; agent session start DIR starts one, and "
-                "--session DIR names its folder"
-            )
-        if within and folder.path != Path(within).resolve():
-            raise Rejected(
-                f"{folder.path}: this process belongs to the session in {within} and may not use another one"
+                f"{folder.path}: no session was started here; agent session start DIR starts one, and --session DIR "
+                "names its folder"
             )
         return folder
 
@@ -156,6 +162,12 @@ class SessionFolder:
 
     def _put(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode())
+
+
+def require_no_session() -> None:
+    """Raise Rejected in a process of a session: what another session trains is outside the record of this one."""
+    if within := os.environ.get(VARIABLE):
+        raise Rejected(f"this process belongs to the session in {within} and may start no other one")
 
 
 def require_free(path: Path) -> None:

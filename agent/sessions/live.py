@@ -17,7 +17,7 @@ from agent.progress import Progress
 from agent.protocol import Observation, ToolCall
 from agent.report import try_to_write_report
 from agent.runs.fold import Fold, fold
-from agent.runs.log import TimeUp
+from agent.runs.log import Proposal, TimeUp
 from agent.runs.status import RunStatus
 from agent.sessions.replies import SessionReply
 from benchmark.executor import InfrastructureError
@@ -41,6 +41,7 @@ class LiveSession:
         self._search = search
         self._progress = progress
         self._step = folded.step
+        self._name = search.config.proposer.partition(":")[0]
 
     def go_on(self, start: str | None) -> None:
         """Finish what an earlier process began: the baseline, the start region, a call without a reply, the end."""
@@ -66,13 +67,17 @@ class LiveSession:
         self._step += 1
         seen = self._dispatch(self._step, call)
         if seen.submitted is not None:
-            self._end(submitted_by(self._search.config.proposer, call.arguments["n"], seen.submitted))
+            self._end(submitted_by(self._name, call.arguments["n"], seen.submitted))
         test = seen.test.number if seen.test is not None else seen.submitted
         return self._with_outcome(SessionReply(call.tool, seen.reply, seen.ok, seen.error, test, seen.submitted))
 
     def is_tested(self, region: str) -> bool:
         """Whether a test of this region has a result."""
         return region_sha256(region) in {test.region_sha256 for test in self.tools.tests}
+
+    def note(self, event: Proposal) -> None:
+        """Log what a command said and how it ended."""
+        self._opened.log.append(event)
 
     def end_without_submission(self, end: End) -> SearchOutcome:
         """End the session for an editor that did not: submit the best test, then run the hidden task."""
@@ -87,7 +92,7 @@ class LiveSession:
         """Go on after a submission whose hidden task did not finish."""
         last = self.folded.calls[-1]
         assert self.tools.submitted is not None
-        self._end(submitted_by(self._search.config.proposer, last.call.arguments["n"], self.tools.submitted))
+        self._end(submitted_by(self._name, last.call.arguments["n"], self.tools.submitted))
         self.finished = self._with_outcome(SessionReply.recorded(last, None))
 
     def _end(self, end: End) -> None:
@@ -96,12 +101,12 @@ class LiveSession:
             raise InfrastructureError(end.message)
         say = self._progress.message
         self._progress.trained()
+        if not self.tools.tests:  # nothing whose effect could be shown: no isolation is started for it
+            try_to_write_report(self._search.run, say, measure=False)
+            return
+        opened, data_root = self._opened, self._search.pinned.data_root
         try_to_write_report(
-            self._search.run,
-            say,
-            isolation=self._opened.isolation,
-            executor=self._opened.executor,
-            data_root=self._search.pinned.data_root,
+            self._search.run, say, isolation=opened.isolation, executor=opened.executor, data_root=data_root
         )
 
     def _with_outcome(self, reply: SessionReply) -> SessionReply:

@@ -147,6 +147,8 @@ def serve() -> None:
     import agent.report
     import agent.runs.artifacts
     import agent.runs.reviews
+    import agent.sessions.checking
+    import agent.sessions.command
     import agent.studies.verify
     from agent.clock import Clock
     from agent.evaluation.evaluator import Evaluator, Settings
@@ -193,6 +195,7 @@ def serve() -> None:
         yield Workbench(isolation, evaluator, surroundings, 1, executor)
 
     agent.engine.search.open_workbench = agent.studies.verify.open_workbench = workbench  # type: ignore[attr-defined]
+    agent.sessions.checking.Isolation = lambda level: contextlib.nullcontext(isolation)  # type: ignore[attr-defined, misc, assignment, return-value]
 
     for line in sys.stdin:
         order = json.loads(line)
