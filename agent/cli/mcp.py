@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agent.cli.app import DataRootOption, ProfileOption, SeedOption, SeedsOption, SetOption, UnsandboxedOption, app
+from agent.cli.courtesy import VARIABLE
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,6 +98,9 @@ def _shared(
     from agent.sessions import CLOSED, Session
     from agent.sessions.mcp_session import SharedSession
 
+    within = os.environ.get(VARIABLE)
+    if within and session is None:  # a process of a session may not begin another run
+        session = Path(within)
     chosen = {name: value for name, value in flags.items() if name not in ("settings", "session", "http")}
     if session is None:
         config = read_config({**chosen, "proposer": CLOSED}, settings=parse_settings(settings)).config
@@ -105,7 +110,7 @@ def _shared(
     if given:
         raise UsageError(f"--session uses the session's own settings, so it contradicts {', '.join(given)}")
     allowed = Allowed(data_root=data_root, allow_unsandboxed=allow_unsandboxed)
-    if not (session / "run.json").is_file():
+    if within or not (session / "run.json").is_file():
         return SharedSession(session=Session.open(session, allowed=allowed))
     found = Session(RunDirectory(session.resolve()), None, allowed)
     if found.proposer != CLOSED:

@@ -20,9 +20,15 @@ from inspect_ai.tool import ToolDef, ToolError, ToolParams
 from inspect_ai.util import store
 
 from agent.config import SearchConfig, read_config
+from agent.engine.loop import End
+from agent.engine.resuming import Allowed
+from agent.engine.search import Search
 from agent.errors import AgentError
 from agent.llm import prompting
+from agent.progress import Progress
 from agent.runs.directory import RunDirectory
+from agent.runs.status import RunStatus
+from agent.sessions.live import live_session
 from agent.sessions.mcp_session import SharedSession
 from agent.sessions.replies import SessionReply, StillRunning
 from agent.sessions.session import CLOSED, Session
@@ -42,8 +48,7 @@ _POLL_SECONDS = 1.0
 def build(*, runs: str | None, **settings: Any) -> Task:
     """The task of `initsearch/init_search`. Raises UsageError for a setting that is wrong."""
     config = read_config({**settings, "runs": runs, "proposer": CLOSED}).config
-    looks, confirm = config.screen > 0, config.confirm
-    tools = {tool.name: tool for tool in _tools(looks, confirm)}
+    tools = {tool.name: tool for tool in _tools(config)}
     submit = AgentSubmit(tool=tools.pop("submit"), answer_only=True, keep_in_messages=True)
     agent = react(
         prompt=AgentPrompt(
@@ -57,7 +62,7 @@ def build(*, runs: str | None, **settings: Any) -> Task:
         dataset=[Sample(id=config.profile, input=_first_message(config, SharedSession(config).task()))],
         setup=begin_session(config),
         solver=as_solver(agent),
-        scorer=gains(),
+        scorer=gains(config),
         message_limit=MESSAGES,
         metadata={"initsearch": SharedSession(config).version},
     )
@@ -83,8 +88,9 @@ def _first_message(config: SearchConfig, task: str) -> str:
 # -- tools -----------------------------------------------------------------------------------------------------------
 
 
-def _tools(screening: bool, confirm: int) -> list[ToolDef]:
+def _tools(config: SearchConfig) -> list[ToolDef]:
     """The tools of every language model, with the same descriptions."""
+    reply = partial(_reply, config)
 
     async def edit(
         op: Literal["replace", "insert"],
@@ -96,25 +102,25 @@ def _tools(screening: bool, confirm: int) -> list[ToolDef]:
     ) -> str:
         lines = {"start_line": start_line, "end_line": end_line, "after_line": after_line}
         given = {name: line for name, line in lines.items() if line is not None}
-        return await _reply(lambda shared: shared.call("edit", op=op, filename=filename, content=content, **given))
+        return await reply(lambda shared: shared.call("edit", op=op, filename=filename, content=content, **given))
 
     async def rewrite(content: str) -> str:
-        return await _reply(lambda shared: shared.call("rewrite", content=content))
+        return await reply(lambda shared: shared.call("rewrite", content=content))
 
     async def undo(n: int = 1) -> str:
-        return await _reply(lambda shared: shared.call("undo", n=n))
+        return await reply(lambda shared: shared.call("undo", n=n))
 
     async def view() -> str:
-        return await _reply(lambda shared: shared.view())
+        return await reply(lambda shared: shared.view())
 
     async def screen() -> str:
-        return await _reply(lambda shared: shared.begin_screen(None))
+        return await reply(lambda shared: shared.begin_screen(None))
 
     async def test() -> str:
-        return await _reply(lambda shared: shared.begin_test())
+        return await reply(lambda shared: shared.begin_test())
 
     async def submit(n: int) -> str:
-        return await _reply(lambda shared: shared.begin_submit(n))
+        return await reply(lambda shared: shared.begin_submit(n))
 
     known: dict[str, Callable[..., Any]] = {
         function.__name__: function for function in (edit, rewrite, undo, view, screen, test, submit)
@@ -127,13 +133,13 @@ def _tools(screening: bool, confirm: int) -> list[ToolDef]:
             parameters=ToolParams.model_validate(described["function"]["parameters"]),
             max_output=0,
         )
-        for described in prompting.tools(screening=screening, confirm=confirm)
+        for described in prompting.tools(screening=config.screen > 0, confirm=config.confirm)
     ]
 
 
-async def _reply(work: Callable[[SharedSession], SessionReply | StillRunning]) -> str:
+async def _reply(config: SearchConfig, work: Callable[[SharedSession], SessionReply | StillRunning]) -> str:
     """The reply of a call, once it is there. A refusal is an error of the tool: so a refused submit ends nothing."""
-    shared = _shared()
+    shared = SharedSession(session=_session(config))
     try:
         found: SessionReply | StillRunning | None = await _in_thread(partial(work, shared))
         while isinstance(found, StillRunning):
@@ -151,12 +157,19 @@ async def _goes_on(state: AgentState) -> bool:
     return len(answers) < SILENT or any(answer.tool_calls for answer in answers)
 
 
-def _shared() -> SharedSession:
+def _session(config: SearchConfig) -> Session:
     """The session of the sample that this task of the event loop works on."""
     path = store().get(RUN)
     if not path:
         raise ToolError("ERROR: the session of this sample was not started")
-    return SharedSession(session=Session(RunDirectory(path)))
+    return Session(RunDirectory(path), None, Allowed.of(config))
+
+
+def _end(session: Session) -> None:
+    """End a session whose model stopped without a submission: the best test is submitted."""
+    with live_session(Search.resume(session.run, allowed=session.allowed), Progress()) as live:
+        if live.outcome is None:
+            live.end_without_submission(End("tests_exhausted", "The model stopped without a submission."))
 
 
 async def _in_thread(work: Callable[[], Any]) -> Any:
@@ -167,7 +180,7 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
 
 
 @scorer(metrics={"*": [mean(), stderr()]})
-def gains() -> Scorer:
+def gains(config: SearchConfig) -> Scorer:
     """Gains in points as `agent show` prints them, the mean over tasks where there are several; leaks; submission.
 
     Without a submission the best test is submitted first, as in every search. If no test succeeded the baseline
@@ -175,10 +188,10 @@ def gains() -> Scorer:
     """
 
     async def score(state: TaskState, target: Target) -> Score:
-        shared = _shared()
-        session = shared.started
-        if session.fold().submission is None and (best := session_status(session).highest) is not None:
-            await _reply(lambda shared: shared.begin_submit(best))
+        session = _session(config)
+        status = RunStatus.of(session.run.read_summary())
+        if not (status.finished or status.waiting):
+            await _in_thread(partial(_end, session))
         summary = session.run.read_summary()
         kinds = {kind: summary.get(kind) or {} for kind in ("visible", "hidden")}
         if not isinstance(summary.get("submitted_test"), int):

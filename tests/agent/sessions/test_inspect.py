@@ -112,6 +112,7 @@ def test_the_command_line_with_a_model_that_never_acts(tmp_path: Path) -> None:
     assert value == {"visible_gain": 0, "hidden_gain": 0, "submitted": 0, "leaks": 0}
     assert Path(metadata["run"]).parent == tmp_path / "runs"
     assert metadata["tests_used"] == 0
+    assert RunDirectory(Path(metadata["run"])).read_summary()["status"] == "tests_exhausted"
 
 
 def test_a_hidden_name_in_the_conversation_is_a_leak() -> None:

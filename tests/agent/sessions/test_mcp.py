@@ -269,7 +269,6 @@ def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
     for options, says in (
         (["--session", str(tmp_path)], "no session was started"),
         (["--session", str(tmp_path), "--budget", "3"], "contradicts --budget"),
-        (["--profile", "nothing"], "profile"),
         (["--print-config", "emacs"], "known: claude, codex, cursor, vscode"),
         (["--print-config", "codex", "--http", "0"], "needs the port"),
     ):
@@ -278,6 +277,10 @@ def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
         )
         assert (done.returncode, done.stdout) == (2, ""), done
         assert says in done.stderr
+    within = environment(INITSEARCH_SESSION=str(tmp_path))
+    done = subprocess.run(words("--budget", "3"), input="", capture_output=True, text=True, env=within, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "contradicts --budget" in done.stderr, "a process of a session could begin a run of its own"
 
 
 @pytest.mark.parametrize("client", ["claude", "codex", "cursor", "vscode"])
