@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -179,28 +179,18 @@ class _Tools:
 
     async def _now(self, tool: str, ctx: Context, work: Callable[[], SessionReply]) -> CallToolResult:
         """A call that trains nothing. It waits for the baseline, and is refused while something else runs."""
-        deadline = time.monotonic() + WAIT_SECONDS
-
-        async def attempt() -> CallToolResult:
-            return _result(await anyio.to_thread.run_sync(work))
-
-        return await self._when_free(tool, ctx, deadline, attempt)
+        return await self._when_free(tool, ctx, time.monotonic() + WAIT_SECONDS, work)
 
     async def _train(
         self, tool: str, ctx: Context, wait_s: float, begin: Callable[[], SessionReply | StillRunning]
     ) -> CallToolResult:
         """A call in a process of its own, whose reply this one waits for as long as it may."""
-        deadline = time.monotonic() + wait_s
-
-        async def attempt() -> CallToolResult:
-            found = await anyio.to_thread.run_sync(begin)
-            return _result(found) if isinstance(found, SessionReply) else await self._until(ctx, tool, deadline)
-
-        return await self._when_free(tool, ctx, deadline, attempt)
+        return await self._when_free(tool, ctx, time.monotonic() + wait_s, begin)
 
     async def _when_free(
-        self, tool: str, ctx: Context, deadline: float, attempt: Callable[[], Awaitable[CallToolResult]]
+        self, tool: str, ctx: Context, deadline: float, work: Callable[[], SessionReply | StillRunning]
     ) -> CallToolResult:
+        """Do the work once nothing else runs. If another process goes on with it, wait for its reply."""
         begun = time.monotonic()
         while True:
             try:
@@ -209,7 +199,8 @@ class _Tools:
                     return await self._until(ctx, tool, deadline)
                 if running is None:
                     async with self._changing:
-                        return await attempt()
+                        found = await anyio.to_thread.run_sync(work)
+                    return _result(found) if isinstance(found, SessionReply) else await self._until(ctx, tool, deadline)
             except RunBusy:
                 running = None
             except AgentError as error:
@@ -217,7 +208,7 @@ class _Tools:
             busy = running is not None and running.tool in ("test", "screen", "submit")
             if busy or time.monotonic() >= deadline:
                 return _not_begun(tool, running)
-            await ctx.report_progress(time.monotonic() - begun, None, "waiting for the baseline")
+            await ctx.report_progress(time.monotonic() - begun, None, f"waiting for {_what(running)}")
             await anyio.sleep(min(_TICK, max(0.0, deadline - time.monotonic())))
 
     async def _until(self, ctx: Context, tool: str, deadline: float) -> CallToolResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import threading
+import time
 from typing import Any
 
 from agent.config import SearchConfig
@@ -15,13 +16,14 @@ from agent.protocol import Accuracies, Situation
 from agent.runs.fold import edited
 from agent.runs.log import accuracies_by_role
 from agent.runs.status import RunStatus
-from agent.sessions.background import begin, begin_test, finish_in_background, wait_for_reply
+from agent.sessions.background import Worker, begin, begin_test, finish_in_background
 from agent.sessions.replies import SessionReply, StillRunning
 from agent.sessions.session import Session
 from agent.sessions.status import session_status, status_lines
 from sandbox.lines import Range
 from sandbox.region import SCAFFOLD_NAME, scaffold
 
+_POLL_SECONDS = 0.1
 _COMMANDS = (
     ("agent session submit ", "submit n="),
     ("agent session screen FILE", "screen"),
@@ -41,6 +43,8 @@ class SharedSession:
         self._config = config
         self._session = session
         self._making = threading.Lock()
+        self._worker: Worker | None = None
+        """Measures the baseline, or finishes what a killed process began."""
 
     @property
     def version(self) -> str:
@@ -57,7 +61,7 @@ class SharedSession:
             if self._session is None:
                 assert self._config is not None
                 self._session = Session.create(None, self._config)
-                finish_in_background(self._session)
+                self._worker = finish_in_background(self._session)
             return self._session
 
     # -- calls -----------------------------------------------------------------------------------------------------
@@ -98,16 +102,30 @@ class SharedSession:
 
     def wait(self, seconds: float) -> SessionReply | StillRunning | None:
         """The reply of what runs, or of the last test, screen or submit."""
-        found = wait_for_reply(self.started, seconds)
-        return self._with_verdict(found) if isinstance(found, SessionReply) else found
+        session, deadline = self.started, time.monotonic() + seconds
+        while (found := self.running()) is not None or session.run.is_held:
+            if time.monotonic() >= deadline:
+                return found or StillRunning("another command", 0.0)
+            time.sleep(_POLL_SECONDS)
+        reply = session.last_reply()
+        return None if reply is None else self._with_verdict(reply)
 
     def running(self) -> StillRunning | None:
-        """What runs. Where a killed process left something, another one goes on with it."""
+        """What runs. Where a killed process left something, another one goes on with it.
+
+        Raises AgentError with what that process said if it failed.
+        """
         session = self.started
         found = session.running()
-        if found is not None and not session.run.is_held:
-            wait_for_reply(session, 1.0)
-            found = session.running()
+        if found is None or session.run.is_held:
+            return found
+        with self._making:
+            if self._worker is not None and (code := self._worker.poll()) is not None:
+                ended, self._worker = self._worker, None
+                if code and session.running() is not None and not session.run.is_held:
+                    raise ended.error
+            elif self._worker is None:
+                self._worker = finish_in_background(session)
         return found
 
     def status(self) -> tuple[str, dict[str, Any]]:
