@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from agent.analysis.design import Design
+from agent.analysis.noise import Noise, in_words
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
@@ -188,9 +189,9 @@ class OpenSearch:
     def execute(self) -> SearchOutcome:
         """Run to the end."""
         with self._search.summary.stops_recorded():
-            inputs = self._launch()
+            inputs, noise = self._launch()
             with fresh_workspace(self.run) as workspace:
-                tools = self._set_up_tools(workspace)
+                tools = self._set_up_tools(workspace, noise)
                 proposer = make_proposer(self._search.pinned, self._context(inputs))
                 return self._search_with(proposer, tools, inputs.start_region)
 
@@ -218,22 +219,24 @@ class OpenSearch:
 
     # -- the steps ------------------------------------------------------------------------------------------------
 
-    def _launch(self) -> Inputs:
-        """Record configuration and environment in log and run.json. Returns the contents of the user's files."""
+    def _launch(self) -> tuple[Inputs, Noise | None]:
+        """Record configuration, environment and noise. Returns the contents of the user's files, and the noise."""
         workbench = self._workbench
         given = self._search.granted or Granted(self.config)
         for note in given.notes:
             self._progress.message(note)
-        inputs = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs, given.files)
+        inputs, noise = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs, given.files)
         self._search.summary.save(
             environment=workbench.environment,
             isolation_level=workbench.isolation.level,
             isolation=workbench.isolation.evidence,
             slots=workbench.slots,
         )
-        return inputs
+        for line in in_words(noise):
+            self._progress.message(line)
+        return inputs, noise
 
-    def _set_up_tools(self, workspace: Workspace) -> Toolbox:
+    def _set_up_tools(self, workspace: Workspace, noise: Noise | None) -> Toolbox:
         design = Design.of(self.config)
         hidden = design.hidden.trainings * len(self.profile.hidden) if self._search.release else 0
         self._progress.begin(design.trainings * len(self.profile.visible) + hidden, self.config.budget)
@@ -245,6 +248,7 @@ class OpenSearch:
             workspace=workspace,
             log=self._log,
             results=self._results,
+            noise=noise,
         )
 
     def _context(self, inputs: Inputs) -> ProposerContext:
@@ -264,7 +268,8 @@ class OpenSearch:
     def _measure_baseline(self, tools: Toolbox) -> None:
         config, profile, workbench, reason = self.config, self.profile, self._workbench, self._search.reason
         if self._search.inputs is not None:
-            say_if_long(config, profile, workbench.executor, workbench.environment, self._progress.message)
+            say = self._progress.message
+            say_if_long(config, profile, workbench.executor, workbench.environment, say, tools.noise)
         self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
         baseline = Candidate("baseline", scaffold().region)
         seeds = config.baseline_evaluation_seeds

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.analysis.noise import Noise, noise_here
 from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
@@ -92,17 +93,19 @@ def record_launch(
     workbench: Workbench,
     inputs: Inputs | None,
     given: FilesGiven,
-) -> Inputs:
-    """Log configuration and environment. A resumed search compares them with its log.
+) -> tuple[Inputs, Noise | None]:
+    """Log configuration, environment and seed noise. A resumed search compares them with its log.
 
-    Returns the inputs, which a resumed search reads from its log or from files that were `given` again. Raises
-    UsageError when the environment differs or a file was not given again, RunDamaged when anything else differs.
+    Returns the inputs, which a resumed search reads from its log or from files that were `given` again, and the noise,
+    which it reads from its log, since the user's store may have more results by now. Raises UsageError when the
+    environment differs or a file was not given again, RunDamaged when anything else differs.
     """
     recorded = log.recorded("launch")
     launch = recorded if isinstance(recorded, Launch) else None
     if launch is not None:
         _require_same_environment(log.path, launch.environment, workbench.environment)
     inputs = inputs or Inputs.recorded(launch, config, given)
+    noise = launch.noise if launch is not None else noise_here(profile, workbench.environment, cache=config.cache)
     log.append(
         Launch(
             config=config.model_dump(mode="json"),
@@ -112,9 +115,10 @@ def record_launch(
             scaffold=scaffold().text,
             start_region=inputs.start_region,
             script=inputs.script,
+            noise=noise,
         )
     )
-    return inputs
+    return inputs, noise
 
 
 def _require_same_environment(log: Path, was: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -148,6 +152,7 @@ def make_toolbox(
     workspace: Workspace,
     log: EventLog,
     results: LayeredStore,
+    noise: Noise | None,
 ) -> Toolbox:
     """A toolbox with the whole budget and no baseline yet. Evaluations use `results`."""
     evaluator = workbench.evaluator
@@ -173,4 +178,5 @@ def make_toolbox(
         results=results,
         screen=screen,
         confirmation_seeds=config.confirmation_seeds,
+        noise=noise,
     )

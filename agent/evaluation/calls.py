@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.protocol import CandidateFailure
-from benchmark.results import EvaluationResult, region_sha256, result_key
+from benchmark.results import EvaluationResult, region_sha256, result_key, task_sha256
 from benchmark.tasks import Task
 from sandbox.isolate import Initialised, Job
 
@@ -85,6 +85,7 @@ class EvaluationCall:
             isolation_level=initialised.level,
             isolation_seconds=initialised.seconds,
             weights_sha256=initialised.sha256,
+            task_sha256=task_sha256(self.task),
             training_seconds=outcome.seconds,
             device=environment.get("device", device),
             precision=environment.get("precision", self.precision),
