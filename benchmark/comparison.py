@@ -43,6 +43,15 @@ class Comparison:
     resolved: Resolved
     unit: float
     """The prior's seed SD in points. Gains are divided by it before a choice averages over tasks."""
+    doubted: bool = False
+    """The prior was not measured on this machine."""
+    unit_known: bool = True
+    """False without a prior: then `unit` is 1."""
+
+    @property
+    def known_ci(self) -> list[float] | None:
+        """The interval for JSON; None where no noise is known, since it is then infinite."""
+        return list(self.ci) if math.isfinite(self.standard_error) else None
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,11 @@ class Overall:
     score: float
     """Mean over tasks of the shrunk gain in units of the prior's seed SD. The best score is submitted."""
 
+    @property
+    def known_ci(self) -> list[float] | None:
+        """The interval for JSON; None where it is not known."""
+        return list(self.ci) if math.isfinite(self.standard_error) else None
+
 
 def in_words(result: Comparison | Overall) -> str:
     """Return one sentence, such as "+0.8 points (95 % interval −0.6 … +2.2, 3 seeds): not resolved; the smallest
@@ -81,6 +95,9 @@ def in_words(result: Comparison | Overall) -> str:
         n, m = result.n_candidate, result.n_baseline
         evidence = f"{n} seed{'s' if n > 1 else ''}" if n == m else f"{n} against {m} seeds"
         evidence += ", paired" if result.paired else ""
+    if not math.isfinite(result.standard_error):
+        gain = f"{signed(result.gain, 2)} points ({evidence}{picked})"
+        return f"{gain}: not resolved, since no noise is known and these seeds show none"
     places = 1 if result.smallest_visible_effect >= 0.5 else 2
     low, high = (signed(bound, places) for bound in result.ci)
     verdict = {

@@ -70,11 +70,19 @@ class EvaluationResult(BaseModel):
     versions: dict[str, str]
     weights_sha256: str | None = None
     """SHA-256 of the initial parameters (little-endian float32, in the model's order). None in older results."""
+    task_sha256: str | None = None
+    """`task_sha256` of the task. It tells recipes apart that share a task's name. None in older results."""
 
 
 def region_sha256(region: str) -> str:
     """Return the SHA-256 of the region's UTF-8 bytes, hexadecimal."""
     return hashlib.sha256(region.encode()).hexdigest()
+
+
+def task_sha256(task: Task) -> str:
+    """Return the SHA-256 of a task with its recipe and of the harness, whatever the region, seed and machine are."""
+    identity = {"task": dataclasses.asdict(task), "harness": HARNESS_VERSION}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def result_key(region: str, task: Task, seed: int, *, environment: dict[str, str]) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent.analysis.noise import Noise, prior_of
 from agent.protocol import Accuracies, TestOutcome
 from benchmark.statistics import (
     Comparison,
@@ -13,8 +14,6 @@ from benchmark.statistics import (
     combine,
     compare,
     in_words,
-    learn_noise,
-    noise_prior,
     select,
 )
 
@@ -29,41 +28,52 @@ def compare_tasks(
     n_candidates: int = 1,
     others: Sequence[Accuracies] = (),
     look: float | None = None,
+    noise: Noise | None = None,
 ) -> dict[str, Comparison | None]:
     """The comparison for each task; None where baseline or submission failed with any seed.
 
     `others` are other candidates on the same tasks. If they have two or more seeds, the noise is estimated from them
-    too. `look` is the submission's score from screening, if it had one (`agent.analysis.look_scores`).
+    too. `look` is the submission's score from screening, if it had one (`agent.analysis.look_scores`). `noise` is what
+    the run recorded (None: a run of an older version, which used the profile's priors).
     """
     comparisons: dict[str, Comparison | None] = {}
     for task in submission:
         before, after = _complete(baseline[task]), _complete(submission[task])
         groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
-        prior = learn_noise(noise_prior(profile, task), groups)
+        if before is None or after is None:
+            comparisons[task] = None
+            continue
+        prior = prior_of(profile, noise, task, groups, len(before) + len(after) - 2)
         prior = prior if look is None else prior.after_look(look)
-        comparisons[task] = (
-            None if before is None or after is None else compare(before, after, prior, n_candidates=n_candidates)
-        )
+        comparisons[task] = compare(before, after, prior, n_candidates=n_candidates)
     return comparisons
 
 
 def choose(
-    profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
+    profile: str,
+    baseline: Accuracies,
+    tests: Sequence[TestOutcome],
+    looks: Mapping[str, float] = _NO_LOOKS,
+    noise: Noise | None = None,
 ) -> TestOutcome | None:
     """The test to submit: the best shrunk gain over all visible tasks, the earlier one on a tie; None if all failed.
 
-    `looks` maps the hash of a region to its score from screening.
+    `looks` maps the hash of a region to its score from screening. `noise`: see `compare_tasks`.
     """
     ran = [test for test in tests if not test.failed]
-    return ran[select(_judge(profile, baseline, ran, looks))] if ran else None
+    return ran[select(_judge(profile, baseline, ran, looks, noise))] if ran else None
 
 
 def ranked(
-    profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
+    profile: str,
+    baseline: Accuracies,
+    tests: Sequence[TestOutcome],
+    looks: Mapping[str, float] = _NO_LOOKS,
+    noise: Noise | None = None,
 ) -> list[TestOutcome]:
     """The tests that succeeded, in the order in which `choose` prefers them."""
     ran = [test for test in tests if not test.failed]
-    scores = [overall.score for overall in _judge(profile, baseline, ran, looks)]
+    scores = [overall.score for overall in _judge(profile, baseline, ran, looks, noise)]
     return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
 
 
@@ -106,13 +116,20 @@ def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str
     }[overall.resolved]
 
 
-def _judge(profile: str, baseline: Accuracies, ran: Sequence[TestOutcome], looks: Mapping[str, float]) -> list[Overall]:
+def _judge(
+    profile: str,
+    baseline: Accuracies,
+    ran: Sequence[TestOutcome],
+    looks: Mapping[str, float],
+    noise: Noise | None,
+) -> list[Overall]:
     """Compare each test, by all its seeds, with the noise of the other tests and with its score from screening."""
     judged = []
     for test in ran:
         others = [other.accuracies for other in ran if other is not test]
         look = looks.get(test.region_sha256)
-        judged.append(combine(compare_tasks(profile, baseline, test.accuracies, others=others, look=look)))
+        compared = compare_tasks(profile, baseline, test.accuracies, others=others, look=look, noise=noise)
+        judged.append(combine(compared))
     return judged
 
 
@@ -125,14 +142,15 @@ def _complete(seeds: Mapping[int, float | None]) -> dict[int, float] | None:
 def _task_json(comparison: Comparison | None) -> dict[str, Any]:
     if comparison is None:
         return {"baseline": None, "submitted": None, "gain": None, "ci": None, "failed": True}
+    known = comparison.known_ci is not None
     return {
         "baseline": comparison.baseline_mean,
         "submitted": comparison.candidate_mean,
         "gain": comparison.gain,
-        "ci": list(comparison.ci),
+        "ci": comparison.known_ci,
         "shrunk_gain": comparison.shrunk_gain,
-        "p_better": comparison.p_better,
-        "smallest_visible_effect": comparison.smallest_visible_effect,
+        "p_better": comparison.p_better if known else None,
+        "smallest_visible_effect": comparison.smallest_visible_effect if known else None,
         "resolved": comparison.resolved,
         "seeds": comparison.n_candidate,
     }

@@ -178,7 +178,7 @@ def _gains(found: Sequence[Member]) -> list[RunGains]:
 
 def _as_json(pair: Pair) -> dict[str, object]:
     one = pair.comparison
-    numbers = None if one is None else {"gain": one.gain, "ci": list(one.ci), "resolved": one.resolved}
+    numbers = None if one is None else {"gain": one.gain, "ci": one.known_ci, "resolved": one.resolved}
     return {
         "kind": pair.kind,
         "task": pair.task,

@@ -117,7 +117,7 @@ def _print_gains(console: Console, findings: Findings) -> None:
             means = (
                 (f"{one.baseline_mean:.2f}", f"{one.candidate_mean:.2f}") if isinstance(one, Comparison) else ("", "")
             )
-            detectable = f"{one.smallest_visible_effect:.2f}"
+            detectable = "–" if one.known_ci is None else f"{one.smallest_visible_effect:.2f}"
             table.add_row(Text(f"  {spelt(task)}"), *means, signed(one.gain, 2), f"{low} … {high}", detectable)
     if table.row_count:
         console.print()

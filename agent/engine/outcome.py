@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.analysis import comparison, generalisation, null_claims
+from agent.analysis import noise as noises
 from agent.analysis.finalists import trained_again
 from agent.config import SearchConfig
 from agent.engine.loop import End
@@ -109,6 +110,10 @@ class Evidence(Protocol):
     def look_scores(self) -> Mapping[str, float]:
         """Hash of a region → its score from screening."""
 
+    @property
+    def noise(self) -> noises.Noise | None:
+        """The seed noise that the run recorded; None in a run of an older version."""
+
 
 def conclude(
     config: SearchConfig,
@@ -123,12 +128,14 @@ def conclude(
 
     `unseen`: role → accuracies on the hidden task; empty when it was not run.
     """
-    visible, hidden = _compare_visible(profile, tools), _compare_hidden(profile, unseen)
+    visible, hidden = _compare_visible(profile, tools), _compare_hidden(profile, tools, unseen)
     claims = null_claims.claims(visible, hidden)
     found = []
     if tools.submitted is not None:
         found = _confirmed(config, tools)
         found += comparison.describe_tasks("visible", visible) + comparison.describe_tasks("hidden", hidden)
+        compared = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
+        found += noises.in_words(compared)
         found += [*generalisation.of_run(visible, hidden), comparison.verdict(visible, hidden)]
         if config.null:
             found.append(null_claims.in_words(claims))
@@ -169,14 +176,16 @@ def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:
         n_candidates=len(ran),
         others=others,
         look=tools.look_scores.get(submitted.region_sha256),
+        noise=tools.noise,
     )
 
 
-def _compare_hidden(profile: Profile, hidden: Mapping[str, Accuracies]) -> Comparisons:
+def _compare_hidden(profile: Profile, tools: Evidence, hidden: Mapping[str, Accuracies]) -> Comparisons:
     """Compare the submission with the baseline on the hidden task; {} when it was not run."""
     if not hidden:
         return {}
-    return comparison.compare_tasks(profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
+    baseline, submission = hidden["hidden/baseline"], hidden["hidden/submission"]
+    return comparison.compare_tasks(profile.name, baseline, submission, noise=tools.noise)
 
 
 def _confirmed(config: SearchConfig, tools: Evidence) -> list[str]:

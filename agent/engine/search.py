@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from agent.analysis.design import Design
+from agent.analysis.noise import Noise, in_words
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
@@ -228,9 +229,9 @@ class OpenSearch:
     def execute(self) -> SearchOutcome:
         """Run to the end."""
         with self._search.summary.stops_recorded():
-            inputs = self.launch()
+            inputs, noise = self.launch()
             with fresh_workspace(self.run) as workspace:
-                tools = self.set_up_tools(workspace)
+                tools = self.set_up_tools(workspace, noise)
                 proposer = make_proposer(self._search.pinned, self._context(inputs))
                 return self._search_with(proposer, tools, inputs.start_region)
 
@@ -270,8 +271,8 @@ class OpenSearch:
 
     # -- the steps ------------------------------------------------------------------------------------------------
 
-    def launch(self) -> Inputs:
-        """Record configuration and environment in log and run.json. Returns the contents of the user's files.
+    def launch(self) -> tuple[Inputs, Noise | None]:
+        """Record configuration, environment and noise. Returns the contents of the user's files, and the noise.
 
         Where processes start lazily, the environment is compared with the recorded one when they start.
         """
@@ -285,16 +286,18 @@ class OpenSearch:
             return record_launch(self.log, self.config, self.profile, *place, inputs, given.files)
         workbench = self._workbench
         place = (workbench.environment, workbench.isolation.level)
-        inputs = record_launch(self.log, self.config, self.profile, *place, inputs, given.files)
+        inputs, noise = record_launch(self.log, self.config, self.profile, *place, inputs, given.files)
         self._search.summary.save(
             environment=workbench.environment,
             isolation_level=workbench.isolation.level,
             isolation=workbench.isolation.evidence,
             slots=workbench.slots,
         )
-        return inputs
+        for line in in_words(noise):
+            self._progress.message(line)
+        return inputs, noise
 
-    def set_up_tools(self, workspace: Workspace) -> Toolbox:
+    def set_up_tools(self, workspace: Workspace, noise: Noise | None) -> Toolbox:
         """The toolbox with the whole budget, nothing tested and no baseline."""
         design = Design.of(self.config)
         hidden = design.hidden.trainings * len(self.profile.hidden) if self._search.release else 0
@@ -308,6 +311,7 @@ class OpenSearch:
             workspace=workspace,
             log=self.log,
             results=self._results,
+            noise=noise,
         )
 
     def _context(self, inputs: Inputs) -> ProposerContext:
@@ -328,7 +332,8 @@ class OpenSearch:
         """Train the untouched region on the visible tasks."""
         config, profile, workbench, reason = self.config, self.profile, self._workbench, self._search.reason
         if self._search.inputs is not None:
-            say_if_long(config, profile, workbench.executor, workbench.environment, self._progress.message)
+            say = self._progress.message
+            say_if_long(config, profile, workbench.executor, workbench.environment, say, tools.noise)
         self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
         tools.begin_baseline(config.baseline_evaluation_seeds)
         # A tape is compared event by event, and the limit on time counts the baseline: then it is waited for.

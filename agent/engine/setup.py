@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.analysis.noise import Noise, noise_here
 from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
@@ -117,17 +118,19 @@ def record_launch(
     isolation_level: str,
     inputs: Inputs | None,
     given: FilesGiven,
-) -> Inputs:
-    """Log configuration and environment. A resumed search compares them with its log.
+) -> tuple[Inputs, Noise | None]:
+    """Log configuration, environment and seed noise. A resumed search compares them with its log.
 
-    Returns the inputs, which a resumed search reads from its log or from files that were `given` again. Raises
-    UsageError when the environment differs or a file was not given again, RunDamaged when anything else differs.
+    Returns the inputs, which a resumed search reads from its log or from files that were `given` again, and the noise,
+    which it reads from its log, since the user's store may have more results by now. Raises UsageError when the
+    environment differs or a file was not given again, RunDamaged when anything else differs.
     """
     recorded = log.recorded("launch")
     launch = recorded if isinstance(recorded, Launch) else None
     if launch is not None:
         _require_same_environment(log.path, launch.environment, environment)
     inputs = inputs or Inputs.recorded(launch, config, given)
+    noise = launch.noise if launch is not None else noise_here(profile, environment, cache=config.cache)
     log.append(
         Launch(
             config=config.model_dump(mode="json"),
@@ -137,9 +140,10 @@ def record_launch(
             scaffold=scaffold().text,
             start_region=inputs.start_region,
             script=inputs.script,
+            noise=noise,
         )
     )
-    return inputs
+    return inputs, noise
 
 
 def require_as_launched(log: Path, launch: Event, workbench: Workbench) -> None:
@@ -180,6 +184,7 @@ def make_toolbox(
     workspace: Workspace,
     log: EventLog,
     results: LayeredStore,
+    noise: Noise | None,
 ) -> Toolbox:
     """A toolbox with the whole budget and no baseline yet. Evaluations use `results`."""
     screen = None
@@ -204,4 +209,5 @@ def make_toolbox(
         results=results,
         screen=screen,
         confirmation_seeds=config.confirmation_seeds,
+        noise=noise,
     )

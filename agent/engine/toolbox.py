@@ -11,6 +11,7 @@ from typing import Any
 from agent.analysis.comparison import choose, ranked
 from agent.analysis.finalists import finalist_count, pooled, trained_again
 from agent.analysis.look_scores import look_scores
+from agent.analysis.noise import Noise
 from agent.engine.screening import Round, Screen
 from agent.evaluation.evaluator import Batch, Candidate, Evaluator, Outcomes, accuracies_of, require_baseline
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
@@ -65,6 +66,7 @@ class Toolbox:
         results: LayeredStore,
         screen: Screen | None = None,
         confirmation_seeds: Sequence[int] = (),
+        noise: Noise | None = None,
     ) -> None:
         self.workspace = workspace
         self._evaluator = evaluator
@@ -74,6 +76,7 @@ class Toolbox:
         self._results = results
         self._screen = screen
         self._confirmation_seeds = confirmation_seeds
+        self.noise = noise
         self.budget = budget
         self.baseline = baseline
         self.tests: list[TestOutcome] = []
@@ -150,7 +153,7 @@ class Toolbox:
 
     def best(self) -> int | None:
         """The number of the test that should be submitted now, or None when none succeeded."""
-        chosen = choose(self._profile.name, self.baseline, self.tests, self.look_scores)
+        chosen = choose(self._profile.name, self.baseline, self.tests, self.look_scores, self.noise)
         return None if chosen is None else chosen.number
 
     def dispatch(self, step: int, call: ToolCall) -> Observation:
@@ -282,7 +285,7 @@ class Toolbox:
         self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
 
     def _ranked(self) -> list[TestOutcome]:
-        return ranked(self._profile.name, self.baseline, self.tests, self.look_scores)
+        return ranked(self._profile.name, self.baseline, self.tests, self.look_scores, self.noise)
 
     def _carry_out(self, call: ToolCall) -> Observation:
         match call.tool:

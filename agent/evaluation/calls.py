@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agent.protocol import CandidateFailure
 from benchmark.data import NUM_CLASSES
-from benchmark.results import EpochMetrics, EvaluationResult, region_sha256, result_key
+from benchmark.results import EpochMetrics, EvaluationResult, region_sha256, result_key, task_sha256
 from benchmark.tasks import Task
 from sandbox.isolate import Initialised, Job
 
@@ -133,6 +133,7 @@ class EvaluationCall:
             isolation_level=initialised.level,
             isolation_seconds=initialised.seconds,
             weights_sha256=initialised.sha256,
+            task_sha256=task_sha256(self.task),
             training_seconds=outcome.seconds,
             device=environment.get("device", device),
             precision=environment.get("precision", self.precision),

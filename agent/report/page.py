@@ -118,7 +118,7 @@ def _gain_rows(comparisons: Comparisons, baseline: Mapping[str, Any], submission
     differences = {task: _differences(baseline.get(task, {}), submission.get(task, {})) for task, _ in shown}
     reach = max(
         [
-            *(abs(bound) for _, one in shown if one is not None for bound in (*one.ci, one.gain)),
+            *(abs(bound) for _, one in shown if one is not None for bound in (*(one.known_ci or ()), one.gain)),
             *(abs(value) for values in differences.values() for value in values),
             1e-9,
         ]
@@ -127,7 +127,7 @@ def _gain_rows(comparisons: Comparisons, baseline: Mapping[str, Any], submission
         GainRow(
             task,
             one,
-            None if one is None else _strip(task, one, differences[task], reach * 1.05),
+            None if one is None or one.known_ci is None else _strip(task, one, differences[task], reach * 1.05),
             baseline.get(task, {}),
             submission.get(task, {}),
         )

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from agent.errors import RunDamaged, in_one_sentence
 from agent.runs.log_lines import GENESIS, SCHEMA, Fields, read_lines
 from benchmark.files import NotPlain, open_plain, read_plain
+from benchmark.noise import TaskNoise
 
 MAX_LOG_BYTES = 256 * 2**20
 """A log of a thousand calls of a language model, with prompts and reasoning, has about a tenth of this."""
@@ -45,6 +46,8 @@ class Launch(_Event):
     """The region that `--start` gave; None without one. A resumed search does not read the user's file again."""
     script: str | None = None
     """Content of scripted:FILE or transcript:FILE: a region text or a JSON list of tool calls; None without a file."""
+    noise: dict[str, TaskNoise] | None = None
+    """Task → its seed noise as known when the search began; None in older runs, which used the profile's priors."""
 
 
 class Evaluated(_Event):

@@ -136,13 +136,13 @@ def live_session(search: Search, progress: Progress) -> Iterator[LiveSession]:
     Raises RunBusy, RunDamaged, UsageError, and InfrastructureError or IsolationCrashed where our machinery fails.
     """
     with search.opened(progress, lazily=True) as opened:
-        inputs = opened.launch()
+        inputs, noise = opened.launch()
         seeds = len(search.config.baseline_evaluation_seeds)
         folded = fold(opened.log.records, seeds * len(search.profile.visible))
         if search.config.start is not None and inputs.start_region is None:
             raise RunDamaged(f"{search.run.events}: the region that the session starts from is not recorded")
         with restored_workspace(search.run, folded) as workspace:
-            tools = opened.set_up_tools(workspace)
+            tools = opened.set_up_tools(workspace, noise)
             restore(tools, folded)
             if folded.events:
                 opened.log.skip(folded.events)

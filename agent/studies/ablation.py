@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.analysis.comparison import compare_tasks
+from agent.analysis.noise import Noise
 from agent.clock import Clock
 from agent.config import for_rerun
 from agent.errors import RunDamaged, UsageError, in_one_sentence
@@ -19,7 +20,7 @@ from agent.evaluation.evaluator import Candidate, Evaluator, accuracies_of
 from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.report.ablation import Ablation, Contribution, PartResult, Seeds
-from agent.report.findings import find
+from agent.report.findings import find, recorded_noise
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, read_run, text
 from agent.studies.parts import Part, find_parts
@@ -94,7 +95,7 @@ def ablate(
                 )
                 accuracies = {candidate.role: accuracies_of(outcomes, candidate.role) for candidate in candidates}
     submission = accuracies.pop(_SUBMISSION, {})
-    contributions = _contributions(profile.name, submission, accuracies)
+    contributions = _contributions(profile.name, submission, accuracies, recorded_noise(record))
     results = tuple(
         PartResult(
             kind=part.kind,
@@ -142,21 +143,26 @@ def _refusals(parts: Sequence[Part], profile: Profile, evaluator: Evaluator, aff
 
 
 def _contributions(
-    profile: str, submission: Mapping[str, Seeds], variants: Mapping[str, Mapping[str, Seeds]]
+    profile: str,
+    submission: Mapping[str, Seeds],
+    variants: Mapping[str, Mapping[str, Seeds]],
+    noise: Noise | None = None,
 ) -> dict[str, Contribution]:
     """Label → submission minus variant. The intervals are Dunnett's: many variants against one submission."""
     found = {}
     for label, variant in variants.items():
         others = [other for name, other in variants.items() if name != label]
-        overall = combine(compare_tasks(profile, submission, variant, n_candidates=len(variants), others=others))
+        overall = combine(
+            compare_tasks(profile, submission, variant, n_candidates=len(variants), others=others, noise=noise)
+        )
         low, high = overall.ci
         found[label] = (
             Contribution(resolved="needed", failed=overall.failed)
             if overall.failed
             else Contribution(
                 gain=0.0 - overall.gain,
-                ci=(-high, -low),
-                smallest_visible_effect=overall.smallest_visible_effect,
+                ci=None if overall.known_ci is None else (-high, -low),
+                smallest_visible_effect=None if overall.known_ci is None else overall.smallest_visible_effect,
                 resolved=_SIDES[overall.resolved],
             )
         )

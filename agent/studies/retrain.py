@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.analysis import comparison
+from agent.analysis.noise import Noise, noise_here
 from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
 from agent.engine.setup import make_toolbox
@@ -81,6 +82,7 @@ def own_run(path: Path, progress: Progress, data_root: Path | None = None) -> It
             workspace=stack.enter_context(Workspace.create(folder / "workspace")),
             log=stack.enter_context(EventLog(folder / "events.jsonl")),
             results=results,
+            noise=launch.noise,
         )
         if config.confirm:  # the finalists are chosen by their gains
             baseline = Candidate("baseline", scaffold().region)
@@ -177,6 +179,7 @@ class Strategies:
     """The results of all versions of a conversation's function. They are filled while its replay is iterated."""
 
     profile: Profile
+    noise: Noise | None = None
     baseline: Accuracies = field(default_factory=dict)
     found: list[Strategy] = field(default_factory=list)
 
@@ -186,7 +189,9 @@ class Strategies:
         return [
             (
                 strategy,
-                comparison.compare_tasks(self.profile.name, self.baseline, strategy.accuracies, n_candidates=len(ran))
+                comparison.compare_tasks(
+                    self.profile.name, self.baseline, strategy.accuracies, n_candidates=len(ran), noise=self.noise
+                )
                 if strategy.accuracies is not None
                 else {},
             )
@@ -240,6 +245,7 @@ def conversation(
         workbench = stack.enter_context(open_workbench(config, Clock(), progress, evaluations=most))
         progress.begin((count + 1) * len(profile.visible) * len(config.evaluation_seeds))
         results = LayeredStore(ResultStore(folder), user_store() if config.cache else None)
+        strategies.noise = noise_here(profile, workbench.environment, cache=config.cache)
         trainer = _Trainer(workbench, config, profile, results)
         strategies.baseline = trainer.train("baseline", scaffold().region)
         numbers = itertools.count()

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.analysis.finalists import pooled
 from agent.analysis.look_scores import look_scores
+from agent.analysis.noise import Noise
 from agent.config import SearchConfig
 from agent.engine.loop import End
 from agent.engine.outcome import conclude
@@ -56,6 +57,7 @@ class FromLog:
     submitted: int | None
     confirmed: tuple[int, ...]
     look_scores: Mapping[str, float] = field(default_factory=dict)
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
         submitted=None if final is None else final.number,
         confirmed=confirmed,
         look_scores=look_scores(looks) if config.screen else {},
+        noise=next((event.noise for event in events if isinstance(event, Launch)), None),
     )
 
 
