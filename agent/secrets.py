@@ -29,6 +29,11 @@ def scrub(text: str, key: str) -> str:
     return _LOOKS_LIKE_KEY.sub("[key]", without_key(text, key))
 
 
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """A copy of an environment for a child that must know no secret."""
+    return {name: value for name, value in environ.items() if not _SECRET_NAME.search(name)}
+
+
 @contextmanager
 def kept_from_children() -> Iterator[dict[str, str]]:
     """Remove all secrets from `os.environ` while the block runs, so that no child inherits them. Yields the secrets."""

@@ -130,9 +130,7 @@ def drawings(runs: Sequence[Member]) -> list[Drawing]:
     return figures
 
 
-def comparison_page(
-    runs: Sequence[Member], *, name: str = "compare.html.j2", more: Mapping[str, object] = {}
-) -> str:
+def comparison_page(runs: Sequence[Member], *, name: str = "compare.html.j2", more: Mapping[str, object] = {}) -> str:
     """The HTML of a comparison. `name` is a template that extends its own, and `more` what that needs besides."""
     return str(
         template(name).render(

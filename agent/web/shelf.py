@@ -17,7 +17,7 @@ from agent.runs.log import MAX_LOG_BYTES
 from agent.runs.log_lines import Fields, read_lines
 from agent.runs.record import mapping, number, text
 from agent.runs.reviews import WORDS, standing
-from agent.runs.state import state_of
+from agent.runs.state import RunState, state_of
 from agent.runs.status import RunStatus
 from benchmark.files import read_plain
 
@@ -65,7 +65,7 @@ class Shelf:
     def newest(self) -> str | None:
         """The name of the run that `latest` leads to, if it is one of this folder."""
         try:
-            name = os.readlink(self.runs / "latest")
+            name = str((self.runs / "latest").readlink())
         except OSError:
             return None
         return name if self.find(name) is not None else None
@@ -101,6 +101,12 @@ def link_to(name: str) -> str:
 def live_stat(run: RunDirectory) -> object:
     """Changes when `live.jsonl` grows."""
     return _stat(run.path / LIVE)
+
+
+def read_state(run: RunDirectory) -> RunState:
+    """How far a run is. Reads its log only while it is not at its end. Raises RunDamaged."""
+    held, summary = run.is_held, run.read_raw_summary()
+    return state_of(summary, _events(run) if RunStatus.of(summary).resumable else (), held=held)
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:
