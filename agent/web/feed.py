@@ -120,7 +120,7 @@ class Feed:
             self._listeners.discard(changed)
             if not self._listeners and self._task is not None:
                 self._task.cancel()
-                self._task = None
+                self._task, self._live, self._version = None, None, ""  # what was true is not what is true
 
     async def _watch(self) -> None:
         while True:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,6 +77,10 @@ class Jobs:
             timer.cancel()
         try:
             run = Path(json.loads(line)["run"])
+            while not (run / "run.json").exists():  # it is written a moment after the launch was said
+                if process.poll() is not None:
+                    raise ValueError
+                time.sleep(0.02)
         except (ValueError, KeyError, TypeError):
             process.kill()
             process.wait()

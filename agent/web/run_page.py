@@ -148,7 +148,7 @@ class RunPages:
 
 def reviewer() -> str:
     """The author of a verdict that is given in the browser: it proves the token, not the person."""
-    return f"{author()}, by agent serve (whoever holds its token)"
+    return f"{author()} (token of agent serve)"
 
 
 def waits(summary: Mapping[str, Any]) -> bool:

@@ -46,6 +46,7 @@ def serve(
         timeout_graceful_shutdown=1,
         h11_max_incomplete_event_size=64 * 1024,
     )
+    threading.Thread(target=_warm_up, daemon=True).start()
     say(address, access)
     if browser and _has_screen():
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
@@ -63,6 +64,13 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"--host {host} --port {port}: nothing can listen there: {reason}") from None
+
+
+def _warm_up() -> None:
+    """Import what draws and colours while nobody waits for a page yet."""
+    import matplotlib.figure
+    import pygments.formatters
+    import pygments.lexers  # noqa: F401
 
 
 def _address(host: str, port: int, access: Access) -> str:

@@ -61,9 +61,7 @@ class Client:
     ) -> tuple[int, dict[str, str], str]:
         """Send a form as a browser does."""
         kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        return self.ask(
-            path, method="POST", headers={**self.cookie, **kind, **(headers or {})}, body=urlencode(fields)
-        )
+        return self.ask(path, method="POST", headers={**self.cookie, **kind, **(headers or {})}, body=urlencode(fields))
 
     def form(self, page: str) -> dict[str, str]:
         """The hidden fields of the verdict's form on a run's page."""

@@ -58,6 +58,7 @@ def page(browser: Browser, client: Client) -> Iterator[Page]:
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(f"{client.base}/?token={client.token}")
     yield page
+    shot(page, "last")
     context.close()
     assert not [error for error in errors if "status of 4" not in error]
 
