@@ -68,7 +68,7 @@ def render(
 
     `name` is a template that extends the page's, and `more` what it needs besides.
     """
-    context = _context(record, findings, flags, network, network_note) | more
+    context = {**_context(record, findings, flags, network, network_note), **more}
     budget = _TRANSCRIPT_BYTES
     while True:
         page: str = template(name).render(**context, transcript=transcript(record.steps, budget=budget))

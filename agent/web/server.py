@@ -68,7 +68,6 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _warm_up() -> None:
     """Import what draws and colours while nobody waits for a page yet."""
-    import matplotlib.figure
     import pygments.formatters
     import pygments.lexers  # noqa: F401
 

@@ -286,7 +286,6 @@ def test_a_running_run_is_shown_live(client: Client, run: RunDirectory) -> None:
             assert "2 / 4" in client.page(PAGE)
             assert "running" in client.page("/")
         assert events_of(client, f"{PAGE}feed", 1) == [("live", "")]
-        assert "This search was killed" in client.page(PAGE)
         assert "Go on with this search" in client.page(PAGE)
     finally:
         run.write_summary(summary)
