@@ -118,6 +118,8 @@ class LiveState:
         self.begun: float | None = None
         """When the process began to train, in seconds since the epoch."""
         self.trainings: dict[tuple[str, str, int], Training] = {}
+        self.ended: list[Training] = []
+        """The last trainings that have ended and have a curve, looks left out; those of the baseline are kept."""
         self.best: dict[str, float] = {}
         """Task → the best visible accuracy of this process, percent."""
         self.messages: deque[tuple[float, str]] = deque(maxlen=200)
@@ -142,7 +144,12 @@ class LiveState:
             return
         key = (role[:_LONGEST], task[:_LONGEST], int(seed))
         if kind == "evaluated":
-            self.trainings.pop(key, None)
+            ended = self.trainings.pop(key, None)
+            if ended is not None and ended.accuracies and not role.startswith("screen/"):
+                self.ended.append(ended)
+                if len(self.ended) > _MOST_ROWS:
+                    others = [one for one in self.ended if not one.role.endswith("baseline")]
+                    self.ended.remove(others[0] if others else self.ended[0])
             self.done += not role.startswith("screen/")
             best = fields.get("accuracy")
             if _is_number(best) and not role.startswith(("hidden/", "screen/")):

@@ -15,6 +15,7 @@ from agent.runs.state import RunState
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38.0, 312.0, 10.0, 140.0
 _MOST_CHARTS = 4
 _MOST_LINES = 6
+_MOST_BASELINES = 2
 _LEAST_SPAN = 5.0
 """Points of accuracy that the axis spans at least, as in the page's other curves."""
 
@@ -59,19 +60,24 @@ def live_html(live: LiveState, state: RunState, *, now: float | None = None) -> 
         elapsed="–" if live.begun is None else duration(max(0.0, now - live.begun)),
         bests=sorted(live.best.items())[:6],
         trainings=trainings,
-        charts=charts(trainings),
+        charts=charts([*live.ended, *trainings]),
         messages=[(time.strftime("%H:%M:%S", time.gmtime(when)), line) for when, line in live.messages if _sane(when)],
     )
     return html
 
 
 def charts(trainings: Sequence[Training]) -> list[Chart]:
-    """A chart for each task with a training that has measured something."""
+    """A chart for each task with a training that has measured something: the baseline's curves and the last others."""
     by_task: dict[str, list[Training]] = {}
     for one in trainings:
         if one.accuracies:
             by_task.setdefault(one.task, []).append(one)
-    return [_chart(task, some[:_MOST_LINES]) for task, some in list(by_task.items())[:_MOST_CHARTS]]
+    chosen = {}
+    for task, some in list(by_task.items())[-_MOST_CHARTS:]:
+        baselines = [one for one in some if one.role.endswith("baseline")][:_MOST_BASELINES]
+        others = [one for one in some if not one.role.endswith("baseline")]
+        chosen[task] = [*baselines, *others[-(_MOST_LINES - len(baselines)) :]]
+    return [_chart(task, some) for task, some in chosen.items()]
 
 
 def _chart(task: str, trainings: Sequence[Training]) -> Chart:
