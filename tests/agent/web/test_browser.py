@@ -23,6 +23,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium h
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+slow = pytest.mark.skipif(
+    not os.environ.get("INITSEARCH_BROWSER"), reason="searches for a minute: INITSEARCH_BROWSER=1"
+)
 SHOTS = os.environ.get("INITSEARCH_SHOTS")
 """A folder for pictures of what the tests see."""
 
@@ -43,6 +46,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Cl
     runs.mkdir()
     for name in ("20261101-120000-pocket-optuna-aaaa", "20261102-120000-pocket-optuna-bbbb"):
         restore(SAMPLE, runs / name)
+    (runs / name / "network.json").unlink()
     with serving(runs, cache=cache) as client:
         client.runs = runs  # type: ignore[attr-defined]
         yield client
@@ -135,8 +139,7 @@ def test_comments_and_verdicts_by_keyboard(page: Page, client: Client) -> None:
     assert "rejected" in page.locator("tr", has_text="bbbb").inner_text()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 390])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])
 def test_looks(browser: Browser, client: Client, scheme: str, width: int) -> None:
     """Every page in both colour schemes and widths: nothing sticks out sideways, and axe finds nothing serious."""
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)  # type: ignore[arg-type]
@@ -155,6 +158,7 @@ def test_looks(browser: Browser, client: Client, scheme: str, width: int) -> Non
     context.close()
 
 
+@slow
 def test_a_search_from_its_start_to_its_hidden_task(page: Page, client: Client) -> None:
     """Started in the browser, followed without a reload, approved, and gone on with to the hidden task."""
     page.get_by_role("link", name="New search").click()
@@ -189,6 +193,7 @@ def test_a_search_from_its_start_to_its_hidden_task(page: Page, client: Client) 
     shot(page, "ended", full=True)
 
 
+@slow
 def test_stop_and_go_on(page: Page, client: Client) -> None:
     """A search is stopped from its page; its page says so and offers to go on."""
     page.get_by_role("link", name="New search").click()
