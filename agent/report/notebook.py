@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from agent.progress import PlainProgress, Progress
 from agent.runs.directory import RunDirectory
@@ -55,9 +55,7 @@ class LoadedRun(dict[str, Any]):
     def show(self) -> None:
         """Show the run: in a notebook with its curves, elsewhere as the sentences of `agent show`."""
         if in_notebook():
-            from IPython.display import HTML, display
-
-            display(HTML(self._repr_html_()))
+            _display(self._repr_html_())
             return
         print("\n".join(spelt(str(line)) for line in self.get("words") or ["This run has not ended."]))
 
@@ -66,19 +64,16 @@ class NotebookProgress(PlainProgress):
     """The last lines that a search says, in one output of the cell that is replaced as they come."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
-
-        super().__init__(stream=_Lines(self._show))
-        self._made, self._html = 0.0, HTML
-        self._area: Any = display(HTML(""), display_id=True)
+        self._made = 0.0
+        self._lines = _Lines(self._show)
+        super().__init__(stream=cast(TextIO, self._lines))
+        self._area = _display("", display_id=True)
 
     def close(self) -> None:
         """Show the last lines, and stop."""
         super().close()
         self._made = 0.0
-        stream = self._stream
-        if isinstance(stream, _Lines):
-            self._show(stream.lines)
+        self._show(self._lines.lines)
 
     def _show(self, lines: list[str]) -> None:
         now = time.monotonic()
@@ -86,7 +81,7 @@ class NotebookProgress(PlainProgress):
             return
         self._made = now
         text = html.escape("\n".join(lines[-_MOST_LINES:]))
-        self._area.update(self._html(f'<pre style="line-height:1.4;margin:0">{text}</pre>'))
+        self._area.update(_as_html(f'<pre style="line-height:1.4;margin:0">{text}</pre>'))
 
 
 class _Lines:
@@ -109,6 +104,21 @@ class _Lines:
 
     def flush(self) -> None:
         """Nothing waits."""
+
+
+def _as_html(text: str) -> Any:
+    from IPython import display
+
+    html_object: Any = display.HTML
+    return html_object(text)
+
+
+def _display(text: str, **options: Any) -> Any:
+    """Show HTML in the cell; with `display_id`, returns what can be updated."""
+    from IPython import display
+
+    show: Any = display.display
+    return show(_as_html(text), **options)
 
 
 def notebook_progress() -> Progress | None:

@@ -29,7 +29,7 @@ _GRACE = 15
 
 
 @dataclass
-class Job:
+class StartedCommand:
     """One command at work on a run."""
 
     what: str
@@ -57,14 +57,14 @@ class Jobs:
 
     def __init__(self, runs: Path) -> None:
         self._runs = runs
-        self._jobs: dict[Path, Job] = {}
+        self._jobs: dict[Path, StartedCommand] = {}
         self._starting: set[subprocess.Popen[str]] = set()
         self._lock = threading.Lock()
 
     def search(self, settings: Sequence[str]) -> Path:
         """Start `agent search` with these flags; the run directory. Raises AgentError with what it said otherwise."""
         process = self._start("search", *settings, "--runs", str(self._runs), "--json")
-        job = Job("the search", process)
+        job = StartedCommand("the search", process)
         with self._lock:
             self._starting.add(process)
         _drain(job)
@@ -159,11 +159,11 @@ class Jobs:
     def _begin(self, run: Path, what: str, *words: str) -> None:
         if (job := self._jobs.get(run)) is not None and job.running:
             raise UsageError(f"{run.name}: {job.what} is at work already")
-        job = Job(what, self._start(*words))
+        job = StartedCommand(what, self._start(*words))
         _drain(job)
         self._keep(run, job)
 
-    def _keep(self, run: Path, job: Job) -> None:
+    def _keep(self, run: Path, job: StartedCommand) -> None:
         """Keep the job, and read its stdout so that it never waits for a full pipe."""
         with self._lock:
             self._jobs[run] = job
@@ -195,7 +195,7 @@ def may_go_on(summary: Mapping[str, Any]) -> bool:
     return RunStatus.of(summary).resumable and proposer in PROPOSERS
 
 
-def _drain(job: Job) -> None:
+def _drain(job: StartedCommand) -> None:
     def read() -> None:
         assert job.process.stderr is not None
         for line in job.process.stderr:
@@ -204,14 +204,14 @@ def _drain(job: Job) -> None:
     threading.Thread(target=read, daemon=True).start()
 
 
-def _swallow(job: Job) -> None:
+def _swallow(job: StartedCommand) -> None:
     assert job.process.stdout is not None
     for _ in job.process.stdout:
         pass
     job.process.wait()
 
 
-def _last_words(job: Job, line: str = "") -> str:
+def _last_words(job: StartedCommand, line: str = "") -> str:
     """The error that a command ended with."""
     try:
         message = json.loads(line).get("message")
