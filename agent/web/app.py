@@ -134,7 +134,8 @@ class _Pages:
             )
         more = {"site": self._site, "links": {run.path.name: link_to(run.path.name) for run in runs}}
         try:
-            return _html(comparison_page(members(runs), name="web_compare.html.j2", more=more))
+            with self._runs.drawing:
+                return _html(comparison_page(members(runs), name="web_compare.html.j2", more=more))
         except (AgentError, OSError) as error:
             return _html(self._site.message("These runs cannot be compared", str(error)), 400)
 

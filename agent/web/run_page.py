@@ -64,7 +64,7 @@ class RunPages:
         self._site = site
         self._jobs = jobs
         self._pages: OrderedDict[str, tuple[Signature, str]] = OrderedDict()
-        self._lock = threading.Lock()
+        self.drawing = threading.Lock()
         """One page at a time: matplotlib is not made for threads, and a page costs a good part of a core."""
         self.seconds = 0.1
         """What the last page took to make."""
@@ -79,7 +79,7 @@ class RunPages:
 
     def page(self, run: RunDirectory) -> str:
         """The HTML. Raises RunDamaged when there is no readable run.json."""
-        with self._lock:
+        with self.drawing:
             signature, version = self.signature(run), self.version(run)
             kept = self._pages.get(run.path.name)
             if kept is None or kept[0] != signature:

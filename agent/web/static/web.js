@@ -44,15 +44,23 @@ async function loadAgain(version) {
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   document.body.dataset.version = page.body.dataset.version ?? version;
   document.title = page.title;
+  let skipped = false;
   for (const fresh of page.querySelectorAll("header.top, main > section[id], section.output")) {
     const part = fresh.id ? document.getElementById(fresh.id) : document.querySelector("header.top");
     if (fresh.id === "live" || !part || part.outerHTML === fresh.outerHTML) continue;
-    if (isBeingFilled(part)) continue; // what somebody is typing stays; the server refuses it if it is outdated
+    if (isBeingFilled(part)) {
+      skipped = true; // what somebody is typing stays; the server refuses it if it is outdated
+      continue;
+    }
     const ticked = new Set([...part.querySelectorAll("input[type=checkbox]:checked")].map((box) => box.value));
     for (const box of fresh.querySelectorAll("input[type=checkbox]")) if (ticked.has(box.value)) box.checked = true;
     replace(part, document.adoptNode(fresh));
   }
   countTicked();
+  if (skipped) {
+    document.body.dataset.version = "";
+    setTimeout(() => loadAgain(said.page), 5000);
+  }
 }
 
 function showLive(html) {
