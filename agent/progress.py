@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from agent.safe_text import safe_console, spelt
@@ -168,31 +169,51 @@ class LiveProgress(Progress):
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
         with self._lock:
             rows, best = sorted(self._rows.items()), sorted(self._best.items())
-        table = Table(box=None, pad_edge=False)
-        for heading in ("training", "task", "seed", "epoch", "test accuracy"):
-            table.add_column(heading, justify="left" if heading in ("training", "task") else "right")
-        for (role, task, seed), (metrics, epochs) in rows:
-            epoch, accuracy = (metrics.epoch, f"{metrics.test_acc:.2f} %") if metrics else (0, "")
-            table.add_row(role, task, str(seed), f"{epoch}/{epochs}", accuracy)
         elapsed = time.monotonic() - self._start
         partial = sum(
             metrics.epoch / epochs for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
         )
         share = (self._done + partial) / self._expected if self._expected else 0.0
-        parts = [f"{_clock_time(elapsed)} elapsed"]
-        if 0.05 < share < 1:
-            parts.append(f"about {_clock_time(elapsed * (1 - share) / share)} to go")
-        if self._tests:
-            parts.append(f"{self._tests - self._tests_begun} of {self._tests} tests left")
-        parts += [f"best {task} {accuracy:.2f} %" for task, accuracy in best]
-        footer = Text(" · ".join(parts), style="dim")
-        return Group(table, footer) if rows else footer
+        left = elapsed * (1 - share) / share if 0.05 < share < 1 else None
+        tests = f"{self._tests - self._tests_begun} of {self._tests}" if self._tests else ""
+        shown = [
+            (*key, metrics.epoch if metrics else 0, epochs, metrics.test_acc if metrics else None)
+            for key, (metrics, epochs) in rows
+        ]
+        return training_view(shown, best, elapsed=elapsed, left=left, tests=tests)
+
+
+def training_view(
+    rows: Sequence[tuple[str, str, int, int, int, float | None]],
+    best: Sequence[tuple[str, float]],
+    *,
+    elapsed: float,
+    left: float | None,
+    tests: str,
+) -> RenderableType:
+    """The table of running trainings and the line below it, for a terminal.
+
+    `rows`: (role, task, seed, epoch, epochs, accuracy). `elapsed` and `left` are seconds, `tests` those that are left.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("training", "task", "seed", "epoch", "test accuracy"):
+        table.add_column(heading, justify="left" if heading in ("training", "task") else "right")
+    for role, task, seed, epoch, epochs, accuracy in rows:
+        table.add_row(role, task, str(seed), f"{epoch}/{epochs}", "" if accuracy is None else f"{accuracy:.2f} %")
+    parts = [f"{_clock_time(elapsed)} elapsed"]
+    if left is not None:
+        parts.append(f"about {_clock_time(left)} to go")
+    if tests:
+        parts.append(f"{tests} tests left")
+    parts += [f"best {task} {accuracy:.2f} %" for task, accuracy in best]
+    footer = Text(" · ".join(parts), style="dim")
+    return Group(table, footer) if rows else footer
 
 
 def make_progress(*, quiet: bool = False) -> Progress:

@@ -34,6 +34,11 @@ def is_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None
 
 
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """A copy of an environment for a child that must know no secret."""
+    return {name: value for name, value in environ.items() if not is_secret(name)}
+
+
 @contextmanager
 def kept_from_children() -> Iterator[dict[str, str]]:
     """Remove all secrets from `os.environ` while the block runs, so that no child inherits them. Yields the secrets."""

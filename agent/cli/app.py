@@ -61,6 +61,13 @@ SendKeyOption = Annotated[
         metavar="HOST", help="Yes: send conversation and key to this host, which a run or a file found here names."
     ),
 ]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Send the numbers while they come: wandb, trackio, mlflow, tensorboard; several with commas.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any setting of a search by its name in a TOML file; repeatable."),

@@ -22,6 +22,7 @@ from agent.cli.app import (
     SendKeyOption,
     SetOption,
     SlurmOption,
+    TrackOption,
     WorkersOption,
     app,
 )
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
     from agent.config import Loaded
     from agent.engine.outcome import SearchOutcome
     from agent.engine.search import Search
+    from agent.report.tracking import Trackers
     from agent.runs.directory import RunDirectory
 
-NO_SETTINGS = ("null", "pass_env", "settings", "resume", "config", "yes_send_key_to", "page", "as_json")
+NO_SETTINGS = ("null", "pass_env", "settings", "resume", "config", "yes_send_key_to", "page", "track", "as_json")
 """The parameters of `search` that are no fields of SearchConfig; every other one is the field of its name."""
 _WITH_RESUME = frozenset(
     {"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"}
@@ -132,6 +134,7 @@ def search(
         bool,
         typer.Option("--page/--no-page", help="Write report.html at the end (default: yes)."),
     ] = True,
+    track: TrackOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Search for a better initialisation.
@@ -173,14 +176,16 @@ def search(
         if is_command(loaded):
             require_typed(found, given)
             raise typer.Exit(search_by_command(loaded, pass_env or [], as_json=as_json))
-        raise typer.Exit(execute(Search.create(loaded), page=page, as_json=as_json))
+        trackers = trackers_of(track)
+        raise typer.Exit(execute(Search.create(loaded), page=page, as_json=as_json, trackers=trackers))
     run = RunDirectory.find(resume, loaded.runs)
     if RunStatus.of(run.read_summary()).finished:
         raise typer.Exit(repeat(run, page=page, as_json=as_json, data_root=loaded.data_root))
     allowed = Allowed.loaded(found, given, key_host=yes_send_key_to, ask=asking())
     if in_session(run):
         raise typer.Exit(resume_session(run, allowed, pass_env or [], as_json=as_json))
-    raise typer.Exit(execute(Search.resume(run, allowed=allowed), page=page, as_json=as_json))
+    trackers = trackers_of(track)
+    raise typer.Exit(execute(Search.resume(run, allowed=allowed), page=page, as_json=as_json, trackers=trackers))
 
 
 def confirm_server(found: Loaded, proposers: Sequence[str], key_host: str | None) -> None:
@@ -201,7 +206,16 @@ def _null_proposer(proposer: str | None) -> str:
     return "null"
 
 
-def execute(search: Search, *, page: bool = True, as_json: bool) -> int:
+def trackers_of(given: str | None) -> Trackers | None:
+    """The trackers that --track names. Raises UsageError for one that is unknown or not installed."""
+    if given is None:
+        return None
+    from agent.report.tracking import Trackers
+
+    return Trackers(given)
+
+
+def execute(search: Search, *, page: bool = True, as_json: bool, trackers: Trackers | None = None) -> int:
     """Run a search with its progress on stderr, print what was found, then write its page. Returns the exit code."""
     from agent.engine.summary import OUR_FAILURES
     from agent.progress import make_progress
@@ -222,6 +236,8 @@ def execute(search: Search, *, page: bool = True, as_json: bool) -> int:
                 data_root=search.pinned.data_root,
             ),
         ):
+            if trackers is not None:
+                trackers.start(search.run, progress.message)
             outcome = opened.execute()
             progress.trained()
             print_outcome(outcome, as_json=as_json)

@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, SendKeyOption, UnsandboxedOption, app
+from agent.cli.app import (
+    DataRootOption,
+    JsonFlag,
+    RunArgument,
+    RunsOption,
+    SendKeyOption,
+    TrackOption,
+    UnsandboxedOption,
+    app,
+)
 from agent.cli.output import asking
-from agent.cli.search import execute
+from agent.cli.search import execute, trackers_of
 from agent.cli.session_runs import in_session, release_session
 from agent.errors import Rejected, UsageError
 
@@ -27,6 +36,7 @@ def submit(
     allow_unsandboxed: UnsandboxedOption = False,
     data_root: DataRootOption = None,
     yes_send_key_to: SendKeyOption = None,
+    track: TrackOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the hidden task after agent search --no-submit.
@@ -60,7 +70,9 @@ def submit(
     allowed = Allowed.loaded(found, (), key_host=yes_send_key_to, ask=asking())
     if in_session(directory):
         raise typer.Exit(release_session(directory, allowed, as_json=as_json))
-    raise typer.Exit(execute(Search.resume(directory, release=True, allowed=allowed), as_json=as_json))
+    trackers = trackers_of(track)
+    search = Search.resume(directory, release=True, allowed=allowed)
+    raise typer.Exit(execute(search, as_json=as_json, trackers=trackers))
 
 
 def _require_approved(directory: RunDirectory, test: object) -> None:

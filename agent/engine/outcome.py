@@ -47,6 +47,12 @@ class SearchOutcome:
             return 1
         return 0 if self.done["submitted_test"] is not None else 4
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: verdict, table and curves."""
+        from agent.report.notebook import run_html
+
+        return run_html(RunDirectory(self.run))
+
 
 def launch_line(run: Path, profile: str, budget: int, proposer: str, reason: str) -> dict[str, Any]:
     """The `launch` object of the contract."""

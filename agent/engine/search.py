@@ -39,6 +39,7 @@ from agent.proposers import ProposerContext, make_proposer, prepare, proposer_ki
 from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
 from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
+from agent.runs.live import live_file
 from agent.runs.log import Ended, EventLog, Launch
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
@@ -161,6 +162,7 @@ class Search:
             self.summary.save(status=RunStatus.RUNNING, created=time.time())
             secrets = stack.enter_context(kept_from_children())
             log = stack.enter_context(EventLog(self.run.events))
+            progress = stack.enter_context(live_file(self.run.path, progress))
             self.clock.watch("bookkeeping", lambda: log.seconds)
 
             @functools.cache

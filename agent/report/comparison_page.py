@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,16 +134,17 @@ def drawings(runs: Sequence[Member]) -> list[Drawing]:
     return figures
 
 
-def comparison_page(runs: Sequence[Member]) -> str:
-    """The HTML of a comparison."""
+def comparison_page(runs: Sequence[Member], *, name: str = "compare.html.j2", more: Mapping[str, object] = {}) -> str:
+    """The HTML of a comparison. `name` is a template that extends its own, and `more` what that needs besides."""
     return str(
-        template("compare.html.j2").render(
+        template(name).render(
             runs=runs,
             verdicts=verdicts(runs),
             pairs=pairs(runs),
             notes=comparability(runs),
             drawings=drawings(runs),
             **_common(),
+            **more,
         )
     )
 

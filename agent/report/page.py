@@ -55,13 +55,23 @@ class GainRow:
 
 
 def render(
-    record: RunRecord, findings: Findings, flags: Sequence[Flag], network: Sequence[NetworkView], network_note: str
+    record: RunRecord,
+    findings: Findings,
+    flags: Sequence[Flag],
+    network: Sequence[NetworkView],
+    network_note: str,
+    *,
+    name: str = "report.html.j2",
+    more: Mapping[str, object] = {},
 ) -> str:
-    """The HTML text. The transcript is shortened until the page is smaller than MAX_BYTES."""
-    context = _context(record, findings, flags, network, network_note)
+    """The HTML text. The transcript is shortened until the page is smaller than MAX_BYTES.
+
+    `name` is a template that extends the page's, and `more` what it needs besides.
+    """
+    context = {**_context(record, findings, flags, network, network_note), **more}
     budget = _TRANSCRIPT_BYTES
     while True:
-        page: str = template("report.html.j2").render(**context, transcript=transcript(record.steps, budget=budget))
+        page: str = template(name).render(**context, transcript=transcript(record.steps, budget=budget))
         if len(page.encode()) < MAX_BYTES or budget < 1000:
             return page
         budget //= 2
