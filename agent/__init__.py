@@ -41,7 +41,9 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
     say, data_root = progress.message, found.config.data_root
     with (
         search.opened(progress) as opened,
-        report_at_end(search.run, opened.isolation, say, executor=opened.executor, data_root=data_root),
+        report_at_end(
+            search.run, opened.isolation, say, executor=opened.executor, data_root=data_root, given=search.profile
+        ),
     ):
         return opened.execute()
 

@@ -20,12 +20,14 @@ def pad_images(images: Tensor, padding: int) -> Tensor:
 
 
 def crop(padded: Tensor, picks: Tensor, padding: int, *, flip: bool, generator: torch.Generator) -> Tensor:
-    """Cut one window from each picked image: uint8 (B, 3, H, W) in channels_last.
+    """Cut one window from each picked image: uint8 (B, 3, H, W) in channels_last, or another number of channels.
 
     padded: uint8 (N, H + 2·padding, W + 2·padding, 3) from `pad_images`. picks: int64 (B,), indices into it.
     Every offset in 0…2·padding is equally likely, as in torchvision's RandomCrop(H, padding); with `flip`, half of the
     windows are mirrored. `generator` draws three numbers per image on its own device.
     """
+    if not padding and not flip:
+        return padded[picks].permute(0, 3, 1, 2)
     batch, height, width = len(picks), padded.shape[1] - 2 * padding, padded.shape[2] - 2 * padding
     draws = send(torch.rand(3, batch, 1, generator=generator, device=generator.device), padded.device)
     top, left = (draws[:2] * (2 * padding + 1)).long()

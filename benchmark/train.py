@@ -1,4 +1,4 @@
-"""The training loop: SGD with momentum and a cosine schedule, with all data on the device.
+"""The training loop, with all data on the device.
 
 docs/trainer.md explains it and has the measurements behind every choice.
 """
@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from benchmark.augment import Normalizer, crop, pad_images, send
 from benchmark.fast_ops import fast_ops, keep_freed_memory
+from benchmark.optimizers import make_optimizer
 from benchmark.precision import autocast, resolve_precision
 from benchmark.results import EpochMetrics, StepZero
-from benchmark.sgd import CosineSgd
 from benchmark.step_zero import judge_step_zero
-from benchmark.tasks import Recipe
+from benchmark.task import Recipe
 
 __all__ = ["TrainingOutcome", "resolve_precision", "stream_seed", "train"]
 
@@ -46,9 +46,9 @@ class ImageData(Protocol):
     @property
     def num_classes(self) -> int: ...
     @property
-    def mean(self) -> tuple[float, float, float]: ...
+    def mean(self) -> tuple[float, ...]: ...
     @property
-    def std(self) -> tuple[float, float, float]: ...
+    def std(self) -> tuple[float, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def train(
     evaluated. A recipe that holds pictures out is a short look: its evaluations use batch statistics in BN layers,
     because running statistics lag some thirty steps behind and would hide what was learnt.
 
-    model: images float32 (N, 3, 32, 32) → logits (N, num_classes); it is moved to `device` and stays there.
+    model: images float32 (N, C, H, W) → logits (N, num_classes); it is moved to `device` and stays there.
     The result depends only on weights, data, recipe, seed, device, thread count and precision. The caller's global
     random state does not change. `on_epoch` receives the metrics of each evaluated epoch.
     `backend` names a backend of torch.compile for the training steps, such as "cudagraphs" or "inductor". No search
@@ -104,7 +104,8 @@ def train(
     precision = resolve_precision(precision, device)
     if device.type == "cpu":
         keep_freed_memory()
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    flat = all(parameter.dim() < 5 for parameter in model.parameters())  # 3-d kernels have another format
+    model.to(device=device, memory_format=torch.channels_last if flat else torch.preserve_format)  # type: ignore[call-overload]
     normalize = Normalizer(dataset.mean, dataset.std, device)
     train_labels = dataset.train_labels[: recipe.train_limit].to(device)
     train_images = pad_images(dataset.train_images[: recipe.train_limit].to(device), recipe.crop_padding)
@@ -117,7 +118,8 @@ def train(
             f"batch_size is {recipe.batch_size}, the training set has {len(train_labels)}"
         )
 
-    optimizer = CosineSgd(model.parameters(), recipe, fused=cuda)
+    batches = math.ceil(len(train_labels) / recipe.batch_size)
+    optimizer = make_optimizer(model.parameters(), recipe, steps_per_epoch=batches, fused=cuda)
     step = model if backend is None else torch.compile(model, backend=backend, dynamic=False)
     data_stream = torch.Generator().manual_seed(stream_seed("data", seed))
 
@@ -143,7 +145,8 @@ def train(
                 labels = train_labels[picks]
                 with autocast(precision, device):
                     logits = step(images)
-                loss = F.cross_entropy(logits.float(), labels)
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+                optimizer.begin_step()
                 optimizer.forget_gradients()
                 torch.autograd.backward(loss)
                 optimizer.step()
@@ -207,6 +210,7 @@ def _logits(model: nn.Module, images: Tensor, precision: str, *, batch_statistic
     With `batch_statistics`, BN layers normalise by the batch instead. Their buffers do not change.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]  # the others always use the batch
     model.eval()
     if batch_statistics:
         for norm in norms:

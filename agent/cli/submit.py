@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, SendKeyOption, UnsandboxedOption, app
+from agent.cli.app import (
+    DataRootOption,
+    JsonFlag,
+    RunArgument,
+    RunsOption,
+    SendKeyOption,
+    TaskFileOption,
+    UnsandboxedOption,
+    app,
+)
 from agent.cli.output import asking
 from agent.cli.search import execute
 from agent.errors import Rejected, UsageError
@@ -25,6 +34,7 @@ def submit(
     ] = False,
     allow_unsandboxed: UnsandboxedOption = False,
     data_root: DataRootOption = None,
+    profile: TaskFileOption = None,
     yes_send_key_to: SendKeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -55,8 +65,8 @@ def submit(
     require_genuine(directory)
     if require_approval:
         _require_approved(directory, recorded.get("submitted_test"))
-    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root})
-    allowed = Allowed.loaded(found, (), key_host=yes_send_key_to, ask=asking())
+    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root, "profile": profile})
+    allowed = Allowed.loaded(found, () if profile is None else ("profile",), key_host=yes_send_key_to, ask=asking())
     raise typer.Exit(execute(Search.resume(directory, release=True, allowed=allowed), as_json=as_json))
 
 

@@ -15,7 +15,7 @@ from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
 from agent.engine.loop import End, run_loop
 from agent.engine.outcome import SearchOutcome, conclude, launch_line
-from agent.engine.resuming import Allowed, Granted, flags_again
+from agent.engine.resuming import Allowed, Granted, first_launch, flags_again
 from agent.engine.setup import (
     Inputs,
     check_prerequisites,
@@ -29,7 +29,7 @@ from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
-from agent.profiles import resolve_profile
+from agent.profiles import baseline_region, recorded_profile, resolve_profile
 from agent.progress import Progress
 from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
 from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
@@ -43,7 +43,6 @@ from benchmark.executor import Executor
 from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 __all__ = ["OpenSearch", "Search", "SearchOutcome"]
@@ -84,9 +83,14 @@ class Search:
         self.summary = RunSummary(run, config, profile, reason, self.clock)
 
     @classmethod
-    def create(cls, config: SearchConfig) -> Search:
-        """Check everything that can be checked for free, then make the run directory. Raises UsageError."""
-        profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
+    def create(cls, config: SearchConfig, *, resolved: tuple[Profile, str] | None = None) -> Search:
+        """Check everything that can be checked for free, then make the run directory. Raises UsageError.
+
+        `resolved` is the profile of `config`, and why it is that one, if the caller has it already.
+        """
+        profile, reason = resolved or resolve_profile(
+            config.profile, data_root=config.data_root, download=config.download
+        )
         check_prerequisites(config, profile)
         start = start_region(config)
         checked = proposer_kind(config).check(config)
@@ -113,10 +117,13 @@ class Search:
             )
         try:
             config = SearchConfig.model_validate(recorded["config"])
-            profile, _ = resolve_profile(recorded["profile"])
+            launch = first_launch(run.events)
+            profile = recorded_profile(recorded["profile"], launch.tasks if launch else None)
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
-        granted = (allowed or Allowed()).applied(run, config, profile, recorded.get("isolation_level"))
+        allowed = allowed or Allowed()
+        profile = allowed.profile_of(run, config, profile)
+        granted = allowed.applied(run, config, profile, recorded.get("isolation_level"))
         again, threads = config.submit or release, recorded_threads(recorded.get("environment"))
         return cls(config, run, profile, "resumed", release=again, granted=granted, threads=threads)
 
@@ -189,7 +196,7 @@ class OpenSearch:
         """Run to the end."""
         with self._search.summary.stops_recorded():
             inputs = self._launch()
-            with fresh_workspace(self.run) as workspace:
+            with fresh_workspace(self.run, self.profile) as workspace:
                 tools = self._set_up_tools(workspace)
                 proposer = make_proposer(self._search.pinned, self._context(inputs))
                 return self._search_with(proposer, tools, inputs.start_region)
@@ -197,7 +204,7 @@ class OpenSearch:
     def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
         config = self.config
         try:
-            prepare(proposer, start or scaffold().region, config.budget)
+            prepare(proposer, start or baseline_region(self.profile), config.budget)
         except ProposerEnd as stop:  # nothing will be proposed, so the baseline is not trained
             self._log.append(Ended(status=stop.status, message=str(stop)))
             return self._sum_up(End(stop.status, str(stop)), tools)
@@ -266,7 +273,7 @@ class OpenSearch:
         if self._search.inputs is not None:
             say_if_long(config, profile, workbench.executor, workbench.environment, self._progress.message)
         self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
-        baseline = Candidate("baseline", scaffold().region)
+        baseline = Candidate("baseline", baseline_region(profile))
         seeds = config.baseline_evaluation_seeds
         measured = workbench.evaluator.measure(baseline, [], profile.visible, seeds, results=self._results)
         tools.baseline = measured[baseline.role]
@@ -277,7 +284,7 @@ class OpenSearch:
             return {}
         self._progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
         return self._workbench.evaluator.measure(
-            Candidate("hidden/baseline", scaffold().region),
+            Candidate("hidden/baseline", baseline_region(self.profile)),
             [Candidate("hidden/submission", tools.regions[tools.submitted])],
             self.profile.hidden,
             self.config.evaluation_seeds,

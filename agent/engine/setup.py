@@ -13,15 +13,16 @@ from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError
 from agent.evaluation.workbench import Workbench
+from agent.profiles import as_recorded, scaffold_of
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog, Launch
 from agent.spaces.start import starting_region
 from benchmark.data import available
 from benchmark.recipes import get_recipe, recipe_names
+from benchmark.recipes.as_built import REGION as AS_BUILT
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 
@@ -79,7 +80,12 @@ def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
     """Raise UsageError when git is missing, or a data set of the profile is missing and may not be downloaded."""
     if shutil.which("git") is None:
         raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
-    for name in sorted({task.dataset for task in (*profile.visible, *profile.hidden)}):
+    if config.null and profile.baseline == AS_BUILT:
+        raise UsageError(
+            f"--null: the baseline of {profile.name} draws no numbers (as_built), so all its copies would be equal; "
+            "name a recipe as the task file's baseline"
+        )
+    for name in sorted({task.dataset for task in profile.tasks if task.data is None and task.trainer is None}):
         found = available(name, data_root=config.data_root)
         if not found.ok and not config.download:
             raise UsageError(f"profile {profile.name} needs {name}: {found.reason}")
@@ -109,7 +115,8 @@ def record_launch(
             profile=profile.name,
             environment=workbench.environment,
             isolation_level=workbench.isolation.level,
-            scaffold=scaffold().text,
+            scaffold=scaffold_of(profile).text,
+            tasks=as_recorded(profile),
             start_region=inputs.start_region,
             script=inputs.script,
         )
@@ -131,11 +138,14 @@ def _require_same_environment(log: Path, was: Mapping[str, str], now: Mapping[st
 
 
 @contextmanager
-def fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
-    """Make a new repository. A resumed run also makes a new one and carries out the recorded calls again."""
+def fresh_workspace(run: RunDirectory, profile: Profile) -> Iterator[Workspace]:
+    """Make a new repository that starts as the profile's baseline.
+
+    A resumed run also makes a new one and carries out the recorded calls again.
+    """
     if run.workspace.exists():
         shutil.rmtree(run.workspace)
-    with Workspace.create(run.workspace) as workspace:
+    with Workspace.create(run.workspace, profile.baseline) as workspace:
         workspace.tag("baseline")
         yield workspace
 

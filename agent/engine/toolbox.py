@@ -11,13 +11,13 @@ from agent.analysis.finalists import finalist_count, pooled, trained_again
 from agent.analysis.look_scores import look_scores
 from agent.engine.screening import Round, Screen
 from agent.evaluation.evaluator import Candidate, Evaluator, Outcomes, accuracies_of
+from agent.profiles import baseline_region
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
 from agent.runs.log import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 
@@ -136,7 +136,7 @@ class Toolbox:
         best = self._ranked()
         finalists = sorted({nominee.number, *(test.number for test in best[: finalist_count(len(best))])})
         fresh = self._evaluator.measure(
-            Candidate("baseline", scaffold().region),
+            Candidate("baseline", baseline_region(self._profile)),
             [Candidate(f"test/{number}", self.regions[number]) for number in finalists],
             self._profile.visible,
             seeds,
@@ -275,7 +275,7 @@ class Toolbox:
                 for seed, outcome in by_seed.items()
                 if not isinstance(outcome, EvaluationResult)
             ]
-            parts.append(task_report(task.name, results, failures))
+            parts.append(task_report(task.name, results, failures, metric=task.metric))
         return "\n\n".join(parts)
 
 

@@ -14,14 +14,15 @@ class NullProposer:
 
     name = "null"
 
-    def __init__(self) -> None:
+    def __init__(self, baseline: str | None = None) -> None:
         self._refused = False
+        self._baseline = scaffold().region if baseline is None else baseline
 
     def ask(self, situation: Situation) -> ToolCall | None:
         """Edit the next copy in, test it, or submit the best when no test is left."""
         if self._refused or situation.tests_left <= 0:
             return ToolCall("submit", {"n": situation.best}) if situation.best else None
-        region = relabelled(scaffold().region, len(situation.tests) + 1)
+        region = relabelled(self._baseline, len(situation.tests) + 1)
         return ToolCall("test") if situation.region == region else replace_region(situation, region)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:

@@ -111,7 +111,7 @@ def make_rows(
 ) -> list[Row]:
     """Compare every recipe with the baseline on one task. The intervals hold for all recipes together."""
     accuracies = {
-        name: {seed: r.best_test_acc for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}
+        name: {seed: r.value for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}
         for name, by_seed in results.items()
     }
     if target is None:
