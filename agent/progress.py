@@ -76,10 +76,7 @@ class PlainProgress(Progress):
         if _is_look(role):
             return
         if epochs <= 20 or metrics.epoch % (epochs // 10) == 0 or metrics.epoch == epochs:
-            self._print(
-                f"  {role} {task} seed {seed}: epoch {metrics.epoch}/{epochs}, "
-                f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %"
-            )
+            self._print(f"  {role} {task} seed {seed}: epoch {metrics.epoch}/{epochs}, {_shown(metrics)}")
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
@@ -153,7 +150,8 @@ class LiveProgress(Progress):
         with self._lock:
             self._rows.pop((role, task, seed), None)
             self._done += not _is_look(role)
-            if isinstance(outcome, EvaluationResult) and not role.startswith(("hidden/", "screen/")):
+            counted = isinstance(outcome, EvaluationResult) and outcome.score is None
+            if isinstance(outcome, EvaluationResult) and counted and not role.startswith(("hidden/", "screen/")):
                 self._best[task] = max(self._best.get(task, 0.0), outcome.best_test_acc)
         style = None if isinstance(outcome, EvaluationResult) else "red"
         self._console.print(describe(role, task, seed, outcome, cached), style=style, markup=False)
@@ -175,11 +173,11 @@ class LiveProgress(Progress):
         for heading in ("training", "task", "seed", "epoch", "test accuracy"):
             table.add_column(heading, justify="left" if heading in ("training", "task") else "right")
         for (role, task, seed), (metrics, epochs) in rows:
-            epoch, accuracy = (metrics.epoch, f"{metrics.test_acc:.2f} %") if metrics else (0, "")
-            table.add_row(role, task, str(seed), f"{epoch}/{epochs}", accuracy)
+            epoch, accuracy = (_epoch(metrics, epochs), _brief(metrics)) if metrics else (f"0/{epochs}", "")
+            table.add_row(role, task, str(seed), epoch, accuracy)
         elapsed = time.monotonic() - self._start
         partial = sum(
-            metrics.epoch / epochs for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
+            min(1.0, metrics.epoch / epochs) for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
         )
         share = (self._done + partial) / self._expected if self._expected else 0.0
         parts = [f"{_clock_time(elapsed)} elapsed"]
@@ -209,7 +207,26 @@ def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) ->
         return f"{role} {task}: held-out loss {outcome.test_loss:.3f}{' (from the store)' if cached else ''}"
     how = "from the store" if cached else f"{outcome.training_seconds:.0f} s"
     flag = "; DIVERGED" if outcome.status == "diverged" else ""
+    if outcome.score is not None:
+        return f"{role} {task} seed {seed}: score {outcome.score:.6g} ({how}){flag}"
     return f"{role} {task} seed {seed}: best test accuracy {outcome.best_test_acc:.2f} % ({how}){flag}"
+
+
+def _epoch(metrics: EpochMetrics, epochs: int) -> str:
+    """The epoch, and of how many; a user's own trainer does not say that."""
+    return str(metrics.epoch) if metrics.own is not None else f"{metrics.epoch}/{epochs}"
+
+
+def _shown(metrics: EpochMetrics) -> str:
+    if metrics.own is None:
+        return f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %"
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.own.items())
+
+
+def _brief(metrics: EpochMetrics) -> str:
+    if metrics.own is None:
+        return f"{metrics.test_acc:.2f} %"
+    return next((f"{name} {value:.4g}" for name, value in reversed(metrics.own.items())), "")
 
 
 def _is_look(role: str) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmark.task import NUM_CLASSES, SIZES, Metric, Prepared, Profile, Recipe, Task, Trainer
+from benchmark.task import ACCURACY, NUM_CLASSES, SIZES, Metric, Prepared, Profile, Recipe, Task, Trainer
 from benchmark.task_schema import read_task_file
 
 __all__ = [
+    "ACCURACY",
     "FROM_PYTHON",
     "NUM_CLASSES",
     "PROFILES",

@@ -130,6 +130,7 @@ def conclude(
         found = _confirmed(config, tools)
         found += comparison.describe_tasks("visible", visible) + comparison.describe_tasks("hidden", hidden)
         found += [*generalisation.of_run(visible, hidden), comparison.verdict(visible, hidden)]
+        found += _own_metrics(profile)
         if config.null:
             found.append(null_claims.in_words(claims))
     words = [end.message, *([null_claims.NOTICE] if config.null else []), *found, profile.caveat]
@@ -149,6 +150,13 @@ def conclude(
     if config.null:
         done |= {"null": True, "would_have_claimed": claims}
     return done, words
+
+
+def _own_metrics(profile: Profile) -> list[str]:
+    """What is not checked where a user's own trainer gives the score."""
+    if all(task.trainer is None for task in profile.tasks):
+        return []
+    return ["The chance-level check of untrained networks knows classes only, so it was left out."]
 
 
 def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:

@@ -216,7 +216,7 @@ class OpenSearch:
         if end.status == "infra":
             self._log.halt(end.message)
             return self._sum_up(end, tools)
-        if tools.submitted is not None and not self._search.release:
+        if tools.submitted is not None and not self._search.release and self.profile.hidden:
             message = f"{end.message} The hidden task waits for: agent submit {self.run.path.name}"
             return self._sum_up(End("waiting_for_review", message), tools)
         hidden = self._run_hidden(tools)
@@ -280,7 +280,7 @@ class OpenSearch:
 
     def _run_hidden(self, tools: Toolbox) -> dict[str, Accuracies]:
         """Role → accuracies of baseline and submission on the hidden task; {} when nothing was submitted."""
-        if tools.submitted is None:
+        if tools.submitted is None or not self.profile.hidden:
             return {}
         self._progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
         return self._workbench.evaluator.measure(

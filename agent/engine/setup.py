@@ -85,6 +85,9 @@ def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
             f"--null: the baseline of {profile.name} draws no numbers (as_built), so all its copies would be equal; "
             "name a recipe as the task file's baseline"
         )
+    own = [task.name for task in profile.visible if task.trainer is not None]
+    if config.screen and own:
+        raise UsageError(f"--screen looks at short trainings, which the trainer of {own[0]} does not have")
     for name in sorted({task.dataset for task in profile.tasks if task.data is None and task.trainer is None}):
         found = available(name, data_root=config.data_root)
         if not found.ok and not config.download:

@@ -242,7 +242,8 @@ class Toolbox:
             results=self._results,
         )
         accuracies = accuracies_of(outcomes, f"test/{number}")
-        outcome = TestOutcome(number, accuracies, digest)
+        lower = frozenset(task.name for task in self._profile.visible if task.metric.sign < 0)
+        outcome = TestOutcome(number, accuracies, digest, lower)
         self._log.append(
             TestFinished(
                 number=number,

@@ -54,7 +54,7 @@ class EvaluationCall:
             return self._with_own_trainer(parent)
         dataset = load_task_data(self.task.data, self.task.dataset, self.data_root)
         dataset = hold_out(dataset, self.task.recipe.held_out)
-        model, initialised = _initialised(self.region, self.task, self.seed, parent)
+        model, initialised = initialised_model(self.region, self.task, self.seed, parent)
         if not initialised.ok:
             return CandidateFailure(initialised.kind or "isolation", initialised.message)
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -167,7 +167,7 @@ class SignalCall:
 
         torch.set_num_threads(threads())
         dataset = load_task_data(self.task.data, self.task.dataset, self.data_root)
-        model, initialised = _initialised(self.region, self.task, self.seed, parent)
+        model, initialised = initialised_model(self.region, self.task, self.seed, parent)
         if not initialised.ok:
             return (f"{initialised.kind}: {initialised.message}",)
         count = self.task.recipe.batch_size
@@ -181,7 +181,7 @@ def job_for(task: Task, region: str, seed: int, out: Path | None = None) -> Job:
     return Job(region, task.arch, task.num_classes, seed, out, task.network_for(region))
 
 
-def _initialised(region: str, task: Task, seed: int, parent: Parent) -> tuple[nn.Module, Initialised]:
+def initialised_model(region: str, task: Task, seed: int, parent: Parent) -> tuple[nn.Module, Initialised]:
     """A new network with the weights that the region made in isolation, and the result of the isolation.
 
     The result is a failure if the constructors of a user's network made something else in isolation.

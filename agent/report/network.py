@@ -24,7 +24,7 @@ from benchmark.files import write_atomically
 from benchmark.results import region_sha256
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from benchmark.executor import Executor, Parent
     from benchmark.tasks import Profile, Task
@@ -158,6 +158,8 @@ class MeasureCall:
             model = build_task_model(task, self.seed) if task else build_model(self.arch, dataset.num_classes)
         except (DataError, ValueError, KeyError) as error:
             return {"error": str(error)}
+        own = task is not None and not task.strict
+        built = {name: value.detach().clone() for name, value in model.named_parameters()} if own else {}
         with tempfile.TemporaryDirectory(prefix="initsearch-report-") as folder:
             weights = Path(folder) / "weights.safetensors"
             network = task.network_for(self.region) if task else None
@@ -175,11 +177,15 @@ class MeasureCall:
             normalize = Normalizer(dataset.mean, dataset.std, torch.device("cpu"))
             images = normalize(dataset.train_images[:IMAGES].contiguous())
         signal = signal_statistics(model, images, dataset.train_labels[:IMAGES])
-        return {"parameters": describe_parameters(model), "signal": _finite(signal.as_json())}
+        return {"parameters": describe_parameters(model, built), "signal": _finite(signal.as_json())}
 
 
-def describe_parameters(model: nn.Module) -> list[Fields]:
-    """Role, statistics and std relative to Kaiming's of every parameter, in the model's order."""
+def describe_parameters(model: nn.Module, built: Mapping[str, Tensor] = {}) -> list[Fields]:
+    """Role, statistics and std relative to Kaiming's of every parameter, in the model's order.
+
+    `own` marks a parameter that has the value which the network's constructors gave it (`built`).
+    """
+    import torch
     from torch import nn
 
     rows = []
@@ -196,7 +202,8 @@ def describe_parameters(model: nn.Module) -> list[Fields]:
                     "mean": values.mean().item(),
                     "std": values.std(correction=0).item(),
                     "constant": values.flatten()[0].item() if constant else None,
-                    "kaiming_ratio": None if constant else _kaiming_ratio(values.std(correction=0).item(), module),
+                    "kaiming_ratio": None if constant or values.dim() < 2 else _ratio(values),
+                    **({"own": True} if name in built and torch.equal(built[name], parameter.detach()) else {}),
                 }
             )
     return rows
@@ -206,22 +213,21 @@ def _role(module: nn.Module, last_linear: bool, name: str) -> str:
     """The role of a parameter in its network, such as `depthwise convolution weight`."""
     from torch import nn
 
+    from benchmark.initializers.branches import is_norm
+
     what = "bias" if name.endswith("bias") else "weight"
     if isinstance(module, nn.Conv2d):
         kind = "depthwise convolution" if module.groups > 1 else "convolution"
         return f"{kind} {what}"
     if isinstance(module, nn.Linear):
         return f"{'head' if last_linear else 'hidden linear'} {what}"
-    return f"norm {what}"
+    return f"norm {what}" if is_norm(module) else f"{type(module).__name__} {name.rpartition('.')[2]}"
 
 
-def _kaiming_ratio(std: float, module: nn.Module) -> float | None:
+def _ratio(values: Tensor) -> float:
     """The std over √(2 / fan_in): 1 keeps the signal's scale through ReLU layers (He et al. 2015, equation 10)."""
-    weight = getattr(module, "weight", None)
-    if weight is None or weight.dim() < 2:
-        return None
-    fan_in = math.prod(weight.shape[1:])
-    return std / math.sqrt(2 / fan_in)
+    fan_in = math.prod(values.shape[1:])
+    return values.std(correction=0).item() / math.sqrt(2 / fan_in)
 
 
 def _finite(value: Any) -> Any:
