@@ -76,7 +76,7 @@ class PlainProgress(Progress):
         if _is_look(role):
             return
         if epochs <= 20 or metrics.epoch % (epochs // 10) == 0 or metrics.epoch == epochs:
-            self._print(f"  {role} {task} seed {seed}: epoch {metrics.epoch}/{epochs}, {_shown(metrics)}")
+            self._print(f"  {role} {task} seed {seed}: epoch {_epoch(metrics, epochs)}, {_shown(metrics)}")
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:

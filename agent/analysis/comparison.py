@@ -42,7 +42,8 @@ def compare_tasks(
         before, after = _complete(baseline[task]), _complete(submission[task])
         groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
         metric = metric_of(profile, task)
-        before, after, *groups = (_signed(seeds, metric) for seeds in (before, after, *groups))
+        before, after = _signed(before, metric), _signed(after, metric)
+        groups = [signed for seeds in groups if (signed := _signed(seeds, metric)) is not None]
         prior = learn_noise(noise_prior(profile, task), groups)
         prior = prior if look is None else prior.after_look(look)
         comparisons[task] = (

@@ -80,6 +80,8 @@ def measure(
 def _steps(task: Task, cost: float) -> float:
     """Seconds of the two passes that `MeasureCost` trains; what it takes beyond them is warming up."""
     train, test = pictures(task)
+    if not train:
+        return 0.0  # a task with a trainer of its own, of which no step can be taken
     return 2 * MeasureCost(task).steps * task.recipe.batch_size * cost / (train + test / 3)
 
 

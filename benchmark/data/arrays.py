@@ -173,7 +173,8 @@ def from_torchvision(name: str, *, root: Path, download: bool) -> Arrays:
         else:
             raise DataError(f'{what} has no training and test part; data = "data.py:load" can make them')
         try:
-            parts[part] = _items(make(root, **options), what)
+            dataset: Any = make(root, **options)  # type: ignore[call-arg]
+            parts[part] = _items(dataset, what)
         except (RuntimeError, OSError, ValueError, TypeError) as error:
             hint = "" if download else "; --download fetches it, --data-root names the folder that has it"
             raise DataError(f"{what}: {' '.join(str(error).split())[:200]}{hint}") from None
