@@ -158,7 +158,8 @@ class ScheduledOptimizer:
     def _set_lr(self) -> None:
         epoch = float(self._epochs)
         if epoch < self._recipe.warmup_epochs:
-            epoch += max(self._steps, 1) / self._steps_per_epoch
-        self.lr = self._recipe.lr * factor(self._recipe, min(epoch, self._recipe.epochs))
+            done = max(self._steps, 1) / self._steps_per_epoch
+            epoch = min(epoch + done, self._recipe.warmup_epochs)
+        self.lr = self._recipe.lr * factor(self._recipe, epoch)
         if self._lr_on_device is not None:
             self._lr_on_device.fill_(self.lr)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import math
 import numbers
 import os
@@ -12,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.data.prepared import folder
 from benchmark.executor import Parent
+from benchmark.files import write_atomically
 from benchmark.networks import Network, build, described
 from benchmark.results import EpochMetrics
 from benchmark.sources import captured, import_file, provide
-from benchmark.task import Trainer
+from benchmark.task import Task, Trainer
 
 
 class TrainerFailed(RuntimeError):
@@ -98,6 +102,27 @@ class TrainCall:
             if known.get(source.file, "") not in ("", hashlib.sha256(source.text.encode()).hexdigest()):
                 raise TrainerFailed(f"train {self.trainer.spec}: {source.file} was changed while the search ran")
         return function
+
+
+def known_seconds(task: Task) -> float:
+    """Seconds of the last training of this task here; 0 if there was none."""
+    try:
+        return float(json.loads(_seconds_file(task).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return 0.0
+
+
+def remember_seconds(task: Task, seconds: float) -> None:
+    """Keep how long a training of this task took, for `agent plan`."""
+    with contextlib.suppress(OSError):  # then the plan does not know it
+        path = _seconds_file(task)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(seconds).encode(), durable=False)
+
+
+def _seconds_file(task: Task) -> Path:
+    digest = hashlib.sha256(json.dumps(task.identity(), sort_keys=True).encode()).hexdigest()
+    return folder().parent / "trainer-seconds" / f"{digest}.json"
 
 
 def as_score(value: Any, spec: str) -> float:

@@ -117,7 +117,7 @@ class PrepareTask:
         if table.train is not None:
             trainer = find_trainer(table.train, self.folder)
             forget(self.folder)
-            network = self.network or find_network(table, self.folder, None, None)
+            network = examined(self.network) if self.network else find_network(table, self.folder, None, None)
             return Task(table.arch, table.dataset, Recipe(1, 1.0), table.name, network, None, trainer, table.score)
         assert table.data is not None
         data = self.data

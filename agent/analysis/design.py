@@ -241,6 +241,8 @@ def _seconds(profile: Profile, cost: Costs, design: Design, slots: int) -> float
 
 
 def _effect(profile: Profile, tasks: Sequence[Task], design: Design, n_candidates: int) -> float:
+    if not tasks:  # a task file need not have a hidden task
+        return 0.0
     priors = [noise_prior(profile.name, task.name) for task in tasks]
     seeds, baseline_seeds = design.seeds + design.confirm, design.baseline_seeds + design.confirm
     return smallest_visible_effect(priors, baseline_seeds, seeds, n_candidates=n_candidates)
@@ -258,7 +260,8 @@ def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a plan that follow its tasks."""
     yield (
         f"about {duration(plan['seconds'])} in all; smallest detectable mean gain (power 80 %): "
-        f"{plan['visible_effect']:.1f} points on the visible tasks, {plan['hidden_effect']:.1f} on the hidden task"
+        f"{plan['visible_effect']:.1f} points on the visible tasks"
+        + (f", {plan['hidden_effect']:.1f} on the hidden task" if plan["hidden_effect"] else "")
     )
     for other in plan["instead"]:
         yield f"or: {other['flags']}: {_outlook(other)}; {other['why']}"

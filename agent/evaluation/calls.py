@@ -103,7 +103,7 @@ class EvaluationCall:
 
         from benchmark.executor import LocalExecutor
         from benchmark.hardware import threads
-        from benchmark.own_trainer import TrainCall
+        from benchmark.own_trainer import TrainCall, remember_seconds
         from benchmark.results import StepZero
 
         task = self.task
@@ -121,6 +121,7 @@ class EvaluationCall:
                 trained = executor.submit(call, on_report=parent.report).result()
         if isinstance(trained, str):
             return CandidateFailure("trainer", trained)
+        remember_seconds(task, trained.seconds)
         if not math.isfinite(trained.score):
             return CandidateFailure("not_finite", f"{task.trainer.spec} returned {trained.score} as {task.metric.name}")
         environment = dict(self.environment)

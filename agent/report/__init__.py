@@ -141,18 +141,19 @@ def measured_network(
         return None, "There is no tested code whose effect could be shown."
     if (kept := read_network(record, test)) is not None:
         return kept, ""
-    if not measure:
-        return None, "The networks were not measured."
     try:
         profile = record.own_profile()
-        if names_programs(profile):
-            profile = allowed_profile(record.directory.path, profile, given)
-    except UsageError as error:
-        return None, f"The networks were not measured: {error}"
     except ValueError:  # of another version: the names in run.json have to do
         profile = None
     if profile is not None and any(task.trainer is not None for task in profile.tasks):
-        return None, "The networks were not measured: their input is known to the task's own trainer only."
+        return None, "The networks were not measured: only the task's own trainer knows their input."
+    if not measure:
+        return None, "The networks were not measured."
+    if profile is not None and names_programs(profile):
+        try:
+            profile = allowed_profile(record.directory.path, profile, given)
+        except UsageError as error:
+            return None, f"The networks were not measured: {error}"
     measure_in = partial(measure_network, record, test, executor=executor, data_root=data_root, profile=profile)
     return _measure_now(record, isolation, measure_in, save_network)
 

@@ -125,7 +125,7 @@ class CheckCall:
         from benchmark.executor import LocalExecutor
         from benchmark.hardware import threads
         from benchmark.networks import build
-        from benchmark.own_trainer import TrainCall, Trained
+        from benchmark.own_trainer import TrainCall, Trained, remember_seconds
 
         task = self.task
         assert task.trainer is not None
@@ -146,6 +146,7 @@ class CheckCall:
                     return (
                         f"train {task.trainer.spec} returned {trained.score} as {task.metric.name}, which is no score"
                     )
+                remember_seconds(task, trained.seconds)
                 scores.append(trained)
         epochs = len(scores[0].curve)
         return TaskFacts(
@@ -183,7 +184,7 @@ def _roles(model: nn.Module) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedTasks:
     """The result of a check: task → what was found, and with noise task → scores of the short trainings."""
 
     profile: Profile
@@ -275,7 +276,7 @@ def sd_of(scores: Sequence[float]) -> float | None:
     return statistics.stdev(scores) if len(scores) > 1 else None
 
 
-def check_task_file(profile: Profile, config: SearchConfig, progress: Progress, *, noise: int = 0) -> Checked:
+def check_task_file(profile: Profile, config: SearchConfig, progress: Progress, *, noise: int = 0) -> CheckedTasks:
     """Look at every task. `noise` is the number of short trainings of the baseline. Raises UsageError."""
     region = baseline_region(profile)
     with open_workbench(config, Clock(), progress, evaluations=max(1, noise)) as workbench:
@@ -308,7 +309,7 @@ def check_task_file(profile: Profile, config: SearchConfig, progress: Progress, 
                     for (_, name, _), outcome in outcomes.items()
                     if name == task.name and isinstance(outcome, EvaluationResult)
                 ]
-    return Checked(profile, facts, scores)
+    return CheckedTasks(profile, facts, scores)
 
 
 def _short(task: Task) -> Task:

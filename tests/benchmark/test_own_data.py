@@ -16,6 +16,7 @@ from benchmark.data.arrays import from_file, in_form, resized, returned
 from benchmark.data.pictures import from_folder
 from benchmark.data.prepared import load_prepared, prepare
 from benchmark.own_data import prepared_data
+from benchmark.vision import VisionMissing, vision
 from tests.benchmark.task_files import arrays, write_pictures
 
 
@@ -205,7 +206,10 @@ def test_our_sets_can_be_resized() -> None:
 
 
 def test_a_data_set_class_of_torchvision(tmp_path: Path) -> None:
-    pytest.importorskip("torchvision")
+    try:
+        vision("datasets")
+    except VisionMissing as error:
+        pytest.skip(str(error))
     assert "torchvision has no data set 'Nothing'" in refused(
         lambda: prepared_data("torchvision:Nothing", None, tmp_path, data_root=tmp_path)
     )
