@@ -27,8 +27,8 @@ def is_own(settings: Mapping[str, Any]) -> bool:
 def take_task(settings: dict[str, Any]) -> Profile:
     """Take the keys of a task out of `settings` and make its profile. Raises UsageError.
 
-    `network` is a function, or a text as in a task file; `data` four arrays, or a text. Every key of a task file's table
-    counts, besides `caveat`, `baseline` and `noise`. Texts are relative to the working directory.
+    `network` is a function, or a text as in a task file; `data` four arrays, or a text. Every key of a task file's
+    table counts, and `caveat`, `baseline` and `noise`. Texts are relative to the working directory.
     """
     from agent.profiles import finished_profile
     from benchmark.task_loading import make_profile
@@ -72,7 +72,7 @@ def _prepared(data: Any) -> Prepared:
 
 
 def network_of(function: Callable[..., object], name: str, packages: tuple[str, ...] = ()) -> Network:
-    """The network that a function builds, as text. Raises UsageError where its source, or what it uses, cannot be had."""
+    """The network that a function builds, as text. Raises UsageError where its source cannot be had."""
     from benchmark.networks import LIBRARIES, Network
     from benchmark.sources import Source
     from benchmark.task_loading import imported
@@ -117,7 +117,7 @@ def _collect(thing: Any, parts: dict[str, str], imports: dict[str, str]) -> None
         text = textwrap.dedent(inspect.getsource(thing))
     except (OSError, TypeError):
         raise UsageError(
-            f"network: the source of {name} cannot be had, and isolation needs it; define it in a file or a notebook cell"
+            f"network: the source of {name} cannot be had, and isolation needs it; define it in a file or a notebook"
         ) from None
     parts[name] = ""  # before what it uses, so that recursion ends
     names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
@@ -127,7 +127,7 @@ def _collect(thing: Any, parts: dict[str, str], imports: dict[str, str]) -> None
         if inspect.ismodule(value):
             if not _is_installed(value):
                 raise UsageError(
-                    f'network: {name} uses {used}, a module of your own; give network="FILE.py:{name}", which takes it along'
+                    f"network: {name} uses {used}, a module of your own; network='FILE.py:{name}' takes it along"
                 )
             imports[used] = f"import {value.__name__} as {used}"
         elif inspect.isclass(value) or inspect.isfunction(value):

@@ -6,12 +6,13 @@ imported inside functions, because every command imports this module.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -177,11 +178,22 @@ def _maker(network: Network) -> Callable[[], object]:
     if first == "timm":
         return _timm(network, second)
     provide(network.sources)
+    preload(network.packages)
     try:
         module = importlib.import_module(network.sources[0].name)
     except Exception as error:
         raise NetworkError(f"network {first} cannot be imported: {described(error)}") from error
     return caller(network, getattr(module, second, None))
+
+
+def preload(packages: Iterable[str]) -> None:
+    """Import torchvision and timm where a network needs them; a failure shows when the network imports them itself."""
+    from benchmark.vision import import_networks
+
+    for name in packages:
+        if name in LIBRARIES:
+            with contextlib.suppress(ImportError):
+                import_networks(name)
 
 
 def caller(network: Network, function: object) -> Callable[[], object]:
@@ -210,12 +222,14 @@ def caller(network: Network, function: object) -> Callable[[], object]:
 
 
 def _torchvision(network: Network, name: str) -> Callable[[], object]:
-    from benchmark.vision import VisionMissing, vision
+    from benchmark.vision import import_networks, install_command
 
     try:
-        models = vision("models")
-    except VisionMissing as error:
-        raise NetworkError(f"network {network.spec}: {error}") from None
+        models: Any = import_networks("torchvision.models")
+    except ImportError as error:
+        raise NetworkError(
+            f"network {network.spec}: torchvision cannot be imported ({error}); next: {install_command()}"
+        ) from None
     if name not in models.list_models():
         raise NetworkError(f"network {network.spec}: torchvision has no classification network {name!r}")
     options: dict[str, Any] = {"weights": None}
@@ -229,8 +243,10 @@ def _torchvision(network: Network, name: str) -> Callable[[], object]:
 
 
 def _timm(network: Network, name: str) -> Callable[[], object]:
+    from benchmark.vision import import_networks
+
     try:
-        timm = importlib.import_module("timm")
+        timm: Any = import_networks("timm")
     except ImportError as error:
         raise NetworkError(f"network {network.spec}: timm cannot be imported ({error}); pip install timm") from None
     if not timm.is_model(name):

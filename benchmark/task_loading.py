@@ -162,6 +162,7 @@ def from_user_file(network: Network, file: str, function: str, folder: Path) -> 
     if not path.is_file():
         raise NetworkError(f"network {network.spec}: {path}: no such file")
     try:
+        networks.preload(LIBRARIES if "torchvision" in path.read_text(encoding="utf-8", errors="replace") else ())
         module = import_file(file, folder)
     except (Exception, SystemExit) as error:
         raise NetworkError(f"network {network.spec}: {file} cannot be imported: {described(error)}") from error

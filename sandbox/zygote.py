@@ -49,12 +49,14 @@ def main(message: dict[str, Any]) -> None:
     sys.argv[:] = [""]
     sys.path[:] = config.path
     tempfile.tempdir = "/nonexistent"  # otherwise tempfile tries to write to each candidate folder
-    for name in (*_PRELOAD.split(), *config.preload):
+    for name in _PRELOAD.split():
         importlib.import_module(name)
     import torch
 
+    from benchmark.networks import preload
     from sandbox import worker
 
+    preload(config.preload)
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     worker.rehearse()
