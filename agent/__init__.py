@@ -27,24 +27,38 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
     """Run a search to its end and return its result. Prints nothing; in a notebook its progress stands below the cell.
 
     `settings` are the fields of `agent.config.SearchConfig`. Environment variables and `initsearch.toml` are read as on
-    the command line. Raises UsageError before anything is trained, and later the other types of `agent.errors`.
+    the command line. With `network` they also describe a task of the caller's own (docs/tasks.md):
+
+        search(network=build, data=(train_x, train_y, test_x, test_y), epochs=10, budget=3)
+
+    `network` is a function that gets num_classes, or a text as in a task file; `data` are four arrays, or such a text.
+    Raises UsageError before anything is trained, and later the other types of `agent.errors`.
     """
     from agent.config import read_config
     from agent.engine.search import Search
+    from agent.from_python import is_own, take_task
     from agent.llm.consent import confirm_loaded
     from agent.progress import Progress
     from agent.report import report_at_end
     from agent.report.notebook import notebook_progress
+    from benchmark.tasks import FROM_PYTHON
 
+    resolved = None
+    if is_own(settings):
+        resolved = (take_task(settings), "as given in Python")
     found = read_config(settings)
+    config = found.config if resolved is None else found.config.model_copy(update={"profile": FROM_PYTHON})
     if found.config.proposer in ("llm", "hybrid"):
         confirm_loaded(found, os.environ, key_host=None, ask=None)
-    search, shown = Search.create(found.config), progress or notebook_progress() or Progress()
+    search = Search.create(config, resolved=resolved)
+    shown = progress or notebook_progress() or Progress()
     say, data_root = shown.message, found.config.data_root
     try:
         with (
             search.opened(shown) as opened,
-            report_at_end(search.run, opened.isolation, say, executor=opened.executor, data_root=data_root),
+            report_at_end(
+                search.run, opened.isolation, say, executor=opened.executor, data_root=data_root, given=search.profile
+            ),
         ):
             return opened.execute()
     finally:

@@ -25,6 +25,7 @@ from agent.errors import UsageError, in_one_sentence
 from benchmark.files import read_regular
 from benchmark.hardware import cpu_count
 from benchmark.seeds import MOST, confirmation_seeds, evaluation_seeds
+from benchmark.tasks import FROM_PYTHON, NAMES, is_task_file
 
 ENV_PREFIX = "INITSEARCH_"
 _RAY_ADDRESS = r"^(auto|local|[A-Za-z0-9_.\-]+:[0-9]{1,5})$"
@@ -40,7 +41,8 @@ class SearchConfig(BaseModel):
     budget: int = Field(default=3, ge=1, le=1000)
     """Tests the proposer may spend; each trains every visible task once per seed."""
     proposer: str = "optuna"
-    profile: Literal["auto", "paper", "pocket", "mini", "smoke"] = "auto"
+    profile: str = "auto"
+    """auto, the name of a built-in profile, or the path of a task file."""
     seeds: int = Field(default=1, ge=1, le=MOST)
     """Training runs per task and candidate; the seeds are seed, seed + 1, …"""
     baseline_seeds: int | None = Field(default=None, ge=1, le=MOST)
@@ -92,6 +94,14 @@ class SearchConfig(BaseModel):
     max_seconds: float | None = Field(default=None, gt=0)
     submit: bool = True
     """Run the hidden task at once; without it the run waits for `agent submit`."""
+
+    @field_validator("profile")
+    @classmethod
+    def _profile_is_known(cls, value: str) -> str:
+        known = ("auto", *NAMES)
+        if value not in (*known, FROM_PYTHON) and not is_task_file(value):
+            raise ValueError(f"must be one of {', '.join(known)}, or a task file, such as my.toml")
+        return value
 
     @field_validator("workers")
     @classmethod
@@ -215,6 +225,11 @@ def read_config(
                 else "it starts programs on other machines"
             )
             raise UsageError(f"{origin[name]} counts only from the command line, because {why}: give {flag_name(name)}")
+    if "profile" in merged and is_task_file(str(merged["profile"])):
+        raise UsageError(
+            f"{origin['profile']} names a task file, which counts only from the command line, because it names "
+            f"programs: give --profile {merged['profile']}"
+        )
     for name, value in flags.items():
         if name not in known:
             raise UsageError(f"flag: unknown setting {name!r}{suggestion(name, list(known))}")

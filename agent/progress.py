@@ -80,10 +80,7 @@ class PlainProgress(Progress):
         if _is_look(role):
             return
         if epochs <= 20 or metrics.epoch % (epochs // 10) == 0 or metrics.epoch == epochs:
-            self._print(
-                f"  {role} {task} seed {seed}: epoch {metrics.epoch}/{epochs}, "
-                f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %"
-            )
+            self._print(f"  {role} {task} seed {seed}: epoch {_epoch(metrics, epochs)}, {_shown(metrics)}")
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
@@ -157,7 +154,8 @@ class LiveProgress(Progress):
         with self._lock:
             self._rows.pop((role, task, seed), None)
             self._done += not _is_look(role)
-            if isinstance(outcome, EvaluationResult) and not role.startswith(("hidden/", "screen/")):
+            counted = isinstance(outcome, EvaluationResult) and outcome.score is None
+            if isinstance(outcome, EvaluationResult) and counted and not role.startswith(("hidden/", "screen/")):
                 self._best[task] = max(self._best.get(task, 0.0), outcome.best_test_acc)
         style = None if isinstance(outcome, EvaluationResult) else "red"
         self._console.print(describe(role, task, seed, outcome, cached), style=style, markup=False)
@@ -173,13 +171,18 @@ class LiveProgress(Progress):
             rows, best = sorted(self._rows.items()), sorted(self._best.items())
         elapsed = time.monotonic() - self._start
         partial = sum(
-            metrics.epoch / epochs for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
+            min(1.0, metrics.epoch / epochs) for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
         )
         share = (self._done + partial) / self._expected if self._expected else 0.0
         left = elapsed * (1 - share) / share if 0.05 < share < 1 else None
         tests = f"{self._tests - self._tests_begun} of {self._tests}" if self._tests else ""
         shown = [
-            (*key, metrics.epoch if metrics else 0, epochs, metrics.test_acc if metrics else None)
+            (
+                *key,
+                metrics.epoch if metrics else 0,
+                epochs,
+                metrics.test_acc if metrics and metrics.own is None else None,
+            )
             for key, (metrics, epochs) in rows
         ]
         return training_view(shown, best, elapsed=elapsed, left=left, tests=tests)
@@ -233,7 +236,26 @@ def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) ->
         return f"{role} {task}: held-out loss {outcome.test_loss:.3f}{' (from the store)' if cached else ''}"
     how = "from the store" if cached else f"{outcome.training_seconds:.0f} s"
     flag = "; DIVERGED" if outcome.status == "diverged" else ""
+    if outcome.score is not None:
+        return f"{role} {task} seed {seed}: score {outcome.score:.6g} ({how}){flag}"
     return f"{role} {task} seed {seed}: best test accuracy {outcome.best_test_acc:.2f} % ({how}){flag}"
+
+
+def _epoch(metrics: EpochMetrics, epochs: int) -> str:
+    """The epoch, and of how many; a user's own trainer does not say that."""
+    return str(metrics.epoch) if metrics.own is not None else f"{metrics.epoch}/{epochs}"
+
+
+def _shown(metrics: EpochMetrics) -> str:
+    if metrics.own is None:
+        return f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %"
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.own.items())
+
+
+def _brief(metrics: EpochMetrics) -> str:
+    if metrics.own is None:
+        return f"{metrics.test_acc:.2f} %"
+    return next((f"{name} {value:.4g}" for name, value in reversed(metrics.own.items())), "")
 
 
 def _is_look(role: str) -> bool:

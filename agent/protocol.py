@@ -30,6 +30,8 @@ class TestOutcome:
     number: int
     accuracies: Accuracies
     region_sha256: str
+    lower_is_better: frozenset[str] = frozenset()
+    """Tasks whose metric is minimised."""
 
     @property
     def failed(self) -> bool:
@@ -39,10 +41,16 @@ class TestOutcome:
 
     @property
     def score(self) -> float:
-        """Mean accuracy over tasks and seeds, percent; minus infinity for a failed test, so that it never wins."""
+        """Mean accuracy over tasks and seeds, percent; minus infinity for a failed test, so that it never wins.
+
+        A metric that is minimised counts with the other sign.
+        """
         if self.failed:
             return float("-inf")
-        means = [sum(v for v in seeds.values() if v is not None) / len(seeds) for seeds in self.accuracies.values()]
+        means = [
+            (-1 if task in self.lower_is_better else 1) * sum(v for v in seeds.values() if v is not None) / len(seeds)
+            for task, seeds in self.accuracies.items()
+        ]
         return sum(means) / len(means)
 
 

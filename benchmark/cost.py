@@ -7,23 +7,15 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark import HARNESS_VERSION
 from benchmark.executors import Executor, Parent
 from benchmark.files import write_atomically
-from benchmark.tasks import Task
+from benchmark.task import SIZES, Task
 
-SIZES: dict[str, tuple[int, int]] = {
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "fmnist": (60_000, 10_000),
-    "openclipart100": (2_340, 1_164),
-    "fmnist_pocket": (5_000, 2_000),
-    "tiny": (200, 100),
-}
-"""Number of training and test pictures of each data set, known without loading it."""
+__all__ = ["SIZES", "KnownCosts", "MeasureCost", "pictures"]
 
 
 @dataclass(frozen=True)
@@ -38,24 +30,38 @@ class MeasureCost:
         """Train a few steps twice, first as a warm-up. The cost of a step does not depend on the pictures."""
         import torch
 
-        from benchmark.data import NUM_CLASSES, ImageDataset
+        from benchmark.building import build_task_model
+        from benchmark.data import ImageDataset
         from benchmark.hardware import threads
-        from benchmark.models import build_model
+        from benchmark.own_trainer import known_seconds
         from benchmark.train import train
 
+        if self.task.trainer is not None:
+            return known_seconds(self.task)  # only a whole training tells
         torch.set_num_threads(threads())
-        recipe, classes = self.task.recipe, NUM_CLASSES[self.task.dataset]
+        recipe, classes = self.task.recipe, self.task.num_classes
         device = "cuda" if torch.cuda.is_available() else "cpu"
         count = self.steps * recipe.batch_size
+        channels = self.task.picture[0]
         noise = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=noise)
+        images = torch.randint(0, 256, (count, *self.task.picture), dtype=torch.uint8, generator=noise)
         labels = torch.arange(count) % classes
         fake = ImageDataset(
-            "noise", images, labels, images[:8], labels[:8], classes, (), (0.5,) * 3, (0.25,) * 3, "noise", ""
+            "noise",
+            images,
+            labels,
+            images[:8],
+            labels[:8],
+            classes,
+            (),
+            (0.5,) * channels,
+            (0.25,) * channels,
+            "noise",
+            "",
         )
         seconds = 0.0
         for _ in range(2):
-            model = build_model(self.task.arch, classes)
+            model = build_task_model(self.task, 0)
             outcome = train(model, fake, replace(recipe, epochs=1), seed=0, device=device, precision=self.precision)
             seconds = outcome.seconds
         per_image = seconds / count
@@ -65,7 +71,7 @@ class MeasureCost:
 
 def pictures(task: Task) -> tuple[int, int]:
     """Return how many pictures one training of `task` trains on, and at most tests on, over all epochs."""
-    recipe, (train_size, test_size) = task.recipe, SIZES[task.dataset]
+    recipe, (train_size, test_size) = task.recipe, task.sizes
     train_size = min(train_size, recipe.train_limit or train_size)
     test_size = min(test_size, recipe.test_limit or test_size)
     return recipe.epochs * train_size, recipe.epochs * test_size
@@ -102,7 +108,7 @@ class KnownCosts:
         return {task.name: measured[task] if task in measured else float(known[task.name] or 0) for task in tasks}
 
     def _path(self, task: Task, environment: Mapping[str, str]) -> Path | None:
-        content = json.dumps([HARNESS_VERSION, asdict(task), dict(environment)], sort_keys=True)
+        content = json.dumps([HARNESS_VERSION, task.identity(), dict(environment)], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
         return None if self._folder is None else self._folder / f"{digest}.json"
 
@@ -112,7 +118,7 @@ class KnownCosts:
             seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return float(seconds) if isinstance(seconds, float | int) and 0 < seconds < math.inf else None
+        return float(seconds) if isinstance(seconds, float | int) and 0 <= seconds < math.inf else None
 
     def _write(self, task: Task, environment: Mapping[str, str], seconds: float) -> None:
         path = self._path(task, environment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,17 +50,20 @@ def scatter_of(results: Iterable[EvaluationResult]) -> Scatter:
     train, so its scatter says nothing about code that does. The same scatter would come from runs at chance level.
     """
     groups: dict[tuple[object, ...], dict[int, EvaluationResult]] = {}
+    own = []
     for result in results:
+        own.append(result.score is not None)
         versions = tuple(sorted(result.versions.items()))
         key = (result.region_sha256, result.device, result.precision, result.threads, versions)
         groups.setdefault(key, {})[result.seed] = result
     accuracies = [
-        [result.best_test_acc for result in group.values()]
+        [result.value for result in group.values()]
         for group in groups.values()
         if all(result.status == "ok" for result in group.values())
     ]
-    best = max((_mean(values) for values in accuracies), default=0.0)
-    kept = [values for values in accuracies if len(values) > 1 and _mean(values) >= best / 2]
+    # The score of a user's own trainer may be a loss, of which half says nothing.
+    least = -math.inf if any(own) else max((_mean(values) for values in accuracies), default=0.0) / 2
+    kept = [values for values in accuracies if len(values) > 1 and _mean(values) >= least]
     squares = sum((value - _mean(values)) ** 2 for values in kept for value in values)
     return Scatter(squares, sum(len(values) - 1 for values in kept), len(kept))
 

@@ -19,6 +19,7 @@ from benchmark.comparison import Comparison, Overall, Resolved, in_words
 from benchmark.correlation import correlate, correlation_of, pairing_pays, squares
 from benchmark.dunnett import critical_value, visible_effect
 from benchmark.noise import NoisePrior, StatisticsError, learn_noise, noise_prior
+from benchmark.task import Metric
 
 __all__ = [
     "Comparison",
@@ -173,7 +174,9 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
     posterior_sd = (
         math.sqrt(sum(comparison.shrinkage * v for v, comparison in zip(variances, ran, strict=True))) / count
     )
+    metrics = {comparison.metric for comparison in ran}
     return Overall(
+        metric=metrics.pop() if len(metrics) == 1 else Metric("mixed units"),
         tasks=tasks,
         failed=(),
         gain=gain,

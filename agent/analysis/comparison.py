@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from benchmark.statistics import (
     in_words,
     select,
 )
+from benchmark.tasks import ACCURACY, Metric, known_profile
 
 _NO_LOOKS: Mapping[str, float] = {}
 
@@ -40,13 +42,39 @@ def compare_tasks(
     for task in submission:
         before, after = _complete(baseline[task]), _complete(submission[task])
         groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
+        metric = metric_of(profile, task)
+        before, after = _signed(before, metric), _signed(after, metric)
+        groups = [signed for seeds in groups if (signed := _signed(seeds, metric)) is not None]
         if before is None or after is None:
             comparisons[task] = None
             continue
         prior = prior_of(profile, noise, task, groups, len(before) + len(after) - 2)
         prior = prior if look is None else prior.after_look(look)
-        comparisons[task] = compare(before, after, prior, n_candidates=n_candidates)
+        comparisons[task] = _in_metric(compare(before, after, prior, n_candidates=n_candidates), metric)
     return comparisons
+
+
+def metric_of(profile: str, task: str) -> Metric:
+    """What a task's score is; accuracy where this process does not know the profile."""
+    known = known_profile(profile)
+    return next((one.metric for one in known.tasks if one.name == task), ACCURACY) if known else ACCURACY
+
+
+def _signed(seeds: dict[int, float] | None, metric: Metric) -> dict[int, float] | None:
+    """The scores so that higher is better."""
+    return seeds if seeds is None or metric.sign > 0 else {seed: -value for seed, value in seeds.items()}
+
+
+def _in_metric(comparison: Comparison, metric: Metric) -> Comparison:
+    """The comparison of signed scores, with its means as the metric has them."""
+    if metric.is_accuracy:
+        return comparison
+    return dataclasses.replace(
+        comparison,
+        baseline_mean=metric.sign * comparison.baseline_mean,
+        candidate_mean=metric.sign * comparison.candidate_mean,
+        metric=metric,
+    )
 
 
 def choose(
@@ -89,13 +117,19 @@ def describe_tasks(kind: str, comparisons: Mapping[str, Comparison | None]) -> l
         + (
             "failed: no comparison"
             if comparison is None
-            else f"{comparison.candidate_mean:.2f} % against {comparison.baseline_mean:.2f} %, {in_words(comparison)}"
+            else f"{valued(comparison.candidate_mean, comparison.metric)} against "
+            f"{valued(comparison.baseline_mean, comparison.metric)}, {in_words(comparison)}"
         )
         for task, comparison in comparisons.items()
     ]
     if len(comparisons) > 1:
         lines.append(f"{kind}, all tasks: {in_words(combine(comparisons))}")
     return lines
+
+
+def valued(value: float, metric: Metric) -> str:
+    """A value with its unit: `75.20 %`, or `val_loss 1.234`."""
+    return f"{metric.text(value)} %" if metric.is_accuracy else f"{metric.name} {metric.text(value)}"
 
 
 def verdict(visible: Mapping[str, Comparison | None], hidden: Mapping[str, Comparison | None]) -> str:
@@ -153,4 +187,5 @@ def _task_json(comparison: Comparison | None) -> dict[str, Any]:
         "smallest_visible_effect": comparison.smallest_visible_effect if known else None,
         "resolved": comparison.resolved,
         "seeds": comparison.n_candidate,
+        **({} if comparison.metric.is_accuracy else dataclasses.asdict(comparison.metric)),
     }

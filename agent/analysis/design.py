@@ -299,6 +299,8 @@ def _effect(profile: Profile, tasks: Sequence[Task], design: Design, n_candidate
 
     The scatter of the other tests is not counted, although a search learns from it.
     """
+    if not tasks:  # a task file need not have a hidden task
+        return 0.0
     seeds, baseline_seeds = _tested(design), design.baseline_seeds + design.confirm
     priors = [prior_of(profile.name, noise, task.name, [], seeds + baseline_seeds - 2) for task in tasks]
     return smallest_visible_effect(priors, baseline_seeds, seeds, n_candidates=n_candidates)
@@ -316,7 +318,8 @@ def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a plan that follow its tasks."""
     yield (
         f"about {duration(plan['seconds'])} in all; smallest detectable mean gain (power 80 %): "
-        f"{points(plan['visible_effect'])} on the visible tasks, {points(plan['hidden_effect'])} on the hidden task"
+        f"{points(plan['visible_effect'])} on the visible tasks"
+        + (f", {points(plan['hidden_effect'])} on the hidden task" if plan["hidden_effect"] != 0 else "")
     )
     if plan.get("unresolvable"):
         yield (

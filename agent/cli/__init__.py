@@ -10,7 +10,7 @@ import typer
 
 # isort: off
 # Importing a command adds it to the application: this is the order of --help.
-from agent.cli import search, session, mcp, submit, ablate, check, plan, baselines, doctor  # noqa: F401
+from agent.cli import search, session, mcp, submit, ablate, check, plan, baselines, task, doctor  # noqa: F401
 from agent.cli import runs, show, watch, serve, report, review, compare, export, export_env  # noqa: F401
 from agent.cli import replay, audit, verify  # noqa: F401
 

@@ -33,7 +33,14 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object pe
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the runs.", envvar="INITSEARCH_RUNS")]
 RunArgument = Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")]
 ProfileOption = Annotated[
-    str | None, typer.Option(help="paper, pocket, mini, smoke, or auto: paper with a GPU and data, else pocket.")
+    str | None,
+    typer.Option(
+        help="paper, pocket, mini, smoke, FILE.toml (agent task new writes one), or auto: paper with a GPU and data, "
+        "else pocket."
+    ),
+]
+TaskFileOption = Annotated[
+    str | None, typer.Option("--profile", metavar="FILE.toml", help="The run's task file again: its code runs here.")
 ]
 SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")]
 SeedOption = Annotated[int | None, typer.Option(help="The first seed (default 0).")]

@@ -83,4 +83,4 @@ def plan(
     print(f"measured here and now: {machine_in_words(environment)}")
     print("\n".join(in_words(found)))
     print(chosen.caveat)
-    print_next(f"agent search {found['flags']} --profile {chosen.name}")
+    print_next(f"agent search {found['flags']} --profile {config.profile if chosen.is_own else chosen.name}")

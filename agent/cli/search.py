@@ -152,13 +152,15 @@ def search(
       agent search --resume latest
     """
     from agent.config import flag_name, parse_settings, read_config
+    from benchmark.tasks import is_task_file
 
     flags = {name: value for name, value in ctx.params.items() if name not in NO_SETTINGS and value is not None}
     if null:
         flags["proposer"] = _null_proposer(proposer)
     by_set = parse_settings(settings or [])
     given = {name: flag_name(name, value) for name, value in flags.items()} | {name: f"--set {name}" for name in by_set}
-    if resume and (contradicting := [given[name] for name in given if name not in _WITH_RESUME]):
+    again = {*_WITH_RESUME, "profile"} if is_task_file(str(profile)) else _WITH_RESUME
+    if resume and (contradicting := [given[name] for name in given if name not in again]):
         raise UsageError(f"--resume uses the run's own settings, so it contradicts {', '.join(contradicting)}")
     found = read_config(flags, toml=config, settings=by_set)
     loaded = found.config
@@ -234,6 +236,7 @@ def execute(search: Search, *, page: bool = True, as_json: bool, trackers: Track
                 executor=opened.executor,
                 page=page,
                 data_root=search.pinned.data_root,
+                given=search.profile,
             ),
         ):
             if trackers is not None:

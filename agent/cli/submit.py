@@ -13,6 +13,7 @@ from agent.cli.app import (
     RunArgument,
     RunsOption,
     SendKeyOption,
+    TaskFileOption,
     TrackOption,
     UnsandboxedOption,
     app,
@@ -35,6 +36,7 @@ def submit(
     ] = False,
     allow_unsandboxed: UnsandboxedOption = False,
     data_root: DataRootOption = None,
+    profile: TaskFileOption = None,
     yes_send_key_to: SendKeyOption = None,
     track: TrackOption = None,
     as_json: JsonFlag = False,
@@ -66,8 +68,8 @@ def submit(
     require_genuine(directory)
     if require_approval:
         _require_approved(directory, recorded.get("submitted_test"))
-    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root})
-    allowed = Allowed.loaded(found, (), key_host=yes_send_key_to, ask=asking())
+    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root, "profile": profile})
+    allowed = Allowed.loaded(found, () if profile is None else ("profile",), key_host=yes_send_key_to, ask=asking())
     if in_session(directory):
         raise typer.Exit(release_session(directory, allowed, as_json=as_json))
     trackers = trackers_of(track)

@@ -143,6 +143,7 @@ def conclude(
         compared = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
         found += noises.in_words(compared)
         found += [*generalisation.of_run(visible, hidden), comparison.verdict(visible, hidden)]
+        found += _own_metrics(profile)
         if config.null:
             found.append(null_claims.in_words(claims))
     words = [end.message, *([null_claims.NOTICE] if config.null else []), *found, profile.caveat]
@@ -162,6 +163,13 @@ def conclude(
     if config.null:
         done |= {"null": True, "would_have_claimed": claims}
     return done, words
+
+
+def _own_metrics(profile: Profile) -> list[str]:
+    """What is not checked where a user's own trainer gives the score."""
+    if all(task.trainer is None for task in profile.tasks):
+        return []
+    return ["The chance-level check of untrained networks knows classes only, so it was left out."]
 
 
 def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:

@@ -18,13 +18,14 @@ from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.engines import chosen_engine
 from agent.llm.consent import Ask, confirm_address, is_loopback
 from agent.llm.settings import address
+from agent.profiles import allowed_profile, given_profile
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.runs.log import MAX_LOG_BYTES, Launch, Record
 from agent.runs.log_lines import read_lines
 from benchmark.data.pocket import EMBEDDED_NAMES
 from benchmark.files import NotPlain, read_plain
-from benchmark.tasks import Profile
+from benchmark.tasks import FROM_PYTHON, Profile, is_task_file
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,14 @@ class Allowed:
     ask: Ask | None = None
     engine: EngineGiven | None = None
     """What is to carry the evaluations out; None where nothing was said."""
+    profile: str | None = None
+    """The task file that was given this time."""
+    given: Profile | None = None
+    """The profile of that file, if the caller has read it already."""
 
     @classmethod
-    def of(cls, config: SearchConfig) -> Allowed:
-        """All that a configuration of the user's own says."""
+    def of(cls, config: SearchConfig, given: Profile | None = None) -> Allowed:
+        """All that a configuration of the user's own says, with the profile of its task file."""
         return cls(
             allow_unsandboxed=config.allow_unsandboxed,
             download=config.download,
@@ -83,6 +88,7 @@ class Allowed:
             files=FilesGiven(config.proposer, config.start),
             known_base_url=config.base_url,
             engine=EngineGiven.of(config),
+            given=given,
         )
 
     @classmethod
@@ -103,7 +109,33 @@ class Allowed:
             key_host=key_host,
             ask=ask,
             engine=EngineGiven.of(config) if "executor" in typed else None,
+            profile=config.profile if "profile" in typed else None,
         )
+
+    def profile_of(self, run: RunDirectory, recorded: SearchConfig, of_run: Profile) -> Profile:
+        """The profile that the search goes on with. A task file that only the run names is asked for.
+
+        Raises UsageError where it is not given, or is not the run's.
+        """
+        name = self.profile
+        if self.given is not None and of_run.is_own:
+            return allowed_profile(run.path, of_run, self.given)
+        if name is None and of_run.is_own and is_task_file(recorded.profile):
+            question = f"{run.path} runs the code of the task file {recorded.profile} here. Go on?"
+            if self.ask is not None and self.ask(question):
+                name = recorded.profile
+            else:
+                raise UsageError(
+                    f"{run.path}: its tasks are those of the task file {recorded.profile}, whose code would run here; "
+                    f"if it is yours, give --profile {shlex.quote(recorded.profile)} again"
+                )
+        if of_run.is_own and name is None and recorded.profile == FROM_PYTHON:
+            raise UsageError(
+                f"{run.path}: its network came from Python, so it cannot be resumed from here; begin a new search, and "
+                "stored results are used"
+            )
+        given = given_profile(name, data_root=self.data_root, download=self.download)
+        return allowed_profile(run.path, of_run, given)
 
     def applied(self, run: RunDirectory, recorded: SearchConfig, profile: Profile, level: object) -> Granted:
         """What a run's search may do, by its recorded configuration and isolation level.
@@ -129,7 +161,7 @@ class Allowed:
         config, chosen = chosen_engine(recorded.model_copy(update=changes))
         notes += chosen
         unused = recorded.data_root is not None and recorded.data_root != self.data_root
-        if unused and any(task.dataset not in EMBEDDED_NAMES for task in (*profile.visible, *profile.hidden)):
+        if unused and any(task.data is None and task.dataset not in EMBEDDED_NAMES for task in profile.tasks):
             notes.append(
                 f"data are looked for in {self.data_root or 'the usual places'}, not in the run's data_root "
                 f"{recorded.data_root}; --data-root names a folder"
@@ -180,6 +212,8 @@ def flags_again(config: SearchConfig, pinned: SearchConfig) -> str:
         words += ["--data-root", str(pinned.data_root)]
     if pinned.executor != "local":
         words += shlex.split(EngineGiven.of(pinned).flags)
+    if is_task_file(config.profile):
+        words += ["--profile", config.profile]
     url = pinned.base_url
     if url is not None and proposer_kind(config).asks_a_server and not is_loopback(url):
         words += ["--base-url", url]

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from agent.evaluation.evaluator import Candidate, Evaluator
 from agent.protocol import Look
 from agent.runs.log import Screened
-from benchmark.cost import SIZES
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.seeds import look_seed
 from benchmark.store import LayeredStore
@@ -49,7 +48,7 @@ class Round:
 def look_task(task: Task, fidelity: float) -> Task:
     """The task of a look: `fidelity` times the task's pictures in at least two epochs, tested on held-out pictures."""
     recipe = task.recipe
-    train_size = SIZES[task.dataset][0]
+    train_size = task.sizes[0]
     size = min(train_size, recipe.train_limit or train_size)
     held_out = round(size * HELD_OUT)
     epochs = max(_EPOCHS, round(recipe.epochs * fidelity))
@@ -63,7 +62,7 @@ def look_task(task: Task, fidelity: float) -> Task:
 def look_cost(task: Task, fidelity: float) -> float:
     """Cost of a look, with its evaluation, as a share of the task's training in a test."""
     short, recipe = look_task(task, fidelity).recipe, task.recipe
-    train_size, test_size = SIZES[task.dataset]
+    train_size, test_size = task.sizes
     full = float(recipe.epochs * min(train_size, recipe.train_limit or train_size))
     full += 2 * _TEST_COST * min(test_size, recipe.test_limit or test_size)
     return (short.epochs * (short.train_limit or 0) + 2 * _TEST_COST * short.held_out) / full

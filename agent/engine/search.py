@@ -17,7 +17,7 @@ from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
 from agent.engine.loop import End, run_loop
 from agent.engine.outcome import SearchOutcome, conclude, launch_line
-from agent.engine.resuming import Allowed, Granted, flags_again
+from agent.engine.resuming import Allowed, Granted, first_launch, flags_again
 from agent.engine.setup import (
     Inputs,
     check_prerequisites,
@@ -33,7 +33,7 @@ from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, EvaluatorOnDemand
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
-from agent.profiles import resolve_profile
+from agent.profiles import baseline_region, recorded_profile, resolve_profile
 from agent.progress import Progress
 from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
 from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
@@ -48,7 +48,6 @@ from benchmark.executors import Executor
 from benchmark.store import LayeredStore, ResultStore, checkpoint_folder, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 __all__ = ["OpenSearch", "Search", "SearchOutcome"]
@@ -91,12 +90,17 @@ class Search:
         self.summary = RunSummary(run, config, profile, reason, self.clock)
 
     @classmethod
-    def create(cls, config: SearchConfig, *, by_session: bool = False) -> Search:
+    def create(
+        cls, config: SearchConfig, *, by_session: bool = False, resolved: tuple[Profile, str] | None = None
+    ) -> Search:
         """Check everything that can be checked for free, then make the run directory. Raises UsageError.
 
-        `by_session`: `agent.sessions` carries out the calls, which no proposer in this process makes.
+        `by_session`: `agent.sessions` carries out the calls, which no proposer in this process makes. `resolved` is the
+        profile of `config`, and why it is that one, if the caller has it already.
         """
-        profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
+        profile, reason = resolved or resolve_profile(
+            config.profile, data_root=config.data_root, download=config.download
+        )
         check_prerequisites(config, profile)
         config, notes = settled(config)
         start = start_region(config)
@@ -129,10 +133,13 @@ class Search:
             )
         try:
             config = SearchConfig.model_validate(recorded["config"])
-            profile, _ = resolve_profile(recorded["profile"])
+            launch = first_launch(run.events)
+            profile = recorded_profile(recorded["profile"], launch.tasks if launch else None)
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
-        granted = (allowed or Allowed()).applied(run, config, profile, recorded.get("isolation_level"))
+        allowed = allowed or Allowed()
+        profile = allowed.profile_of(run, config, profile)
+        granted = allowed.applied(run, config, profile, recorded.get("isolation_level"))
         again, threads = config.submit or release, recorded_threads(recorded.get("environment"))
         return cls(config, run, profile, "resumed", release=again, granted=granted, threads=threads)
 
@@ -232,7 +239,7 @@ class OpenSearch:
         """Run to the end."""
         with self._search.summary.stops_recorded():
             inputs, noise = self.launch()
-            with fresh_workspace(self.run) as workspace:
+            with fresh_workspace(self.run, self.profile) as workspace:
                 tools = self.set_up_tools(workspace, noise)
                 proposer = make_proposer(self._search.pinned, self._context(inputs))
                 return self._search_with(proposer, tools, inputs.start_region)
@@ -240,7 +247,7 @@ class OpenSearch:
     def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
         config = self.config
         try:
-            prepare(proposer, start or scaffold().region, config.budget)
+            prepare(proposer, start or baseline_region(self.profile), config.budget)
         except ProposerEnd as stop:  # nothing will be proposed, so the baseline is not trained
             self.log.append(Ended(status=stop.status, message=str(stop)))
             return self._sum_up(End(stop.status, str(stop)), tools)
@@ -264,7 +271,7 @@ class OpenSearch:
         if end.status == "infra":
             self.log.halt(end.message)
             return self._sum_up(end, tools)
-        if tools.submitted is not None and not self._search.release:
+        if tools.submitted is not None and not self._search.release and self.profile.hidden:
             message = f"{end.message} The hidden task waits for: agent submit {self.run.path.name}"
             return self._sum_up(End("waiting_for_review", message), tools)
         hidden = self._run_hidden(tools)
@@ -344,11 +351,11 @@ class OpenSearch:
 
     def _run_hidden(self, tools: Toolbox) -> dict[str, Accuracies]:
         """Role → accuracies of baseline and submission on the hidden task; {} when nothing was submitted."""
-        if tools.submitted is None:
+        if tools.submitted is None or not self.profile.hidden:
             return {}
         self._progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
         return self._workbench.evaluator.measure(
-            Candidate("hidden/baseline", scaffold().region),
+            Candidate("hidden/baseline", baseline_region(self.profile)),
             [Candidate("hidden/submission", tools.regions[tools.submitted])],
             self.profile.hidden,
             self.config.evaluation_seeds,

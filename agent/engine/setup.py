@@ -16,15 +16,16 @@ from agent.errors import AgentError, UsageError
 from agent.evaluation.engines import chosen_engine
 from agent.evaluation.evaluator import Evaluator
 from agent.evaluation.workbench import Workbench
+from agent.profiles import as_recorded, scaffold_of
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.runs.log import Event, EventLog, Launch
 from agent.spaces.start import starting_region
 from benchmark.data import DataError, available, load_dataset
 from benchmark.recipes import get_recipe, recipe_names
+from benchmark.recipes.as_built import REGION as AS_BUILT
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 
@@ -98,7 +99,15 @@ def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
     """
     if shutil.which("git") is None:
         raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
-    for name in sorted({task.dataset for task in (*profile.visible, *profile.hidden)}):
+    if config.null and profile.baseline == AS_BUILT:
+        raise UsageError(
+            f"--null: the baseline of {profile.name} draws no numbers (as_built), so all its copies would be equal; "
+            "name a recipe as the task file's baseline"
+        )
+    own = [task.name for task in profile.visible if task.trainer is not None]
+    if config.screen and own:
+        raise UsageError(f"--screen looks at short trainings, which the trainer of {own[0]} does not have")
+    for name in sorted({task.dataset for task in profile.tasks if task.data is None and task.trainer is None}):
         found = available(name, data_root=config.data_root)
         if found.ok:
             continue
@@ -130,14 +139,19 @@ def record_launch(
     if launch is not None:
         _require_same_environment(log.path, launch.environment, environment)
     inputs = inputs or Inputs.recorded(launch, config, given)
-    noise = launch.noise if launch is not None else noise_here(profile, environment, cache=config.cache)
+    noise = (
+        launch.noise
+        if launch is not None
+        else noise_here(profile, environment, cache=config.cache, given=dict(profile.noise))
+    )
     log.append(
         Launch(
             config=config.model_dump(mode="json"),
             profile=profile.name,
             environment=environment,
             isolation_level=isolation_level,
-            scaffold=scaffold().text,
+            scaffold=scaffold_of(profile).text,
+            tasks=as_recorded(profile),
             start_region=inputs.start_region,
             script=inputs.script,
             noise=noise,
@@ -167,11 +181,14 @@ def _require_same_environment(log: Path, was: Mapping[str, str], now: Mapping[st
 
 
 @contextmanager
-def fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
-    """Make a new repository. A resumed run also makes a new one and carries out the recorded calls again."""
+def fresh_workspace(run: RunDirectory, profile: Profile) -> Iterator[Workspace]:
+    """Make a new repository that starts as the profile's baseline.
+
+    A resumed run also makes a new one and carries out the recorded calls again.
+    """
     if run.workspace.exists():
         shutil.rmtree(run.workspace)
-    with Workspace.create(run.workspace) as workspace:
+    with Workspace.create(run.workspace, profile.baseline) as workspace:
         workspace.tag("baseline")
         yield workspace
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -77,7 +76,7 @@ class RunSummary:
             "null": config.null,
             "caveat": f"{null_claims.NOTICE} {profile.caveat}" if config.null else profile.caveat,
             "tasks": {
-                kind: [{"name": task.name, **dataclasses.asdict(task)} for task in tasks]
+                kind: [{"name": task.name, **task.as_json()} for task in tasks]
                 for kind, tasks in (("visible", profile.visible), ("hidden", profile.hidden))
             },
             "versions": {

@@ -14,6 +14,7 @@ from agent.analysis.look_scores import look_scores
 from agent.analysis.noise import Noise
 from agent.engine.screening import Round, Screen
 from agent.evaluation.evaluator import Batch, Candidate, Evaluator, Outcomes, accuracies_of, require_baseline
+from agent.profiles import baseline_region
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
 from agent.runs.log import (
     Confirmed,
@@ -31,7 +32,6 @@ from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 
@@ -73,6 +73,7 @@ class Toolbox:
         self._log = log
         self._profile = profile
         self._seeds = seeds
+        self._lower = frozenset(task.name for task in profile.visible if task.metric.sign < 0)
         self._results = results
         self._screen = screen
         self._confirmation_seeds = confirmation_seeds
@@ -109,7 +110,7 @@ class Toolbox:
 
         So what does not depend on the baseline, the first tests above all, is trained beside it.
         """
-        candidate = Candidate("baseline", scaffold().region)
+        candidate = Candidate("baseline", baseline_region(self._profile))
         self._baseline_batch = self._evaluator.begin(
             [candidate], self._profile.visible, seeds, results=self._results, first=True
         )
@@ -210,7 +211,7 @@ class Toolbox:
                     self.regions[number], self._reports[number] = region, reply
                     self._begun.append(region_sha256(region))
                 case TestFinished(number=number):
-                    outcome = TestOutcome(number, event.accuracies, region_sha256(region))
+                    outcome = TestOutcome(number, event.accuracies, region_sha256(region), self._lower)
                     self.tests.append(outcome)
                     self.ran += [] if outcome.failed else [number]
                 case Confirmed():
@@ -259,7 +260,7 @@ class Toolbox:
         best = self._ranked()
         finalists = sorted({nominee.number, *(test.number for test in best[: finalist_count(len(best))])})
         fresh = self._evaluator.measure(
-            Candidate("baseline", scaffold().region),
+            Candidate("baseline", baseline_region(self._profile)),
             [Candidate(f"test/{number}", self.regions[number]) for number in finalists],
             self._profile.visible,
             seeds,
@@ -379,7 +380,7 @@ class Toolbox:
         number = flight.number
         outcomes = self._evaluator.finish(batch)
         accuracies = accuracies_of(outcomes, f"test/{number}")
-        outcome = TestOutcome(number, accuracies, flight.region_sha256)
+        outcome = TestOutcome(number, accuracies, flight.region_sha256, self._lower)
         self._log.append(
             TestFinished(
                 number=number,
@@ -411,7 +412,7 @@ class Toolbox:
                 for seed, outcome in by_seed.items()
                 if not isinstance(outcome, EvaluationResult)
             ]
-            parts.append(task_report(task.name, results, failures))
+            parts.append(task_report(task.name, results, failures, metric=task.metric))
         return "\n\n".join(parts)
 
 

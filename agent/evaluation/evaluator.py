@@ -11,17 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.evaluation.calls import EvaluationCall, SignalCall
+from agent.evaluation.calls import EvaluationCall, SignalCall, job_for
 from agent.evaluation.check import CheckReport, check, difference
 from agent.progress import Progress
 from agent.protocol import Accuracies, CandidateFailure, Outcome
 from agent.runs.log import Evaluated
 from benchmark.cost import rough_seconds
-from benchmark.data import NUM_CLASSES
 from benchmark.executors import Executor, InfrastructureError, Priority
+from benchmark.recipes.as_built import REGION as AS_BUILT
 from benchmark.results import EvaluationResult
 from benchmark.store import LayeredStore
-from benchmark.tasks import Task
+from benchmark.task import Task
 from sandbox.isolate import Initialised, Isolation, Job
 from sandbox.region import scaffold
 from sandbox.rules import check_region
@@ -44,6 +44,18 @@ class Settings:
     data_root: Path | None = None
     checkpoints: Path | None = None
     """The folder for checkpoints of trainings; None: they have none."""
+
+
+def jobs_for(tasks: Sequence[Task], region: str, seed: int) -> dict[str, Job]:
+    """The initialisations that a check of `region` makes: architecture, or task where two have one's name → job."""
+    jobs: dict[str, Job] = {}
+    for task in tasks:
+        job = job_for(task, region, seed)
+        if jobs.get(task.arch, job) == job:
+            jobs[task.arch] = job
+        else:
+            jobs[task.name] = job
+    return jobs
 
 
 Outcomes = dict[tuple[str, str, int], Outcome]
@@ -103,7 +115,7 @@ def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | 
     accuracies: dict[str, dict[int, float | None]] = {}
     for (of_role, task, seed), outcome in outcomes.items():
         if of_role == role:
-            value = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
+            value = outcome.value if isinstance(outcome, EvaluationResult) else None
             accuracies.setdefault(task, {})[seed] = value
     return accuracies
 
@@ -127,6 +139,8 @@ class Evaluator:
         """Job (with `out` None) → SHA-256 of the parameters that it gave in both interpreters."""
         self._waits: list[float] = []
         """Seconds that calls waited for an initialisation and that are not added to the clock yet."""
+        self._trusted = {scaffold().region, AS_BUILT}
+        """Regions of our own, which are not run twice."""
         self._seconds: dict[str, float] = {}
         """Task name → seconds that one training of it has taken here."""
         self._note = record
@@ -135,11 +149,11 @@ class Evaluator:
 
     def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
         """Check the region on the networks of these tasks, without training. Raises IsolationCrashed."""
-        archs = {task.arch: NUM_CLASSES[task.dataset] for task in tasks}
+        jobs = jobs_for(tasks, region, seed)
         with self._clock.phase("isolation"):
-            report = check(region, archs, self._isolation, seed=seed)
+            report = check(region, jobs, self._isolation)
         if report.accepted:
-            self._made |= {Job(region, arch, archs[arch], seed): made["sha256"] for arch, made in report.archs.items()}
+            self._made |= {jobs[name]: made["sha256"] for name, made in report.archs.items()}
         return report
 
     def evaluate(
@@ -179,7 +193,7 @@ class Evaluator:
             results,
         )
         for index, (role, call) in enumerate(batch.jobs):
-            accepted = self._made.get(Job(call.region, call.task.arch, NUM_CLASSES[call.task.dataset], call.seed))
+            accepted = self._made.get(job_for(call.task, call.region, call.seed))
             stored = results.find(call.key, weights_sha256=accepted)
             if stored is not None:
                 batch.known[index] = stored
@@ -270,7 +284,7 @@ class Evaluator:
         self._progress.started(role, call.task.name, call.seed, epochs)
         future = self._executor.submit(
             call,
-            timeout=600 + 300 * epochs,
+            timeout=None if call.task.trainer else 600 + 300 * epochs,
             on_report=lambda metrics: self._progress.epoch(role, call.task.name, call.seed, metrics, epochs),
             on_ask=self._answer,
             on_start=started,
@@ -298,7 +312,7 @@ class Evaluator:
 
         The untouched region is our own code and is not run twice.
         """
-        if not made.ok or job.region == scaffold().region:
+        if not made.ok or job.region in self._trusted:
             return made
         here = dataclasses.replace(job, out=None)
         if here not in self._made:
@@ -321,7 +335,7 @@ class Evaluator:
                 task=call.task.name,
                 seed=call.seed,
                 key=call.key,
-                accuracy=None if isinstance(outcome, CandidateFailure) else outcome.best_test_acc,
+                accuracy=None if isinstance(outcome, CandidateFailure) else outcome.value,
                 failure=f"{outcome.kind}: {outcome.message}" if isinstance(outcome, CandidateFailure) else None,
                 cached=cached,
                 seconds=0.0 if isinstance(outcome, CandidateFailure) or cached else outcome.training_seconds,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from agent.config import SearchConfig, suggestion
 from agent.errors import UsageError
+from agent.profiles import baseline_region
 from agent.protocol import Proposer, Situation
 from agent.runs.log import EventLog
 from agent.spaces.start import starting_region
@@ -91,7 +92,7 @@ class _Optuna(ProposerKind):
         from agent.spaces.base import BuiltIn, space_for
 
         architectures = [task.arch for task in context.profile.visible]
-        space = space_for(config.start, context.start_region or scaffold().region, architectures)
+        space = space_for(config.start, context.start_region or baseline_region(context.profile), architectures)
         test_start = config.start is not None and isinstance(space, BuiltIn)
         if test_start:
             context.say(f"--start {config.start} has no number to scale: it is tested as it is, then known ideas are")
@@ -116,7 +117,7 @@ class _Null(ProposerKind):
     def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
         from agent.proposers.null import NullProposer
 
-        return NullProposer()
+        return NullProposer(baseline_region(context.profile))
 
 
 class _LanguageModel(ProposerKind):

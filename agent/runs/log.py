@@ -44,10 +44,17 @@ class Launch(_Event):
     """The edited file before the first call. The log can be replayed without any other file."""
     start_region: str | None = None
     """The region that `--start` gave; None without one. A resumed search does not read the user's file again."""
+    tasks: dict[str, Any] | None = None
+    """A user's own profile; see `agent.profiles.as_recorded`. None for a built-in one, and not written then."""
     script: str | None = None
     """Content of scripted:FILE or transcript:FILE: a region text or a JSON list of tool calls; None without a file."""
     noise: dict[str, TaskNoise] | None = None
     """Task → its seed noise as known when the search began; None in older runs, which used the profile's priors."""
+
+    @model_serializer(mode="wrap")
+    def _without_tasks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if value is not None or name != "tasks"}
 
 
 class Evaluated(_Event):

@@ -18,6 +18,7 @@ from agent.config import for_rerun
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, Evaluator, accuracies_of
 from agent.evaluation.workbench import open_workbench
+from agent.profiles import allowed_profile
 from agent.progress import Progress
 from agent.report.ablation import Ablation, Contribution, PartResult, Seeds
 from agent.report.findings import find, recorded_noise
@@ -29,7 +30,7 @@ from benchmark.results import region_sha256
 from benchmark.seeds import unused_seeds
 from benchmark.statistics import Resolved, combine
 from benchmark.store import LayeredStore, ResultStore, user_store
-from benchmark.tasks import Profile, get_profile
+from benchmark.tasks import Profile
 
 DEFAULT_SHARE = 1.0
 """As much training as the search spent on the visible tasks."""
@@ -49,12 +50,14 @@ def ablate(
     seeds: int | None = None,
     allow_unsandboxed: bool = False,
     data_root: Path | None = None,
+    given: Profile | None = None,
 ) -> Ablation:
     """Measure the parts of a run's submission (or of its best test so far), and write the result to ablation.json.
 
     `seeds` is the number of fresh seeds (default: as many as the search used). Parts that `agent check` refuses cost
     nothing. Parts that `share` does not pay for are left out. The result names both. Whatever the run says, its code is
-    isolated unless `allow_unsandboxed`, and data are looked for in `data_root` and the usual places.
+    isolated unless `allow_unsandboxed`, and data are looked for in `data_root` and the usual places. A run of a task
+    file needs that file's profile as `given`.
     Raises UsageError when there is no tested code or the share pays for no part, RunDamaged.
     """
     record = read_run(run)
@@ -63,9 +66,10 @@ def ablate(
         raise UsageError(f"{run.path}: there is no tested code whose parts could be taken back")
     region = record.regions[test]
     try:
-        config, profile = for_rerun(record.summary["config"], data_root), get_profile(record.profile)
+        config, profile = for_rerun(record.summary["config"], data_root), record.own_profile()
     except (KeyError, TypeError, ValueError) as error:
         raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
+    profile = allowed_profile(run.path, profile, given)
     config = config.model_copy(update={"allow_unsandboxed": allow_unsandboxed})
     parts = find_parts(_start(record), region)
     # Above all seeds of the search, also those of its confirmation.

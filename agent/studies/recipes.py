@@ -122,7 +122,7 @@ def make_rows(
     `noise`: see `agent.analysis.comparison.compare_tasks`.
     """
     accuracies = {
-        name: {seed: r.best_test_acc for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}
+        name: {seed: r.value for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}
         for name, by_seed in results.items()
     }
     if target is None:

@@ -18,6 +18,7 @@ from agent.config import SearchConfig
 from agent.engine.loop import End
 from agent.engine.outcome import conclude
 from agent.errors import Rejected, RunDamaged
+from agent.profiles import recorded_profile
 from agent.protocol import Accuracies, TestOutcome
 from agent.runs.artifacts import MODULE, PATCH, VERSION, artifacts, trailers_of
 from agent.runs.directory import RunDirectory
@@ -38,7 +39,6 @@ from agent.runs.patch_effect import effect_fault
 from agent.runs.stand_alone import stand_alone
 from agent.runs.status import RunStatus
 from benchmark.results import region_sha256
-from benchmark.tasks import get_profile
 from sandbox.history import History
 from sandbox.region import RegionError, split
 from sandbox.workspace import WorkspaceError
@@ -112,7 +112,7 @@ def summary_of(run: RunDirectory, events: Sequence[Event], *, waiting: bool = Fa
     if not events or not isinstance(events[0], Launch):
         raise RunDamaged(f"{run.events} does not begin with a launch")
     launch = events[0]
-    config, profile = SearchConfig.model_validate(launch.config), get_profile(launch.profile)
+    config, profile = SearchConfig.model_validate(launch.config), recorded_profile(launch.profile, launch.tasks)
     evidence = from_log(events, config)
     ends = [event for event in events if isinstance(event, Ended)]
     roles = accuracies_by_role(events)
