@@ -30,7 +30,7 @@ class SearchConfig(BaseModel):
     budget: int = Field(default=3, ge=1, le=1000)
     """Tests the proposer may spend; each trains every visible task once per seed."""
     proposer: str = "optuna"
-    profile: Literal["auto", "paper", "pocket", "mini", "smoke"] = "auto"
+    profile: Literal["auto", "paper", "pocket", "pocket_small", "mini", "smoke"] = "auto"
     seeds: int = Field(default=1, ge=1, le=MOST)
     """Training runs per task and candidate; the seeds are seed, seed + 1, …"""
     baseline_seeds: int | None = Field(default=None, ge=1, le=MOST)
@@ -41,7 +41,7 @@ class SearchConfig(BaseModel):
     """Fresh seeds with which the best tests and the baseline are trained again before one is submitted; 0: none."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: Literal["auto"] | int = "auto"
-    """Evaluations that run side by side."""
+    """Evaluations that run side by side: processes on a CPU, lanes on a GPU."""
     start: str | None = None
     """A recipe's name or a file: the strategy that the search starts from."""
     model: str | None = None
@@ -67,6 +67,8 @@ class SearchConfig(BaseModel):
     cache: bool = True
     """Take visible results of equal code from the user's cache, and leave new ones there."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    kernels: Literal["auto", "eager", "graph", "inductor"] = "auto"
+    """How a GPU carries out a training step; see `benchmark.steps`. Results belong to one way."""
     isolation: Literal["auto", "bubblewrap", "landlock"] = "auto"
     allow_unsandboxed: bool = False
     max_steps: int = Field(default=1000, ge=1)

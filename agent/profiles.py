@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agent.config import SearchConfig
 from agent.errors import UsageError
 from benchmark.data import available
 from benchmark.hardware import gpu_count
 from benchmark.tasks import PROFILES, Profile, get_profile
+
+_PAPER_SEEDS = 3
+"""Published effects of initialisations are about as large as the scatter of single seeds."""
+
+
+def with_default_seeds(config: SearchConfig, profile: Profile) -> SearchConfig:
+    """Return the configuration with the profile's number of seeds, unless somebody chose one: 3 for `paper`, else 1.
+
+    Raises UsageError if it asks for fewer seeds of the baseline.
+    """
+    if profile.name != "paper" or "seeds" in config.model_fields_set:
+        return config
+    if config.baseline_seeds is not None and config.baseline_seeds < _PAPER_SEEDS:
+        raise UsageError(
+            f"--baseline-seeds must be at least the seeds, of which paper has {_PAPER_SEEDS}: give --seeds too"
+        )
+    return config.model_copy(update={"seeds": _PAPER_SEEDS})
 
 
 def resolve_profile(name: str, *, data_root: Path | None = None, download: bool = False) -> tuple[Profile, str]:

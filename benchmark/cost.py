@@ -33,6 +33,7 @@ class MeasureCost:
     task: Task
     precision: str = "auto"
     steps: int = 6
+    kernels: str = "auto"
 
     def __call__(self, parent: Parent) -> float:
         """Train a few steps twice, first as a warm-up. The cost of a step does not depend on the pictures."""
@@ -56,7 +57,15 @@ class MeasureCost:
         seconds = 0.0
         for _ in range(2):
             model = build_model(self.task.arch, classes)
-            outcome = train(model, fake, replace(recipe, epochs=1), seed=0, device=device, precision=self.precision)
+            outcome = train(
+                model,
+                fake,
+                replace(recipe, epochs=1),
+                seed=0,
+                device=device,
+                precision=self.precision,
+                kernels=self.kernels,
+            )
             seconds = outcome.seconds
         per_image = seconds / count
         # A forward pass costs about a third of a training step.
@@ -84,8 +93,9 @@ class KnownCosts:
         """
         known = {task.name: self._read(task, environment) for task in tasks}
         missing = [task for task in tasks if known[task.name] is None]
-        precision = environment.get("precision", "auto")
-        futures = {task: executor.submit(MeasureCost(task, precision, steps=2), timeout=600) for task in missing}
+        precision, kernels = environment.get("precision", "auto"), environment.get("kernels", "auto")
+        calls = {task: MeasureCost(task, precision, steps=2, kernels=kernels) for task in missing}
+        futures = {task: executor.submit(call, timeout=600) for task, call in calls.items()}
         measured = {task: future.result() for task, future in futures.items()}
         for task, seconds in measured.items():
             self._write(task, environment, seconds)

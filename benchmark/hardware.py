@@ -45,22 +45,33 @@ class DescribeEnvironment:
     """A call for an executor that returns the `environment` of its processes."""
 
     precision: str = "auto"
+    kernels: str = "auto"
 
     def __call__(self, parent: Parent) -> dict[str, str]:
-        return environment(self.precision)
+        return environment(self.precision, self.kernels)
 
 
-def environment(precision: str = "auto") -> dict[str, str]:
-    """Return what affects an accuracy besides code, task and seed. It is part of every result key."""
+def environment(precision: str = "auto", kernels: str = "auto") -> dict[str, str]:
+    """Return what affects an accuracy besides code, task and seed. It is part of every result key.
+
+    On a GPU the kernel path and cuDNN's version belong to it. Both follow from the card and the versions, not from
+    what else trains there.
+    """
     import torch
 
     from benchmark.precision import resolve_precision
+    from benchmark.steps import resolve_kernels
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    path = {}
+    if device == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        path = {"kernels": resolve_kernels(kernels, device), "cudnn": str(cudnn)}
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu {platform.machine()}",
         "capability": "" if device == "cuda" else torch.backends.cpu.get_cpu_capability(),
         "precision": resolve_precision(precision, torch.device(device)),
         "threads": str(threads()),
         "torch": torch.__version__,
+        **path,
     }

@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 
+MOST_LANES = 32
+"""torch has that many streams for a process."""
+
 
 class Gate:
     """Lets `width` lanes train at a time. It narrows when the memory does not suffice for all of them."""

@@ -30,11 +30,14 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object pe
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the runs.", envvar="INITSEARCH_RUNS")]
 RunArgument = Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")]
 ProfileOption = Annotated[
-    str | None, typer.Option(help="paper, pocket, mini, smoke, or auto: paper with a GPU and data, else pocket.")
+    str | None,
+    typer.Option(help="paper, pocket, pocket_small, mini, smoke, or auto: paper with GPU and data, else a pocket one."),
 ]
-SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")]
+SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1; paper: 3).")]
 SeedOption = Annotated[int | None, typer.Option(help="The first seed (default 0).")]
-WorkersOption = Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one per core).")]
+WorkersOption = Annotated[
+    str | None, typer.Option(help="Evaluations side by side: processes, or lanes on a GPU (default auto).")
+]
 DataRootOption = Annotated[Path | None, typer.Option(help="Folder of the full data sets.")]
 UnsandboxedOption = Annotated[
     bool, typer.Option("--allow-unsandboxed", help="Run the run's code without isolation, if you would run it anyway.")

@@ -116,7 +116,7 @@ def _measure(
     flags: Mapping[str, Any], recipes: str | None, *, hidden: bool, target: float | None, as_json: bool
 ) -> None:
     from agent.config import load_config
-    from agent.profiles import resolve_profile
+    from agent.profiles import resolve_profile, with_default_seeds
     from agent.progress import make_progress
     from agent.studies.recipes import BASELINE, measure
     from benchmark.recipes import get_recipe, recipe_names
@@ -129,6 +129,7 @@ def _measure(
         get_recipe(name)
     config = load_config(flags)
     profile, reason = resolve_profile(config.profile, data_root=config.data_root)
+    config = with_default_seeds(config, profile)
     progress = make_progress()
     try:
         count = len({BASELINE, *names})

@@ -28,8 +28,9 @@ from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
+from agent.evaluation.gpu_lanes import learn_lanes
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
-from agent.profiles import resolve_profile
+from agent.profiles import resolve_profile, with_default_seeds
 from agent.progress import Progress
 from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
 from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
@@ -87,6 +88,7 @@ class Search:
     def create(cls, config: SearchConfig) -> Search:
         """Check everything that can be checked for free, then make the run directory. Raises UsageError."""
         profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
+        config = with_default_seeds(config, profile)
         check_prerequisites(config, profile)
         start = start_region(config)
         checked = proposer_kind(config).check(config)
@@ -146,6 +148,7 @@ class Search:
             secrets = stack.enter_context(kept_from_children())
             log = stack.enter_context(EventLog(self.run.events))
             self.clock.watch("bookkeeping", lambda: log.seconds)
+            learn_lanes(self.pinned, self.profile, progress.message)
             workbench = stack.enter_context(
                 open_workbench(
                     self.pinned,

@@ -12,6 +12,7 @@ from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.evaluation.evaluator import Evaluator, Settings
+from agent.evaluation.gpu_lanes import UNMEASURED, known_lanes
 from agent.progress import Progress
 from agent.runs.log import Evaluated
 from agent.secrets import kept_from_children
@@ -55,9 +56,11 @@ def open_workbench(
         slots, threads, gpus = plan_slots(config, evaluations, threads)
         executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log, say=progress.message))
         count = f"{slots} training process{'' if slots == 1 else 'es'}"
+        if gpus:
+            count = f"{slots} lane{'' if slots == 1 else 's'} on {gpus} GPU{'' if gpus == 1 else 's'}"
         progress.message(f"starting {count}, and the isolation with its self-test")
         # Submit first, so that workers import torch while isolation starts and runs its self-test.
-        describe = [executor.submit(DescribeEnvironment(config.precision)) for _ in range(slots)]
+        describe = [executor.submit(DescribeEnvironment(config.precision, config.kernels)) for _ in range(slots)]
         try:
             isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)
         except IsolationUnavailable as error:
@@ -89,16 +92,24 @@ def side_by_side(config: SearchConfig, profile: Profile) -> int:
 def plan_slots(
     config: SearchConfig, evaluations: int | None = None, threads: int | None = None
 ) -> tuple[int, int, int]:
-    """(slots, CPU threads per slot, GPUs). `auto`: a slot per GPU, else as many as have work, which share the cores.
+    """(slots, CPU threads per slot, GPUs). `auto`: as many as have work. On a CPU they share the cores.
 
-    `evaluations`: how many can run at a time (None: enough for all cores). `threads`: those of earlier results, which
-    decide their last digits (None: the cores are divided among the slots).
+    On a GPU a slot is a lane, and `workers` is the number of lanes on each. A lane has one thread, whatever runs
+    beside it: threads are part of a result's key. `evaluations`: how many can run at a time (None: enough for all
+    cores). `threads`: those of earlier results, which decide their last digits (None: the cores are divided among the
+    slots).
     """
     gpus, cores = gpu_count(), cpu_count()
+    if gpus:
+        lanes = config.workers if isinstance(config.workers, int) else known_lanes(config) or UNMEASURED
+        slots = gpus * lanes
+        return slots if config.workers != "auto" else min(slots, evaluations or slots), threads or 1, gpus
+    if config.kernels not in ("auto", "eager"):
+        raise UsageError(f"--set kernels={config.kernels}: torch sees no GPU here; a CPU has only eager")
     if isinstance(config.workers, int):
         slots = config.workers
     else:
-        slots = gpus or max(1, min(cores // (threads or 1), evaluations or cores))
+        slots = max(1, min(cores // (threads or 1), evaluations or cores))
     return slots, threads or max(1, cores // slots), gpus
 
 

@@ -22,7 +22,7 @@ from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluation.evaluator import Candidate, accuracies_of
 from agent.evaluation.workbench import open_workbench
-from agent.profiles import resolve_profile
+from agent.profiles import resolve_profile, with_default_seeds
 from agent.progress import Progress
 from agent.proposers import proposer_kind
 from agent.protocol import Accuracies
@@ -136,11 +136,11 @@ class Tournament:
             raise UsageError("--repeats must be at least 1, and --fresh at least 0")
         if tournament_seed(config.seed, repeats + 1) > FRESH_FROM or fresh * repeats > FRESH_FROM:
             raise UsageError(f"too many seeds: --seed + {TOURNAMENT_STEP} × --repeats must stay below {FRESH_FROM:,}")
-        self.config = config
         self.proposers = tuple(proposers)
         self.repeats = repeats
         self.fresh = fresh
         self.profile: Profile = resolve_profile(config.profile, data_root=config.data_root, download=config.download)[0]
+        self.config = with_default_seeds(config, self.profile)
         for name in self.proposers:
             first = self.search_config(name, 1)
             proposer_kind(first).check(first)
