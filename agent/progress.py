@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from agent.safe_text import safe_console, spelt
@@ -25,8 +27,11 @@ class Progress:
     def message(self, text: str) -> None:
         """Show one line of text."""
 
-    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
-        """An evaluation was submitted. It trains as soon as a process is free."""
+    def started(self, role: str, task: str, seed: int, epochs: int, pictures: int = 0) -> None:
+        """An evaluation was submitted. It trains as soon as a process is free.
+
+        `pictures` are those of an epoch; 0 if that is not known.
+        """
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         """An epoch of an evaluation ended."""
@@ -39,6 +44,30 @@ class Progress:
 
     def close(self) -> None:
         """Stop showing, and restore the terminal."""
+
+
+@dataclass
+class Pace:
+    """How fast a training goes, from the last two evaluated epochs."""
+
+    epochs: int
+    pictures: int
+    """Of each epoch; 0 if that is not known."""
+    _epoch: int = 0
+    _seconds: float = 0.0
+
+    def after(self, metrics: EpochMetrics) -> str:
+        """Say the images per second and the time left, after an epoch; nothing in the last seconds of a training."""
+        each = (metrics.seconds - self._seconds) / max(1, metrics.epoch - self._epoch)
+        self._epoch, self._seconds = metrics.epoch, metrics.seconds
+        left = each * (self.epochs - metrics.epoch)
+        if left < _SHORT or not math.isfinite(left):
+            return ""
+        rate = f", {self.pictures / each:,.0f} images/s" if self.pictures and each > 0 else ""
+        return f"{rate}, about {_clock_time(left)} to go"
+
+
+_SHORT = 10.0
 
 
 class PlainProgress(Progress):
@@ -56,6 +85,7 @@ class PlainProgress(Progress):
         self._silence = silence
         self._doing = ""
         self._training: dict[tuple[str, str, int], str] = {}
+        self._paces: dict[tuple[str, str, int], Pace] = {}
         self._closed = threading.Event()
         self._beat: threading.Thread | None = None
 
@@ -66,19 +96,21 @@ class PlainProgress(Progress):
         self._doing = text
         self._print(text)
 
-    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
+    def started(self, role: str, task: str, seed: int, epochs: int, pictures: int = 0) -> None:
         with self._lock:
             self._training[role, task, seed] = f"{role} {task} seed {seed}"
+            self._paces[role, task, seed] = Pace(epochs, pictures)
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         with self._lock:
             self._training[role, task, seed] = f"{role} {task} seed {seed} (epoch {metrics.epoch} of {epochs} done)"
+            pace = self._paces.setdefault((role, task, seed), Pace(epochs, 0)).after(metrics)
         if _is_look(role):
             return
         if epochs <= 20 or metrics.epoch % (epochs // 10) == 0 or metrics.epoch == epochs:
             self._print(
                 f"  {role} {task} seed {seed}: epoch {metrics.epoch}/{epochs}, "
-                f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %"
+                f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %{pace}"
             )
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
@@ -128,6 +160,7 @@ class LiveProgress(Progress):
         self._start = time.monotonic()
         self._rows: dict[tuple[str, str, int], tuple[EpochMetrics | None, int]] = {}
         self._best: dict[str, float] = {}
+        self._paces: dict[tuple[str, str, int], tuple[Pace, str]] = {}
         self._expected = self._tests = self._tests_begun = 0
         self._done = 0.0
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
@@ -139,15 +172,18 @@ class LiveProgress(Progress):
     def message(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
-    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
+    def started(self, role: str, task: str, seed: int, epochs: int, pictures: int = 0) -> None:
         with self._lock:
             self._rows[role, task, seed] = (None, epochs)
+            self._paces[role, task, seed] = (Pace(epochs, pictures), "")
             if role.startswith("test/"):
                 self._tests_begun = max(self._tests_begun, int(role.removeprefix("test/")))
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         with self._lock:
             self._rows[role, task, seed] = (metrics, epochs)
+            pace, _ = self._paces.setdefault((role, task, seed), (Pace(epochs, 0), ""))
+            self._paces[role, task, seed] = (pace, pace.after(metrics).removeprefix(", "))
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
@@ -171,12 +207,13 @@ class LiveProgress(Progress):
 
         with self._lock:
             rows, best = sorted(self._rows.items()), sorted(self._best.items())
+            paces = {key: words for key, (_, words) in self._paces.items()}
         table = Table(box=None, pad_edge=False)
-        for heading in ("training", "task", "seed", "epoch", "test accuracy"):
-            table.add_column(heading, justify="left" if heading in ("training", "task") else "right")
+        for heading in ("training", "task", "seed", "epoch", "test accuracy", "pace"):
+            table.add_column(heading, justify="left" if heading in ("training", "task", "pace") else "right")
         for (role, task, seed), (metrics, epochs) in rows:
             epoch, accuracy = (metrics.epoch, f"{metrics.test_acc:.2f} %") if metrics else (0, "")
-            table.add_row(role, task, str(seed), f"{epoch}/{epochs}", accuracy)
+            table.add_row(role, task, str(seed), f"{epoch}/{epochs}", accuracy, paces.get((role, task, seed), ""))
         elapsed = time.monotonic() - self._start
         partial = sum(
             metrics.epoch / epochs for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)

@@ -15,6 +15,7 @@ from agent.evaluation.check import CheckReport, check, difference
 from agent.progress import Progress
 from agent.protocol import Accuracies, CandidateFailure, Outcome
 from agent.runs.log import Evaluated
+from benchmark.cost import pictures
 from benchmark.data import NUM_CLASSES
 from benchmark.executor import Executor, InfrastructureError
 from benchmark.results import EvaluationResult
@@ -202,7 +203,7 @@ class Evaluator:
 
     def _submit(self, role: str, call: EvaluationCall) -> Future[Outcome]:
         epochs = call.task.recipe.epochs
-        self._progress.started(role, call.task.name, call.seed, epochs)
+        self._progress.started(role, call.task.name, call.seed, epochs, pictures(call.task)[0] // epochs)
         return self._executor.submit(
             call,
             timeout=600 + 300 * epochs,

@@ -31,7 +31,8 @@ if "PAPER_CUT" in os.environ:
     paper = tasks.PROFILES["paper"]
 
     def short(task):
-        recipe = dataclasses.replace(task.recipe, epochs=cut["epochs"], train_limit=cut["limit"], test_limit=cut["test"])
+        limits = {"train_limit": cut["limit"], "test_limit": cut["test"]}
+        recipe = dataclasses.replace(task.recipe, epochs=cut["epochs"], **limits)
         dataset = task.dataset if task.dataset == "cifar100" else cut["hidden_data"]
         arch = cut["networks"].get(task.arch, task.arch)
         return dataclasses.replace(task, arch=arch, dataset=dataset, recipe=recipe)
@@ -68,22 +69,11 @@ def check_paper(setting: Setting) -> str:
             "INITSEARCH_CACHE_DIR": str(folder / "cache"),
             "INITSEARCH_CHECKPOINT_SECONDS": "1",
         }
-        agent = [sys.executable, "-c", "from agent.cli import main; main()", "search"]
-        where = [
-            "--profile",
-            "paper",
-            "--budget",
-            "1",
-            "--data-root",
-            str(folder / "data"),
-            "--runs",
-            str(folder / "runs"),
-        ]
-        workers = ["--workers", str(setting.lanes)]
+        agent = [sys.executable, "-c", "from agent.cli import main; main()", "search", "--json"]
+        agent += ["--data-root", str(folder / "data"), "--runs", str(folder / "runs")]
         started = time.monotonic()
-        search = subprocess.Popen(
-            [*agent, *where, *workers, "--json"], env=environment, stdout=subprocess.PIPE, text=True
-        )
+        command = [*agent, "--profile", "paper", "--budget", "1", "--workers", str(setting.lanes)]
+        search = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
         assert search.stdout is not None
         first = search.stdout.readline()
         assert first, f"the search ended with exit status {search.wait()} before it began"
@@ -91,9 +81,8 @@ def check_paper(setting: Setting) -> str:
         _wait_for(run, "baseline", search)
         search.send_signal(signal.SIGKILL)
         search.wait()
-        resumed = subprocess.run(
-            [*agent, "--resume", str(run), "--json"], env=environment, capture_output=True, text=True, check=False
-        )
+        command = [*agent, "--resume", str(run)]
+        resumed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert resumed.returncode == 0, resumed.stderr[-2000:]
         done: dict[str, Any] = json.loads(resumed.stdout.splitlines()[-1])
         assert done["event"] == "done"
