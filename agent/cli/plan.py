@@ -42,8 +42,9 @@ def plan(
     """
     from agent.analysis.design import Design, duration, in_words, make_plan, with_overhead
     from agent.config import load_config
+    from agent.engine.auto_profile import choose_profile
     from agent.evaluation.workbench import plan_slots, side_by_side
-    from agent.profiles import resolve_profile, with_default_seeds
+    from agent.profiles import with_default_seeds
     from agent.report.cost import machine_in_words, measure
     from benchmark.executor import LocalExecutor
 
@@ -59,7 +60,7 @@ def plan(
             "data_root": data_root,
         }
     )
-    chosen, reason = resolve_profile(config.profile, data_root=data_root)
+    chosen, reason = choose_profile(config, lambda text: print(text, file=sys.stderr, flush=True))
     config = with_default_seeds(config, chosen)
     slots, threads, gpus = plan_slots(config, side_by_side(config, chosen))
     print("measuring the start of a search and a few training steps of each task", file=sys.stderr, flush=True)

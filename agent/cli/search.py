@@ -151,9 +151,12 @@ def search(
     from agent.runs.directory import RunDirectory
     from agent.runs.status import RunStatus
 
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
     if not resume:
         confirm_server(found, [loaded.proposer], yes_send_key_to)
-        raise typer.Exit(execute(Search.create(loaded), page=page, as_json=as_json))
+        raise typer.Exit(execute(Search.create(loaded, say=say), page=page, as_json=as_json))
     run = RunDirectory.find(resume, loaded.runs)
     if RunStatus.of(run.read_summary()).finished:
         raise typer.Exit(repeat(run, page=page, as_json=as_json, data_root=loaded.data_root))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from agent.analysis.design import Design
 from agent.clock import Clock
 from agent.config import SearchConfig
+from agent.engine.auto_profile import choose_profile
 from agent.engine.forecast import say_if_long
 from agent.engine.loop import End, run_loop
 from agent.engine.outcome import SearchOutcome, conclude, launch_line
@@ -85,9 +86,12 @@ class Search:
         self.summary = RunSummary(run, config, profile, reason, self.clock)
 
     @classmethod
-    def create(cls, config: SearchConfig) -> Search:
-        """Check everything that can be checked for free, then make the run directory. Raises UsageError."""
-        profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
+    def create(cls, config: SearchConfig, say: Callable[[str], None] = lambda text: None) -> Search:
+        """Check everything that can be checked for free, then make the run directory. Raises UsageError.
+
+        `say` hears what takes seconds: `auto` may measure a training step.
+        """
+        profile, reason = choose_profile(config, say)
         config = with_default_seeds(config, profile)
         check_prerequisites(config, profile)
         start = start_region(config)

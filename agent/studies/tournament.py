@@ -17,12 +17,13 @@ from scipy import special
 
 from agent.clock import Clock
 from agent.config import SearchConfig
+from agent.engine.auto_profile import choose_profile
 from agent.engine.resuming import Allowed
 from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluation.evaluator import Candidate, accuracies_of
 from agent.evaluation.workbench import open_workbench
-from agent.profiles import resolve_profile, with_default_seeds
+from agent.profiles import with_default_seeds
 from agent.progress import Progress
 from agent.proposers import proposer_kind
 from agent.protocol import Accuracies
@@ -139,7 +140,7 @@ class Tournament:
         self.proposers = tuple(proposers)
         self.repeats = repeats
         self.fresh = fresh
-        self.profile: Profile = resolve_profile(config.profile, data_root=config.data_root, download=config.download)[0]
+        self.profile: Profile = choose_profile(config, lambda text: None)[0]
         self.config = with_default_seeds(config, self.profile)
         for name in self.proposers:
             first = self.search_config(name, 1)
