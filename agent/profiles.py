@@ -7,7 +7,7 @@ from pathlib import Path
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from benchmark.data import available
-from benchmark.hardware import gpu_count
+from benchmark.hardware import gpu_count, gpu_problem
 from benchmark.tasks import PROFILES, Profile, get_profile
 
 _PAPER_SEEDS = 3
@@ -40,7 +40,8 @@ def resolve_profile(name: str, *, data_root: Path | None = None, download: bool 
             raise UsageError(f"--profile {name}: {error}") from None
     gpus = gpu_count()
     if gpus == 0:
-        return PROFILES["pocket"], "auto: no GPU here, so the embedded data and short trainings"
+        why = gpu_problem() or "no GPU here"
+        return PROFILES["pocket"], f"auto: {why}, so the embedded data and short trainings"
     paper = PROFILES["paper"]
     names = sorted({task.dataset for task in (*paper.visible, *paper.hidden)})
     missing = [] if download else [data for data in names if not available(data, data_root=data_root).ok]

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from benchmark import HARNESS_VERSION
 from benchmark.executor import Executor, Parent
 from benchmark.files import write_atomically
+from benchmark.hardware import gpu_count
+from benchmark.results import EpochMetrics
 from benchmark.tasks import Task
 
 SIZES: dict[str, tuple[int, int]] = {
@@ -26,6 +29,11 @@ SIZES: dict[str, tuple[int, int]] = {
 """Number of training and test pictures of each data set, known without loading it."""
 
 
+_TIMEOUT = 600.0
+_GPU_STEPS = 10
+"""A GPU trains so many batches for each that a CPU trains: they are short."""
+
+
 @dataclass(frozen=True)
 class MeasureCost:
     """A call for an executor that estimates the seconds of one full training of `task`. Reads no data set."""
@@ -34,9 +42,36 @@ class MeasureCost:
     precision: str = "auto"
     steps: int = 6
     kernels: str = "auto"
+    lanes: int = 1
+    """Trainings that share a GPU. All of them train, since each is slower then."""
+    idle: bool = False
+    """On a CPU, count the processor's time and not the clock's: what it would take if nothing else ran."""
 
     def __call__(self, parent: Parent) -> float:
-        """Train a few steps twice, first as a warm-up. The cost of a step does not depend on the pictures."""
+        """Train two epochs of a few steps, first as a warm-up. The time of a step does not depend on the pictures."""
+        import torch
+
+        return self._in_lanes() if torch.cuda.is_available() or self.lanes > 1 else self._alone()
+
+    def _in_lanes(self) -> float:
+        """Measure an epoch after that in which steps are captured, which a training pays once."""
+        import torch
+
+        from benchmark.lane_rate import measure_lanes
+
+        rate = measure_lanes(
+            self.task.arch,
+            self.lanes,
+            batch_size=self.task.recipe.batch_size,
+            steps=self.steps * _GPU_STEPS,
+            epochs=2,
+            precision=self.precision,
+            kernels=self.kernels,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+        return _whole(self.task, self.lanes / rate.images_per_second)
+
+    def _alone(self) -> float:
         import torch
 
         from benchmark.data import NUM_CLASSES, ImageDataset
@@ -46,30 +81,50 @@ class MeasureCost:
 
         torch.set_num_threads(threads())
         recipe, classes = self.task.recipe, NUM_CLASSES[self.task.dataset]
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         count = self.steps * recipe.batch_size
         noise = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=noise)
         labels = torch.arange(count) % classes
+        tests = min(8, count // 4)  # so few that there is an evaluation after each epoch
         fake = ImageDataset(
-            "noise", images, labels, images[:8], labels[:8], classes, (), (0.5,) * 3, (0.25,) * 3, "noise", ""
+            "noise", images, labels, images[:tests], labels[:tests], classes, (), (0.5,) * 3, (0.25,) * 3, "noise", ""
         )
-        seconds = 0.0
-        for _ in range(2):
-            model = build_model(self.task.arch, classes)
-            outcome = train(
-                model,
-                fake,
-                replace(recipe, epochs=1),
-                seed=0,
-                device=device,
-                precision=self.precision,
-                kernels=self.kernels,
-            )
-            seconds = outcome.seconds
-        per_image = seconds / count
-        # A forward pass costs about a third of a training step.
-        return per_image * sum(size / share for size, share in zip(pictures(self.task), (1, 3), strict=True))
+        ends: list[float] = []
+
+        def note_time(metrics: EpochMetrics) -> None:
+            ends.append(time.process_time() / threads() if self.idle else time.perf_counter())
+
+        train(
+            build_model(self.task.arch, classes),
+            fake,
+            replace(recipe, epochs=2),
+            seed=0,
+            precision=self.precision,
+            on_epoch=note_time,
+        )
+        return _whole(self.task, (ends[1] - ends[0]) / count)
+
+
+def _whole(task: Task, per_image: float) -> float:
+    """Seconds of a training. A forward pass costs about a third of a training step."""
+    trained, tested = pictures(task)
+    return per_image * (trained + tested / 3)
+
+
+def measure_costs(
+    tasks: Sequence[Task], executor: Executor, *, precision: str, kernels: str = "auto", steps: int = 6
+) -> dict[Task, float]:
+    """Return the seconds of one training of each task. On a GPU one after another, because each fills all lanes.
+
+    Raises InfrastructureError if our own processes fail.
+    """
+    gpus = gpu_count()
+    lanes = max(1, executor.slots // gpus) if gpus else 1
+    calls = {task: MeasureCost(task, precision, steps, kernels, lanes) for task in tasks}
+    if gpus:
+        return {task: executor.submit(call, timeout=_TIMEOUT).result() for task, call in calls.items()}
+    futures = {task: executor.submit(call, timeout=_TIMEOUT) for task, call in calls.items()}
+    return {task: future.result() for task, future in futures.items()}
 
 
 def pictures(task: Task) -> tuple[int, int]:
@@ -94,9 +149,7 @@ class KnownCosts:
         known = {task.name: self._read(task, environment) for task in tasks}
         missing = [task for task in tasks if known[task.name] is None]
         precision, kernels = environment.get("precision", "auto"), environment.get("kernels", "auto")
-        calls = {task: MeasureCost(task, precision, steps=2, kernels=kernels) for task in missing}
-        futures = {task: executor.submit(call, timeout=600) for task, call in calls.items()}
-        measured = {task: future.result() for task, future in futures.items()}
+        measured = measure_costs(missing, executor, precision=precision, kernels=kernels, steps=2)
         for task, seconds in measured.items():
             self._write(task, environment, seconds)
         return {task.name: measured[task] if task in measured else float(known[task.name] or 0) for task in tasks}

@@ -13,10 +13,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from benchmark.lanes import Gate, free_memory, is_out_of_memory, lost_gpu
+from benchmark.slot_process import GPU_LOST
 
 _PR_SET_PDEATHSIG = 1
-GPU_LOST = 70
-"""Exit status of a process whose GPU answers every call with an error. A new process may be able to use it."""
 
 
 class _Parent:

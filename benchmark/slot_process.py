@@ -18,6 +18,9 @@ from typing import IO, Any
 
 from benchmark.files import open_plain
 
+GPU_LOST = 70
+"""Exit status of a process whose GPU answers every call with an error. A new process may be able to use it."""
+
 
 @dataclass(frozen=True)
 class Running:
@@ -68,7 +71,8 @@ class SlotProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = running.process.wait(timeout=5)
         where = f"; see {self._log}" if self._log else ""
-        return f"exit status {code} ({type(error).__name__}){where}"
+        what = "the GPU no longer answered, " if code == GPU_LOST else ""
+        return f"{what}exit status {code} ({type(error).__name__}){where}"
 
     def _start(self) -> Running:
         pairs = [socket.socketpair() for _ in range(self._lanes)]

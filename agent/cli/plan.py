@@ -66,7 +66,9 @@ def plan(
     print("measuring the start of a search and a few training steps of each task", file=sys.stderr, flush=True)
     level = "none" if config.allow_unsandboxed else config.isolation
     with LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
-        cost, overhead, environment = measure(chosen, executor, precision=config.precision, level=level)
+        cost, overhead, environment = measure(
+            chosen, executor, precision=config.precision, level=level, kernels=config.kernels
+        )
     found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect)
     found = {**with_overhead(found, overhead), "environment": environment}
     if as_json:

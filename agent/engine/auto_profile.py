@@ -62,7 +62,9 @@ def _measure(config: SearchConfig, profile: Profile, say: Callable[[str], None])
     slots, threads, gpus = plan_slots(config, side_by_side(config, profile))
     tasks = (*profile.visible, *profile.hidden)
     with kept_from_children(), LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
-        calls = [executor.submit(MeasureCost(task, config.precision, steps=1), timeout=600) for task in tasks]
+        calls = [
+            executor.submit(MeasureCost(task, config.precision, steps=1, idle=True), timeout=600) for task in tasks
+        ]
         cost = {task.name: call.result() for task, call in zip(tasks, calls, strict=True)}
     seconds = forecast(profile, cost, _DESIGN, slots=slots).seconds + _BESIDES_SECONDS
     path = _path(config)

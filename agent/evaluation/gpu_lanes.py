@@ -23,11 +23,20 @@ _SECONDS = 600.0
 
 def known_lanes(config: SearchConfig) -> int | None:
     """Return the number that was measured on this card with this configuration, or None."""
+    return measured_lanes(config)[0]
+
+
+def measured_lanes(config: SearchConfig) -> tuple[int | None, float | None]:
+    """Return the number of lanes, and their images per second in all; None for what was not measured here."""
+    if gpu_count() == 0:
+        return None, None
     try:
-        lanes = json.loads(_path(config).read_text(encoding="utf-8"))["lanes"]
+        kept = json.loads(_path(config).read_text(encoding="utf-8"))
+        lanes, rate = kept["lanes"], kept["images_per_second"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return lanes if isinstance(lanes, int) and 1 <= lanes <= MOST_LANES else None
+        return None, None
+    good = isinstance(lanes, int) and 1 <= lanes <= MOST_LANES and isinstance(rate, float | int)
+    return (lanes, float(rate)) if good else (None, None)
 
 
 def learn_lanes(config: SearchConfig, profile: Profile, say: Callable[[str], None]) -> None:
@@ -46,12 +55,14 @@ def learn_lanes(config: SearchConfig, profile: Profile, say: Callable[[str], Non
         say(f"it could not be measured, so {UNMEASURED} are taken: {error}")
         return
     lanes = best_lanes(seconds)
-    rates = ", ".join(f"{count}: {len(archs) / needed:,.0f}" for count, needed in seconds.items())
-    say(f"{lanes} lanes on this GPU (images per second by number of lanes: {rates})")
+    rates = {count: len(archs) / needed for count, needed in seconds.items()}
+    words = ", ".join(f"{count}: {rate:,.0f}" for count, rate in rates.items())
+    say(f"{lanes} lanes on this GPU (images per second by number of lanes: {words})")
+    rate = rates.get(lanes, 0.0)
     path = _path(config)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({"lanes": lanes, "seconds": seconds}).encode())
+        write_atomically(path, json.dumps({"lanes": lanes, "images_per_second": rate}).encode())
     except OSError as error:
         say(f"this could not be kept for the next search: {error}")
 
