@@ -12,8 +12,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmark.lanes import Gate, free_memory, is_out_of_memory, lost_gpu
-from benchmark.slot_process import GPU_LOST
+from benchmark.lanes import GPU_LOST, Gate, free_memory, is_out_of_memory, lost_gpu
 
 _PR_SET_PDEATHSIG = 1
 

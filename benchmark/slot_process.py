@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmark.files import open_plain
-
-GPU_LOST = 70
-"""Exit status of a process whose GPU answers every call with an error. A new process may be able to use it."""
+from benchmark.lanes import GPU_LOST
 
 
 @dataclass(frozen=True)

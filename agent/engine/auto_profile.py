@@ -63,7 +63,7 @@ def _measure(config: SearchConfig, profile: Profile, say: Callable[[str], None])
     tasks = (*profile.visible, *profile.hidden)
     with kept_from_children(), LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
         calls = [
-            executor.submit(MeasureCost(task, config.precision, steps=1, idle=True), timeout=600) for task in tasks
+            executor.submit(MeasureCost(task, config.precision, steps=2, idle=True), timeout=600) for task in tasks
         ]
         cost = {task.name: call.result() for task, call in zip(tasks, calls, strict=True)}
     seconds = forecast(profile, cost, _DESIGN, slots=slots).seconds + _BESIDES_SECONDS
