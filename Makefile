@@ -8,12 +8,13 @@ JOBS ?= 2
 # The finished run that `make sample` keeps under tests/data.
 RUN ?= latest
 
-.PHONY: search test lint sample clean
+.PHONY: search test test-gpu lint sample clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make search   search for a better initialisation (three tests; BUDGET=n for more)"
 	@echo "make test     run the tests"
+	@echo "make test-gpu check what needs a GPU, with the python at hand (SPEED=1: measure its speed too)"
 	@echo "make lint     ruff and mypy"
 	@echo "make sample   keep a finished run as the sample, with its picture (RUN=name)"
 	@echo "make clean    remove .venv (runs/ stays)"
@@ -39,6 +40,11 @@ search: .venv/run.stamp
 
 test: .venv/dev.stamp
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
+# A GPU machine has a torch of its own and perhaps no network: nothing is installed. gpu.txt is the record.
+test-gpu:
+	PYTHONPATH="$(CURDIR):$$PYTHONPATH" $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m tests.gpu \
+		--output gpu.txt $(if $(SPEED),--speed)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.config import SearchConfig
 from agent.errors import UsageError, in_one_sentence
 from benchmark.data import available
-from benchmark.hardware import gpu_count
+from benchmark.hardware import gpu_count, gpu_problem
 from benchmark.tasks import FROM_PYTHON, PROFILES, Profile, get_profile, is_task_file, remember
 
 if TYPE_CHECKING:
@@ -22,6 +23,23 @@ if TYPE_CHECKING:
 
 _MOST_VALUES = 2**31
 """Parameters that a recorded network may have: isolation makes room for them."""
+
+_PAPER_SEEDS = 3
+"""Published effects of initialisations are about as large as the scatter of single seeds."""
+
+
+def with_default_seeds(config: SearchConfig, profile: Profile) -> SearchConfig:
+    """Return the configuration with the profile's number of seeds, unless somebody chose one: 3 for `paper`, else 1.
+
+    Raises UsageError if it asks for fewer seeds of the baseline.
+    """
+    if profile.name != "paper" or "seeds" in config.model_fields_set:
+        return config
+    if config.baseline_seeds is not None and config.baseline_seeds < _PAPER_SEEDS:
+        raise UsageError(
+            f"--baseline-seeds must be at least the seeds, of which paper has {_PAPER_SEEDS}: give --seeds too"
+        )
+    return config.model_copy(update={"seeds": _PAPER_SEEDS})
 
 
 def resolve_profile(name: str, *, data_root: Path | None = None, download: bool = False) -> tuple[Profile, str]:
@@ -41,7 +59,8 @@ def resolve_profile(name: str, *, data_root: Path | None = None, download: bool 
             raise UsageError(f"--profile {name}: {error}{hint}") from None
     gpus = gpu_count()
     if gpus == 0:
-        return PROFILES["pocket"], "auto: no GPU here, so the embedded data and short trainings"
+        why = gpu_problem() or "no GPU here"
+        return PROFILES["pocket"], f"auto: {why}, so the embedded data and short trainings"
     paper = PROFILES["paper"]
     names = sorted({task.dataset for task in (*paper.visible, *paper.hidden)})
     missing = [] if download else [data for data in names if not available(data, data_root=data_root).ok]

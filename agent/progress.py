@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from agent.safe_text import safe_console, spelt
@@ -26,8 +28,11 @@ class Progress:
     def message(self, text: str) -> None:
         """Show one line of text."""
 
-    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
-        """An evaluation was submitted. It trains as soon as a process is free."""
+    def started(self, role: str, task: str, seed: int, epochs: int, pictures: int = 0) -> None:
+        """An evaluation was submitted. It trains as soon as a process is free.
+
+        `pictures` are those of an epoch; 0 if that is not known.
+        """
 
     def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
         """An evaluation began to run at this place; `attempt` 2: again, because its first process or machine died."""
@@ -45,6 +50,30 @@ class Progress:
         """Stop showing, and restore the terminal."""
 
 
+@dataclass
+class Pace:
+    """How fast a training goes, from the last two evaluated epochs."""
+
+    epochs: int
+    pictures: int
+    """Of each epoch; 0 if that is not known."""
+    _epoch: int = 0
+    _seconds: float = 0.0
+
+    def after(self, metrics: EpochMetrics) -> str:
+        """Say the images per second and the time left, after an epoch; nothing in the last seconds of a training."""
+        each = (metrics.seconds - self._seconds) / max(1, metrics.epoch - self._epoch)
+        self._epoch, self._seconds = metrics.epoch, metrics.seconds
+        left = each * (self.epochs - metrics.epoch)
+        if left < _SHORT or not math.isfinite(left):
+            return ""
+        rate = f", {self.pictures / each:,.0f} images/s" if self.pictures and each > 0 else ""
+        return f"{rate}, about {_clock_time(left)} to go"
+
+
+_SHORT = 10.0
+
+
 class PlainProgress(Progress):
     """Prints one line per event, without colours or cursor movement, for logs and pipes.
 
@@ -60,6 +89,7 @@ class PlainProgress(Progress):
         self._silence = silence
         self._doing = ""
         self._training: dict[tuple[str, str, int], str] = {}
+        self._paces: dict[tuple[str, str, int], Pace] = {}
         self._closed = threading.Event()
         self._beat: threading.Thread | None = None
 
@@ -70,17 +100,19 @@ class PlainProgress(Progress):
         self._doing = text
         self._print(text)
 
-    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
+    def started(self, role: str, task: str, seed: int, epochs: int, pictures: int = 0) -> None:
         with self._lock:
             self._training[role, task, seed] = f"{role} {task} seed {seed}"
+            self._paces[role, task, seed] = Pace(epochs, pictures)
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         with self._lock:
             self._training[role, task, seed] = f"{role} {task} seed {seed} (epoch {metrics.epoch} of {epochs} done)"
+            pace = self._paces.setdefault((role, task, seed), Pace(epochs, 0)).after(metrics)
         if _is_look(role):
             return
         if epochs <= 20 or metrics.epoch % (epochs // 10) == 0 or metrics.epoch == epochs:
-            self._print(f"  {role} {task} seed {seed}: epoch {_epoch(metrics, epochs)}, {_shown(metrics)}")
+            self._print(f"  {role} {task} seed {seed}: epoch {_epoch(metrics, epochs)}, {_shown(metrics)}{pace}")
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
@@ -129,6 +161,7 @@ class LiveProgress(Progress):
         self._start = time.monotonic()
         self._rows: dict[tuple[str, str, int], tuple[EpochMetrics | None, int]] = {}
         self._best: dict[str, float] = {}
+        self._paces: dict[tuple[str, str, int], tuple[Pace, str]] = {}
         self._expected = self._tests = self._tests_begun = 0
         self._done = 0.0
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
@@ -140,15 +173,18 @@ class LiveProgress(Progress):
     def message(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
-    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
+    def started(self, role: str, task: str, seed: int, epochs: int, pictures: int = 0) -> None:
         with self._lock:
             self._rows[role, task, seed] = (None, epochs)
+            self._paces[role, task, seed] = (Pace(epochs, pictures), "")
             if role.startswith("test/"):
                 self._tests_begun = max(self._tests_begun, int(role.removeprefix("test/")))
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         with self._lock:
             self._rows[role, task, seed] = (metrics, epochs)
+            pace, _ = self._paces.setdefault((role, task, seed), (Pace(epochs, 0), ""))
+            self._paces[role, task, seed] = (pace, pace.after(metrics).removeprefix(", "))
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
@@ -169,6 +205,7 @@ class LiveProgress(Progress):
     def _render(self) -> RenderableType:
         with self._lock:
             rows, best = sorted(self._rows.items()), sorted(self._best.items())
+            paces = {key: words for key, (_, words) in self._paces.items()}
         elapsed = time.monotonic() - self._start
         partial = sum(
             min(1.0, metrics.epoch / epochs) for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
@@ -185,7 +222,7 @@ class LiveProgress(Progress):
             )
             for key, (metrics, epochs) in rows
         ]
-        return training_view(shown, best, elapsed=elapsed, left=left, tests=tests)
+        return training_view(shown, best, elapsed=elapsed, left=left, tests=tests, paces=paces)
 
 
 def training_view(
@@ -195,6 +232,7 @@ def training_view(
     elapsed: float,
     left: float | None,
     tests: str,
+    paces: Mapping[tuple[str, str, int], str] = {},
 ) -> RenderableType:
     """The table of running trainings and the line below it, for a terminal.
 
@@ -205,10 +243,12 @@ def training_view(
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("training", "task", "seed", "epoch", "test accuracy"):
-        table.add_column(heading, justify="left" if heading in ("training", "task") else "right")
+    for heading in ("training", "task", "seed", "epoch", "test accuracy", *(["pace"] if paces else [])):
+        table.add_column(heading, justify="left" if heading in ("training", "task", "pace") else "right")
     for role, task, seed, epoch, epochs, accuracy in rows:
-        table.add_row(role, task, str(seed), f"{epoch}/{epochs}", "" if accuracy is None else f"{accuracy:.2f} %")
+        shown = "" if accuracy is None else f"{accuracy:.2f} %"
+        row = [role, task, str(seed), f"{epoch}/{epochs}", shown]
+        table.add_row(*row, *([paces.get((role, task, seed), "")] if paces else []))
     parts = [f"{_clock_time(elapsed)} elapsed"]
     if left is not None:
         parts.append(f"about {_clock_time(left)} to go")

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,16 @@ from pathlib import Path
 from benchmark import HARNESS_VERSION
 from benchmark.executors import Executor, Parent
 from benchmark.files import write_atomically
+from benchmark.hardware import gpu_count
+from benchmark.results import EpochMetrics
 from benchmark.task import SIZES, Task
 
 __all__ = ["SIZES", "KnownCosts", "MeasureCost", "pictures"]
+
+
+_TIMEOUT = 600.0
+_GPU_STEPS = 10
+"""A GPU trains so many batches for each that a CPU trains: they are short."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +33,38 @@ class MeasureCost:
     task: Task
     precision: str = "auto"
     steps: int = 6
+    kernels: str = "auto"
+    lanes: int = 1
+    """Trainings that share a GPU. All of them train, since each is slower then."""
+    idle: bool = False
+    """On a CPU, count the processor's time and not the clock's: what it would take if nothing else ran."""
 
     def __call__(self, parent: Parent) -> float:
-        """Train a few steps twice, first as a warm-up. The cost of a step does not depend on the pictures."""
+        """Train two epochs of a few steps, first as a warm-up. The time of a step does not depend on the pictures."""
+        import torch
+
+        ours = self.task.network is None and self.task.trainer is None
+        return self._in_lanes() if ours and (torch.cuda.is_available() or self.lanes > 1) else self._alone()
+
+    def _in_lanes(self) -> float:
+        """Measure an epoch after that in which steps are captured, which a training pays once."""
+        import torch
+
+        from benchmark.lane_rate import measure_lanes
+
+        rate = measure_lanes(
+            self.task.arch,
+            self.lanes,
+            batch_size=self.task.recipe.batch_size,
+            steps=self.steps * _GPU_STEPS,
+            epochs=2,
+            precision=self.precision,
+            kernels=self.kernels,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+        return _whole(self.task, self.lanes / rate.images_per_second)
+
+    def _alone(self) -> float:
         import torch
 
         from benchmark.building import build_task_model
@@ -40,8 +77,8 @@ class MeasureCost:
             return known_seconds(self.task)  # only a whole training tells
         torch.set_num_threads(threads())
         recipe, classes = self.task.recipe, self.task.num_classes
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         count = self.steps * recipe.batch_size
+        tests = min(8, count // 4)  # so few that there is an evaluation after each epoch
         channels = self.task.picture[0]
         noise = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (count, *self.task.picture), dtype=torch.uint8, generator=noise)
@@ -50,8 +87,8 @@ class MeasureCost:
             "noise",
             images,
             labels,
-            images[:8],
-            labels[:8],
+            images[:tests],
+            labels[:tests],
             classes,
             (),
             (0.5,) * channels,
@@ -59,14 +96,42 @@ class MeasureCost:
             "noise",
             "",
         )
-        seconds = 0.0
-        for _ in range(2):
-            model = build_task_model(self.task, 0)
-            outcome = train(model, fake, replace(recipe, epochs=1), seed=0, device=device, precision=self.precision)
-            seconds = outcome.seconds
-        per_image = seconds / count
-        # A forward pass costs about a third of a training step.
-        return per_image * sum(size / share for size, share in zip(pictures(self.task), (1, 3), strict=True))
+        ends: list[float] = []
+
+        def note_time(metrics: EpochMetrics) -> None:
+            ends.append(time.process_time() / threads() if self.idle else time.perf_counter())
+
+        train(
+            build_task_model(self.task, 0),
+            fake,
+            replace(recipe, epochs=2),
+            seed=0,
+            precision=self.precision,
+            on_epoch=note_time,
+        )
+        return _whole(self.task, (ends[1] - ends[0]) / count)
+
+
+def _whole(task: Task, per_image: float) -> float:
+    """Seconds of a training. A forward pass costs about a third of a training step."""
+    trained, tested = pictures(task)
+    return per_image * (trained + tested / 3)
+
+
+def measure_costs(
+    tasks: Sequence[Task], executor: Executor, *, precision: str, kernels: str = "auto", steps: int = 6
+) -> dict[Task, float]:
+    """Return the seconds of one training of each task. On a GPU one after another, because each fills all lanes.
+
+    Raises InfrastructureError if our own processes fail.
+    """
+    gpus = gpu_count()
+    lanes = max(1, executor.slots // gpus) if gpus else 1
+    calls = {task: MeasureCost(task, precision, steps, kernels, lanes) for task in tasks}
+    if gpus:
+        return {task: executor.submit(call, timeout=_TIMEOUT).result() for task, call in calls.items()}
+    futures = {task: executor.submit(call, timeout=_TIMEOUT) for task, call in calls.items()}
+    return {task: future.result() for task, future in futures.items()}
 
 
 def pictures(task: Task) -> tuple[int, int]:
@@ -100,9 +165,8 @@ class KnownCosts:
         """
         known = {task.name: self._read(task, environment) for task in tasks}
         missing = [task for task in tasks if known[task.name] is None]
-        precision = environment.get("precision", "auto")
-        futures = {task: executor.submit(MeasureCost(task, precision, steps=2), timeout=600) for task in missing}
-        measured = {task: future.result() for task, future in futures.items()}
+        precision, kernels = environment.get("precision", "auto"), environment.get("kernels", "auto")
+        measured = measure_costs(missing, executor, precision=precision, kernels=kernels, steps=2)
         for task, seconds in measured.items():
             self._write(task, environment, seconds)
         return {task.name: measured[task] if task in measured else float(known[task.name] or 0) for task in tasks}

@@ -5,6 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 
+MOST_LANES = 32
+"""torch has that many streams for a process."""
+
+
+GPU_LOST = 70
+"""Exit status of a process whose GPU answers every call with an error. A new process may be able to use it."""
+
 
 class Gate:
     """Lets `width` lanes train at a time. It narrows when the memory does not suffice for all of them."""

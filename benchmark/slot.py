@@ -12,11 +12,9 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmark.lanes import Gate, free_memory, is_out_of_memory, lost_gpu
+from benchmark.lanes import GPU_LOST, Gate, free_memory, is_out_of_memory, lost_gpu
 
 _PR_SET_PDEATHSIG = 1
-GPU_LOST = 70
-"""Exit status of a process whose GPU answers every call with an error. A new process may be able to use it."""
 
 
 class _Parent:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmark.files import open_plain
+from benchmark.lanes import GPU_LOST
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class SlotProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = running.process.wait(timeout=5)
         where = f"; see {self._log}" if self._log else ""
-        return f"exit status {code} ({type(error).__name__}){where}"
+        what = "the GPU no longer answered, " if code == GPU_LOST else ""
+        return f"{what}exit status {code} ({type(error).__name__}){where}"
 
     def _start(self) -> Running:
         pairs = [socket.socketpair() for _ in range(self._lanes)]

@@ -3,7 +3,8 @@
 python -m benchmark.speed                      images per second of both loops, interleaved, and their ratio
 python -m benchmark.speed --arch mobilenetv2 --only-ours --json
 python -m benchmark.speed --precision fp32     as on a processor without native bfloat16
-python -m benchmark.speed --device cuda --backend cudagraphs
+python -m benchmark.speed --device cuda --lanes 1,4,8       one training, and several side by side, on a GPU
+python -m benchmark.speed --device cuda --kernels eager     without CUDA graphs
 python -m benchmark.speed --accuracy 10        both loops to the end of the pocket recipe, 10 seeds: do they agree?
 """
 
@@ -15,118 +16,29 @@ import json
 import math
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from benchmark.comparison import signed
-from benchmark.data import ImageDataset, load_dataset
+from benchmark.data import load_dataset
 from benchmark.hardware import threads
+from benchmark.lane_rate import noise
+from benchmark.lane_speed import LaneSpeed, measure_lane_speeds
+from benchmark.lanes import MOST_LANES
 from benchmark.models import ARCHITECTURES, build_model
+from benchmark.plain_loop import plain_loop, torchvision_transforms
 from benchmark.precision import PRECISIONS
+from benchmark.steps import KERNELS, resolve_kernels
 from benchmark.tasks import Recipe, get_profile
 from benchmark.train import ImageData, resolve_precision, train
-from benchmark.vision import VisionMissing, installed_version, vision
+from benchmark.vision import VisionMissing
+
+__all__ = ["main", "measure_agreement", "measure_speed", "plain_loop"]
 
 NETWORKS = ("resnet56", "vgg16bn", "mobilenetv2")
 _CLASSES = 100
-
-
-def _torchvision_transforms() -> Any:
-    """Import torchvision's transforms, even if torchvision was built for another torch (CUDA instead of CPU).
-
-    Such a torchvision fails to import only because its compiled operators are missing. Transforms of PIL images use
-    none of them, so it is enough to declare the missing ones.
-    """
-    try:
-        return vision("transforms")
-    except VisionMissing:
-        if installed_version() is None:
-            raise
-    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-    for name in ("nms", "qnms"):
-        signature = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        library.define(signature)  # type: ignore[no-untyped-call]
-    _LIBRARIES.append(library)  # an operator exists as long as its library
-    return vision("transforms")
-
-
-_LIBRARIES: list[torch.library.Library] = []
-
-
-class _Pictures(Dataset[tuple[Tensor, int]]):
-    """A data set like torchvision's own: PIL images that pass through a chain of transforms."""
-
-    def __init__(self, images: Tensor, labels: Tensor, transform: Callable[[Any], Tensor]) -> None:
-        self._images = images.permute(0, 2, 3, 1).contiguous().numpy()
-        self._labels, self._transform = labels.tolist(), transform
-
-    def __len__(self) -> int:
-        return len(self._labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._transform(Image.fromarray(self._images[index])), self._labels[index]
-
-
-def plain_loop(
-    model: nn.Module, data: ImageData, recipe: Recipe, *, seed: int, device: str = "cpu"
-) -> Iterator[tuple[float, float]]:
-    """The reference: float32, NCHW, torchvision transforms in a DataLoader with two workers.
-
-    Yields the training images per second and the test accuracy in percent, once per epoch. The time counts from the
-    arrival of the first batch, so that it does not include the start of the workers.
-    """
-    transforms = _torchvision_transforms()
-    torch.manual_seed(seed)
-    model.to(device)
-    finish = [transforms.ToTensor(), transforms.Normalize(data.mean, data.std)]
-    augment = [transforms.RandomCrop(32, padding=recipe.crop_padding), transforms.RandomHorizontalFlip()]
-    train_set = _Pictures(
-        data.train_images[: recipe.train_limit],
-        data.train_labels[: recipe.train_limit],
-        transforms.Compose([*augment, *finish]),
-    )
-    test_set = _Pictures(
-        data.test_images[: recipe.test_limit], data.test_labels[: recipe.test_limit], transforms.Compose(finish)
-    )
-    loader = DataLoader(train_set, recipe.batch_size, shuffle=True, num_workers=2, persistent_workers=True)
-    test_loader = DataLoader(test_set, recipe.batch_size, num_workers=2, persistent_workers=True)
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=recipe.epochs)
-    for _ in range(recipe.epochs):
-        model.train()
-        batches = iter(loader)
-        images, labels = next(batches)
-        seen, running_loss, started = 0, 0.0, time.perf_counter()
-        while True:
-            optimizer.zero_grad()
-            images, labels = images.to(device), labels.to(device)
-            loss = criterion(model(images), labels)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            running_loss += loss.item() * len(labels)
-            seen += len(labels)
-            try:
-                images, labels = next(batches)
-            except StopIteration:
-                break
-        rate = seen / (time.perf_counter() - started)
-        scheduler.step()
-        model.eval()
-        correct = 0
-        with torch.no_grad():
-            for images, labels in test_loader:
-                correct += int((model(images.to(device)).argmax(1) == labels.to(device)).sum())
-        yield rate, 100 * correct / len(test_set)
 
 
 @dataclass(frozen=True)
@@ -157,6 +69,7 @@ def measure_speed(
     precision: str = "auto",
     device: str = "cpu",
     backend: str | None = None,
+    kernels: str = "auto",
 ) -> Speed:
     """Run both loops alternately on random pictures, `rounds` times after a warm-up, `steps` batches each.
 
@@ -164,15 +77,16 @@ def measure_speed(
     ValueError for an unknown precision, RuntimeError for a missing device.
     """
     recipe = Recipe(epochs=1, lr=0.01, batch_size=batch_size)
-    data = _noise(steps * batch_size, 8)
-    tests = _noise(2, 2 * batch_size)
+    data = noise(steps * batch_size, 8)
+    tests = noise(2, 2 * batch_size)
     ours: list[float] = []
     plain: list[float] = []
     evaluation: list[float] = []
 
     def train_ours(pictures: ImageData, seed: int) -> float:
         model = build_model(arch, _CLASSES)
-        return train(model, pictures, recipe, seed=seed, device=device, precision=precision, backend=backend).seconds
+        where: dict[str, Any] = {"device": device, "precision": precision, "kernels": kernels}
+        return train(model, pictures, recipe, seed=seed, backend=backend, **where).seconds
 
     for round_ in range(rounds + 1):
         seconds = train_ours(data, round_)
@@ -195,25 +109,6 @@ def measure_speed(
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         backend=backend,
-    )
-
-
-def _noise(train_count: int, test_count: int) -> ImageDataset:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (train_count + test_count, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, _CLASSES, (train_count + test_count,), generator=generator)
-    return ImageDataset(
-        name="noise",
-        train_images=images[:train_count],
-        train_labels=labels[:train_count],
-        test_images=images[train_count:],
-        test_labels=labels[train_count:],
-        num_classes=_CLASSES,
-        class_names=(),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
-        sha256="noise",
-        provenance="",
     )
 
 
@@ -278,15 +173,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=_positive, help="with --accuracy: instead of the pocket recipe's epochs")
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help="number format of our loop (auto)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
-    parser.add_argument("--backend", help="compile our loop's steps: cudagraphs, inductor, … (default: not)")
+    parser.add_argument("--backend", help="compile our loop's steps with this backend of torch.compile (default: not)")
+    parser.add_argument("--kernels", choices=KERNELS, default="auto", help="how our steps run on a GPU (auto)")
+    parser.add_argument("--lanes", type=_counts, help="numbers of trainings side by side, such as 1,4,8")
     options = parser.parse_args(arguments)
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error(f"argument --device: torch sees no GPU here, so {options.device} cannot be measured")
     if options.accuracy or not options.only_ours:
         try:
-            _torchvision_transforms()
+            torchvision_transforms()
         except VisionMissing as error:
             parser.error(f"the plain loop uses torchvision's transforms, and {error}; or leave it out: --only-ours")
+    try:
+        resolve_kernels(options.kernels, options.device)
+    except ValueError as error:
+        parser.error(f"argument --kernels: {error}")
     torch.set_num_threads(threads())
     where = {"precision": options.precision, "device": options.device}
     networks = (options.arch,) if options.arch else NETWORKS
@@ -296,16 +197,16 @@ def main(arguments: list[str] | None = None) -> None:
                 measure_agreement(arch, seeds=options.accuracy, epochs=options.epochs, **where), options.json
             )
         return
+    where["kernels"] = options.kernels
+    common = {"only_ours": options.only_ours, "rounds": options.rounds, "batch_size": options.batch_size}
+    if options.lanes:
+        for arch in networks:
+            for one in measure_lane_speeds(arch, options.lanes, **common, **where):
+                _print_lanes(one, options.json)
+        return
     ratios = []
     for arch in networks:
-        speed = measure_speed(
-            arch,
-            only_ours=options.only_ours,
-            rounds=options.rounds,
-            batch_size=options.batch_size,
-            backend=options.backend,
-            **where,
-        )
+        speed = measure_speed(arch, backend=options.backend, **common, **where)
         _print_speed(speed, options.json)
         if speed.ratio is not None:
             ratios.append(speed.ratio)
@@ -319,6 +220,17 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
     return number
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    counts = tuple(_positive(part) for part in text.split(","))
+    if max(counts) > MOST_LANES:
+        raise argparse.ArgumentTypeError(f"at most {MOST_LANES} lanes")
+    return counts
+
+
+def _print_lanes(speed: LaneSpeed, as_json: bool) -> None:
+    print(json.dumps(dataclasses.asdict(speed)) if as_json else speed.in_words(), flush=True)
 
 
 def _print_speed(speed: Speed, as_json: bool) -> None:

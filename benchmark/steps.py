@@ -7,8 +7,8 @@ where they are. `run` executes it; what the trainer computes is the same either 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -112,34 +112,22 @@ class Captured:
     """
 
     _capturing = threading.Lock()
-    _of_thread = threading.local()
 
     def __init__(self, device: torch.device, seed: int) -> None:
-        self._device = device
         self.generator = torch.Generator(device).manual_seed(seed)
         self.generators = {"dropout": self.generator}
-        self._stream = self._own_stream(device)
-        self._pool = torch.cuda.graph_pool_handle()
-        self._graphs: dict[tuple[Callable[[int], Any], int], tuple[torch.cuda.CUDAGraph, Any]] = {}
+        self._gpu = Gpu(device)
+        self._graphs: dict[tuple[Callable[[int], Any], int], tuple[Graph, Any]] = {}
         self._tensors: tuple[Tensor, ...] = ()
         self._stack = ExitStack()
 
-    @classmethod
-    def _own_stream(cls, device: torch.device) -> torch.cuda.Stream:
-        """The stream of this thread. torch hands 32 streams out in turn, so many new ones would be shared."""
-        streams: dict[int, torch.cuda.Stream] = cls._of_thread.__dict__.setdefault("streams", {})
-        if device.index not in streams:
-            streams[device.index] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        return streams[device.index]
-
     def __enter__(self) -> Captured:
-        self._stack.enter_context(torch.cuda.device(self._device))
-        self._stack.enter_context(torch.cuda.stream(self._stream))
+        self._stack.enter_context(self._gpu.in_stream())
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         try:
-            self._stream.synchronize()
+            self._gpu.synchronize()
         finally:
             self._graphs.clear()
             self._stack.close()
@@ -149,7 +137,7 @@ class Captured:
         self._tensors = tuple(tensors)
 
     def run(self, program: Callable[[int], T], size: int) -> T:
-        """See `Steps.run`. Raises CaptureFailed."""
+        """See `Steps.run`. Raises CaptureFailed, torch.OutOfMemoryError."""
         if (program, size) not in self._graphs:
             self._graphs[program, size] = self._capture(program, size)
         graph, answer = self._graphs[program, size]
@@ -161,44 +149,83 @@ class Captured:
         """See `Steps.once`. It runs alone, because it uses cuDNN for the first time and may set it up."""
         with self._capturing, _repeatable():
             answer = program()
-            self._stream.synchronize()
+            self._gpu.synchronize()
             return answer
 
-    def _capture(self, program: Callable[[int], T], size: int) -> tuple[torch.cuda.CUDAGraph, T]:
-        """Capture `program(size)`. It runs a few times before, as torch wants it; what that changes is put back."""
+    def _capture(self, program: Callable[[int], T], size: int) -> tuple[Graph, T]:
+        """Capture `program(size)`. torch wants it to run a few times before; what that changes is put back."""
         with self._capturing, _repeatable():
-            self._warm_up(program, size)
-            graph = torch.cuda.CUDAGraph()
-            graph.register_generator_state(self.generator)
-            try:
-                with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-                    answer = program(size)
-            except RuntimeError as error:
-                # Closing a broken capture raises too, and hides why it broke.
-                for cause in (error, error.__context__):
-                    if isinstance(cause, torch.OutOfMemoryError):
-                        raise cause from None
+            drawn = self.generator.get_state()
+            before = [tensor.clone() for tensor in self._tensors]
+            of_process = self._gpu.process_state()
+            for _ in range(_WARM_UPS):
+                program(size)
+                with torch.no_grad():  # at once: after the last batch there is no next one
+                    for tensor, value in zip(self._tensors, before, strict=True):
+                        tensor.copy_(value)
+            self._gpu.synchronize()
+            if not torch.equal(of_process, self._gpu.process_state()):
                 raise CaptureFailed(
-                    f"a step cannot be captured as a CUDA graph ({error}). A network must not copy to the CPU, wait "
-                    "for the GPU or change its shapes in its forward pass; --kernels eager trains it without graphs"
-                ) from error
-        return graph, answer
+                    "the network draws random numbers elsewhere than in nn.Dropout layers, so its result would depend "
+                    "on what else trains on this GPU; use nn.Dropout, or --set kernels=eager with --workers 1"
+                )
+            self.generator.set_state(drawn)
+            return self._gpu.capture(lambda: program(size), self.generator)
 
-    def _warm_up(self, program: Callable[[int], object], size: int) -> None:
-        drawn = self.generator.get_state()
-        before = [tensor.clone() for tensor in self._tensors]
-        of_process = torch.cuda.get_rng_state(self._device)
-        for _ in range(_WARM_UPS):
-            program(size)
+
+class Graph(Protocol):
+    """What was captured."""
+
+    def replay(self) -> None:
+        """Run it once more, on the same tensors."""
+        ...
+
+
+class Gpu:
+    """The CUDA calls of one training: its stream, its memory pool, its graphs."""
+
+    _of_thread = threading.local()
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = torch.cuda.graph_pool_handle()
+        # torch hands 32 streams out in turn, so a new one for each training would soon be shared by two.
+        streams: dict[int, torch.cuda.Stream] = self._of_thread.__dict__.setdefault("streams", {})
+        if device.index not in streams:
+            streams[device.index] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = streams[device.index]
+
+    @contextmanager
+    def in_stream(self) -> Iterator[None]:
+        """Within this context everything runs in the stream of this thread."""
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            yield
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
         self._stream.synchronize()
-        if not torch.equal(of_process, torch.cuda.get_rng_state(self._device)):
+
+    def process_state(self) -> Tensor:
+        """Return the state of the generator that all trainings of the process share."""
+        return torch.cuda.get_rng_state(self._device)
+
+    def capture(self, program: Callable[[], T], generator: torch.Generator) -> tuple[Graph, T]:
+        """Capture the program without running it. Raises CaptureFailed, torch.OutOfMemoryError."""
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(generator)
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                answer = program()
+        except RuntimeError as error:
+            # Closing a broken capture raises too, and hides why it broke.
+            for cause in (error, error.__context__):
+                if isinstance(cause, torch.OutOfMemoryError):
+                    raise cause from None
             raise CaptureFailed(
-                "the network draws random numbers elsewhere than in nn.Dropout layers, so its result would depend on "
-                "what else trains on this GPU; use nn.Dropout, or --kernels eager with --workers 1"
-            )
-        with torch.no_grad():
-            torch._foreach_copy_(list(self._tensors), before)
-        self.generator.set_state(drawn)
+                f"a step cannot be captured as a CUDA graph ({error}). A network must not copy to the CPU, wait for "
+                "the GPU or change its shapes in its forward pass; --set kernels=eager trains it without graphs"
+            ) from error
+        return graph, answer
 
 
 def _repeatable() -> AbstractContextManager[None]:

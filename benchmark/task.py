@@ -31,7 +31,7 @@ SIZES: dict[str, tuple[int, int]] = {
 }
 """Number of training and test pictures of each of our data sets, known without loading it."""
 
-OURS = ("resnet20", "resnet56", "vgg16bn", "mobilenetv2")
+OURS = ("resnet20", "resnet56", "vgg8bn", "vgg16bn", "mobilenetv2")
 """The names of our own networks, known without importing torch."""
 
 AS_BUILT = "as_built"

@@ -28,7 +28,7 @@ __all__ = [
 FROM_PYTHON = "search()"
 """Stands for the profile of a search whose network and data were given in Python."""
 FOLDER = Path(__file__).with_name("profiles")
-NAMES = ("paper", "pocket", "mini", "smoke")
+NAMES = ("paper", "pocket", "pocket_small", "mini", "smoke")
 
 
 def _built_in(name: str) -> Profile:

@@ -35,16 +35,18 @@ RunArgument = Annotated[str, typer.Argument(help="Path, name, part of a name, or
 ProfileOption = Annotated[
     str | None,
     typer.Option(
-        help="paper, pocket, mini, smoke, FILE.toml (agent task new writes one), or auto: paper with a GPU and data, "
-        "else pocket."
+        help="paper, pocket, pocket_small, mini, smoke, FILE.toml (agent task new writes one), or auto: paper with a "
+        "GPU and data, else a pocket one."
     ),
 ]
 TaskFileOption = Annotated[
     str | None, typer.Option("--profile", metavar="FILE.toml", help="The run's task file again: its code runs here.")
 ]
-SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1).")]
+SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1; paper: 3).")]
 SeedOption = Annotated[int | None, typer.Option(help="The first seed (default 0).")]
-WorkersOption = Annotated[str | None, typer.Option(help="Evaluations side by side (default auto: one per core).")]
+WorkersOption = Annotated[
+    str | None, typer.Option(help="Evaluations side by side: processes, or lanes on a GPU (default auto).")
+]
 ParallelOption = Annotated[
     int | None, typer.Option(help="Tests in flight (default 1). Those are chosen without each other's results.")
 ]

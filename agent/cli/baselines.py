@@ -116,7 +116,8 @@ def _measure(
     flags: Mapping[str, Any], recipes: str | None, *, hidden: bool, target: float | None, as_json: bool
 ) -> None:
     from agent.config import load_config
-    from agent.profiles import resolve_profile
+    from agent.engine.auto_profile import choose_profile
+    from agent.profiles import with_default_seeds
     from agent.progress import make_progress
     from agent.studies.recipes import BASELINE, measure
     from benchmark.recipes import get_recipe, recipe_names
@@ -128,9 +129,10 @@ def _measure(
     for name in names:
         get_recipe(name)
     config = load_config(flags)
-    profile, reason = resolve_profile(config.profile, data_root=config.data_root)
     progress = make_progress()
     try:
+        profile, reason = choose_profile(config, progress.message)
+        config = with_default_seeds(config, profile)
         count = len({BASELINE, *names})
         progress.message(f"{count} recipes on {profile.name} ({reason}); stored results are not trained again")
         rows = measure(names, profile, config, progress, hidden=hidden, target=target)

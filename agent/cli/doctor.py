@@ -37,8 +37,10 @@ def examine() -> dict[str, Any]:
     import shutil
     from importlib.metadata import version
 
+    from agent.config import SearchConfig
+    from agent.evaluation.gpu_lanes import measured_lanes
     from benchmark.data import NUM_CLASSES, available
-    from benchmark.hardware import cpu_count, environment, gpu_count
+    from benchmark.hardware import cpu_count, environment, gpu_count, gpu_problem, gpus
     from benchmark.store import user_store
     from benchmark.vision import installed_version
     from sandbox.isolate import probe
@@ -53,6 +55,7 @@ def examine() -> dict[str, Any]:
     if not isolation.get("level"):
         problems.append("no isolation level works here: only --allow-unsandboxed would run candidates")
     data = {name: available(name) for name in NUM_CLASSES}
+    lanes, rate = measured_lanes(SearchConfig())
     return {
         "ready": not problems,
         "problems": problems,
@@ -64,6 +67,8 @@ def examine() -> dict[str, Any]:
         "environment": environment(),
         "cores": cpu_count(),
         "gpus": gpu_count(),
+        "gpu_details": [vars(gpu) | {"lanes": lanes, "images_per_second": rate} for gpu in gpus()],
+        "gpu_problem": gpu_problem(),
         "git": None if git is None else _version_of(git),
         "isolation": isolation,
         "data": {name: {"available": found.ok, "reason": found.reason} for name, found in data.items()},
@@ -90,6 +95,14 @@ def _print(found: dict[str, Any]) -> None:
     print(f"torch       {env['torch']}, {env['device']} {env['capability']}, precision {env['precision']}")
     print(f"torchvision {found['torchvision']['reason']}")
     print(f"machine     {found['cores']} cores, {found['gpus']} GPUs, {found['disk_free_gb']} GB free here")
+    for gpu in found["gpu_details"]:
+        lanes = "lanes are measured by the first search"
+        if gpu["lanes"]:
+            lanes = f"{gpu['lanes']} lanes, about {gpu['images_per_second']:,.0f} images/s"
+        how = "bfloat16" if gpu["bf16"] else "float32, because it has no bfloat16"
+        print(f"gpu         {gpu['name']}, {gpu['memory_gb']} GB ({gpu['free_gb']} free), {how}; {lanes}")
+    if found["gpu_problem"]:
+        print(f"gpu         {found['gpu_problem']}")
     print(f"git         {found['git'] or 'missing'}")
     print(f"isolation   {found['isolation'].get('level') or 'none'}")
     for name, tried in found["isolation"]["levels"].items():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, WorkersOption, app
+from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, SeedsOption, WorkersOption, app
 from agent.cli.output import print_json, print_next
 
 
@@ -15,7 +15,7 @@ from agent.cli.output import print_json, print_next
 def plan(
     budget: Annotated[int, typer.Option(min=1, max=1000, help="Tests.")] = 3,
     profile: ProfileOption = "auto",
-    seeds: Annotated[int, typer.Option(min=1, max=50, help="Training runs per task and candidate.")] = 1,
+    seeds: SeedsOption = None,
     baseline_seeds: Annotated[
         int | None, typer.Option(help="Training runs per visible task of the baseline (default: as --seeds).")
     ] = None,
@@ -43,8 +43,9 @@ def plan(
     from agent.analysis.design import Design, duration, in_words, make_plan, points, with_overhead
     from agent.analysis.noise import noise_here
     from agent.config import load_config
+    from agent.engine.auto_profile import choose_profile
     from agent.evaluation.workbench import plan_slots, side_by_side
-    from agent.profiles import resolve_profile
+    from agent.profiles import with_default_seeds
     from agent.report.cost import machine_in_words, measure
     from benchmark.executors import LocalExecutor
 
@@ -60,13 +61,16 @@ def plan(
             "data_root": data_root,
         }
     )
-    chosen, reason = resolve_profile(config.profile, data_root=data_root)
+    chosen, reason = choose_profile(config, lambda text: print(text, file=sys.stderr, flush=True))
+    config = with_default_seeds(config, chosen)
     slots, threads, gpus = plan_slots(config, side_by_side(config, chosen))
     print("measuring the start of a search and a few training steps of each task", file=sys.stderr, flush=True)
     level = "none" if config.allow_unsandboxed else config.isolation
     with LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
-        cost, overhead, environment = measure(chosen, executor, precision=config.precision, level=level)
-    noise = noise_here(chosen, environment, cache=config.cache)
+        cost, overhead, environment = measure(
+            chosen, executor, precision=config.precision, level=level, kernels=config.kernels
+        )
+    noise = noise_here(chosen, environment, cache=config.cache, given=dict(chosen.noise))
     found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect, noise=noise)
     found = {**with_overhead(found, overhead), "environment": environment}
     if as_json:

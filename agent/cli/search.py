@@ -173,13 +173,16 @@ def search(
     from agent.runs.directory import RunDirectory
     from agent.runs.status import RunStatus
 
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
     if not resume:
         confirm_server(found, [loaded.proposer], yes_send_key_to)
         if is_command(loaded):
             require_typed(found, given)
             raise typer.Exit(search_by_command(loaded, pass_env or [], as_json=as_json))
         trackers = trackers_of(track)
-        raise typer.Exit(execute(Search.create(loaded), page=page, as_json=as_json, trackers=trackers))
+        raise typer.Exit(execute(Search.create(loaded, say=say), page=page, as_json=as_json, trackers=trackers))
     run = RunDirectory.find(resume, loaded.runs)
     if RunStatus.of(run.read_summary()).finished:
         raise typer.Exit(repeat(run, page=page, as_json=as_json, data_root=loaded.data_root))

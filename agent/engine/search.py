@@ -14,6 +14,7 @@ from agent.analysis.design import Design
 from agent.analysis.noise import Noise, in_words
 from agent.clock import Clock
 from agent.config import SearchConfig
+from agent.engine.auto_profile import choose_profile
 from agent.engine.forecast import say_if_long
 from agent.engine.loop import End, run_loop
 from agent.engine.outcome import SearchOutcome, conclude, launch_line
@@ -32,8 +33,9 @@ from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, EvaluatorOnDemand
+from agent.evaluation.gpu_lanes import learn_lanes
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
-from agent.profiles import baseline_region, recorded_profile, resolve_profile
+from agent.profiles import baseline_region, recorded_profile, with_default_seeds
 from agent.progress import Progress
 from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
 from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
@@ -91,16 +93,21 @@ class Search:
 
     @classmethod
     def create(
-        cls, config: SearchConfig, *, by_session: bool = False, resolved: tuple[Profile, str] | None = None
+        cls,
+        config: SearchConfig,
+        *,
+        by_session: bool = False,
+        resolved: tuple[Profile, str] | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> Search:
         """Check everything that can be checked for free, then make the run directory. Raises UsageError.
 
         `by_session`: `agent.sessions` carries out the calls, which no proposer in this process makes. `resolved` is the
-        profile of `config`, and why it is that one, if the caller has it already.
+        profile of `config`, and why it is that one, if the caller has it already. `say` hears what takes seconds:
+        `auto` may measure a training step.
         """
-        profile, reason = resolved or resolve_profile(
-            config.profile, data_root=config.data_root, download=config.download
-        )
+        profile, reason = resolved or choose_profile(config, say)
+        config = with_default_seeds(config, profile)
         check_prerequisites(config, profile)
         config, notes = settled(config)
         start = start_region(config)
@@ -174,6 +181,7 @@ class Search:
 
             @functools.cache
             def workbench() -> Workbench:
+                learn_lanes(self.pinned, self.profile, progress.message)
                 return stack.enter_context(
                     open_workbench(
                         self.pinned,

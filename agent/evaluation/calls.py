@@ -108,6 +108,7 @@ class EvaluationCall:
             seed=self.seed,
             device=device,
             precision=self.precision,
+            kernels=dict(self.environment).get("kernels", "auto"),
             on_epoch=parent.report,
             checkpoint=checkpoint,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from agent.config import SearchConfig
 from agent.errors import UsageError
+from agent.evaluation.gpu_lanes import UNMEASURED, known_lanes
 from benchmark.data.pocket import EMBEDDED_NAMES
 from benchmark.executors import EngineError, Executor, LocalExecutor
 from benchmark.executors.checks import DescribeData
@@ -33,16 +34,24 @@ class Engine:
 def plan_slots(
     config: SearchConfig, evaluations: int | None = None, threads: int | None = None
 ) -> tuple[int, int, int]:
-    """(slots, CPU threads per slot, GPUs). `auto`: a slot per GPU, else as many as have work, which share the cores.
+    """(slots, CPU threads per slot, GPUs). `auto`: as many as have work. On a CPU they share the cores.
 
-    `evaluations`: how many can run at a time (None: enough for all cores). `threads`: those of earlier results, which
-    decide their last digits (None: the cores are divided among the slots).
+    On a GPU a slot is a lane, and `workers` is the number of lanes on each. A lane has one thread, whatever runs
+    beside it: threads are part of a result's key. `evaluations`: how many can run at a time (None: enough for all
+    cores). `threads`: those of earlier results, which decide their last digits (None: the cores are divided among the
+    slots).
     """
     gpus, cores = gpu_count(), cpu_count()
+    if gpus:
+        lanes = config.workers if isinstance(config.workers, int) else known_lanes(config) or UNMEASURED
+        slots = gpus * lanes
+        return slots if config.workers != "auto" else min(slots, evaluations or slots), threads or 1, gpus
+    if config.kernels not in ("auto", "eager"):
+        raise UsageError(f"--set kernels={config.kernels}: torch sees no GPU here; a CPU has only eager")
     if isinstance(config.workers, int):
         slots = config.workers
     else:
-        slots = gpus or max(1, min(cores // (threads or 1), evaluations or cores))
+        slots = max(1, min(cores // (threads or 1), evaluations or cores))
     return slots, threads or max(1, cores // slots), gpus
 
 
@@ -81,7 +90,7 @@ def open_engine(
     `folder` is where jobs leave their answers. `datasets` are compared between machines, but for the embedded ones,
     which are part of the package. See `plan_slots`. Raises UsageError.
     """
-    describe = DescribeEnvironment(config.precision)
+    describe = DescribeEnvironment(config.precision, config.kernels)
     data = DescribeData(tuple(sorted(set(datasets) - set(EMBEDDED_NAMES))), config.data_root)
     workers = config.workers if isinstance(config.workers, int) else None
     try:
@@ -116,6 +125,8 @@ def open_engine(
         else:
             slots, own_threads, gpus = plan_slots(config, evaluations, threads)
             words = f"{slots} training process{'' if slots == 1 else 'es'}"
+            if gpus:
+                words = f"{slots} lane{'' if slots == 1 else 's'} on {gpus} GPU{'' if gpus == 1 else 's'}"
             with LocalExecutor(slots, threads=own_threads, gpus=gpus, log=log, say=say) as here:
                 yield Engine(here, words)
     except EngineError as error:

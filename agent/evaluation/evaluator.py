@@ -16,7 +16,7 @@ from agent.evaluation.check import CheckReport, check, difference
 from agent.progress import Progress
 from agent.protocol import Accuracies, CandidateFailure, Outcome
 from agent.runs.log import Evaluated
-from benchmark.cost import rough_seconds
+from benchmark.cost import pictures, rough_seconds
 from benchmark.executors import Executor, InfrastructureError, Priority
 from benchmark.recipes.as_built import REGION as AS_BUILT
 from benchmark.results import EvaluationResult
@@ -281,7 +281,7 @@ class Evaluator:
                 stored.set_result(outcome)
 
         batch.running[index] = stored
-        self._progress.started(role, call.task.name, call.seed, epochs)
+        self._progress.started(role, call.task.name, call.seed, epochs, pictures(call.task)[0] // epochs)
         future = self._executor.submit(
             call,
             timeout=None if call.task.trainer else 600 + 300 * epochs,

@@ -71,7 +71,7 @@ def open_workbench(
         slots = executor.slots
         progress.message(f"starting {engine.words}, and the isolation with its self-test")
         # Submit first, so that workers import torch while isolation starts and runs its self-test.
-        call = DescribeEnvironment(config.precision)
+        call = DescribeEnvironment(config.precision, config.kernels)
         describe = [] if engine.environment else [executor.submit(call) for _ in range(slots)]
         try:
             isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.analysis.design import Overhead
 from agent.evaluation.calls import job_for
 from agent.profiles import baseline_region
-from benchmark.cost import MeasureCost, pictures
+from benchmark.cost import MeasureCost, measure_costs, pictures
 from benchmark.executors import Executor, Parent
 from benchmark.hardware import DescribeEnvironment
 from benchmark.tasks import Profile, Task
@@ -53,7 +53,7 @@ class MeasureSignal:
 
 
 def measure(
-    profile: Profile, executor: Executor, *, precision: str, level: Level
+    profile: Profile, executor: Executor, *, precision: str, level: Level, kernels: str = "auto"
 ) -> tuple[dict[str, float], Overhead, dict[str, str]]:
     """Seconds of one training by task name, what comes on top of training, and the environment they hold for.
 
@@ -61,15 +61,17 @@ def measure(
     """
     tasks = (*profile.visible, *profile.hidden)
     started = time.monotonic()
-    describe = [executor.submit(DescribeEnvironment(precision)) for _ in range(executor.slots)]
+    describe = [executor.submit(DescribeEnvironment(precision, kernels)) for _ in range(executor.slots)]
     process: list[float] = []
     describe[0].add_done_callback(lambda _: process.append(time.monotonic() - started))
     made = _initialisations(tasks, level, baseline_region(profile))  # while the processes import torch, as in a search
     environment, *_ = [future.result() for future in describe]
     ready = time.monotonic() - started - sum(made.values())
     again = time.monotonic()
-    futures = {task.name: executor.submit(MeasureCost(task, precision), timeout=600) for task in tasks}
-    cost = {name: future.result() for name, future in futures.items()}
+    cost = {
+        task.name: seconds
+        for task, seconds in measure_costs(tasks, executor, precision=precision, kernels=kernels).items()
+    }
     warm = time.monotonic() - again - sum(_steps(task, cost[task.name]) for task in tasks) / executor.slots
     signals = [executor.submit(MeasureSignal(task), timeout=600) for task in tasks]
     page = _SIDES * (sum(future.result() for future in signals) + sum(made.values())) + _PAGE_STARTS * process[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -10,9 +11,12 @@ from agent.report.findings import Findings, TestRow
 from agent.runs.record import RunRecord, text
 from benchmark.results import EvaluationResult
 
+_LONG = 40
+"""From so many epochs on, the last quarter has its own figure: in the whole, a difference of a point is invisible."""
+
 
 def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
-    """Test accuracy over epochs of baseline and submission, one figure per task. A band spans the seeds."""
+    """Test accuracy over epochs of baseline and submission, one figure per task, or two. A band spans the seeds."""
     pairs = [("visible", "baseline", f"test/{findings.subject}"), ("hidden", "hidden/baseline", "hidden/submission")]
     figures = []
     for kind, before, after in pairs:
@@ -29,7 +33,22 @@ def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
             if any(len(line.x) > 1 for line in lines):  # one epoch is a number of the table, and no curve
                 title = name if kind == "visible" else f"{name} (hidden)"
                 figures.append(_curve_figure(title, lines))
+                last = round(max(line.x[-1] for line in lines))
+                if last >= _LONG:
+                    first = last - last // 4 + 1
+                    figures.append(
+                        _curve_figure(f"{title}, epochs {first} to {last}", [_from(line, first) for line in lines])
+                    )
     return figures
+
+
+def _from(line: Line, first: int) -> Line:
+    """The part of a line from the epoch `first` on."""
+    kept = [index for index, epoch in enumerate(line.x) if epoch >= first]
+    x, y, low, high = (
+        [values[index] for index in kept] if values else () for values in (line.x, line.y, line.low, line.high)
+    )
+    return dataclasses.replace(line, x=x, y=y, low=low, high=high)
 
 
 def curve_line(

@@ -59,9 +59,12 @@ class LiveFile(Progress):
         self._write("message", text=text[:_LONGEST])
         self._shown.message(text)
 
-    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
+    def started(self, role: str, task: str, seed: int, epochs: int, pictures: int = 0) -> None:
         self._write("started", role=role, task=task, seed=seed, epochs=epochs)
-        self._shown.started(role, task, seed, epochs)
+        self._shown.started(role, task, seed, epochs, pictures)
+
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        self._shown.placed(role, task, seed, place, attempt=attempt)
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         known = {"epoch": metrics.epoch, "loss": metrics.train_loss, "accuracy": metrics.test_acc}

@@ -17,12 +17,13 @@ from scipy import special
 
 from agent.clock import Clock
 from agent.config import SearchConfig
+from agent.engine.auto_profile import choose_profile
 from agent.engine.resuming import Allowed
 from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluation.evaluator import Candidate, accuracies_of
 from agent.evaluation.workbench import open_workbench
-from agent.profiles import baseline_region, resolve_profile
+from agent.profiles import baseline_region, with_default_seeds
 from agent.progress import Progress
 from agent.proposers import proposer_kind
 from agent.protocol import Accuracies
@@ -135,11 +136,11 @@ class Tournament:
             raise UsageError("--repeats must be at least 1, and --fresh at least 0")
         if tournament_seed(config.seed, repeats + 1) > FRESH_FROM or fresh * repeats > FRESH_FROM:
             raise UsageError(f"too many seeds: --seed + {TOURNAMENT_STEP} × --repeats must stay below {FRESH_FROM:,}")
-        self.config = config
         self.proposers = tuple(proposers)
         self.repeats = repeats
         self.fresh = fresh
-        self.profile: Profile = resolve_profile(config.profile, data_root=config.data_root, download=config.download)[0]
+        self.profile: Profile = choose_profile(config, lambda text: None)[0]
+        self.config = with_default_seeds(config, self.profile)
         for name in self.proposers:
             first = self.search_config(name, 1)
             proposer_kind(first).check(first)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def load_dataset(name: str, *, data_root: Path | None = None, download: bool = F
     _check_name(name)
     roots = _roots(data_root, must_exist=not download)
     if name in EMBEDDED_NAMES:
-        return load_embedded(name)
+        return _embedded(name)
     folder, looked = _find(name, roots)
     if folder is None:
         if not download:
@@ -63,6 +64,12 @@ def load_dataset(name: str, *, data_root: Path | None = None, download: bool = F
     else:
         arrays, class_names = cifar.read_cifar(folder, cifar.CIFAR[name])
     return make_dataset(name, arrays, class_names=class_names, provenance=f"{name}: the full set, from {folder}")
+
+
+@functools.cache
+def _embedded(name: str) -> ImageDataset:
+    """Unpack and check an embedded set once in a process: half a second, and a slot trains many networks on it."""
+    return load_embedded(name)
 
 
 def available(name: str, data_root: Path | None = None) -> Availability:

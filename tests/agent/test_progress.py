@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from agent.progress import LiveProgress, PlainProgress, Progress
-from benchmark.results import EvaluationResult
+from agent.progress import LiveProgress, Pace, PlainProgress, Progress
+from benchmark.results import EpochMetrics, EvaluationResult
 from tests.agent.engine.test_screening import smoke
 from tests.agent.harm import Server
 from tests.benchmark.test_store import make_result
@@ -41,6 +42,33 @@ def test_looks_are_not_counted_as_trainings() -> None:
         f"screen/1/1/1 {TASK}: held-out loss 3.500",
         f"[2/2] test/1 {TASK} seed 0: best test accuracy 30.00 % (2 s)",
     ]
+
+
+def _epoch(number: int, seconds: float) -> EpochMetrics:
+    return EpochMetrics(
+        epoch=number, train_loss=1.5, train_acc=50.0, test_loss=1.6, test_acc=48.0, lr=0.1, seconds=seconds
+    )
+
+
+def test_a_long_training_says_how_fast_it_is_and_how_long_it_takes() -> None:
+    """In 200 epochs a person saw accuracies and never the end. The last seconds of a training need no forecast."""
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    progress.started("baseline", TASK, 0, epochs=200, pictures=50_000)
+    progress.epoch("baseline", TASK, 0, _epoch(20, 60.0), 200)
+    progress.epoch("baseline", TASK, 0, _epoch(40, 110.0), 200)
+    progress.epoch("baseline", TASK, 0, _epoch(200, 510.0), 200)
+    progress.close()
+    ends = [line.partition("48.00 %")[2] for line in stream.getvalue().splitlines()]
+    assert ends == [", 16,667 images/s, about 9:00 to go", ", 20,000 images/s, about 6:40 to go", ""]
+
+
+def test_the_pace_of_a_training_of_unknown_size() -> None:
+    """Without the number of pictures there is still the time, and a clock that stands still is no error."""
+    pace = Pace(10, 0)
+    assert pace.after(_epoch(1, 30.0)) == ", about 4:30 to go"
+    assert pace.after(_epoch(2, 30.0)) == ""
+    assert pace.after(_epoch(3, math.inf)) == ""
 
 
 def test_a_line_comes_when_nothing_else_does() -> None:

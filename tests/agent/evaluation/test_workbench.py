@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from agent.config import SearchConfig
+from agent.errors import UsageError
 from agent.evaluation import workbench
 from agent.evaluation.workbench import plan_slots, recorded_threads, side_by_side
 from benchmark.tasks import PROFILES
@@ -47,11 +48,29 @@ def test_many_evaluations_have_one_thread_each(machine: Machine) -> None:
 
 
 def test_what_was_asked_for_comes_first(machine: Machine) -> None:
-    """--workers, and a GPU, decide the slots whatever can run side by side."""
+    """--workers decides the slots whatever can run side by side."""
     machine(16)
     assert plan_slots(SearchConfig(workers=4), 2) == (4, 4, 0)
+
+
+def test_slots_of_a_gpu_are_lanes(machine: Machine) -> None:
+    """--workers N is the number of lanes on each GPU. Their threads are in the key, so their number must not be."""
     machine(16, gpus=1)
-    assert plan_slots(SearchConfig(), 2) == (1, 16, 1)
+    assert plan_slots(SearchConfig(), 2) == (2, 1, 1)
+    assert plan_slots(SearchConfig(), 100) == (4, 1, 1)
+    assert plan_slots(SearchConfig(workers=8), 2) == (8, 1, 1)
+    machine(16, gpus=4)
+    assert plan_slots(SearchConfig(workers=8), 2) == (32, 1, 4)
+    assert plan_slots(SearchConfig(), 100) == (16, 1, 4)
+
+
+def test_a_kernel_path_of_gpus_needs_one(machine: Machine) -> None:
+    """It is refused at once, in words, and not by a training process."""
+    machine(2)
+    with pytest.raises(UsageError, match="sees no GPU"):
+        plan_slots(SearchConfig(kernels="graph"))
+    machine(2, gpus=1)
+    plan_slots(SearchConfig(kernels="graph"))
 
 
 def test_a_resumed_search_keeps_its_threads(machine: Machine) -> None:
