@@ -16,12 +16,12 @@ import pytest
 
 from agent.runs.directory import RunDirectory
 from agent.runs.log import read_events
-from agent.sessions import CLOSED, Session, SessionEnded, session_status
+from agent.sessions import CLOSED, Session, session_status
 from agent.sessions.folder import FILE, ORIGINAL, POINTER
 from agent.studies.verify import verify
 from sandbox.region import scaffold
 from tests.agent.conftest import Agent
-from tests.agent.harm import Server, left_running, outcome
+from tests.agent.harm import Server, outcome
 
 KILLS = int(os.environ.get("INITSEARCH_SESSION_KILLS", "8"))
 REGION = """def initialize_weights(model, config):
@@ -235,7 +235,7 @@ def test_a_test_that_fails_is_paid_and_cannot_be_submitted(started: Desk) -> Non
 
 
 def test_screening(desk: Desk) -> None:
-    """Looks are for sessions that were started with --screen, are counted, and are not paid twice by a later process."""
+    """Looks are for sessions that were started with --screen, are counted, and a later process pays none twice."""
     assert desk.start("--budget", "2", "--screen", "2.5", "--json") == 0, desk.said
     candidates = []
     for gain in (1.0, 0.5):
@@ -452,7 +452,3 @@ def test_a_killed_background_test_is_not_lost(agent: Agent, tmp_path: Path) -> N
     reply = json.loads(waited.stdout)
     assert (reply["event"], reply["test"], reply["ok"]) == ("reply", 1, True)
     assert outcome(session.run.path)["tests"] == [1]
-    left_running({(process, 0)}, seconds=0)
-    with pytest.raises(SessionEnded):
-        Session(session.run).submit(1)
-        Session(session.run).test(region=REGION.format(gain=0.1))
