@@ -85,10 +85,22 @@ def desk(server: Server, tmp_path: Path, session_cache: Path) -> Desk:
     return Desk(server, tmp_path, session_cache)
 
 
-@pytest.fixture
-def started(desk: Desk) -> Desk:
-    """A session with two tests."""
+@pytest.fixture(scope="module")
+def template(server: Server, tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Desk:
+    """A session with two tests, started once."""
+    desk = Desk(server, tmp_path_factory.mktemp("template"), session_cache)
     assert desk.start("--budget", "2", "--json") == 0, desk.said
+    launch = json.loads(desk.printed)
+    assert (launch["event"], launch["session"], launch["run"]) == ("launch", str(desk.work), str(desk.run))
+    return desk
+
+
+@pytest.fixture
+def started(desk: Desk, template: Desk) -> Desk:
+    """A copy of that session."""
+    shutil.copytree(template.home, desk.home, dirs_exist_ok=True, symlinks=True)
+    pointer = desk.work / POINTER
+    pointer.write_text(pointer.read_text().replace(str(template.home), str(desk.home)))
     return desk
 
 
@@ -98,8 +110,6 @@ def faults(run: Path) -> list[Any]:
 
 def test_a_session_from_its_start_to_its_end(started: Desk) -> None:
     """Edit, check, test, status, the budget, submit: the exit codes of each, and a record like that of any run."""
-    launch = json.loads(started.printed.splitlines()[0])
-    assert (launch["event"], launch["session"], launch["run"]) == ("launch", str(started.work), str(started.run))
     task = (started.work / "TASK.md").read_text()
     assert "Measured in this run, with 1 seed(s)" in task
     assert "fmnist" not in task + (started.work / "AGENTS.md").read_text()
