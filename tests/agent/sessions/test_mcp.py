@@ -240,7 +240,7 @@ def test_submit_runs_the_hidden_task_and_ends_the_session(runs: Path) -> None:
 
     anyio.run(end)
     summary = RunDirectory(run).read_summary()
-    assert (summary["status"], summary["submitted_test"], summary["proposer"]) == ("submitted", 1, "mcp")
+    assert (summary["status"], summary["submitted_test"], summary["config"]["proposer"]) == ("submitted", 1, "mcp")
     assert audit(run).leaks == ()
 
 
