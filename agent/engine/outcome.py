@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.analysis import comparison, generalisation, null_claims
+from agent.analysis import comparison, generalisation, null_claims, openness
 from agent.analysis.finalists import trained_again
 from agent.config import SearchConfig
 from agent.engine.loop import End
@@ -27,7 +27,7 @@ _ALWAYS_DONE = (
     *("status", "run", "tests_used", "submitted_test"),
     *("visible", "hidden", "generalisation", "seconds"),
 )
-_SOMETIMES_DONE = ("confirmed", "null", "would_have_claimed")
+_SOMETIMES_DONE = ("confirmed", "null", "would_have_claimed", "session")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,9 @@ def conclude(
         found += [*generalisation.of_run(visible, hidden), comparison.verdict(visible, hidden)]
         if config.null:
             found.append(null_claims.in_words(claims))
-    words = [end.message, *([null_claims.NOTICE] if config.null else []), *found, profile.caveat]
+    notice = openness.notice(config.proposer)
+    words = [end.message, *([null_claims.NOTICE] if config.null else []), *found]
+    words += [*([notice] if notice else []), profile.caveat]
     done: dict[str, Any] = {
         "event": "done",
         "status": end.status,
@@ -148,6 +150,8 @@ def conclude(
         done["confirmed"] = list(tools.confirmed)
     if config.null:
         done |= {"null": True, "would_have_claimed": claims}
+    if notice:
+        done["session"] = openness.openness(config.proposer)
     return done, words
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.analysis.null_claims import NOTICE
+from agent.analysis.openness import caveat
 from agent.config import SearchConfig
 from agent.runs.artifacts import LOG, PATCH, trailers_of
 from agent.runs.directory import RunDirectory
@@ -129,7 +129,7 @@ def _launch_differences(summary: Fields, launch: Launch) -> Iterator[str]:
         "seeds": list(config.evaluation_seeds),
         "budget": config.budget,
         "null": config.null,
-        "caveat": f"{NOTICE} {profile.caveat}" if config.null else profile.caveat,
+        "caveat": caveat(config.proposer, profile.caveat),
         "tasks": _tasks(profile),
         "environment": launch.environment,
         "isolation_level": launch.isolation_level,

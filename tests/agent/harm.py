@@ -195,7 +195,7 @@ def serve() -> None:
         yield Workbench(isolation, evaluator, surroundings, 1, executor)
 
     agent.engine.search.open_workbench = agent.studies.verify.open_workbench = workbench  # type: ignore[attr-defined]
-    agent.sessions.checking.Isolation = lambda level: contextlib.nullcontext(isolation)  # type: ignore[attr-defined, misc, assignment, return-value]
+    agent.sessions.checking.Isolation = lambda level: contextlib.nullcontext(isolation)  # type: ignore[attr-defined, misc, assignment]
 
     for line in sys.stdin:
         order = json.loads(line)
