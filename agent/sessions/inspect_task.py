@@ -43,6 +43,14 @@ MESSAGES = 400
 SILENT = 3
 """After so many answers in a row without a call of a tool the search ends."""
 _POLL_SECONDS = 1.0
+_WORDS = {
+    "op": "replace puts content in place of lines, insert adds it between two",
+    "content": "The complete new text of the range",
+    "start_line": "First line to replace, counted from 1",
+    "end_line": "Last line to replace, included",
+    "after_line": "Line after which to insert",
+    "n": "Number of the test",
+}
 
 
 def build(*, runs: str | None, **settings: Any) -> Task:
@@ -130,11 +138,18 @@ def _tools(config: SearchConfig) -> list[ToolDef]:
             known[described["function"]["name"]],
             name=described["function"]["name"],
             description=described["function"]["description"],
-            parameters=ToolParams.model_validate(described["function"]["parameters"]),
+            parameters=_described(described["function"]["parameters"]),
             max_output=0,
         )
         for described in prompting.tools(screening=config.screen > 0, confirm=config.confirm)
     ]
+
+
+def _described(parameters: dict[str, Any]) -> ToolParams:
+    """The parameters, each with a description, which Inspect demands."""
+    for name, schema in parameters["properties"].items():
+        schema.setdefault("description", _WORDS[name])
+    return ToolParams.model_validate(parameters)
 
 
 async def _reply(config: SearchConfig, work: Callable[[SharedSession], SessionReply | StillRunning]) -> str:
