@@ -148,7 +148,7 @@ def _tools(config: SearchConfig) -> list[ToolDef]:
 def _described(parameters: dict[str, Any]) -> ToolParams:
     """The parameters, each with a description, which Inspect demands."""
     for name, schema in parameters["properties"].items():
-        schema.setdefault("description", _WORDS[name])
+        schema.setdefault("description", _WORDS.get(name, name))
     return ToolParams.model_validate(parameters)
 
 
