@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import anyio.to_thread
@@ -177,7 +178,7 @@ def _session(config: SearchConfig) -> Session:
     path = store().get(RUN)
     if not path:
         raise ToolError("ERROR: the session of this sample was not started")
-    return Session(RunDirectory(path), None, Allowed.of(config))
+    return Session(RunDirectory(Path(path)), None, Allowed.of(config))
 
 
 def _end(session: Session) -> None:
