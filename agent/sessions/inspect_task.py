@@ -236,7 +236,7 @@ def _mean_gain(tasks: dict[str, Any]) -> float:
 
 def _leaks(messages: list[ChatMessage], run: RunDirectory) -> list[dict[str, object]]:
     """What the audit finds in our record, and in the conversation as Inspect kept it."""
-    hidden = frozenset(run.read_summary().get("tasks", {}).get("hidden", []))
+    hidden = frozenset(task["name"] for task in run.read_summary()["tasks"]["hidden"])
     found: list[Audit] = [audit(run.path), audit(conversation(messages, hidden))]
     return [leak.as_object() for one in found for leak in one.leaks]
 
