@@ -12,8 +12,8 @@ _OPEN = (
 )
 _CLOSED = (
     "A closed session: the code came by tool calls alone, over MCP or from Inspect AI, and these tools train nothing "
-    "outside this record. Whether the client had a shell beside them is not recorded; if it had one, tests and hidden trainings outside this record "
-    "cannot be excluded."
+    "outside this record. Whether the client had a shell beside them is not recorded; if it had one, tests and hidden "
+    "trainings outside this record cannot be excluded."
 )
 
 
