@@ -66,7 +66,7 @@ class SharedSession:
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
-    def call(self, tool: str, **arguments: object) -> SessionReply:
+    def call(self, tool: str, **arguments: Any) -> SessionReply:
         """Carry out edit, rewrite or undo. Raises RunBusy, SessionEnded."""
         return self.started.call(tool, **arguments)
 
@@ -155,6 +155,7 @@ class SharedSession:
         """The task, with the baseline where it was measured. Makes no session."""
         session = self._session
         baseline: Accuracies = {}
+        name: str
         if session is None:
             assert self._config is not None
             config, name = self._config, self._config.profile

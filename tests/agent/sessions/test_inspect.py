@@ -109,10 +109,10 @@ def test_the_command_line_with_a_model_that_never_acts(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "inspect_ai", "eval", "initsearch/init_search", "--model", "mockllm/model"]
     options = ["-T", "profile=smoke", "-T", "budget=1", "--log-dir", str(tmp_path / "logs"), "--display", "none"]
     (tmp_path / "sitecustomize.py").write_text(COUNTS_BYTES, encoding="utf-8")
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    places = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
         [*command, *options],
-        env={**os.environ, "INITSEARCH_RUNS": str(tmp_path / "runs"), "PYTHONPATH": path},
+        env={**os.environ, "INITSEARCH_RUNS": str(tmp_path / "runs"), "PYTHONPATH": places},
         cwd=tmp_path,
         capture_output=True,
         text=True,

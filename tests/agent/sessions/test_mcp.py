@@ -56,11 +56,16 @@ def environment(**more: str) -> dict[str, str]:
     return {**get_default_environment(), **kept, "PYTHONPATH": str(ROOT), **more}
 
 
+def text_of(part: Any) -> str:
+    """The text of a part that has one."""
+    return str(part.text)
+
+
 async def call(client: Client, tool: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
     """The reply of a tool: its text and its structured content."""
     found = await client.call_tool(tool, arguments)
     assert found.is_error == (found.structured_content["state"] == "refused"), found
-    return found.content[0].text, found.structured_content
+    return text_of(found.content[0]), found.structured_content
 
 
 def the_run(runs: Path) -> Path:
@@ -101,14 +106,14 @@ def test_nothing_is_made_before_a_tool_is_called(tmp_path: Path) -> None:
             assert schema["test"]["wait_s"]["default"] == schema["wait"]["timeout_s"]["default"] == 45
             resources = {str(found.uri) for found in (await client.list_resources()).resources}
             assert resources == {"initsearch://task", "initsearch://custom_init.py"}
-            task = (await client.read_resource("initsearch://task")).contents[0].text
+            task = text_of((await client.read_resource("initsearch://task")).contents[0])
             assert "You may spend 2 test(s)" in task
             assert PROFILES["smoke"].hidden[0].name not in task
-            assert (
-                "EDITABLE REGION: begin" in (await client.read_resource("initsearch://custom_init.py")).contents[0].text
+            assert "EDITABLE REGION: begin" in text_of(
+                (await client.read_resource("initsearch://custom_init.py")).contents[0]
             )
             (prompt,) = (await client.list_prompts()).prompts
-            assert task in (await client.get_prompt(prompt.name)).messages[0].content.text
+            assert task in text_of((await client.get_prompt(prompt.name)).messages[0].content)
 
     anyio.run(look)
     assert not (tmp_path / "runs").exists()
@@ -153,7 +158,7 @@ def test_a_client_that_gives_up_and_vanishes_loses_no_test(runs: Path) -> None:
 async def client_status(client: Client) -> tuple[str, dict[str, Any]]:
     """The reply of `status`."""
     found = await client.call_tool("status", {})
-    return found.content[0].text, found.structured_content
+    return text_of(found.content[0]), found.structured_content
 
 
 @pytest.fixture
@@ -201,11 +206,11 @@ def test_two_clients_share_a_session_and_a_cancelled_call_stops_nothing(runs: Pa
             assert "0.1)" in text
             seen: list[str] = []
 
-            async def progress(done: float, total: float | None, message: str | None) -> None:
+            async def note(progress: float, total: float | None, message: str | None) -> None:
                 seen.append(message or "")
 
             with anyio.move_on_after(4 * PATIENCE) as scope:
-                await one.call_tool("test", {}, progress_callback=progress)
+                await one.call_tool("test", {}, progress_callback=note)
             assert scope.cancelled_caught
             assert any("test" in message for message in seen)
             text, found = await call(other, "edit", op="insert", after_line=28, content="")
