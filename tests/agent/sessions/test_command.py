@@ -352,7 +352,7 @@ def test_mini_swe_agent_drives_a_search_to_submission(agent: Agent, tmp_path: Pa
         "environment": {"timeout": 100},
     }
     (tmp_path / "mini.yaml").write_text(json.dumps(settings))
-    words = f"-y --exit-immediately -c {tmp_path}/mini.yaml -o {tmp_path}/traj.json"
+    words = f"-y --exit-immediately -m deterministic -c {tmp_path}/mini.yaml -o {tmp_path}/traj.json"
     program = f'{_mini()} {words} -t "$(cat TASK.md)"'
     search = ("search", "--proposer", f"command:{program}", "--profile", "smoke", "--budget", "1", "--json")
     environ = {

@@ -23,7 +23,7 @@ from sandbox.region import scaffold
 from tests.agent.conftest import Agent
 from tests.agent.harm import Server, outcome
 
-KILLS = int(os.environ.get("INITSEARCH_SESSION_KILLS", "8"))
+KILLS = int(os.environ.get("INITSEARCH_SESSION_KILLS", "5"))
 REGION = """def initialize_weights(model, config):
     for p in model.parameters():
         nn.init.ones_(p) if p.dim() < 2 else nn.init.orthogonal_(p, gain={gain})
@@ -412,19 +412,25 @@ def test_kills_over_session_commands(server: Server, tmp_path: Path, session_cac
     operations = undisturbed.operations
     wanted = outcome(undisturbed.run)
     moments, kills, sessions = random.Random(11), 0, 0
+
+    def harm(operations: int) -> dict[str, Any]:
+        if kills >= KILLS:
+            return {}
+        return {"kill_at": moments.randint(1, operations), "delay": moments.choice((0, 0.05, 0.2))}
+
     while kills < KILLS:
         desk = Desk(server, tmp_path / str(sessions), session_cache)
         desk.home.mkdir()
         sessions += 1
         while True:
-            code = desk.start("--budget", "2", kill_at=moments.randint(1, operations[0]))
+            code = desk.start("--budget", "2", **harm(operations[0]))
             kills += code == -signal.SIGKILL
             if (desk.work / POINTER).is_file():
                 break
             shutil.rmtree(desk.work, ignore_errors=True)
         for step, most in zip(STEPS, operations[1:], strict=True):
             words = step(desk)
-            while (code := desk.session(*words, kill_at=moments.randint(1, most))) == -signal.SIGKILL:
+            while (code := desk.session(*words, **harm(most))) == -signal.SIGKILL:
                 kills += 1
                 spent = [
                     r.event.number for r in read_events(desk.run / "events.jsonl") if r.event.kind == "test_started"
