@@ -42,7 +42,13 @@ REGION = """def initialize_weights(model, config):
 """
 
 
-@pytest.fixture(autouse=True)
+whole_searches = pytest.mark.skipif(
+    os.environ.get("INITSEARCH_ENVIRONMENTS") != "all",
+    reason="a search by Inspect takes half a minute; INITSEARCH_ENVIRONMENTS=all",
+)
+
+
+@pytest.fixture
 def shared_results(finished: object, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The baseline comes from the results of the search that the tests share."""
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
@@ -68,6 +74,8 @@ def scripted(*calls: ToolCall) -> Any:
     return get_model("mockllm/model", custom_outputs=outputs)
 
 
+@whole_searches
+@pytest.mark.usefixtures("shared_results")
 def test_scores_are_those_of_the_run(tmp_path: Path) -> None:
     """A model that edits, tests, submits what does not exist, then test 1: gains and intervals are the run's."""
     model = scripted(
@@ -104,6 +112,8 @@ def test_scores_are_those_of_the_run(tmp_path: Path) -> None:
     assert audit(Path(metadata["run"])).leaks == ()
 
 
+@whole_searches
+@pytest.mark.usefixtures("shared_results")
 def test_the_command_line_with_a_model_that_never_acts(tmp_path: Path) -> None:
     """`inspect eval` finds the task by its name; a model that only talks ends the search, and gets no gain."""
     command = [sys.executable, "-m", "inspect_ai", "eval", "initsearch/init_search", "--model", "mockllm/model"]
