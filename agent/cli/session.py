@@ -90,7 +90,7 @@ def start(
         else:
             print(f"session {folder}\nrun {session.run.path}", file=sys.stderr)
 
-    with showing(again="agent session wait") as progress:
+    with showing(again=f"agent session wait --session {folder}") as progress:
         session = Session.start(folder, config, progress=progress, launched=launched)
     if not as_json:
         _print_status(session)
