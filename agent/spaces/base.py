@@ -51,8 +51,9 @@ class BuiltIn:
     def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
         """See `Space`."""
         parameters = builtin.suggest(trial, self._architectures)
-        described = {"strategy": builtin.describe(parameters), "parameters": dataclasses.asdict(parameters)}
-        return builtin.render(parameters), described
+        base = "as built" if builtin.is_foreign(self._architectures) else "kaiming normal"
+        described = {"strategy": builtin.describe(parameters, base=base), "parameters": dataclasses.asdict(parameters)}
+        return builtin.render(parameters, self._architectures), described
 
 
 class Scaled:

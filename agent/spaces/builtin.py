@@ -20,6 +20,7 @@ from prompts import environment
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
+    from torch import nn
 
 Role = Literal["conv", "branch", "skip_conv", "depthwise", "hidden", "head"]
 
@@ -223,11 +224,20 @@ def _roles(architecture: str) -> frozenset[Role]:
     return ROLES.get(architecture, _EVERYTHING)
 
 
-def render(parameters: Parameters) -> str:
+def is_foreign(architectures: Iterable[str] | None) -> bool:
+    """Whether any of these networks is not one of this project's."""
+    return architectures is not None and not ROLES.keys() >= set(architectures)
+
+
+def render(parameters: Parameters, architectures: Iterable[str] | None = None) -> str:
     """The point as region code: Python that ends in a newline and contains only the ideas that the point uses.
 
     Its numbers have names and `# scale:` comments, so `agent.spaces.literals` or a language model can vary them.
+    For `architectures` with a network that is not this project's, the code reads all roles from the module graph, and
+    every number is relative to the weights that the network's constructors drew. The neutral point changes nothing.
     """
+    if is_foreign(architectures):
+        return _render_foreign(parameters)
     description = describe(parameters)
     changes_gamma = parameters.gamma_last != 1 or parameters.gamma_rise != 0
     changes_branch_end = parameters.branch_last_alpha != 0 or changes_gamma or parameters.bn_beta != 0
@@ -253,8 +263,70 @@ def render(parameters: Parameters) -> str:
     )
 
 
-def describe(parameters: Parameters) -> str:
-    """Describe the point in one line, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
+def _render_foreign(parameters: Parameters) -> str:
+    import inspect
+    import re
+
+    from benchmark import roles
+
+    neutral = Parameters()
+    changes_gamma = parameters.gamma_last != 1 or parameters.gamma_rise != 0
+    by_role = ("shortcut_gain", "branch_last_alpha", "gamma_last", "gamma_rise", "bn_beta", "g_hidden", "head_scale")
+    uses_roles = any(getattr(parameters, name) != getattr(neutral, name) for name in by_role)
+    if parameters == neutral:
+        return _FOREIGN_NEUTRAL
+    functions = (roles.is_norm, roles.is_layer, roles.network_roles) if uses_roles else (roles.is_layer,)
+    source = "\n\n".join(inspect.getsource(function) for function in functions)
+    description = describe(parameters, base="as built")
+    factors = ["conv_gain"] * (parameters.g_conv != 1)
+    factors += ["math.exp(depth_slope * (index / len(convs) - 0.5))"] * (parameters.depth_slope != 0)
+    return (
+        environment()
+        .get_template("strategy_any.j2")
+        .render(
+            p=parameters,
+            source=re.sub(r"  # (type: ignore|noqa: BLE001)[^\n]*", "", source),
+            numbers=_numbers(parameters),
+            summary=textwrap.wrap(description[0].upper() + description[1:] + ".", 112),
+            details=[_FOREIGN_BASE, *_details(parameters)[1:]],
+            conv_factor=" * ".join(factors),
+            changes_gamma=changes_gamma,
+            uses_roles=uses_roles,
+        )
+    )
+
+
+_FOREIGN_BASE = "Base: the weights that the network's own constructors drew. Every number is relative to them."
+_FOREIGN_NEUTRAL = '''def initialize_weights(model, config):
+    """As built: the weights that the network's own constructors drew."""
+'''
+
+
+def roles_of(model: nn.Module) -> frozenset[Role]:
+    """The roles that a network has, for networks that are not in `ROLES`."""
+    from torch import nn
+
+    from benchmark.roles import is_layer, network_roles
+
+    layers = [module for module in model.modules() if is_layer(module)]
+    convs = [layer for layer in layers if isinstance(layer, nn.modules.conv._ConvNd)]
+    found = network_roles(model)
+    has: dict[Role, bool] = {
+        "conv": bool(convs),
+        "branch": bool(found["branches"]),
+        "skip_conv": bool(found["skips"]),
+        "depthwise": any(conv.groups == conv.in_channels > 1 for conv in convs),
+        "hidden": any(isinstance(layer, nn.Linear) and layer is not found["head"] for layer in layers),
+        "head": found["head"] is not None,
+    }
+    return frozenset(role for role, present in has.items() if present)
+
+
+def describe(parameters: Parameters, *, base: str = "kaiming normal") -> str:
+    """Describe the point in one line, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1".
+
+    `base` is what the normal structure is called.
+    """
     parts = {
         "filter_norm": "filters of equal norm",
         "g_conv": "convolutions × {}",
@@ -268,8 +340,8 @@ def describe(parameters: Parameters) -> str:
         "g_hidden": "hidden Linear × {}",
         "head_scale": "head × {}",
     }
-    starts = {"normal": "kaiming normal", "orthogonal": "orthogonal"}
-    start = starts.get(parameters.structure, f"kaiming normal mixed with {parameters.identity_share:.3g} identity")
+    starts = {"normal": base, "orthogonal": "orthogonal"}
+    start = starts.get(parameters.structure, f"{base} mixed with {parameters.identity_share:.3g} identity")
     neutral = Parameters()
     changed = [name for name in parts if getattr(parameters, name) != getattr(neutral, name)]
     return ", ".join([start, *(parts[name].format(f"{getattr(parameters, name):.3g}") for name in changed)])
