@@ -25,10 +25,11 @@ def is_layer(module: nn.Module) -> bool:
 def network_roles(model: nn.Module) -> dict:  # type: ignore[type-arg]
     """The roles in a network: head, branches, skips, and whether torch.fx could trace it ("traced").
 
-    The head is the layer that gives the output, unless an activation follows it. A branch is what an addition adds to a skip: the side with more
-    layers. Each is (last layer, gain, open). The gain is the parameter that multiplies the branch's output: a
-    LayerScale, or the weight of a norm behind the last layer; None without one. Open: no activation stands between the
-    last layer and the addition. A network that cannot be traced has no branches, and its head is the last Linear layer.
+    The head is the layer that gives the output, unless an activation follows it. A branch is what an addition adds to a
+    skip: the side with more layers. Each is (last layer, gain, open). The gain is the parameter that multiplies the
+    branch's output: a LayerScale, or the weight of a norm behind the last layer; None without one. Open: no activation
+    stands between the last layer and the addition. A network that cannot be traced has no branches, and its head is the
+    last Linear layer.
     """
     layers = [module for module in model.modules() if is_layer(module)]
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]

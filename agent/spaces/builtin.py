@@ -166,7 +166,11 @@ _SMALL_BRANCHES: tuple[Parameters, ...] = (
 )
 
 
-def first_points(architectures: Iterable[str] | None = None) -> tuple[Parameters, ...]:
+Roles = Mapping[str, frozenset[Role]]
+"""Roles by architecture."""
+
+
+def first_points(architectures: Iterable[str] | None = None, known: Roles = ROLES) -> tuple[Parameters, ...]:
     """The first points of a search on these (visible) networks, best guess first; None: on any network.
 
     A search with three tests tries only these, so their order matters; docs/search-space.md has the measurements.
@@ -175,31 +179,31 @@ def first_points(architectures: Iterable[str] | None = None) -> tuple[Parameters
     is not changed. Otherwise the first points have small branches and a small head, and the third has no small head, to
     show whether it was needed. The rest are other known ideas with small branches.
     """
-    residual = architectures is not None and all("branch" in _roles(architecture) for architecture in architectures)
+    residual = architectures is not None and all("branch" in known.get(arch, ()) for arch in architectures)
     if residual:
         return _SMALL_BRANCHES
     first, second, *rest = (dataclasses.replace(point, head_scale=0.1) for point in _SMALL_BRANCHES)
     return (first, second, _FIXUP, Parameters(head_scale=0.1), *rest)
 
 
-def distributions(architectures: Iterable[str] | None = None) -> dict[str, BaseDistribution]:
+def distributions(architectures: Iterable[str] | None = None, known: Roles = ROLES) -> dict[str, BaseDistribution]:
     """Optuna distributions of all numbers that act on at least one of the (visible) `architectures`; None: of all.
 
     A number that acts on no visible network stays neutral. A search cannot learn it, and a random value could harm the
-    hidden task.
+    hidden task. An architecture without an entry in `known` counts as having all roles.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     space: dict[str, BaseDistribution] = {name: CategoricalDistribution(choices) for name, choices in _CHOICES.items()}
-    for knob in _active(architectures):
+    for knob in _active(architectures, known):
         space[knob.name] = FloatDistribution(knob.sampled_low, knob.high, log=knob.log)
     return space
 
 
-def suggest(trial: optuna.Trial, architectures: Iterable[str] | None = None) -> Parameters:
+def suggest(trial: optuna.Trial, architectures: Iterable[str] | None = None, known: Roles = ROLES) -> Parameters:
     """The point that a trial proposes, over the same space as `distributions`."""
     sampled: dict[str, Any] = {name: trial.suggest_categorical(name, choices) for name, choices in _CHOICES.items()}
-    for knob in _active(architectures):
+    for knob in _active(architectures, known):
         sampled[knob.name] = trial.suggest_float(knob.name, knob.sampled_low, knob.high, log=knob.log)
     return decode(sampled)
 
@@ -215,13 +219,11 @@ def decode(sampled: Mapping[str, Any]) -> Parameters:
     return Parameters(**values)
 
 
-def _active(architectures: Iterable[str] | None) -> list[Knob]:
-    roles = _EVERYTHING if architectures is None else {role for arch in architectures for role in _roles(arch)}
-    return [knob for knob in KNOBS if knob.role in roles]
-
-
-def _roles(architecture: str) -> frozenset[Role]:
-    return ROLES.get(architecture, _EVERYTHING)
+def _active(architectures: Iterable[str] | None, known: Roles) -> list[Knob]:
+    every = (
+        _EVERYTHING if architectures is None else {r for arch in architectures for r in known.get(arch, _EVERYTHING)}
+    )
+    return [knob for knob in KNOBS if knob.role in every]
 
 
 def is_foreign(architectures: Iterable[str] | None) -> bool:
@@ -317,7 +319,7 @@ def roles_of(model: nn.Module) -> frozenset[Role]:
         "skip_conv": bool(found["skips"]),
         "depthwise": any(conv.groups == conv.in_channels > 1 for conv in convs),
         "hidden": any(isinstance(layer, nn.Linear) and layer is not found["head"] for layer in layers),
-        "head": found["head"] is not None,
+        "head": found["head"] is not None and bool(found["head"].weight.any()),
     }
     return frozenset(role for role, present in has.items() if present)
 
