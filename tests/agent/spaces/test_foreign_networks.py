@@ -329,7 +329,6 @@ POINTS = (
     EVERYTHING,
     Parameters(gamma_last=0.0, head_scale=0.0, branch_last_alpha=1.0, structure="orthogonal"),
     Parameters(gamma_last=0.0, head_scale=0.0, filter_norm=True, bn_beta=-0.2, g_conv=0.35),
-    first_points(["somebody's network"])[1],
 )
 
 
