@@ -33,7 +33,7 @@ def network_roles(model: nn.Module) -> dict:  # type: ignore[type-arg]
     """
     layers = [module for module in model.modules() if is_layer(module)]
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    roles = {"head": (linears or layers or [None])[-1], "branches": [], "skips": [], "traced": False}
+    roles: dict = {"head": (linears or layers or [None])[-1], "branches": [], "skips": [], "traced": False}  # type: ignore[type-arg]
     tracer = torch.fx.Tracer()
     default = tracer.is_leaf_module
     tracer.is_leaf_module = lambda m, module_qualified_name: (  # type: ignore[method-assign]
@@ -52,23 +52,23 @@ def network_roles(model: nn.Module) -> dict:  # type: ignore[type-arg]
     parameters = dict(model.named_parameters(remove_duplicate=False))
     called = {node: modules[node.target] for node in nodes if node.op == "call_module"}
     called = {n: m.out_proj if isinstance(m, nn.MultiheadAttention) else m for n, m in called.items()}
-    above = {}
+    above: dict[torch.fx.Node, set[torch.fx.Node]] = {}
     for node in nodes:
         above[node] = {node}.union(*(above[source] for source in node.all_input_nodes))
 
-    def kind(node):  # type: ignore[no-untyped-def]
+    def kind(node: torch.fx.Node) -> str:
         return "" if node in called else node.name.rstrip("_0123456789")
 
-    def own_layers(side, other):  # type: ignore[no-untyped-def]
+    def own_layers(side: torch.fx.Node, other: torch.fx.Node) -> list[nn.Module]:
         return [called[n] for n in nodes if n in above[side] - above[other] and n in called and is_layer(called[n])]
 
-    def end(node):  # type: ignore[no-untyped-def]
+    def end(node: torch.fx.Node) -> tuple[nn.Parameter | None, bool]:
         """The gain of a branch whose output is `node`, and whether its last layer reaches the addition unchanged."""
         gain = None
-        same = ("stochastic_depth", "dropout", "getitem", "contiguous", "transpose", "permute", "mean", "avg_pool")
-        same += ("reshape", "view", "flatten", "unflatten", "squeeze", "log_softmax", "adaptive_avg_pool")
-        passing = (nn.Identity, nn.modules.dropout._DropoutNd, nn.Flatten, nn.Unflatten, nn.LogSoftmax)
-        passing += (nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd)
+        same = {"stochastic_depth", "dropout", "getitem", "contiguous", "transpose", "permute", "mean", "avg_pool"}
+        same |= {"reshape", "view", "flatten", "unflatten", "squeeze", "log_softmax", "adaptive_avg_pool"}
+        pools = (nn.modules.pooling._AvgPoolNd, nn.modules.pooling._AdaptiveAvgPoolNd)
+        passing = (nn.Identity, nn.modules.dropout._DropoutNd, nn.Flatten, nn.Unflatten, nn.LogSoftmax, *pools)
         while node.all_input_nodes:
             module = called.get(node)
             source = node.all_input_nodes[0]
@@ -78,7 +78,8 @@ def network_roles(model: nn.Module) -> dict:  # type: ignore[type-arg]
                 gain = module.weight if gain is None else gain
             elif kind(node) in ("mul", "imul") and len(node.all_input_nodes) == 2:
                 held = {
-                    n: [parameters.get(a.target) for a in above[n] if a.op == "get_attr"] for n in node.all_input_nodes
+                    n: [parameters.get(str(a.target)) for a in above[n] if a.op == "get_attr"]
+                    for n in node.all_input_nodes
                 }
                 fixed = [n for n in held if len(held[n]) == 1 and not any(a.op == "placeholder" for a in above[n])]
                 if len(fixed) != 1 or held[fixed[0]][0] is None:

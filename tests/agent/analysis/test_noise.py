@@ -73,7 +73,8 @@ def test_the_log_keeps_the_noise_to_the_last_digit(tmp_path: Path) -> None:
     assert noise.noise_from(line["noise"]) == kept
     assert noise.noise_from(None) is None
     huge = {"sd": 1, "df": 3, "squares": 1e300, "measured_df": 1}
-    for bad in ([], {"t": 3}, {"t": {"sd": -1, "df": 3}}, {"t": huge}):
+    wrong: tuple[object, ...] = ([], {"t": 3}, {"t": {"sd": -1, "df": 3}}, {"t": huge})
+    for bad in wrong:
         with pytest.raises(StatisticsError, match="the recorded noise cannot be read"):
             noise.noise_from(bad)
 

@@ -321,7 +321,7 @@ def _reached(model: nn.Module) -> set[str]:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.grad is not None:
-                    parameter -= 0.05 * parameter.grad / parameter.grad.norm().clamp_min(1.0)
+                    parameter.sub_(0.05 * parameter.grad / parameter.grad.norm().clamp_min(1.0))
     return reached
 
 
