@@ -189,7 +189,7 @@ class LiveState:
         """Over the last epochs of all trainings; None before the second one."""
         if len(self._epochs) < 2 or now <= self._epochs[0]:
             return None
-        return 60 * len(self._epochs) / max(1e-3, now - self._epochs[0])
+        return 60 * (len(self._epochs) - 1) / max(1e-3, now - self._epochs[0])
 
 
 class LiveReader:
