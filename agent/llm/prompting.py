@@ -40,8 +40,6 @@ def task_prompt(
     tests. `confirm`: number of fresh seeds for finalists. `networks`: include the networks' source, two fifths of the
     text.
     """
-    import benchmark.models
-
     first, last = situation.editable
     return _render(
         "llm_task.j2",
@@ -52,7 +50,9 @@ def task_prompt(
         first=first,
         last=last,
         listing=numbered(scaffold().with_region(situation.region).text),
-        models=Path(benchmark.models.__file__).read_text(encoding="utf-8") if networks else "",
+        models=_networks(profile) if networks else "",
+        own=own_tasks(profile) if profile.is_own else [],
+        may_keep=any(not task.strict for task in profile.visible),
         budget=budget,
         seeds=len(seeds),
         measured=bool(situation.baseline),
@@ -60,6 +60,38 @@ def task_prompt(
         screening=screening,
         confirm=confirm,
     )
+
+
+def _networks(profile: Profile) -> str:
+    """The source of the visible networks: of our module, and of a user's files."""
+    import benchmark.models
+
+    sources = dict.fromkeys(source for task in profile.visible if task.network for source in task.network.sources)
+    texts = [f"# {source.file}\n{source.text}" for source in sources]
+    if any(task.strict for task in profile.visible):
+        texts.append(Path(benchmark.models.__file__).read_text(encoding="utf-8"))
+    return "\n\n".join(texts)
+
+
+def own_tasks(profile: Profile) -> list[str]:
+    """One line about each visible task of a user's profile: network, data, training, and what its score is."""
+    lines = []
+    for task in profile.visible:
+        network = task.network.spec if task.network else task.arch
+        if task.trainer is not None:
+            how = "higher" if task.metric.sign > 0 else "lower"
+            lines.append(
+                f"{task.name}: {network}, a trainer of its own; the score is {task.metric.name}, {how} is better"
+            )
+            continue
+        recipe = task.recipe
+        channels, height, width = task.picture
+        lines.append(
+            f"{task.name}: {network}, {task.num_classes} classes, {task.sizes[0]} pictures of {channels}×{height}×{width}; "
+            f"{recipe.optimizer}, learning rate {recipe.lr}, {recipe.schedule}, {recipe.epochs} epoch(s), batch "
+            f"{recipe.batch_size}; the score is the best test accuracy in percent"
+        )
+    return lines
 
 
 def baseline_note(profile: Profile, baseline: Accuracies, seeds: tuple[int, ...]) -> str:

@@ -33,7 +33,7 @@ _HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {nu
 For networks of Conv2d, BatchNorm2d and Linear layers. `config` has arch (any string), num_classes, and depth, the
 number of Conv2d and Linear layers.
 
-What was measured (accuracy in percent, gains in points, against Kaiming initialisation):
+What was measured ({units}, against {baseline}):
 
 {measured}
 """
@@ -82,8 +82,21 @@ def artifacts(run: RunDirectory, name: str, region: str, number: int, measured: 
     """File name → content. It depends only on the log, the region and the sentences; `name` is the run's."""
     return {
         PATCH: patch_text(run, name, region, number).encode(),
-        MODULE: stand_alone(region, name, number, measured).encode(),
+        MODULE: stand_alone(region, name, number, measured, **_against(run)).encode(),
     }
+
+
+def _against(run: RunDirectory) -> dict[str, str]:
+    """What a user's own tasks were measured in and against; {} for our own, of which the defaults are true."""
+    records = read_events(run.events) if run.has(run.events.name) else []
+    launch = next((record.event for record in records if isinstance(record.event, Launch)), None)
+    if launch is None or launch.tasks is None:
+        return {}
+    own = any(task.get("metric") for kind in ("visible", "hidden") for task in launch.tasks[kind])
+    name = str(launch.tasks["baseline_name"])
+    known = {"as_built": "the network as its own constructors make it", "kaiming_normal": "Kaiming initialisation"}
+    units = {"units": "scores and gains in the metric of each task"} if own else {}
+    return {**units, "baseline": known.get(name, f"the baseline {_plain(name)}")}
 
 
 def patch_text(run: RunDirectory, name: str, region: str, number: int) -> str:
@@ -125,7 +138,15 @@ def trailers_of(run: RunDirectory) -> dict[str, str]:
     return {key: value for key, _, value in pairs if key in (VERSION, LOG)}
 
 
-def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()) -> str:
+def stand_alone(
+    region: str,
+    run: str,
+    number: int,
+    measured: Sequence[str] = (),
+    *,
+    units: str = "accuracy in percent, gains in points",
+    baseline: str = "Kaiming initialisation",
+) -> str:
     """The region as a module that needs only torch (and numpy, if it uses it), nothing of this project.
 
     `sandbox.region.region_of` takes the region out of it again, by the form of what stands before the region.
@@ -139,6 +160,8 @@ def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()
         used.add("nn")
     lines = measured or ["Nothing: the run had not ended. Its report has the rest."]
     header = _HEADER.format(
+        units=units,
+        baseline=baseline,
         run=run,
         number=number,
         helper="config_of, " if helper else "",
