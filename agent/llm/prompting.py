@@ -87,9 +87,9 @@ def own_tasks(profile: Profile) -> list[str]:
         recipe = task.recipe
         channels, height, width = task.picture
         lines.append(
-            f"{task.name}: {network}, {task.num_classes} classes, {task.sizes[0]} pictures of {channels}×{height}×{width}; "
-            f"{recipe.optimizer}, learning rate {recipe.lr}, {recipe.schedule}, {recipe.epochs} epoch(s), batch "
-            f"{recipe.batch_size}; the score is the best test accuracy in percent"
+            f"{task.name}: {network}, {task.num_classes} classes, {task.sizes[0]} pictures of "
+            f"{channels}×{height}×{width}; {recipe.optimizer}, learning rate {recipe.lr}, {recipe.schedule}, "
+            f"{recipe.epochs} epoch(s), batch {recipe.batch_size}; the score is the best test accuracy in percent"
         )
     return lines
 

@@ -50,7 +50,9 @@ def curve_line(
     series: int = 0,
     metric: Metric = ACCURACY,
 ) -> Line | None:
-    """Mean, lowest and highest test accuracy, or value of another `metric`, over the seeds at each epoch that at least one seed reached."""
+    """Mean, lowest and highest test accuracy, or value of another `metric`, over the seeds at each
+    epoch that at least one seed reached.
+    """
     by_epoch: dict[int, list[float]] = {}
     for result in results:
         for point in result.curve:

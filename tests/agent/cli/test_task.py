@@ -92,14 +92,14 @@ def test_a_copy_of_a_built_in_profile_is_that_profile(tmp_path: Path) -> None:
 
 def test_a_search_from_python_needs_the_source(tmp_path: Path) -> None:
     """A lambda, a closure, and a function that uses a live object cannot be sent to isolation."""
+    from agent.engine.own_task import source_of
     from agent.errors import UsageError
-    from agent.from_python import source_of
 
     text = source_of(write_task)
     assert "def write_task" in text
     assert "def arrays" in text
     assert "import numpy as np" in text
-    assert 'NETWORK = "' in text
+    assert "NETWORK = " in text
 
     def inner(num_classes: int) -> Path:
         return tmp_path
