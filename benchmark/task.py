@@ -213,6 +213,8 @@ class Task:
             if value is not None:
                 fields = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
                 found[name] = json.loads(json.dumps(fields, default=str))
+                if isinstance(fields, dict) and "folder" in fields:
+                    found[name]["folder"] = ""  # where it lies is not part of the task
         if not self.metric.is_accuracy:
             found["metric"] = dataclasses.asdict(self.metric)
         return found

@@ -155,6 +155,8 @@ def search(
 
     if not resume:
         confirm_server(found, [loaded.proposer], yes_send_key_to)
+        if is_task_file(loaded.profile):
+            print(f"loading the data and building the networks of {loaded.profile}", file=sys.stderr, flush=True)
         raise typer.Exit(execute(Search.create(loaded), page=page, as_json=as_json))
     run = RunDirectory.find(resume, loaded.runs)
     if RunStatus.of(run.read_summary()).finished:
