@@ -129,6 +129,11 @@ def verdict(visible: Mapping[str, Comparison | None], hidden: Mapping[str, Compa
     return f"{_verdict_on('the visible tasks', visible)}; {_verdict_on('the hidden task', hidden)}."
 
 
+def _metric_json(metric: Metric) -> dict[str, str]:
+    """The metric of a task whose score is no accuracy."""
+    return {} if metric.is_accuracy else {"metric": metric.name, "direction": metric.direction}
+
+
 def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str:
     if not comparisons:
         return f"{where} were not run" if where.endswith("s") else f"{where} was not run"
@@ -171,5 +176,5 @@ def _task_json(comparison: Comparison | None) -> dict[str, Any]:
         "smallest_visible_effect": comparison.smallest_visible_effect,
         "resolved": comparison.resolved,
         "seeds": comparison.n_candidate,
-        **({} if comparison.metric.is_accuracy else dataclasses.asdict(comparison.metric)),
+        **_metric_json(comparison.metric),
     }

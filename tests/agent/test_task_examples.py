@@ -19,7 +19,7 @@ from agent import load_run, search
 from agent.engine.search import SearchOutcome
 from agent.profiles import recorded_profile
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Launch, read_events
+from agent.runs.log import Evaluated, Launch, read_events
 from agent.studies.verify import verify
 from benchmark import networks
 from benchmark.models import init_config
@@ -114,7 +114,7 @@ def test_the_exported_module_gives_the_weights_of_the_search(searched: Searched)
     digests = {
         event.role: ResultStore(run.results).get(event.key)
         for event in (record.event for record in read_events(run.events))
-        if hasattr(event, "key")
+        if isinstance(event, Evaluated)
     }
     result = digests["test/1"]
     assert result is not None
