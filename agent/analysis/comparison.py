@@ -42,14 +42,14 @@ def compare_tasks(
         before, after = _complete(baseline[task]), _complete(submission[task])
         groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
         metric = metric_of(profile, task)
-        before, after = _signed(before, metric), _signed(after, metric)
-        groups = [signed for seeds in groups if (signed := _signed(seeds, metric)) is not None]
+        before, after = signed_scores(before, metric), signed_scores(after, metric)
+        groups = [signed for seeds in groups if (signed := signed_scores(seeds, metric)) is not None]
         prior = learn_noise(noise_prior(profile, task), groups)
         prior = prior if look is None else prior.after_look(look)
         comparisons[task] = (
             None
             if before is None or after is None
-            else _in_metric(compare(before, after, prior, n_candidates=n_candidates), metric)
+            else in_metric(compare(before, after, prior, n_candidates=n_candidates), metric)
         )
     return comparisons
 
@@ -60,12 +60,12 @@ def metric_of(profile: str, task: str) -> Metric:
     return next((one.metric for one in known.tasks if one.name == task), ACCURACY) if known else ACCURACY
 
 
-def _signed(seeds: dict[int, float] | None, metric: Metric) -> dict[int, float] | None:
+def signed_scores(seeds: dict[int, float] | None, metric: Metric) -> dict[int, float] | None:
     """The scores so that higher is better."""
     return seeds if seeds is None or metric.sign > 0 else {seed: -value for seed, value in seeds.items()}
 
 
-def _in_metric(comparison: Comparison, metric: Metric) -> Comparison:
+def in_metric(comparison: Comparison, metric: Metric) -> Comparison:
     """The comparison of signed scores, with its means as the metric has them."""
     if metric.is_accuracy:
         return comparison

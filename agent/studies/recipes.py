@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.analysis.comparison import in_metric, signed_scores
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
-from benchmark.recipes import get_recipe
+from benchmark.recipes import as_built, get_recipe
 from benchmark.results import EvaluationResult
 from benchmark.statistics import Comparison, compare, learn_noise, noise_prior
 from benchmark.store import LayeredStore, ResultStore, user_store
+from benchmark.task import AS_BUILT
 from benchmark.tasks import Profile, Task
 
 BASELINE = "kaiming_normal"
@@ -86,6 +88,9 @@ def measure(
     """
     names = [BASELINE, *(name for name in recipes if name != BASELINE)]
     candidates = [Candidate(name, get_recipe(name).region) for name in names]
+    if profile.baseline == as_built.REGION:  # what a search on these tasks is measured against
+        names.append(AS_BUILT)
+        candidates.append(Candidate(AS_BUILT, as_built.REGION))
     seeds = config.evaluation_seeds
     tasks = (*profile.visible, *profile.hidden) if hidden else profile.visible
     progress.begin(len(candidates) * len(tasks) * len(seeds))
@@ -120,9 +125,12 @@ def make_rows(
     for name, by_seed in results.items():
         comparison = None
         if name != BASELINE and accuracies[name] and accuracies[BASELINE]:
-            others = [values for other, values in accuracies.items() if other not in (name, BASELINE)]
+            signed = {other: signed_scores(values, task.metric) or {} for other, values in accuracies.items()}
+            others = [values for other, values in signed.items() if other not in (name, BASELINE)]
             prior = learn_noise(noise_prior(profile, task.name), others)
-            comparison = compare(accuracies[BASELINE], accuracies[name], prior, n_candidates=max(1, n_candidates))
+            comparison = in_metric(
+                compare(signed[BASELINE], signed[name], prior, n_candidates=max(1, n_candidates)), task.metric
+            )
         trained = [result for result in by_seed.values() if isinstance(result, EvaluationResult)]
         reached = [
             next((epoch for epoch in result.curve if target is not None and epoch.test_acc >= target), None)

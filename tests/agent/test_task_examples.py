@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from agent import load_run, search
-from agent.engine.search import SearchOutcome
+from agent import load_run
+from agent.config import load_config
+from agent.engine.search import Search, SearchOutcome
 from agent.profiles import recorded_profile
+from agent.progress import Progress
 from agent.runs.directory import RunDirectory
 from agent.runs.log import Evaluated, Launch, read_events
 from agent.studies.verify import verify
@@ -70,9 +72,9 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         train.write_text(train.read_text().replace("3, 40, 48, 32", "2, 3, 48, 32"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-        outcome = search(
-            profile=str(folder / "task.toml"), budget=1, workers=1, runs=folder / "runs", submit=name != "pictures"
-        )
+        settings = {"profile": str(folder / "task.toml"), "runs": folder / "runs", "submit": name != "pictures"}
+        config = load_config({**settings, "budget": 1, "workers": 1})
+        outcome = Search.create(config).execute(Progress())  # without a page, which takes as long as the rest
     return Searched(name, folder, outcome)
 
 
