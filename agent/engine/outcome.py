@@ -133,7 +133,8 @@ def conclude(
         found += _own_metrics(profile)
         if config.null:
             found.append(null_claims.in_words(claims))
-    words = [end.message, *([null_claims.NOTICE] if config.null else []), *found, profile.caveat]
+    caveat = [profile.caveat] if profile.caveat else []  # a task file need not have one
+    words = [end.message, *([null_claims.NOTICE] if config.null else []), *found, *caveat]
     done: dict[str, Any] = {
         "event": "done",
         "status": end.status,
