@@ -147,8 +147,9 @@ def conclude(
         if config.null:
             found.append(null_claims.in_words(claims))
     notice = openness.notice(config.proposer)
+    caveat = [profile.caveat] if profile.caveat else []  # a task file need not have one
     words = [end.message, *([null_claims.NOTICE] if config.null else []), *found]
-    words += [*([notice] if notice else []), profile.caveat]
+    words += [*([notice] if notice else []), *caveat]
     done: dict[str, Any] = {
         "event": "done",
         "status": end.status,

@@ -57,7 +57,9 @@ def task_prompt(
         first=first,
         last=last,
         listing=numbered(scaffold().with_region(situation.region).text),
-        models=_source("benchmark.models") if networks else "",
+        models=_networks(profile) if networks else "",
+        own=own_tasks(profile) if profile.is_own else [],
+        may_keep=any(not task.strict for task in profile.visible),
         budget=budget,
         seeds=len(seeds),
         measured=bool(situation.baseline),
@@ -66,6 +68,38 @@ def task_prompt(
         confirm=confirm,
         parallel=parallel,
     )
+
+
+def _networks(profile: Profile) -> str:
+    """The source of the visible networks: of our module, and of a user's files."""
+    import benchmark.models
+
+    sources = dict.fromkeys(source for task in profile.visible if task.network for source in task.network.sources)
+    texts = [f"# {source.file}\n{source.text}" for source in sources]
+    if any(task.strict for task in profile.visible):
+        texts.append(Path(benchmark.models.__file__).read_text(encoding="utf-8"))
+    return "\n\n".join(texts)
+
+
+def own_tasks(profile: Profile) -> list[str]:
+    """One line about each visible task of a user's profile: network, data, training, and what its score is."""
+    lines = []
+    for task in profile.visible:
+        network = task.network.spec if task.network else task.arch
+        if task.trainer is not None:
+            how = "higher" if task.metric.sign > 0 else "lower"
+            lines.append(
+                f"{task.name}: {network}, a trainer of its own; the score is {task.metric.name}, {how} is better"
+            )
+            continue
+        recipe = task.recipe
+        channels, height, width = task.picture
+        lines.append(
+            f"{task.name}: {network}, {task.num_classes} classes, {task.sizes[0]} pictures of "
+            f"{channels}×{height}×{width}; {recipe.optimizer}, learning rate {recipe.lr}, {recipe.schedule}, "
+            f"{recipe.epochs} epoch(s), batch {recipe.batch_size}; the score is the best test accuracy in percent"
+        )
+    return lines
 
 
 def baseline_note(profile: Profile, baseline: Accuracies, seeds: tuple[int, ...]) -> str:
