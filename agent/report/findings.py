@@ -323,7 +323,8 @@ def _judged(overall: Overall | None) -> str:
     if overall.failed:
         return f"failed ({', '.join(overall.failed)})"
     if overall.known_ci is None:
-        return f"shows no difference to the baseline ({signed(overall.gain, 2)} {overall.metric.points}, and no noise is known)"
+        gain = f"{signed(overall.gain, 2)} {overall.metric.points}"
+        return f"shows no difference to the baseline ({gain}, and no noise is known)"
     places = places_for(overall)
     low, high = (signed(bound, places) for bound in overall.ci)
     gain = signed(overall.gain, places) if overall.resolved == "not resolved" else f"{abs(overall.gain):.{places}f}"
