@@ -44,6 +44,48 @@ class Progress:
         """Stop showing, and restore the terminal."""
 
 
+class Together:
+    """Shows several searches, side by side, in one view: `of(name)` is what one of them reports to."""
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self._lock = threading.Lock()
+        self._evaluations = self._tests = 0
+
+    def of(self, name: str) -> Progress:
+        """The progress of the search with this name."""
+        return _OneOfSeveral(self, self._inner, name)
+
+    def begin(self, evaluations: int, tests: int) -> None:
+        """Another search has begun."""
+        with self._lock:
+            self._evaluations, self._tests = self._evaluations + evaluations, self._tests + tests
+            self._inner.begin(self._evaluations, self._tests)
+
+
+class _OneOfSeveral(Progress):
+    def __init__(self, together: Together, inner: Progress, name: str) -> None:
+        self._together, self._inner, self._name = together, inner, name
+
+    def begin(self, evaluations: int, tests: int = 0) -> None:
+        self._together.begin(evaluations, tests)
+
+    def message(self, text: str) -> None:
+        self._inner.message(f"{self._name}: {text}")
+
+    def started(self, role: str, task: str, seed: int, epochs: int) -> None:
+        self._inner.started(f"{role} ({self._name})", task, seed, epochs)
+
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        self._inner.placed(f"{role} ({self._name})", task, seed, place, attempt=attempt)
+
+    def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
+        self._inner.epoch(f"{role} ({self._name})", task, seed, metrics, epochs)
+
+    def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
+        self._inner.evaluated(f"{role} ({self._name})", task, seed, outcome, cached=cached)
+
+
 class PlainProgress(Progress):
     """Prints one line per event, without colours or cursor movement, for logs and pipes.
 
@@ -72,6 +114,12 @@ class PlainProgress(Progress):
     def started(self, role: str, task: str, seed: int, epochs: int) -> None:
         with self._lock:
             self._training[role, task, seed] = f"{role} {task} seed {seed}"
+
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        again = f", attempt {attempt}" if attempt > 1 else ""
+        with self._lock:
+            self._training[role, task, seed] = f"{role} {task} seed {seed} on {place}"
+        self._print(f"  {role} {task} seed {seed}: trained on {place}{again}")
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         with self._lock:
@@ -130,6 +178,8 @@ class LiveProgress(Progress):
         self._lock = threading.Lock()
         self._start = time.monotonic()
         self._rows: dict[tuple[str, str, int], tuple[EpochMetrics | None, int]] = {}
+        self._begun: set[str] = set()
+        self._places: dict[tuple[str, str, int], str] = {}
         self._best: dict[str, float] = {}
         self._expected = self._tests = self._tests_begun = 0
         self._done = 0.0
@@ -145,8 +195,13 @@ class LiveProgress(Progress):
     def started(self, role: str, task: str, seed: int, epochs: int) -> None:
         with self._lock:
             self._rows[role, task, seed] = (None, epochs)
-            if role.startswith("test/"):
-                self._tests_begun = max(self._tests_begun, int(role.removeprefix("test/")))
+            if role.startswith("test/") and role not in self._begun:
+                self._begun.add(role)
+                self._tests_begun += 1
+
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        with self._lock:
+            self._places[role, task, seed] = f"{place}, attempt {attempt}" if attempt > 1 else place
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         with self._lock:
@@ -155,6 +210,7 @@ class LiveProgress(Progress):
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
             self._rows.pop((role, task, seed), None)
+            self._places.pop((role, task, seed), None)
             self._done += not _is_look(role)
             if isinstance(outcome, EvaluationResult) and not role.startswith(("hidden/", "screen/")):
                 self._best[task] = max(self._best.get(task, 0.0), outcome.best_test_acc)
@@ -174,12 +230,16 @@ class LiveProgress(Progress):
 
         with self._lock:
             rows, best = sorted(self._rows.items()), sorted(self._best.items())
+            places = dict(self._places)
         table = Table(box=None, pad_edge=False)
         for heading in ("training", "task", "seed", "epoch", "test accuracy"):
             table.add_column(heading, justify="left" if heading in ("training", "task") else "right")
+        if places:
+            table.add_column("place", overflow="fold")
         for (role, task, seed), (metrics, epochs) in rows:
             epoch, accuracy = (metrics.epoch, f"{metrics.test_acc:.2f} %") if metrics else (0, "")
-            table.add_row(role, task, str(seed), f"{epoch}/{epochs}", accuracy)
+            place = [spelt(places.get((role, task, seed), ""))] if places else []
+            table.add_row(role, task, str(seed), f"{epoch}/{epochs}", accuracy, *place)
         elapsed = time.monotonic() - self._start
         partial = sum(
             metrics.epoch / epochs for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, WorkersOption, app
+from agent.cli.app import (
+    DataRootOption,
+    ExecutorOption,
+    JsonFlag,
+    ParallelOption,
+    ProfileOption,
+    RayAddressOption,
+    SlurmOption,
+    WorkersOption,
+    app,
+)
 from agent.cli.output import print_json, print_next
+
+if TYPE_CHECKING:
+    from agent.config import SearchConfig
 
 
 @app.command()
@@ -24,6 +39,10 @@ def plan(
         float | None, typer.Option(help="As for search: what screening may cost per test, as a share of a test.")
     ] = None,
     workers: WorkersOption = None,
+    parallel: ParallelOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    slurm: SlurmOption = None,
     effect: Annotated[
         float | None,
         typer.Option(help="Find designs that detect this mean gain in points on the visible tasks."),
@@ -39,13 +58,15 @@ def plan(
       agent plan --budget 3 --effect 2
       agent plan --budget 10 --confirm 5
       agent plan --profile paper --seeds 3 --json
+      agent plan --profile paper --parallel 3 --executor ray
     """
     from agent.analysis.design import Design, duration, in_words, make_plan, with_overhead
     from agent.config import load_config
+    from agent.engine.setup import settled
+    from agent.evaluation.engines import open_engine
     from agent.evaluation.workbench import plan_slots, side_by_side
     from agent.profiles import resolve_profile
     from agent.report.cost import machine_in_words, measure
-    from benchmark.executors import LocalExecutor
 
     config = load_config(
         {
@@ -56,21 +77,35 @@ def plan(
             "confirm": confirm,
             "screen": screen,
             "workers": workers,
+            "parallel": parallel,
+            "executor": executor,
+            "ray_address": ray_address,
+            "slurm": slurm,
             "data_root": data_root,
         }
     )
+    config, notes = settled(config)
     chosen, reason = resolve_profile(config.profile, data_root=data_root)
-    slots, threads, gpus = plan_slots(config, side_by_side(config, chosen))
-    print("measuring the start of a search and a few training steps of each task", file=sys.stderr, flush=True)
+    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
+    for note in (*notes, "measuring the start of a search and a few training steps of each task"):
+        say(note)
+    most = side_by_side(config, chosen)
     level = "none" if config.allow_unsandboxed else config.isolation
-    with LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
-        cost, overhead, environment = measure(chosen, executor, precision=config.precision, level=level)
+    with (
+        tempfile.TemporaryDirectory(prefix="initsearch-plan-", dir=_shared(config)) as folder,
+        open_engine(config, say, folder=Path(folder), plan=plan_slots(config, most), evaluations=most) as engine,
+    ):
+        slots = engine.executor.slots
+        cost, overhead, environment = measure(chosen, engine.executor, precision=config.precision, level=level)
     found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect)
     found = {**with_overhead(found, overhead), "environment": environment}
     if as_json:
         print_json({**found, "reason": reason})
         return
+    threads = int(environment.get("threads", "1"))
     side = f"{slots} evaluation(s) side by side" + (f" with {threads} threads each" if threads > 1 else "")
+    if config.executor != "local":
+        side += f" on {engine.words}"
     print(f"profile {chosen.name} ({reason}), {found['flags']}, {side}")
     for task in found["tasks"]:
         print(
@@ -82,3 +117,8 @@ def plan(
     print("\n".join(in_words(found)))
     print(chosen.caveat)
     print_next(f"agent search {found['flags']} --profile {chosen.name}")
+
+
+def _shared(config: SearchConfig) -> Path | None:
+    """The folder for what Slurm's jobs leave: on the shared file system, as a run would be."""
+    return Path.cwd() if config.executor == "slurm" else None

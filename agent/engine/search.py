@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -29,6 +30,7 @@ from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
+from agent.evaluation.shared import SharedBench
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
 from agent.profiles import resolve_profile
 from agent.progress import Progress
@@ -37,6 +39,7 @@ from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
 from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.log import Ended, EventLog
+from agent.runs.places import Places
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
@@ -81,6 +84,8 @@ class Search:
         self.contacted = contacted
         self.granted = granted
         self.pinned = config if granted is None else granted.config
+        self.shared: SharedBench | None = None
+        """Isolation and slots of several searches side by side; None: the search opens its own."""
         self.notes: tuple[str, ...] = ()
         """What is said to a person when the search begins."""
         self.clock = Clock()
@@ -149,21 +154,28 @@ class Search:
         """
         with self.run.held(), self.summary.stops_recorded(), ExitStack() as stack:
             self.summary.save(status=RunStatus.RUNNING, created=time.time())
-            secrets = stack.enter_context(kept_from_children())
+            shared = self.shared
+            secrets = stack.enter_context(kept_from_children()) if shared is None else shared.secrets
             log = stack.enter_context(EventLog(self.run.events))
             self.clock.watch("bookkeeping", lambda: log.seconds)
-            workbench = stack.enter_context(
-                open_workbench(
-                    self.pinned,
-                    self.clock,
-                    progress,
-                    log.append,
-                    log=self.run.path / "workers.log",
-                    evaluations=side_by_side(self.config, self.profile),
-                    threads=self.threads,
-                    datasets=tuple(task.dataset for task in (*self.profile.visible, *self.profile.hidden)),
+            workbench = (
+                shared.workbench(self.clock, progress, log.append)
+                if shared
+                else stack.enter_context(
+                    open_workbench(
+                        self.pinned,
+                        self.clock,
+                        progress,
+                        log.append,
+                        log=self.run.path / "workers.log",
+                        evaluations=side_by_side(self.config, self.profile),
+                        threads=self.threads,
+                        datasets=tuple(task.dataset for task in (*self.profile.visible, *self.profile.hidden)),
+                    )
                 )
             )
+            if workbench.executor.remote:
+                workbench.evaluator.places = stack.enter_context(contextlib.closing(Places(self.run)))
             yield OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress)
 
 

@@ -14,8 +14,7 @@ from agent.errors import UsageError
 from benchmark.data.pocket import EMBEDDED_NAMES
 from benchmark.executors import EngineError, Executor, LocalExecutor
 from benchmark.executors.checks import DescribeData
-from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count
-from benchmark.tasks import Profile
+from benchmark.hardware import DescribeEnvironment, cpu_count
 
 RUNNING_RAY = Path("/tmp/ray/ray_current_cluster")
 DEFAULT_ADDRESS = "auto"
@@ -28,28 +27,6 @@ class Engine:
     executor: Executor
     words: str
     environment: dict[str, str] | None = None
-
-
-def plan_slots(
-    config: SearchConfig, evaluations: int | None = None, threads: int | None = None
-) -> tuple[int, int, int]:
-    """(slots, CPU threads per slot, GPUs). `auto`: a slot per GPU, else as many as have work, which share the cores.
-
-    `evaluations`: how many can run at a time (None: enough for all cores). `threads`: those of earlier results, which
-    decide their last digits (None: the cores are divided among the slots).
-    """
-    gpus, cores = gpu_count(), cpu_count()
-    if isinstance(config.workers, int):
-        slots = config.workers
-    else:
-        slots = gpus or max(1, min(cores // (threads or 1), evaluations or cores))
-    return slots, threads or max(1, cores // slots), gpus
-
-
-def side_by_side(config: SearchConfig, profile: Profile) -> int:
-    """How many evaluations of the tests in flight, or of the hidden pair, can run at a time: most of a search."""
-    tests = min(config.parallel, config.budget)
-    return config.seeds * max(tests * len(profile.visible), 2 * len(profile.hidden))
 
 
 def chosen_engine(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
@@ -72,31 +49,32 @@ def open_engine(
     *,
     folder: Path,
     log: Path | None = None,
+    plan: tuple[int, int, int],
     evaluations: int | None = None,
-    threads: int | None = None,
     datasets: tuple[str, ...] = (),
 ) -> Iterator[Engine]:
     """The executor that `config` names; it is closed when the block ends.
 
-    `folder` is where jobs leave their answers. `datasets` are compared between machines, but for the embedded ones,
-    which are part of the package. See `plan_slots`. Raises UsageError.
+    `plan`: slots, threads and GPUs of this machine. `evaluations`: how many can run at a time. `folder` is where jobs
+    leave their answers. `datasets` are compared between machines, but for the embedded ones, which are part of the
+    package. Raises UsageError.
     """
     describe = DescribeEnvironment(config.precision)
     data = DescribeData(tuple(sorted(set(datasets) - set(EMBEDDED_NAMES))), config.data_root)
+    slots, threads, gpus = plan
     workers = config.workers if isinstance(config.workers, int) else None
     try:
         if config.executor == "ray":
             from benchmark.executors.ray import RayExecutor, connected
 
             address = config.ray_address or DEFAULT_ADDRESS
-            slots, own_threads, _ = plan_slots(config, evaluations, threads)
             say(f"connecting to Ray at {address}, and starting workers")
             with (
                 connected(address, cpus=cpu_count()),
                 RayExecutor(
                     slots=workers or evaluations,
                     lanes=workers or 1,
-                    threads=threads or own_threads,
+                    threads=threads,
                     describe=describe,
                     data=data,
                     say=say,
@@ -114,9 +92,8 @@ def open_engine(
             ) as on_slurm:
                 yield Engine(on_slurm, f"Slurm, up to {jobs} jobs", on_slurm.environment)
         else:
-            slots, own_threads, gpus = plan_slots(config, evaluations, threads)
             words = f"{slots} training process{'' if slots == 1 else 'es'}"
-            with LocalExecutor(slots, threads=own_threads, gpus=gpus, log=log) as here:
+            with LocalExecutor(slots, threads=threads, gpus=gpus, log=log) as here:
                 yield Engine(here, words)
     except EngineError as error:
         raise UsageError(str(error)) from None

@@ -22,8 +22,9 @@ from typing import Any, cast
 import pytest
 
 from agent.clock import Clock
-from agent.config import SearchConfig, load_config
+from agent.config import SearchConfig, for_rerun, load_config
 from agent.engine.loop import End, run_loop
+from agent.engine.resuming import Allowed, EngineGiven
 from agent.engine.setup import settled
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError
@@ -40,6 +41,7 @@ from agent.proposers.null import NullProposer
 from agent.proposers.optuna_search import OptunaProposer
 from agent.proposers.scripted import ScriptedProposer
 from agent.protocol import CandidateFailure, Observation, Proposer, Situation, ToolCall
+from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog
 from agent.spaces.base import BuiltIn
 from benchmark.executors import InfrastructureError
@@ -350,7 +352,7 @@ def test_a_model_reads_the_replies_to_all_its_tests_in_their_order(tmp_path: Pat
 
 def test_trials_of_the_hybrid_are_trained_side_by_side(tmp_path: Path) -> None:
     """The model's own test is waited for, its numbers are not."""
-    _, overseen, _ = search(hybrid, tmp_path, 2, budget=6)
+    _, overseen, _ = search(hybrid, tmp_path, 3, budget=8)
     counts = [situation.in_flight for situation in overseen.situations]
     assert counts[:3] == [0, 0, 1]
     assert max(counts) == 2
@@ -396,3 +398,45 @@ def test_slots_follow_what_can_be_in_flight(monkeypatch: pytest.MonkeyPatch) -> 
     assert plan_slots(SearchConfig(), side_by_side(SearchConfig(), pocket)) == (2, 8, 0)
     three = SearchConfig(parallel=3)
     assert plan_slots(three, side_by_side(three, pocket)) == (6, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"executor": "ray", "allow_unsandboxed": True}, r"--allow-unsandboxed: contradicts executor ray"),
+        ({"ray_address": "auto"}, r"--ray-address: needs --executor ray"),
+        ({"slurm": "partition=gpu"}, r"--slurm: needs --executor slurm"),
+        ({"executor": "ray", "ray_address": "http://a b"}, r"--ray-address: String should match"),
+        ({"executor": "cloud"}, r"--executor: Input should be 'local', 'ray', 'slurm' or 'auto'"),
+    ],
+)
+def test_engines_that_contradict(flags: dict[str, Any], message: str) -> None:
+    """Exit 2, with the flag that is wrong."""
+    with pytest.raises(UsageError, match=message):
+        load_config(flags, environ={})
+
+
+def test_an_engine_counts_only_where_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from a variable or a file, and a run directory that names one is asked about."""
+    with pytest.raises(UsageError, match="INITSEARCH_EXECUTOR counts only from the command line"):
+        load_config({}, environ={"INITSEARCH_EXECUTOR": "ray"})
+    (tmp_path / "initsearch.toml").write_text('executor = "slurm"\nslurm = "partition=evil"\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="counts only from the command line"):
+        load_config({}, environ={})
+    run = RunDirectory(tmp_path)
+    recorded = SearchConfig(executor="ray", ray_address="evil.example:6379")
+    with pytest.raises(UsageError, match=r"add --executor ray --ray-address evil\.example:6379 to go on there"):
+        Allowed()._engine(run, recorded)
+    questions: list[str] = []
+    asked = Allowed(ask=lambda question: not questions.append(question))
+    assert asked._engine(run, recorded) == EngineGiven("ray", "evil.example:6379")
+    assert "evil.example:6379" in questions[0]
+    assert Allowed(engine=EngineGiven())._engine(run, recorded) == EngineGiven("local")
+    assert Allowed()._engine(run, SearchConfig()) == EngineGiven("local")
+
+
+def test_reruns_happen_here() -> None:
+    """`verify` and `replay --execute` of a run that trained on a cluster train on this machine."""
+    recorded = SearchConfig(executor="slurm", slurm="partition=gpu").model_dump(mode="json")
+    assert for_rerun(recorded).executor == "local"
