@@ -86,14 +86,13 @@ def plan(
     )
     config, notes = settled(config)
     chosen, reason = resolve_profile(config.profile, data_root=data_root)
-    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     for note in (*notes, "measuring the start of a search and a few training steps of each task"):
-        say(note)
+        _say(note)
     most = side_by_side(config, chosen)
     level = "none" if config.allow_unsandboxed else config.isolation
     with (
         tempfile.TemporaryDirectory(prefix="initsearch-plan-", dir=_shared(config)) as folder,
-        open_engine(config, say, folder=Path(folder), plan=plan_slots(config, most), evaluations=most) as engine,
+        open_engine(config, _say, folder=Path(folder), plan=plan_slots(config, most), evaluations=most) as engine,
     ):
         slots = engine.executor.slots
         cost, overhead, environment = measure(chosen, engine.executor, precision=config.precision, level=level)
@@ -122,3 +121,7 @@ def plan(
 def _shared(config: SearchConfig) -> Path | None:
     """The folder for what Slurm's jobs leave: on the shared file system, as a run would be."""
     return Path.cwd() if config.executor == "slurm" else None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,19 @@ class _InFlight:
     number: int
     region_sha256: str
     batch: Batch | None
+
+
+class _Situation(Situation):
+    """Finds the best test when it is asked for it: with hundreds of tests, comparing all of them takes seconds."""
+
+    def __init__(self, find_best: Callable[[], int | None], **fields: Any) -> None:
+        super().__init__(best=None, **fields)
+        object.__setattr__(self, "_find_best", find_best)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "best":
+            return object.__getattribute__(self, "_find_best")()
+        return object.__getattribute__(self, name)
 
 
 class Toolbox:
@@ -120,14 +133,14 @@ class Toolbox:
 
     def situation(self) -> Situation:
         """The state of the search that the proposer gets before its next call."""
-        return Situation(
+        return _Situation(
+            self.best,
             filename=self.workspace.filename,
             region=self.workspace.region,
             editable=self.workspace.editable,
             tests_left=self.tests_left,
             tests=tuple(self.tests),
             baseline=self.baseline,
-            best=self.best(),
             looks_left=self._looks_left,
             in_flight=self.in_flight,
         )

@@ -18,6 +18,8 @@ from benchmark.hardware import DescribeEnvironment, cpu_count
 
 RUNNING_RAY = Path("/tmp/ray/ray_current_cluster")
 DEFAULT_ADDRESS = "auto"
+SUBMITIT = ".submitit"
+"""Folder beside the runs for submitit's scripts, pickled calls and logs. Only the jobs read it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,13 @@ def open_engine(
             say(f"submitting a first job to Slurm ({config.slurm or 'its default partition'})")
             jobs = workers or evaluations or 1
             with SlurmExecutor(
-                folder / "slurm", options, slots=jobs, describe=describe, data=data, say=say
+                folder / "slurm",
+                options,
+                slots=jobs,
+                describe=describe,
+                data=data,
+                say=say,
+                jobs_folder=folder.parent / SUBMITIT,  # it makes links, which a run must not contain
             ) as on_slurm:
                 yield Engine(on_slurm, f"Slurm, up to {jobs} jobs", on_slurm.environment)
         else:

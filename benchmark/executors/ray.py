@@ -161,17 +161,17 @@ def _nothing_unpickled() -> Iterator[None]:
     def refuse(*arguments: object, **named: object) -> Any:
         raise InfrastructureError("a worker sent an object that would have to be unpickled; only bytes are taken")
 
-    context: Any = ray._private.worker.global_worker.get_serialization_context()  # type: ignore[attr-defined]
+    context: Any = ray._private.worker.global_worker.get_serialization_context()
     kept, from_bytes = context._deserialize_msgpack_data, RayError.from_ray_exception
     context._deserialize_msgpack_data = refuse
-    RayError.from_ray_exception = staticmethod(  # type: ignore[method-assign]
+    RayError.from_ray_exception = staticmethod(
         lambda error: RayError(str(getattr(error, "formatted_exception_string", "")))
     )
     try:
         yield
     finally:
         context._deserialize_msgpack_data = kept
-        RayError.from_ray_exception = staticmethod(from_bytes)  # type: ignore[method-assign]
+        RayError.from_ray_exception = staticmethod(from_bytes)
 
 
 def node_facts(found: Sequence[Node], timeout: float = 60.0) -> dict[str, Facts]:
@@ -262,8 +262,9 @@ class RayExecutor:
 
         from benchmark.executors.ray_worker import Worker
 
-        resources = {"num_gpus": 1, "num_cpus": 0} if self._gpu else {"num_cpus": self._threads_each, "num_gpus": 0}
-        made = ray.remote(max_restarts=0, max_concurrency=self._lanes + 1, **resources)(Worker)
+        cpus, gpus = (0, 1) if self._gpu else (self._threads_each, 0)
+        options: dict[str, Any] = {"max_restarts": 0, "max_concurrency": self._lanes + 1}
+        made: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, **options)(Worker)
         return made.remote(self._lanes, self._threads_each, int(self._gpu))
 
     def _started(self, count: int) -> list[_Worker]:

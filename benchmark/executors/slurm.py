@@ -126,9 +126,13 @@ class SlurmExecutor:
         describe: Call[dict[str, str]],
         data: DescribeData | None = None,
         say: Say = lambda text: None,
+        jobs_folder: Path | None = None,
         modules: tuple[str, ...] = (),
     ) -> None:
-        """`modules`: whose calls a job may carry out; empty: those of a search."""
+        """`jobs_folder`: for submitit's own files, on the shared file system too (None: in `folder`).
+
+        `modules`: whose calls a job may carry out; empty: those of a search.
+        """
         try:
             import submitit
         except ImportError:
@@ -142,7 +146,8 @@ class SlurmExecutor:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._say = say
         self._modules = modules
-        self._engine = submitit.SlurmExecutor(folder=self._folder / "jobs")
+        self._jobs = (jobs_folder or self._folder / "jobs").absolute()
+        self._engine = submitit.SlurmExecutor(folder=self._jobs)
         self._options = dict(options)
         self._set_options("")
         self._waiting: queue.PriorityQueue[tuple[Priority, int, _Job]] = queue.PriorityQueue()
@@ -382,7 +387,7 @@ class SlurmExecutor:
 
     def _log_of(self, job: _Job) -> str:
         """The last line that the job wrote, for a message."""
-        for path in sorted((self._folder / "jobs").glob(f"{job.id}_*_log.err")):
+        for path in sorted(self._jobs.glob(f"{job.id}_*_log.err")):
             with contextlib.suppress(OSError):
                 lines = path.read_text(errors="replace").strip().splitlines()
                 if lines:
@@ -411,14 +416,17 @@ def reachable() -> dict[str, Any]:
         found = {"submitit": None}
     if shutil.which("sinfo") is None:
         return {**found, "slurm": None, "partitions": []}
-    run = lambda *words: subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)  # noqa: E731
-    listed = run("sinfo", "--noheader", "--format=%P|%a|%D|%c|%G|%l")
+    listed = _run("sinfo", "--noheader", "--format=%P|%a|%D|%c|%G|%l")
     rows = [line.split("|") for line in listed.stdout.splitlines()]
     names = ("partition", "state", "nodes", "cpus", "gres", "time")
     return {
         **found,
-        "slurm": run("sinfo", "--version").stdout.strip() or None,
+        "slurm": _run("sinfo", "--version").stdout.strip() or None,
         "error": listed.stderr.strip() or None,
         "partitions": [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)],
         "python": sys.executable,
     }
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)

@@ -45,7 +45,7 @@ SelectTypeParameters=CR_CPU
 ReturnToService=2
 MpiDefault=none
 MaxJobCount={most}
-MinJobAge=300
+MinJobAge={age}
 KillWait=2
 UnkillableStepTimeout=20
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
@@ -78,7 +78,7 @@ def _port() -> int:
 
 
 @contextmanager
-def slurm(folder: Path, *, cpus: int = 2, most: int = 100) -> Iterator[dict[str, str]]:
+def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300) -> Iterator[dict[str, str]]:
     """Yields the environment variables with which Slurm's commands use this server. All daemons end with the block."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
@@ -89,7 +89,7 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100) -> Iterator[dict[str,
     key.chmod(0o400)
     port, host = _port(), socket.gethostname()
     conf = folder / "slurm.conf"
-    conf.write_text(_CONF.format(folder=folder, host=host, port=port, port1=port + 1, cpus=cpus, most=most))
+    conf.write_text(_CONF.format(folder=folder, host=host, port=port, port1=port + 1, cpus=cpus, most=most, age=age))
     variables = {"SLURM_CONF": str(conf)}
     environ = {**os.environ, **variables}
     daemons: list[subprocess.Popen[bytes]] = []

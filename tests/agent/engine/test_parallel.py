@@ -429,7 +429,12 @@ def test_an_engine_counts_only_where_it_is_typed(tmp_path: Path, monkeypatch: py
     with pytest.raises(UsageError, match=r"add --executor ray --ray-address evil\.example:6379 to go on there"):
         Allowed()._engine(run, recorded)
     questions: list[str] = []
-    asked = Allowed(ask=lambda question: not questions.append(question))
+
+    def agree(question: str) -> bool:
+        questions.append(question)
+        return True
+
+    asked = Allowed(ask=agree)
     assert asked._engine(run, recorded) == EngineGiven("ray", "evil.example:6379")
     assert "evil.example:6379" in questions[0]
     assert Allowed(engine=EngineGiven())._engine(run, recorded) == EngineGiven("local")
