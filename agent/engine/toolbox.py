@@ -90,6 +90,8 @@ class Toolbox:
         self._begun: list[str] = []
         """Hashes of the regions of all tests that were begun, in the order of their numbers."""
         self._baseline_batch: Batch | None = None
+        self.begun_in_record: int | None = None
+        """When a record is repeated call by call: tests that had been begun when the next reply was given."""
         self.baseline_failed = False
         """Whether our own machinery failed while the baseline was measured."""
 
@@ -372,7 +374,7 @@ class Toolbox:
         )
 
     def _report(self, number: int, outcomes: Outcomes) -> str:
-        left = self.tests_left
+        left = self.tests_left if self.begun_in_record is None else self.budget - self.begun_in_record
         noun = "test" if left == 1 else "tests"
         hint = "; call submit(n=N) to choose which test result to submit as final" if left else ""
         parts = [f"[Test #{number}] ({left} {noun} remaining{hint})"]

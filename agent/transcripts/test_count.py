@@ -50,7 +50,7 @@ class TestBook:
         """Our reply to a test or submit call; counts the test."""
         chosen = submission(call)
         if chosen is None:
-            return self._test()
+            return self._test(call.begun)
         return self._submit(chosen, by_test=call.tool == "test")
 
     def settle(self, recorded: str) -> None:
@@ -66,7 +66,8 @@ class TestBook:
         if line := _BUDGET_LINE.match(first_line(recorded)):
             self.used = int(line[1])
 
-    def _test(self) -> PredictedReply:
+    def _test(self, begun: int | None) -> PredictedReply:
+        """`begun` tests are spent, those in flight included; None: as many as have replies."""
         if self.used >= self.budget:
             used = f"{self.used}/{self.budget}"
             return PredictedReply(
@@ -75,7 +76,7 @@ class TestBook:
                 whole=True,
             )
         self.used += 1
-        left = self.budget - self.used
+        left = self.budget - (self.used if begun is None else begun)
         hint = ""
         if self.by_test:
             hint = f"; call test(submit={self.used}) to submit this result" if left else "; auto-submitted as final"

@@ -42,13 +42,15 @@ from agent.proposers.optuna_search import OptunaProposer
 from agent.proposers.scripted import ScriptedProposer
 from agent.protocol import CandidateFailure, Observation, Proposer, Situation, ToolCall
 from agent.runs.directory import RunDirectory
-from agent.runs.log import EventLog
+from agent.runs.log import EventLog, Launch
 from agent.spaces.base import BuiltIn
+from agent.transcripts import load_transcript, replay
 from benchmark.executors import InfrastructureError
 from benchmark.results import EpochMetrics, EvaluationResult, StepZero, region_sha256
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import Task, get_profile
 from sandbox.isolate import Isolation
+from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 from tests.agent.llm_servers import GOOD, brief
 
@@ -329,6 +331,31 @@ def test_what_is_left_counts_tests_in_flight(tmp_path: Path) -> None:
     left = [int(n) for reply in replies for n in re.findall(r"^\[Test #\d+\] \((\d+) tests? remaining", reply)]
     assert left == [2, 1, 0, 0, 0]
     assert sum(event["kind"] == "test_started" for event in events(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_a_run_with_tests_in_flight_replays(parallel: int, tmp_path: Path) -> None:
+    """`agent replay` of such a run said that its budget lines differ: they count tests in flight."""
+    run = tmp_path / "run"
+    with tools(run, lambda region: 0.0, 5) as (toolbox, log, _):
+        log.append(
+            Launch(
+                config=SearchConfig(budget=5, parallel=parallel).model_dump(mode="json"),
+                profile="smoke",
+                environment={},
+                isolation_level="none",
+                scaffold=scaffold().text,
+            )
+        )
+        toolbox.baseline = {"resnet20-tiny": {0: 10.0}}
+        run_loop(chance(log, run), toolbox, Clock(), log, max_steps=100, parallel=parallel)
+    verdicts = list(replay(load_transcript(run)))
+    tests = [verdict for verdict in verdicts if verdict.call.tool == "test"]
+    assert len(tests) == 5
+    assert {verdict.verdict for verdict in verdicts} == {"exact", "unverifiable"}
+    assert {verdict.reason for verdict in tests} == {
+        "not checked: needs training (--execute); the budget line agrees",
+    }
 
 
 def test_a_repeated_text_in_flight_waits_for_its_result(tmp_path: Path) -> None:
