@@ -95,8 +95,8 @@ class Search:
     def create(cls, config: SearchConfig) -> Search:
         """Check everything that can be checked for free, then make the run directory. Raises UsageError."""
         profile, reason = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
-        check_prerequisites(config, profile)
         config, notes = settled(config)
+        check_prerequisites(config, profile)
         start = start_region(config)
         checked = proposer_kind(config).check(config)
         run = RunDirectory.create(config.runs, f"{profile.name}-{config.proposer.partition(':')[0]}")

@@ -12,7 +12,7 @@ from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError
-from agent.evaluation.engines import chosen_engine
+from agent.evaluation.engines import check_engine, chosen_engine
 from agent.evaluation.workbench import Workbench
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
@@ -89,9 +89,10 @@ def settled(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
 
 
 def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
-    """Raise UsageError when git is missing, or a data set of the profile is missing and may not be downloaded."""
+    """Raise UsageError when git or the engine is missing, or a data set of the profile that may not be downloaded."""
     if shutil.which("git") is None:
         raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
+    check_engine(config)
     for name in sorted({task.dataset for task in (*profile.visible, *profile.hidden)}):
         found = available(name, data_root=config.data_root)
         if not found.ok and not config.download:

@@ -44,6 +44,25 @@ def chosen_engine(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
     return config.model_copy(update={"executor": name}), (f"--executor auto: {name}, because {why}",)
 
 
+def check_engine(config: SearchConfig) -> None:
+    """Check what can be checked for free: packages, programs, options, and whether something listens at the address.
+
+    Raises UsageError.
+    """
+    try:
+        if config.executor == "ray":
+            from benchmark.executors.ray import require_reachable
+
+            require_reachable(config.ray_address or DEFAULT_ADDRESS)
+        elif config.executor == "slurm":
+            from benchmark.executors.slurm import parse_options, require_programs
+
+            parse_options(config.slurm)
+            require_programs()
+    except EngineError as error:
+        raise UsageError(str(error)) from None
+
+
 @contextmanager
 def open_engine(
     config: SearchConfig,

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmark.executors.checks import DescribeData, Facts, differences, read_facts
@@ -95,21 +96,13 @@ def nodes() -> list[Node]:
 @contextlib.contextmanager
 def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
     """A connection to the cluster at `auto`, `local` (a new one of this machine) or HOST:PORT. Raises EngineError."""
-    try:
-        import ray
-    except ImportError:
-        raise EngineError("--executor ray needs Ray: pip install 'initsearch[ray]'") from None
-    version = tuple(int(part) for part in ray.__version__.split(".")[:2])
-    if version < OLDEST:
-        raise EngineError(
-            f"Ray {ray.__version__} is installed, and --executor ray needs {OLDEST[0]}.{OLDEST[1]} or newer"
-        )
+    require_reachable(address)
+    import ray
+
     if ray.is_initialized():
         with _nothing_unpickled():
             yield
         return
-    if address not in ("auto", "local"):
-        _require_port(address)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reports its use to its makers unless told not to
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "initsearch"}
@@ -140,7 +133,16 @@ def _no_ray(address: str) -> str:
     return f"--ray-address {address}: no Ray cluster answers there"
 
 
-def _require_port(address: str) -> None:
+def require_reachable(address: str) -> None:
+    """Raise EngineError when Ray is missing or too old, or nothing listens at the address."""
+    try:
+        installed = version("ray")
+    except PackageNotFoundError:
+        raise EngineError("--executor ray needs Ray: pip install 'initsearch[ray]'") from None
+    if tuple(int(part) for part in installed.split(".")[:2]) < OLDEST:
+        raise EngineError(f"Ray {installed} is installed, and --executor ray needs {OLDEST[0]}.{OLDEST[1]} or newer")
+    if address in ("auto", "local"):
+        return
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=_CONNECT):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import itertools
 import json
 import os
@@ -78,6 +79,15 @@ def parse_options(text: str | None) -> dict[str, str | int]:
     return found
 
 
+def require_programs() -> None:
+    """Raise EngineError when submitit or a program of Slurm is missing."""
+    if importlib.util.find_spec("submitit") is None:
+        raise EngineError("--executor slurm needs submitit: pip install 'initsearch[slurm]'")
+    for program in ("sbatch", "squeue", "scancel"):
+        if shutil.which(program) is None:
+            raise EngineError(f"--executor slurm: the program {program} is not here; run this where Slurm is")
+
+
 def jobs(ids: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
     """Id of a job → its state and its nodes, as Slurm knows them now; of all of the user's jobs without `ids`."""
     which = ["--jobs", ",".join(ids)] if ids else ["--me"]
@@ -133,13 +143,9 @@ class SlurmExecutor:
 
         `modules`: whose calls a job may carry out; empty: those of a search.
         """
-        try:
-            import submitit
-        except ImportError:
-            raise EngineError("--executor slurm needs submitit: pip install 'initsearch[slurm]'") from None
-        for program in ("sbatch", "squeue", "scancel"):
-            if shutil.which(program) is None:
-                raise EngineError(f"--executor slurm: the program {program} is not here; run this where Slurm is")
+        require_programs()
+        import submitit
+
         self.slots = slots
         self.threads = int(options.get("cpus_per_task", 1))
         self._folder = folder.absolute()
