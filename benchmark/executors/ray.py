@@ -103,6 +103,7 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
         with _nothing_unpickled():
             yield
         return
+    os.environ.pop("RAY_ADDRESS", None)  # `auto` is the cluster of this machine, whatever a variable says
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reports its use to its makers unless told not to
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "initsearch"}
@@ -247,7 +248,8 @@ class RayExecutor:
             self._compare_data(workers, data)
         self.slots = len(workers) * self._lanes
         self._alive = len(workers)
-        self._last_alive = time.monotonic()
+        self._lost: list[_Worker] = []
+        """Workers that died; the thread that notices it first replaces the worker."""
         self._workers = list(workers)
         self._seats = [
             threading.Thread(target=self._serve, args=(index,), daemon=True)
@@ -371,10 +373,10 @@ class RayExecutor:
     def _serve(self, index: int) -> None:
         """The thread of one slot of worker `index`."""
         while not self._closing.is_set():
-            worker = self._workers[index]
             job = self._queue.get()[2]
             if job is None:
                 return
+            worker = self._workers[index]
             if job.attempts == 0 and not job.future.set_running_or_notify_cancel():
                 continue
             try:
@@ -406,8 +408,16 @@ class RayExecutor:
             job.priority = ()
             self._put(job)
         with self._lock:
-            if self._workers[index] is not worker:
-                return  # another lane of this worker replaces it
+            ours = worker not in self._lost
+            self._lost.append(worker)
+        if ours:
+            self._replace(index, worker)
+        while self._workers[index] is worker and not self._closing.wait(0.2):
+            pass  # another lane of this worker replaces it
+
+    def _replace(self, index: int, worker: _Worker) -> None:
+        """Start a worker in place of one that died, as soon as the cluster has room for it."""
+        with self._lock:
             self._alive -= 1
         _kill(worker.actor)
         lost = time.monotonic()
@@ -415,9 +425,7 @@ class RayExecutor:
             try:
                 again = self._started(1)[0]
             except EngineError:
-                with self._lock:
-                    nobody = self._alive == 0 and time.monotonic() - lost > _PATIENCE
-                if nobody:
+                if self._alive == 0 and time.monotonic() - lost > _PATIENCE:
                     self._fail_all("no worker is left on the Ray cluster")
                 self._closing.wait(_AGAIN)
                 continue
@@ -441,7 +449,7 @@ class RayExecutor:
                 job.future.set_exception(InfrastructureError(why))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Worker:
     actor: Any
     place: str

@@ -313,6 +313,10 @@ class SlurmExecutor:
                 self._look(job, *known.get(job.id, ("", "")))
             except (InfrastructureError, EngineError) as error:
                 self._end(job, error=error)
+            except (OSError, subprocess.SubprocessError):  # Slurm or the file system, asked again by `_manage`
+                raise
+            except Exception as error:  # noqa: BLE001 - without this thread nobody would follow the other jobs
+                self._end(job, error=InfrastructureError(f"Slurm job {job.id} could not be followed: {error!r}"))
 
     def _look(self, job: _Job, state: str, nodes: str) -> None:
         if state == "RUNNING" and job.started is None:
@@ -367,6 +371,8 @@ class SlurmExecutor:
             raise InfrastructureError(f"{path}: no answer of a job: {problem}") from None
         if unequal := differences({host: facts}):
             raise InfrastructureError(f"the machines of the Slurm cluster are not alike: {'; '.join(unequal)}")
+        if job.started is None and job.on_start is not None:  # it ended between two looks
+            job.on_start(f"{nodes or host} (job {job.id})")
         if error is not None:
             last = str(error).strip().splitlines()[-1][:500]
             if "WrongMachine" in last:
