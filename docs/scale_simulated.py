@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from agent.clock import Clock
+from agent.config import SearchConfig
 from agent.engine.loop import run_loop
+from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.evaluation.calls import EvaluationCall
 from agent.evaluation.check import CheckReport
@@ -27,10 +29,12 @@ from agent.evaluation.evaluator import Evaluator, Settings
 from agent.progress import Progress
 from agent.proposers.scripted import ScriptedProposer
 from agent.protocol import ToolCall
-from agent.runs.log import EventLog, read_events
+from agent.report import write_report
+from agent.runs.directory import RunDirectory
+from agent.runs.log import EventLog, Launch, read_events
 from benchmark.results import EpochMetrics, EvaluationResult, StepZero, region_sha256
 from benchmark.store import LayeredStore, ResultStore
-from benchmark.tasks import Task, get_profile
+from benchmark.tasks import Profile, Task, get_profile
 from sandbox.isolate import Isolation
 from sandbox.region import scaffold
 from sandbox.workspace import Workspace
@@ -85,6 +89,15 @@ class Unchecked(Evaluator):
         return CheckReport(True)
 
 
+def page_seconds(folder: Path, config: SearchConfig, profile: Profile) -> tuple[float, float]:
+    """Seconds to write the page of a run, without measuring networks, and its megabytes."""
+    run = RunDirectory(folder)
+    RunSummary(run, config, profile, "simulated", Clock()).save(status="interrupted")
+    started = time.monotonic()
+    path = write_report(run, measure=False, output=folder / "page.html")
+    return time.monotonic() - started, path.stat().st_size / 1e6
+
+
 def simulate(evaluations: int) -> dict[str, float]:
     """Seconds of a search with so many evaluations, for each part, and memory."""
     tests = max(1, round(evaluations / SEEDS / 2))
@@ -115,6 +128,16 @@ def simulate(evaluations: int) -> dict[str, float]:
                 results=results,
             )
             started, cpu = time.monotonic(), time.process_time()
+            config = SearchConfig(budget=tests, seeds=min(50, len(seeds)), profile="paper")
+            log.append(
+                Launch(
+                    config=config.model_dump(mode="json"),
+                    profile="paper",
+                    environment={"device": "made up"},
+                    isolation_level="none",
+                    scaffold=scaffold().text,
+                )
+            )
             tools.begin_baseline(seeds)
             parallel = max(1, GPUS // (2 * len(seeds)))
             run_loop(ScriptedProposer(calls), tools, Clock(), log, max_steps=10**6, parallel=parallel)
@@ -125,6 +148,7 @@ def simulate(evaluations: int) -> dict[str, float]:
         started = time.monotonic()
         read_events(folder / "events.jsonl")
         read = time.monotonic() - started
+        page, page_size = page_seconds(folder, config, profile)
     count = (tests + 1) * 2 * len(seeds)
     return {
         "evaluations": count,
@@ -138,6 +162,8 @@ def simulate(evaluations: int) -> dict[str, float]:
         "git_s": round(git, 1),
         "log_mb": round(megabytes, 1),
         "read_log_s": round(read, 2),
+        "page_s": round(page, 1),
+        "page_mb": round(page_size, 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
 
