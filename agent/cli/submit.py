@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, SendKeyOption, UnsandboxedOption, app
+from agent.cli.app import (
+    DataRootOption,
+    ExecutorOption,
+    JsonFlag,
+    RayAddressOption,
+    RunArgument,
+    RunsOption,
+    SendKeyOption,
+    SlurmOption,
+    UnsandboxedOption,
+    app,
+)
 from agent.cli.output import asking
 from agent.cli.search import execute
 from agent.errors import Rejected, UsageError
@@ -25,6 +36,9 @@ def submit(
     ] = False,
     allow_unsandboxed: UnsandboxedOption = False,
     data_root: DataRootOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    slurm: SlurmOption = None,
     yes_send_key_to: SendKeyOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -55,8 +69,10 @@ def submit(
     require_genuine(directory)
     if require_approval:
         _require_approved(directory, recorded.get("submitted_test"))
-    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root})
-    allowed = Allowed.loaded(found, (), key_host=yes_send_key_to, ask=asking())
+    engine = {"executor": executor, "ray_address": ray_address, "slurm": slurm}
+    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root, **engine})
+    typed = () if executor is None else ("executor",)
+    allowed = Allowed.loaded(found, typed, key_host=yes_send_key_to, ask=asking())
     raise typer.Exit(execute(Search.resume(directory, release=True, allowed=allowed), as_json=as_json))
 
 
