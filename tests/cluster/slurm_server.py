@@ -109,6 +109,7 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300) -> It
         _until(lambda: _idle(environ), folder)
         yield variables
     finally:
+        _cancel_all(environ)
         for daemon in reversed(daemons):
             daemon.send_signal(signal.SIGTERM)
         for daemon in reversed(daemons):
@@ -117,6 +118,16 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300) -> It
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+
+
+def _cancel_all(environ: dict[str, str]) -> None:
+    """End all jobs and wait for them: a daemon that ends leaves them running."""
+    subprocess.run(["scancel", "--user=root", "--full"], env=environ, capture_output=True, timeout=30, check=False)
+    for _ in range(50):
+        left = subprocess.run(["squeue", "-h"], env=environ, capture_output=True, text=True, timeout=30, check=False)
+        if not left.stdout.strip():
+            return
+        time.sleep(0.2)
 
 
 def _idle(environ: dict[str, str]) -> bool:
