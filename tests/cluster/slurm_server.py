@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -109,7 +110,8 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300) -> It
         _until(lambda: _idle(environ), folder)
         yield variables
     finally:
-        _cancel_all(environ)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            _cancel_all(environ)
         for daemon in reversed(daemons):
             daemon.send_signal(signal.SIGTERM)
         for daemon in reversed(daemons):

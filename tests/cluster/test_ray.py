@@ -59,7 +59,7 @@ def cluster() -> Iterator[Any]:
 @pytest.fixture
 def whole(cluster: Any) -> Any:
     """The cluster with three nodes, whatever a test did to it."""
-    while len(cluster.list_all_nodes) < 3:
+    while len(cluster.list_all_nodes()) < 3:
         cluster.add_node(**cluster.small)
     cluster.wait_for_nodes()
     return cluster
