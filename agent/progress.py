@@ -74,6 +74,48 @@ class Pace:
 _SHORT = 10.0
 
 
+class Together:
+    """Shows several searches, side by side, in one view: `of(name)` is what one of them reports to."""
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self._lock = threading.Lock()
+        self._evaluations = self._tests = 0
+
+    def of(self, name: str) -> Progress:
+        """The progress of the search with this name."""
+        return _OneOfSeveral(self, self._inner, name)
+
+    def begin(self, evaluations: int, tests: int) -> None:
+        """Another search has begun."""
+        with self._lock:
+            self._evaluations, self._tests = self._evaluations + evaluations, self._tests + tests
+            self._inner.begin(self._evaluations, self._tests)
+
+
+class _OneOfSeveral(Progress):
+    def __init__(self, together: Together, inner: Progress, name: str) -> None:
+        self._together, self._inner, self._name = together, inner, name
+
+    def begin(self, evaluations: int, tests: int = 0) -> None:
+        self._together.begin(evaluations, tests)
+
+    def message(self, text: str) -> None:
+        self._inner.message(f"{self._name}: {text}")
+
+    def started(self, role: str, task: str, seed: int, epochs: int, pictures: int = 0) -> None:
+        self._inner.started(f"{role} ({self._name})", task, seed, epochs, pictures)
+
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        self._inner.placed(f"{role} ({self._name})", task, seed, place, attempt=attempt)
+
+    def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
+        self._inner.epoch(f"{role} ({self._name})", task, seed, metrics, epochs)
+
+    def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
+        self._inner.evaluated(f"{role} ({self._name})", task, seed, outcome, cached=cached)
+
+
 class PlainProgress(Progress):
     """Prints one line per event, without colours or cursor movement, for logs and pipes.
 
@@ -104,6 +146,12 @@ class PlainProgress(Progress):
         with self._lock:
             self._training[role, task, seed] = f"{role} {task} seed {seed}"
             self._paces[role, task, seed] = Pace(epochs, pictures)
+
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        again = f", attempt {attempt}" if attempt > 1 else ""
+        with self._lock:
+            self._training[role, task, seed] = f"{role} {task} seed {seed} on {place}"
+        self._print(f"  {role} {task} seed {seed}: trained on {place}{again}")
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         with self._lock:
@@ -160,6 +208,8 @@ class LiveProgress(Progress):
         self._lock = threading.Lock()
         self._start = time.monotonic()
         self._rows: dict[tuple[str, str, int], tuple[EpochMetrics | None, int]] = {}
+        self._begun: set[str] = set()
+        self._places: dict[tuple[str, str, int], str] = {}
         self._best: dict[str, float] = {}
         self._paces: dict[tuple[str, str, int], tuple[Pace, str]] = {}
         self._expected = self._tests = self._tests_begun = 0
@@ -177,8 +227,13 @@ class LiveProgress(Progress):
         with self._lock:
             self._rows[role, task, seed] = (None, epochs)
             self._paces[role, task, seed] = (Pace(epochs, pictures), "")
-            if role.startswith("test/"):
-                self._tests_begun = max(self._tests_begun, int(role.removeprefix("test/")))
+            if role.startswith("test/") and role not in self._begun:
+                self._begun.add(role)
+                self._tests_begun += 1
+
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        with self._lock:
+            self._places[role, task, seed] = f"{place}, attempt {attempt}" if attempt > 1 else place
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         with self._lock:
@@ -189,6 +244,7 @@ class LiveProgress(Progress):
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
             self._rows.pop((role, task, seed), None)
+            self._places.pop((role, task, seed), None)
             self._done += not _is_look(role)
             counted = isinstance(outcome, EvaluationResult) and outcome.score is None
             if isinstance(outcome, EvaluationResult) and counted and not role.startswith(("hidden/", "screen/")):
@@ -206,6 +262,7 @@ class LiveProgress(Progress):
         with self._lock:
             rows, best = sorted(self._rows.items()), sorted(self._best.items())
             paces = {key: words for key, (_, words) in self._paces.items()}
+            places = {key: spelt(place) for key, place in self._places.items()}
         elapsed = time.monotonic() - self._start
         partial = sum(
             min(1.0, metrics.epoch / epochs) for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
@@ -222,7 +279,7 @@ class LiveProgress(Progress):
             )
             for key, (metrics, epochs) in rows
         ]
-        return training_view(shown, best, elapsed=elapsed, left=left, tests=tests, paces=paces)
+        return training_view(shown, best, elapsed=elapsed, left=left, tests=tests, paces=paces, places=places)
 
 
 def training_view(
@@ -233,6 +290,7 @@ def training_view(
     left: float | None,
     tests: str,
     paces: Mapping[tuple[str, str, int], str] = {},
+    places: Mapping[tuple[str, str, int], str] = {},
 ) -> RenderableType:
     """The table of running trainings and the line below it, for a terminal.
 
@@ -245,10 +303,13 @@ def training_view(
     table = Table(box=None, pad_edge=False)
     for heading in ("training", "task", "seed", "epoch", "test accuracy", *(["pace"] if paces else [])):
         table.add_column(heading, justify="left" if heading in ("training", "task", "pace") else "right")
+    if places:
+        table.add_column("place", overflow="fold")
+    more = [column for column in (paces, places) if column]
     for role, task, seed, epoch, epochs, accuracy in rows:
         shown = "" if accuracy is None else f"{accuracy:.2f} %"
         row = [role, task, str(seed), f"{epoch}/{epochs}", shown]
-        table.add_row(*row, *([paces.get((role, task, seed), "")] if paces else []))
+        table.add_row(*row, *(column.get((role, task, seed), "") for column in more))
     parts = [f"{_clock_time(elapsed)} elapsed"]
     if left is not None:
         parts.append(f"about {_clock_time(left)} to go")

@@ -43,11 +43,17 @@ class Design:
     baseline_seeds: int
     confirm: int = 0
     screen: float = 0.0
+    parallel: int = 1
+    """Tests in flight."""
 
     @classmethod
     def of(cls, config: SearchConfig) -> Design:
         """The design of a search."""
-        return cls(config.budget, config.seeds, len(config.baseline_evaluation_seeds), config.confirm, config.screen)
+        parallel = min(config.parallel, config.budget)
+        return cls(
+            *(config.budget, config.seeds, len(config.baseline_evaluation_seeds)),
+            *(config.confirm, config.screen, parallel),
+        )
 
     @property
     def confirmations(self) -> int:
@@ -70,7 +76,8 @@ class Design:
         unequal = f" --baseline-seeds {self.baseline_seeds}" if self.baseline_seeds != self.seeds else ""
         confirm = f" --confirm {self.confirm}" if self.confirm else ""
         screen = f" --screen {self.screen:g}" if self.screen else ""
-        return f"--budget {self.budget} --seeds {self.seeds}{unequal}{confirm}{screen}"
+        parallel = f" --parallel {self.parallel}" if self.parallel > 1 else ""
+        return f"--budget {self.budget} --seeds {self.seeds}{unequal}{confirm}{screen}{parallel}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,10 @@ class Forecast:
     def as_json(self, **more: Any) -> dict[str, Any]:
         """The design's numbers and the forecast's in one object."""
         effects = {"visible_effect": _rounded(self.visible_effect), "hidden_effect": _rounded(self.hidden_effect)}
-        return {**asdict(self.design), "seconds": round(self.seconds, 1), **effects, **more, "flags": self.design.flags}
+        design = asdict(self.design)
+        if self.design.parallel == 1:
+            del design["parallel"]
+        return {**design, "seconds": round(self.seconds, 1), **effects, **more, "flags": self.design.flags}
 
 
 def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int, noise: Noise | None = None) -> Forecast:
@@ -134,7 +144,16 @@ def make_plan(
     ]
     if effect is not None:
         plan["effect"] = effect
-        found = designs_for(profile, cost, effect, budget=design.budget, slots=slots, screen=design.screen, noise=noise)
+        found = designs_for(
+            profile,
+            cost,
+            effect,
+            budget=design.budget,
+            slots=slots,
+            screen=design.screen,
+            parallel=design.parallel,
+            noise=noise,
+        )
         plan["for_effect"] = [option.as_json() for option in found]
     if noise is not None:
         names = [task.name for task in profile.visible]
@@ -204,7 +223,8 @@ def alternatives(
     """
     found: dict[Design, tuple[Forecast, str]] = {}
     for budget in _budgets(asked.design.budget):
-        designs = _designs(profile, cost, budget, slots, asked.design.screen, most=_SAME_TIME * asked.seconds)
+        like = asked.design
+        designs = _designs(profile, cost, budget, slots, like.screen, like.parallel, most=_SAME_TIME * asked.seconds)
         cheapest = _first(profile, cost, designs, asked.visible_effect, slots, noise)
         best = cheapest
         for design in sorted(designs, key=lambda design: _at_least(profile, design, noise)):
@@ -229,12 +249,12 @@ def designs_for(
     budget: int,
     slots: int,
     screen: float = 0.0,
+    parallel: int = 1,
     noise: Noise | None = None,
 ) -> list[Forecast]:
     """The cheapest designs that detect a mean gain of `effect` points, with `budget` tests and with fewer."""
-    cheapest = (
-        _first(profile, cost, _designs(profile, cost, n, slots, screen), effect, slots, noise) for n in _budgets(budget)
-    )
+    designs = (_designs(profile, cost, n, slots, screen, parallel) for n in _budgets(budget))
+    cheapest = (_first(profile, cost, of_size, effect, slots, noise) for of_size in designs)
     return [option for option in cheapest if option is not None]
 
 
@@ -260,7 +280,13 @@ def _budgets(most: int) -> list[int]:
 
 
 def _designs(
-    profile: Profile, cost: Costs, budget: int, slots: int, screen: float = 0.0, most: float = math.inf
+    profile: Profile,
+    cost: Costs,
+    budget: int,
+    slots: int,
+    screen: float = 0.0,
+    parallel: int = 1,
+    most: float = math.inf,
 ) -> list[Design]:
     """The designs with `budget` tests that take at most `most` seconds, the cheapest first.
 
@@ -269,7 +295,7 @@ def _designs(
     """
     root = math.sqrt(budget)
     designs = {
-        Design(budget, seeds, min(MAX_SEEDS, math.ceil(seeds * factor)), confirm, screen)
+        Design(budget, seeds, min(MAX_SEEDS, math.ceil(seeds * factor)), confirm, screen, min(parallel, budget))
         for seeds in range(1, MAX_SEEDS + 1)
         for factor in (1, (1 + root) / 2, root)
         for confirm in (_CONFIRM if seeds <= _FEW_SEEDS and budget > 1 else (0,))
@@ -287,7 +313,9 @@ def _seconds(profile: Profile, cost: Costs, design: Design, slots: int) -> float
     def batch(tasks: Sequence[Task], rounds: int) -> float:
         return _makespan([cost[task.name] for task in tasks for _ in range(rounds)], slots)
 
-    tests = design.budget * batch(profile.visible, design.seeds)
+    # The tests in flight share the slots; the first of them begins beside the baseline.
+    waves, rest = divmod(design.budget, design.parallel)
+    tests = waves * batch(profile.visible, design.seeds * design.parallel) + batch(profile.visible, design.seeds * rest)
     looks = design.screen * design.budget * design.seeds * sum(cost[task.name] for task in profile.visible) / slots
     again = batch(profile.visible, design.confirmations)
     baseline, hidden = batch(profile.visible, design.baseline_seeds), batch(profile.hidden, design.hidden.trainings)
@@ -314,6 +342,13 @@ def _makespan(durations: Sequence[float], slots: int) -> float:
     return max(free)
 
 
+def blindness(parallel: int, budget: int) -> str:
+    """What tests in flight cost: how many tests are chosen without the results of others."""
+    if parallel >= budget:
+        return f"all {budget} tests are chosen blind, without the result of any other"
+    return f"the first {parallel} tests are chosen blind, later ones without the results of the {parallel - 1} before"
+
+
 def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a plan that follow its tasks."""
     yield (
@@ -333,6 +368,8 @@ def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
             f"to measure the noise of {', '.join(measure['tasks'])}: {measure['command']}: "
             f"{measure['trainings']} trainings, {duration(measure['seconds'])}"
         )
+    if plan.get("parallel", 1) > 1:
+        yield f"{plan['parallel']} tests in flight: {blindness(plan['parallel'], plan['budget'])}"
     for other in plan["instead"]:
         yield f"or: {other['flags']}: {_outlook(other)}; {other['why']}"
     if "effect" in plan and not plan["for_effect"]:

@@ -11,12 +11,16 @@ import typer
 
 from agent.cli.app import (
     DataRootOption,
+    ExecutorOption,
     JsonFlag,
+    ParallelOption,
     ProfileOption,
+    RayAddressOption,
     RunsOption,
     SeedsOption,
     SendKeyOption,
     SetOption,
+    SlurmOption,
     WorkersOption,
     app,
 )
@@ -53,6 +57,10 @@ def compare(
     seeds: SeedsOption = None,
     seed: Annotated[int | None, typer.Option(help="The first seed of the first repeat (default 0).")] = None,
     workers: WorkersOption = None,
+    parallel: ParallelOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    slurm: SlurmOption = None,
     data_root: DataRootOption = None,
     model: Annotated[str | None, typer.Option(help="Language model, for llm and hybrid.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Address of the model's server.")] = None,
@@ -69,8 +77,8 @@ def compare(
       agent compare A B C -o comparison.html
       agent compare --proposers random,optuna --repeats 12 --fresh 10 --runs tournament
 
-    With --proposers each proposer runs the same search several times, and their gains are compared. After an
-    interruption the same command continues.
+    With --proposers each proposer runs the same search several times, and their gains are compared. The searches of a
+    repeat run side by side and share the slots. After an interruption the same command continues.
     """
     if proposers is None:
         _compare_runs(names or [], runs, output, as_json=as_json)
@@ -84,6 +92,10 @@ def compare(
         "seeds": seeds,
         "seed": seed,
         "workers": workers,
+        "parallel": parallel,
+        "executor": executor,
+        "ray_address": ray_address,
+        "slurm": slurm,
         "data_root": data_root,
         "model": model,
         "base_url": base_url,

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from agent.cli.app import JsonFlag, app
+from agent.cli.app import JsonFlag, RayAddressOption, SlurmOption, app
 from agent.cli.output import print_json, print_next
 
 
 @app.command()
-def doctor(as_json: JsonFlag = False) -> None:
+def doctor(
+    executor: Annotated[str | None, typer.Option(help="Look at a cluster instead: ray or slurm.")] = None,
+    ray_address: RayAddressOption = None,
+    slurm: SlurmOption = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Show what this machine can do and what is missing.
 
     \b
     Examples:
       agent doctor
       agent doctor --json
+      agent doctor --executor ray --ray-address 10.0.0.5:6379
+      agent doctor --executor slurm --slurm partition=gpu
 
     The exit code is 1 when something that a pocket search needs is missing.
     """
+    if executor not in (None, "local"):
+        from agent.cli.clusters import examine_cluster, print_cluster
+        from agent.config import load_config
+
+        config = load_config({"executor": executor, "ray_address": ray_address, "slurm": slurm})
+        cluster = examine_cluster(config, _say)
+        print_json(cluster) if as_json else print_cluster(cluster)
+        raise typer.Exit(0 if cluster["ready"] else 1)
     found = examine()
     if as_json:
         print_json(found)

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, SeedsOption, WorkersOption, app
+from agent.cli.app import (
+    DataRootOption,
+    ExecutorOption,
+    JsonFlag,
+    ParallelOption,
+    ProfileOption,
+    RayAddressOption,
+    SeedsOption,
+    SlurmOption,
+    WorkersOption,
+    app,
+)
 from agent.cli.output import print_json, print_next
+
+if TYPE_CHECKING:
+    from agent.config import SearchConfig
 
 
 @app.command()
@@ -24,6 +40,10 @@ def plan(
         float | None, typer.Option(help="As for search: what screening may cost per test, as a share of a test.")
     ] = None,
     workers: WorkersOption = None,
+    parallel: ParallelOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    slurm: SlurmOption = None,
     effect: Annotated[
         float | None,
         typer.Option(help="Find designs that detect this mean gain in points on the visible tasks."),
@@ -39,15 +59,17 @@ def plan(
       agent plan --budget 3 --effect 2
       agent plan --budget 10 --confirm 5
       agent plan --profile paper --seeds 3 --json
+      agent plan --profile paper --parallel 3 --executor ray
     """
     from agent.analysis.design import Design, duration, in_words, make_plan, points, with_overhead
     from agent.analysis.noise import noise_here
     from agent.config import load_config
     from agent.engine.auto_profile import choose_profile
+    from agent.engine.setup import settled
+    from agent.evaluation.engines import open_engine
     from agent.evaluation.workbench import plan_slots, side_by_side
     from agent.profiles import with_default_seeds
     from agent.report.cost import machine_in_words, measure
-    from benchmark.executors import LocalExecutor
 
     config = load_config(
         {
@@ -58,17 +80,26 @@ def plan(
             "confirm": confirm,
             "screen": screen,
             "workers": workers,
+            "parallel": parallel,
+            "executor": executor,
+            "ray_address": ray_address,
+            "slurm": slurm,
             "data_root": data_root,
         }
     )
-    chosen, reason = choose_profile(config, lambda text: print(text, file=sys.stderr, flush=True))
-    config = with_default_seeds(config, chosen)
-    slots, threads, gpus = plan_slots(config, side_by_side(config, chosen))
-    print("measuring the start of a search and a few training steps of each task", file=sys.stderr, flush=True)
+    chosen, reason = choose_profile(config, _say)
+    config, notes = settled(with_default_seeds(config, chosen))
+    for note in (*notes, "measuring the start of a search and a few training steps of each task"):
+        _say(note)
+    most = side_by_side(config, chosen)
     level = "none" if config.allow_unsandboxed else config.isolation
-    with LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
+    with (
+        tempfile.TemporaryDirectory(prefix="initsearch-plan-", dir=_shared(config)) as folder,
+        open_engine(config, _say, folder=Path(folder), plan=plan_slots(config, most), evaluations=most) as engine,
+    ):
+        slots = engine.executor.slots
         cost, overhead, environment = measure(
-            chosen, executor, precision=config.precision, level=level, kernels=config.kernels
+            chosen, engine.executor, precision=config.precision, level=level, kernels=config.kernels
         )
     noise = noise_here(chosen, environment, cache=config.cache, given=dict(chosen.noise))
     found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect, noise=noise)
@@ -76,7 +107,10 @@ def plan(
     if as_json:
         print_json({**found, "reason": reason})
         return
+    threads = int(environment.get("threads", "1"))
     side = f"{slots} evaluation(s) side by side" + (f" with {threads} threads each" if threads > 1 else "")
+    if config.executor != "local":
+        side += f" on {engine.words}"
     print(f"profile {chosen.name} ({reason}), {found['flags']}, {side}")
     for task in found["tasks"]:
         print(
@@ -88,3 +122,12 @@ def plan(
     print("\n".join(in_words(found)))
     print(chosen.caveat)
     print_next(f"agent search {found['flags']} --profile {config.profile if chosen.is_own else chosen.name}")
+
+
+def _shared(config: SearchConfig) -> Path | None:
+    """The folder for what Slurm's jobs leave: on the shared file system, as a run would be."""
+    return Path.cwd() if config.executor == "slurm" else None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

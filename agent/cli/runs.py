@@ -46,7 +46,7 @@ def runs(
     if as_csv:
         writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+        writer.writerows({name: _cell(row[name]) for name in _COLUMNS} for row in rows)
         return
     if html:
         _write_index(runs, rows)
@@ -79,6 +79,9 @@ def runs(
             *(spelt(str(cells[heading] or ""))[:40] for heading in more),
         )
     console.print(table)
+    for row in rows:
+        for evaluation, place in row["places"].items():
+            print(spelt(f"{row['name']}: {evaluation} is trained on {place}"))
     print("visible, hidden: mean gain in points; agent show RUN has the intervals")
     print_next(f"agent show {run_words(Path(rows[-1]['path']).absolute())}")
 
@@ -106,6 +109,7 @@ def _write_index(runs: Path, rows: list[dict[str, Any]]) -> None:
 
 def _row(path: Path) -> dict[str, Any]:
     from agent.runs.directory import RunDirectory
+    from agent.runs.places import read_places
     from benchmark.files import is_plain
 
     try:
@@ -125,6 +129,7 @@ def _row(path: Path) -> dict[str, Any]:
         "hidden_gain": _mean_gain(summary.get("hidden", {})),
         "review": _review(path),
         "has_report": is_plain(path, "report.html"),
+        "places": dict(read_places(RunDirectory(path))),
     }
 
 

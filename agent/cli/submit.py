@@ -9,10 +9,13 @@ import typer
 
 from agent.cli.app import (
     DataRootOption,
+    ExecutorOption,
     JsonFlag,
+    RayAddressOption,
     RunArgument,
     RunsOption,
     SendKeyOption,
+    SlurmOption,
     TaskFileOption,
     TrackOption,
     UnsandboxedOption,
@@ -37,6 +40,9 @@ def submit(
     allow_unsandboxed: UnsandboxedOption = False,
     data_root: DataRootOption = None,
     profile: TaskFileOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    slurm: SlurmOption = None,
     yes_send_key_to: SendKeyOption = None,
     track: TrackOption = None,
     as_json: JsonFlag = False,
@@ -68,8 +74,11 @@ def submit(
     require_genuine(directory)
     if require_approval:
         _require_approved(directory, recorded.get("submitted_test"))
-    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root, "profile": profile})
-    allowed = Allowed.loaded(found, () if profile is None else ("profile",), key_host=yes_send_key_to, ask=asking())
+    given = {"profile": profile, "executor": executor}
+    engine = {"ray_address": ray_address, "slurm": slurm}
+    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root, **given, **engine})
+    typed = tuple(name for name, value in given.items() if value is not None)
+    allowed = Allowed.loaded(found, typed, key_host=yes_send_key_to, ask=asking())
     if in_session(directory):
         raise typer.Exit(release_session(directory, allowed, as_json=as_json))
     trackers = trackers_of(track)

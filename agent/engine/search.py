@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -34,6 +35,7 @@ from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, EvaluatorOnDemand
 from agent.evaluation.gpu_lanes import learn_lanes
+from agent.evaluation.shared import SharedBench
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
 from agent.profiles import baseline_region, recorded_profile, with_default_seeds
 from agent.progress import Progress
@@ -43,6 +45,7 @@ from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.live import live_file
 from agent.runs.log import Ended, EventLog, Launch
+from agent.runs.places import Places
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
@@ -86,6 +89,8 @@ class Search:
         self.contacted = contacted
         self.granted = granted
         self.pinned = config if granted is None else granted.config
+        self.shared: SharedBench | None = None
+        """Isolation and slots of several searches side by side; None: the search opens its own."""
         self.notes: tuple[str, ...] = ()
         """What is said to a person when the search begins."""
         self.clock = Clock()
@@ -107,9 +112,8 @@ class Search:
         `auto` may measure a training step.
         """
         profile, reason = resolved or choose_profile(config, say)
-        config = with_default_seeds(config, profile)
+        config, notes = settled(with_default_seeds(config, profile))
         check_prerequisites(config, profile)
-        config, notes = settled(config)
         start = start_region(config)
         kind = proposer_kind(config)
         if kind.in_session and not by_session:
@@ -174,26 +178,31 @@ class Search:
         """
         with self.run.held(), self.summary.stops_recorded(), ExitStack() as stack:
             self.summary.save(status=RunStatus.RUNNING, created=time.time())
-            secrets = stack.enter_context(kept_from_children())
+            shared = self.shared
+            secrets = stack.enter_context(kept_from_children()) if shared is None else shared.secrets
             log = stack.enter_context(EventLog(self.run.events))
             progress = stack.enter_context(live_file(self.run.path, progress))
             self.clock.watch("bookkeeping", lambda: log.seconds)
 
             @functools.cache
             def workbench() -> Workbench:
+                bench = shared.workbench(self.clock, progress, log.append) if shared else stack.enter_context(own())
+                if bench.executor.remote:
+                    bench.evaluator.places = stack.enter_context(contextlib.closing(Places(self.run)))
+                return bench
+
+            def own() -> contextlib.AbstractContextManager[Workbench]:
                 learn_lanes(self.pinned, self.profile, progress.message)
-                return stack.enter_context(
-                    open_workbench(
-                        self.pinned,
-                        self.clock,
-                        progress,
-                        log.append,
-                        log=self.run.path / "workers.log",
-                        evaluations=side_by_side(self.config, self.profile),
-                        threads=self.threads,
-                        checkpoints=checkpoint_folder(self.run.path),
-                        datasets=tuple(task.dataset for task in (*self.profile.visible, *self.profile.hidden)),
-                    )
+                return open_workbench(
+                    self.pinned,
+                    self.clock,
+                    progress,
+                    log.append,
+                    log=self.run.path / "workers.log",
+                    evaluations=side_by_side(self.config, self.profile),
+                    threads=self.threads,
+                    checkpoints=checkpoint_folder(self.run.path),
+                    datasets=tuple(task.dataset for task in self.profile.tasks if task.data is None),
                 )
 
             opened = OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress, lazily=lazily)

@@ -13,7 +13,7 @@ from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, UsageError
-from agent.evaluation.engines import chosen_engine
+from agent.evaluation.engines import check_engine, chosen_engine
 from agent.evaluation.evaluator import Evaluator
 from agent.evaluation.workbench import Workbench
 from agent.profiles import as_recorded, scaffold_of
@@ -94,11 +94,12 @@ def settled(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
 def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
     """Look for git and the profile's data sets. With `download`, fetch the sets that are missing, here and once.
 
-    Raises UsageError when git is missing, or a data set is missing and may not be downloaded; AgentError when a
+    Raises UsageError when git or the engine is missing, or a data set is missing and may not be downloaded; AgentError when a
     download fails.
     """
     if shutil.which("git") is None:
         raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
+    check_engine(config)
     if config.null and profile.baseline == AS_BUILT:
         raise UsageError(
             f"--null: the baseline of {profile.name} draws no numbers (as_built), so all its copies would be equal; "

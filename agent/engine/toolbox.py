@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,19 @@ class _InFlight:
     number: int
     region_sha256: str
     batch: Batch | None
+
+
+class _Situation(Situation):
+    """Finds the best test when it is asked for it: with hundreds of tests, comparing all of them takes seconds."""
+
+    def __init__(self, find_best: Callable[[], int | None], **fields: Any) -> None:
+        super().__init__(best=None, **fields)
+        object.__setattr__(self, "_find_best", find_best)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "best":
+            return object.__getattribute__(self, "_find_best")()
+        return object.__getattribute__(self, name)
 
 
 class Toolbox:
@@ -92,6 +105,8 @@ class Toolbox:
         self._begun: list[str] = []
         """Hashes of the regions of all tests that were begun, in the order of their numbers."""
         self._baseline_batch: Batch | None = None
+        self.begun_in_record: int | None = None
+        """When a record is repeated call by call: tests that had been begun when the next reply was given."""
         self.baseline_failed = False
         """Whether our own machinery failed while the baseline was measured."""
 
@@ -135,14 +150,14 @@ class Toolbox:
 
     def situation(self) -> Situation:
         """The state of the search that the proposer gets before its next call."""
-        return Situation(
+        return _Situation(
+            self.best,
             filename=self.workspace.filename,
             region=self.workspace.region,
             editable=self.workspace.editable,
             tests_left=self.tests_left,
             tests=tuple(self.tests),
             baseline=self.baseline,
-            best=self.best(),
             looks_left=self._looks_left,
             in_flight=self.in_flight,
         )
@@ -400,7 +415,7 @@ class Toolbox:
         )
 
     def _report(self, number: int, outcomes: Outcomes) -> str:
-        left = self.tests_left
+        left = self.tests_left if self.begun_in_record is None else self.budget - self.begun_in_record
         noun = "test" if left == 1 else "tests"
         hint = "; call submit(n=N) to choose which test result to submit as final" if left else ""
         parts = [f"[Test #{number}] ({left} {noun} remaining{hint})"]

@@ -16,6 +16,7 @@ from agent.evaluation.check import CheckReport, check, difference
 from agent.progress import Progress
 from agent.protocol import Accuracies, CandidateFailure, Outcome
 from agent.runs.log import Evaluated
+from agent.runs.places import Places
 from benchmark.cost import pictures, rough_seconds
 from benchmark.executors import Executor, InfrastructureError, Priority
 from benchmark.recipes.as_built import REGION as AS_BUILT
@@ -143,6 +144,8 @@ class Evaluator:
         """Regions of our own, which are not run twice."""
         self._seconds: dict[str, float] = {}
         """Task name → seconds that one training of it has taken here."""
+        self.places: Places | None = None
+        """Keeps where evaluations run, for other commands; only of use if that is not here."""
         self._note = record
         self._clock = clock
         self._progress = progress
@@ -259,15 +262,21 @@ class Evaluator:
         return self._seconds.get(call.task.name, rough_seconds(call.task))
 
     def _submit(self, batch: Batch, index: int, role: str, call: EvaluationCall, priority: Priority) -> None:
-        epochs = call.task.recipe.epochs
+        epochs, name = call.task.recipe.epochs, f"{role} {call.task.name} seed {call.seed}"
         stored: Future[Outcome] = Future()
 
         def started(place: str) -> None:
             batch.places.setdefault(index, []).append(place)
-            self._progress.placed(role, call.task.name, call.seed, place, attempt=len(batch.places[index]))
+            attempt = len(batch.places[index])
+            if self._executor.remote or attempt > 1:
+                self._progress.placed(role, call.task.name, call.seed, place, attempt=attempt)
+            if self.places is not None:
+                self.places.started(name, place)
 
         def store(done: Future[Outcome]) -> None:
             """Store it at once, so that a later crash does not lose it. Runs in a thread of the executor."""
+            if self.places is not None:
+                self.places.ended(name)
             try:
                 outcome = done.result()
                 if isinstance(outcome, EvaluationResult):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.analysis.design import blindness
 from agent.report import drawings
 from agent.report.ablation import read_ablation
 from agent.report.diff import coloured, side_by_side
@@ -16,7 +18,8 @@ from agent.report.flags import Flag
 from agent.report.network_view import NetworkView
 from agent.report.transcript import transcript
 from agent.runs.log import chain
-from agent.runs.record import RunRecord, mapping, number, text
+from agent.runs.places import read_places
+from agent.runs.record import RunRecord, mapping, number, text, whole
 from agent.safe_text import spelt
 from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1_000_000
 _TRANSCRIPT_BYTES = 320_000
+_MOST_PLACES = 20
 _MOST_ROWS = 60
 """The most rows of a table whose names come from a proposer or an untrusted file."""
 
@@ -188,6 +192,28 @@ def _evaluation_counts(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def _places(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Where evaluations were trained and are being trained, if that is not the machine of the search."""
+    counts = Counter(evaluation.place.partition(" (job")[0] for evaluation in record.evaluations if evaluation.place)
+    if counts:
+        yield "trained on", ", ".join(f"{place}: {count}" for place, count in counts.most_common(_MOST_PLACES))
+    again = sum(evaluation.attempts > 1 for evaluation in record.evaluations)
+    if again:
+        yield "begun again", f"{again} evaluations, because a process or a machine died"
+    now = read_places(record.directory)
+    if now:
+        shown = [f"{evaluation} on {place}" for evaluation, place in list(now.items())[:_MOST_PLACES]]
+        yield "training now", "; ".join(shown)
+
+
+def _in_flight(summary: Mapping[str, Any]) -> str:
+    """What it cost in information to keep several tests in flight; empty for one at a time."""
+    parallel, budget = whole(mapping(summary.get("config")).get("parallel")), whole(summary.get("budget"))
+    if parallel is None or budget is None or not 1 < parallel <= budget:
+        return ""
+    return f"{parallel}; {blindness(parallel, budget)}"
+
+
 def _machine(record: RunRecord) -> list[tuple[str, str]]:
     summary = record.summary
     seeds, log = summary.get("seeds"), chain(record.directory.events)
@@ -197,6 +223,8 @@ def _machine(record: RunRecord) -> list[tuple[str, str]]:
         *((text(name), text(value)) for name, value in mapping(summary.get("environment")).items()),
         *((text(name), text(value)) for name, value in mapping(summary.get("versions")).items()),
         ("slots", text(summary.get("slots"))),
+        *_places(record),
+        ("tests in flight", _in_flight(summary)),
         ("log, SHA-256 of its last line", log[-1] if log else ""),
     ]
     unique = {name: value for name, value in rows if value}

@@ -37,6 +37,9 @@ class Evaluation:
     failure: str | None
     cached: bool
     seconds: float
+    place: str = ""
+    """The machine that trained it; "" for the one on which the search ran."""
+    attempts: int = 1
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,8 @@ def _evaluation(event: Fields) -> Evaluation:
         failure=None if event.get("failure") is None else text(event["failure"]),
         cached=event.get("cached") is True,
         seconds=number(event.get("seconds")) or 0.0,
+        place=text(event.get("place"))[:_LONGEST_NAME],
+        attempts=whole(event.get("attempts")) or 1,
     )
 
 

@@ -35,9 +35,11 @@ class RunState:
     def tests(self) -> str:
         """Tests of the budget, as `1 of 3` and the one that is being trained."""
         count = f"{len(self.finished)} of {'?' if self.budget is None else self.budget}"
-        if self._open is None:
+        if not self._open:
             return count
-        return f"{count} (test {self._open} {'is being trained' if self.running else 'was begun'})"
+        several = len(self._open) > 1
+        doing = ("are being trained" if several else "is being trained") if self.running else None
+        return f"{count} ({self._open_words} {doing or ('were begun' if several else 'was begun')})"
 
     @property
     def words(self) -> str:
@@ -52,14 +54,22 @@ class RunState:
         if self.submitted is not None:
             then = "the hidden task is being trained" if self.released else "the run is about to wait for a review"
             return f"This search is running: test {self.submitted} was submitted, and {then}."
-        if self._open is not None:
-            return f"This search is running: test {self._open} is being trained."
+        if self._open:
+            are = "is" if len(self._open) == 1 else "are"
+            return f"This search is running: {self._open_words} {are} being trained."
         return f"This search is running: {'between two tests' if self.finished else 'the first test has not begun'}."
 
     @property
-    def _open(self) -> int | None:
-        """The test that was begun and has no result."""
-        return next((number for number in reversed(self.begun) if number not in self.finished), None)
+    def _open(self) -> tuple[int, ...]:
+        """The tests that were begun and have no result."""
+        finished = set(self.finished)
+        return tuple(number for number in self.begun if number not in finished)
+
+    @property
+    def _open_words(self) -> str:
+        """`test 3`, or `tests 3, 4 and 5`."""
+        *others, last = map(str, self._open)
+        return f"tests {', '.join(others)} and {last}" if others else f"test {last}"
 
 
 def state_of(summary: Mapping[str, Any], events: Iterable[Fields], *, held: bool) -> RunState:

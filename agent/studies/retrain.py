@@ -121,6 +121,7 @@ class _OwnRun:
     def judge(self, call: RecordedCall) -> Judgement:
         if call.recorded is None:
             return Judgement("unverifiable", NO_RESULT, "")
+        self.tools.begun_in_record = call.begun
         reply = self.tools.dispatch(call.step, ToolCall(call.tool, call.arguments)).reply
         executed, unequal = self._compare(call.tool)
         region = region_sha256(self.tools.workspace.region)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +24,10 @@ from agent.engine.resuming import Allowed
 from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluation.evaluator import Candidate, accuracies_of
-from agent.evaluation.workbench import open_workbench
+from agent.evaluation.shared import SharedBench, open_shared
+from agent.evaluation.workbench import open_workbench, recorded_threads, side_by_side
 from agent.profiles import baseline_region, with_default_seeds
-from agent.progress import Progress
+from agent.progress import Progress, Together
 from agent.proposers import proposer_kind
 from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory, list_runs
@@ -35,7 +38,8 @@ from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile, is_task_file
 from sandbox.history import History
 
-_ELSEWHERE = frozenset({"runs", "cache", "download"})  # settings that change no accuracy
+_ELSEWHERE = frozenset({"runs", "cache", "download", "executor", "ray_address", "slurm"})
+"""Settings that change no accuracy."""
 
 Gains = dict[str, float]
 """Task → gain over the baseline, points."""
@@ -159,29 +163,67 @@ class Tournament:
     def run(self, make_progress: Callable[[], Progress]) -> Iterator[Repeat]:
         """Find or run every search, repeat by repeat, so that after an interruption all proposers have equally many.
 
-        Raises AgentError when our own machinery failed. The same command then continues.
+        The searches of a repeat run side by side and share their slots. Raises AgentError when our own machinery
+        failed. The same command then continues.
         """
-        for number in range(1, self.repeats + 1):
-            for proposer in self.proposers:
-                config = self.search_config(proposer, number)
-                run, done = find_run(config)
-                if run is None or not done:
-                    if run is None:
-                        search = Search.create(config, resolved=(self.profile, "as asked"))
-                    else:
-                        search = Search.resume(run, allowed=Allowed.of(config, self.profile))
-                    run = search.run
-                    self._execute(search, number, make_progress())
-                yield self._repeat(proposer, number, config.seed, run, found=done)
+        with ExitStack() as stack:
+            bench: SharedBench | None = None
+            progress: Progress | None = None
+            for number in range(1, self.repeats + 1):
+                configs = {proposer: self.search_config(proposer, number) for proposer in self.proposers}
+                found = {proposer: find_run(config) for proposer, config in configs.items()}
+                searches = {
+                    proposer: self._search(configs[proposer], run)
+                    for proposer, (run, done) in found.items()
+                    if not done
+                }
+                if searches and progress is None:
+                    progress = make_progress()
+                    stack.callback(progress.close)
+                if searches and progress is not None:
+                    if bench is None:
+                        bench = stack.enter_context(self._bench(progress, len(self.proposers)))
+                    self._execute(searches, number, bench, progress)
+                for proposer, (known, done) in found.items():
+                    run = searches[proposer].run if known is None or not done else known
+                    yield self._repeat(proposer, number, configs[proposer].seed, run, found=done)
 
-    def _execute(self, search: Search, number: int, progress: Progress) -> None:
-        try:
-            progress.message(f"repeat {number} of {self.repeats}: {search.config.proposer}, {search.run.path}")
-            outcome = search.execute(progress)
-        finally:
-            progress.close()
-        if outcome.exit_code == 1:
-            raise AgentError(f"{search.run.path}: {outcome.words[0]}")
+    def _search(self, config: SearchConfig, run: RunDirectory | None) -> Search:
+        """A new search, or the interrupted one of this configuration."""
+        if run is None:
+            return Search.create(config, resolved=(self.profile, "as asked"))
+        return Search.resume(run, allowed=Allowed.of(config, self.profile))
+
+    def _bench(self, progress: Progress, searches: int) -> AbstractContextManager[SharedBench]:
+        """The slots and the isolation that all searches share."""
+        config, profile = self.config, self.profile
+        return open_shared(
+            config,
+            progress,
+            log=config.runs.absolute() / "workers.log",
+            evaluations=searches * side_by_side(config, profile),
+            datasets=tuple(task.dataset for task in (*profile.visible, *profile.hidden)),
+        )
+
+    def _execute(self, searches: Mapping[str, Search], number: int, bench: SharedBench, progress: Progress) -> None:
+        """Run these searches side by side. If one fails, or a signal arrives, the others are stopped, too."""
+        together = Together(progress)
+        for proposer, search in searches.items():
+            progress.message(f"repeat {number} of {self.repeats}: {proposer}, {search.run.path}")
+            if search.threads in (None, recorded_threads(bench.environment)):
+                search.shared = bench  # another number of threads is another environment: it has slots of its own
+        with ThreadPoolExecutor(len(searches), thread_name_prefix="search") as pool:
+            try:
+                running = {
+                    pool.submit(search.execute, together.of(proposer)): search for proposer, search in searches.items()
+                }
+                for future in as_completed(running):
+                    outcome, search = future.result(), running[future]
+                    if outcome.exit_code == 1:
+                        raise AgentError(f"{search.run.path}: {outcome.words[0]}")
+            except BaseException:
+                bench.close()
+                raise
 
     def _repeat(self, proposer: str, number: int, seed: int, run: RunDirectory, *, found: bool) -> Repeat:
         summary = run.read_summary()

@@ -42,6 +42,8 @@ class RecordedCall:
     """False for a step that a program dispatched without asking a language model."""
     region_sha256: str | None = None
     """Hash of the region after the call, where the record has one."""
+    begun: int | None = None
+    """How many tests had been begun when a test's reply was given, if several could be in flight; None otherwise."""
 
     @property
     def content_cut(self) -> bool:

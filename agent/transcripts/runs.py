@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.errors import RunDamaged
 from agent.profiles import recorded_profile
-from agent.runs.log import Launch, Record, read_events
+from agent.runs.log import Launch, Record, TestStarted, ToolReplied, read_events
 from agent.runs.log_lines import Fields, exchanges
 from agent.transcripts.model import Note, RecordedCall, Segment, Transcript, TranscriptError
 from sandbox.editing import Dialect
@@ -53,6 +53,20 @@ def read_run(path: Path) -> Transcript:
     )
 
 
+def _begun(records: list[Record]) -> dict[int, int]:
+    """Step of a test → tests that had been begun when its reply was given. Empty where one was in flight at a time."""
+    launch = records[0].event
+    if not isinstance(launch, Launch) or launch.config.get("parallel", 1) == 1:
+        return {}
+    begun, found = 0, {}
+    for record in records:
+        if isinstance(record.event, TestStarted):
+            begun += 1
+        elif isinstance(record.event, ToolReplied):
+            found[record.event.step] = begun
+    return found
+
+
 def _conversation(records: list[Record]) -> tuple[str, list[RecordedCall | Note]]:
     """What a model was told first, then each call with its reply and with what the proposer thought before it.
 
@@ -60,7 +74,7 @@ def _conversation(records: list[Record]) -> tuple[str, list[RecordedCall | Note]
     """
     prompt = ""
     entries: list[RecordedCall | Note] = []
-    step = 0
+    step, begun = 0, _begun(records)
     for exchange in exchanges(record.event.model_dump() for record in records):
         contents: list[Fields] = [proposal["content"] for proposal in exchange.proposals]
         for content in contents:
@@ -84,6 +98,7 @@ def _conversation(records: list[Record]) -> tuple[str, list[RecordedCall | Note]
                 said=said,
                 model_called=model_called,
                 region_sha256=None if reply is None else reply["region_sha256"],
+                begun=begun.get(step) if call["tool"] == "test" else None,
             )
         )
     return prompt, entries

@@ -53,7 +53,7 @@ class TestBook:
         """Our reply to a test or submit call; counts the test."""
         chosen = submission(call)
         if chosen is None:
-            return self._test()
+            return self._test(call.begun)
         return self._submit(chosen, by_test=call.tool == "test")
 
     def settle(self, recorded: str) -> None:
@@ -69,7 +69,8 @@ class TestBook:
         if line := _BUDGET_LINE.match(first_line(recorded)):
             self.used = int(line[1])
 
-    def _test(self) -> PredictedReply:
+    def _test(self, begun: int | None) -> PredictedReply:
+        """`begun` tests are spent, those in flight included; None: as many as have replies."""
         if self.used >= self.budget:
             used = f"{self.used}/{self.budget}"
             choose = "choose a test result." if self.ours else "choose which test result to submit as final."
@@ -77,7 +78,7 @@ class TestBook:
                 f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to {choose}", whole=True
             )
         self.used += 1
-        left = self.budget - self.used
+        left = self.budget - (self.used if begun is None else begun)
         hint = ""
         if self.by_test:
             hint = f"; call test(submit={self.used}) to submit this result" if left else "; auto-submitted as final"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def read_facts(text: str | bytes) -> Facts:
 
 def differences(nodes: Mapping[str, Facts]) -> list[str]:
     """Sentences: what differs on which node from this machine. `nodes`: name of a node → its facts."""
-    here = read_facts(facts())
+    here = _here()
     found = []
     for node, there in nodes.items():
         if not there:
@@ -71,6 +72,11 @@ def differences(nodes: Mapping[str, Facts]) -> list[str]:
         unequal = [name for name in _COMPARED if not _same(name, here.get(name), there.get(name))]
         found += [f"{node} has {_word(name)} {there.get(name)}, this machine {here.get(name)}" for name in unequal]
     return found
+
+
+@functools.cache
+def _here() -> Facts:
+    return read_facts(facts())
 
 
 def _same(name: str, here: str | None, there: str | None) -> bool:

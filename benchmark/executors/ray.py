@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmark.executors.checks import DescribeData, Facts, differences, read_facts
@@ -95,21 +96,14 @@ def nodes() -> list[Node]:
 @contextlib.contextmanager
 def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
     """A connection to the cluster at `auto`, `local` (a new one of this machine) or HOST:PORT. Raises EngineError."""
-    try:
-        import ray
-    except ImportError:
-        raise EngineError("--executor ray needs Ray: pip install 'initsearch[ray]'") from None
-    version = tuple(int(part) for part in ray.__version__.split(".")[:2])
-    if version < OLDEST:
-        raise EngineError(
-            f"Ray {ray.__version__} is installed, and --executor ray needs {OLDEST[0]}.{OLDEST[1]} or newer"
-        )
+    require_reachable(address)
+    import ray
+
     if ray.is_initialized():
         with _nothing_unpickled():
             yield
         return
-    if address not in ("auto", "local"):
-        _require_port(address)
+    os.environ.pop("RAY_ADDRESS", None)  # `auto` is the cluster of this machine, whatever a variable says
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reports its use to its makers unless told not to
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "initsearch"}
@@ -140,7 +134,16 @@ def _no_ray(address: str) -> str:
     return f"--ray-address {address}: no Ray cluster answers there"
 
 
-def _require_port(address: str) -> None:
+def require_reachable(address: str) -> None:
+    """Raise EngineError when Ray is missing or too old, or nothing listens at the address."""
+    try:
+        installed = version("ray")
+    except PackageNotFoundError:
+        raise EngineError("--executor ray needs Ray: pip install 'initsearch[ray]'") from None
+    if tuple(int(part) for part in installed.split(".")[:2]) < OLDEST:
+        raise EngineError(f"Ray {installed} is installed, and --executor ray needs {OLDEST[0]}.{OLDEST[1]} or newer")
+    if address in ("auto", "local"):
+        return
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=_CONNECT):
@@ -245,7 +248,8 @@ class RayExecutor:
             self._compare_data(workers, data)
         self.slots = len(workers) * self._lanes
         self._alive = len(workers)
-        self._last_alive = time.monotonic()
+        self._lost: list[_Worker] = []
+        """Workers that died; the thread that notices it first replaces the worker."""
         self._workers = list(workers)
         self._seats = [
             threading.Thread(target=self._serve, args=(index,), daemon=True)
@@ -262,8 +266,9 @@ class RayExecutor:
 
         from benchmark.executors.ray_worker import Worker
 
-        resources = {"num_gpus": 1, "num_cpus": 0} if self._gpu else {"num_cpus": self._threads_each, "num_gpus": 0}
-        made = ray.remote(max_restarts=0, max_concurrency=self._lanes + 1, **resources)(Worker)
+        cpus, gpus = (0, 1) if self._gpu else (self._threads_each, 0)
+        options: dict[str, Any] = {"max_restarts": 0, "max_concurrency": self._lanes + 1}
+        made: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, **options)(Worker)
         return made.remote(self._lanes, self._threads_each, int(self._gpu))
 
     def _started(self, count: int) -> list[_Worker]:
@@ -368,10 +373,10 @@ class RayExecutor:
     def _serve(self, index: int) -> None:
         """The thread of one slot of worker `index`."""
         while not self._closing.is_set():
-            worker = self._workers[index]
             job = self._queue.get()[2]
             if job is None:
                 return
+            worker = self._workers[index]
             if job.attempts == 0 and not job.future.set_running_or_notify_cancel():
                 continue
             try:
@@ -403,8 +408,16 @@ class RayExecutor:
             job.priority = ()
             self._put(job)
         with self._lock:
-            if self._workers[index] is not worker:
-                return  # another lane of this worker replaces it
+            ours = worker not in self._lost
+            self._lost.append(worker)
+        if ours:
+            self._replace(index, worker)
+        while self._workers[index] is worker and not self._closing.wait(0.2):
+            pass  # another lane of this worker replaces it
+
+    def _replace(self, index: int, worker: _Worker) -> None:
+        """Start a worker in place of one that died, as soon as the cluster has room for it."""
+        with self._lock:
             self._alive -= 1
         _kill(worker.actor)
         lost = time.monotonic()
@@ -412,9 +425,7 @@ class RayExecutor:
             try:
                 again = self._started(1)[0]
             except EngineError:
-                with self._lock:
-                    nobody = self._alive == 0 and time.monotonic() - lost > _PATIENCE
-                if nobody:
+                if self._alive == 0 and time.monotonic() - lost > _PATIENCE:
                     self._fail_all("no worker is left on the Ray cluster")
                 self._closing.wait(_AGAIN)
                 continue
@@ -438,7 +449,7 @@ class RayExecutor:
                 job.future.set_exception(InfrastructureError(why))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Worker:
     actor: Any
     place: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import itertools
 import json
 import os
@@ -78,6 +79,15 @@ def parse_options(text: str | None) -> dict[str, str | int]:
     return found
 
 
+def require_programs() -> None:
+    """Raise EngineError when submitit or a program of Slurm is missing."""
+    if importlib.util.find_spec("submitit") is None:
+        raise EngineError("--executor slurm needs submitit: pip install 'initsearch[slurm]'")
+    for program in ("sbatch", "squeue", "scancel"):
+        if shutil.which(program) is None:
+            raise EngineError(f"--executor slurm: the program {program} is not here; run this where Slurm is")
+
+
 def jobs(ids: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
     """Id of a job → its state and its nodes, as Slurm knows them now; of all of the user's jobs without `ids`."""
     which = ["--jobs", ",".join(ids)] if ids else ["--me"]
@@ -126,23 +136,24 @@ class SlurmExecutor:
         describe: Call[dict[str, str]],
         data: DescribeData | None = None,
         say: Say = lambda text: None,
+        jobs_folder: Path | None = None,
         modules: tuple[str, ...] = (),
     ) -> None:
-        """`modules`: whose calls a job may carry out; empty: those of a search."""
-        try:
-            import submitit
-        except ImportError:
-            raise EngineError("--executor slurm needs submitit: pip install 'initsearch[slurm]'") from None
-        for program in ("sbatch", "squeue", "scancel"):
-            if shutil.which(program) is None:
-                raise EngineError(f"--executor slurm: the program {program} is not here; run this where Slurm is")
+        """`jobs_folder`: for submitit's own files, on the shared file system too (None: in `folder`).
+
+        `modules`: whose calls a job may carry out; empty: those of a search.
+        """
+        require_programs()
+        import submitit
+
         self.slots = slots
         self.threads = int(options.get("cpus_per_task", 1))
         self._folder = folder.absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._say = say
         self._modules = modules
-        self._engine = submitit.SlurmExecutor(folder=self._folder / "jobs")
+        self._jobs = (jobs_folder or self._folder / "jobs").absolute()
+        self._engine = submitit.SlurmExecutor(folder=self._jobs)
         self._options = dict(options)
         self._set_options("")
         self._waiting: queue.PriorityQueue[tuple[Priority, int, _Job]] = queue.PriorityQueue()
@@ -302,6 +313,10 @@ class SlurmExecutor:
                 self._look(job, *known.get(job.id, ("", "")))
             except (InfrastructureError, EngineError) as error:
                 self._end(job, error=error)
+            except (OSError, subprocess.SubprocessError):  # Slurm or the file system, asked again by `_manage`
+                raise
+            except Exception as error:  # noqa: BLE001 - without this thread nobody would follow the other jobs
+                self._end(job, error=InfrastructureError(f"Slurm job {job.id} could not be followed: {error!r}"))
 
     def _look(self, job: _Job, state: str, nodes: str) -> None:
         if state == "RUNNING" and job.started is None:
@@ -356,6 +371,8 @@ class SlurmExecutor:
             raise InfrastructureError(f"{path}: no answer of a job: {problem}") from None
         if unequal := differences({host: facts}):
             raise InfrastructureError(f"the machines of the Slurm cluster are not alike: {'; '.join(unequal)}")
+        if job.started is None and job.on_start is not None:  # it ended between two looks
+            job.on_start(f"{nodes or host} (job {job.id})")
         if error is not None:
             last = str(error).strip().splitlines()[-1][:500]
             if "WrongMachine" in last:
@@ -382,7 +399,7 @@ class SlurmExecutor:
 
     def _log_of(self, job: _Job) -> str:
         """The last line that the job wrote, for a message."""
-        for path in sorted((self._folder / "jobs").glob(f"{job.id}_*_log.err")):
+        for path in sorted(self._jobs.glob(f"{job.id}_*_log.err")):
             with contextlib.suppress(OSError):
                 lines = path.read_text(errors="replace").strip().splitlines()
                 if lines:
@@ -411,17 +428,17 @@ def reachable() -> dict[str, Any]:
         found = {"submitit": None}
     if shutil.which("sinfo") is None:
         return {**found, "slurm": None, "partitions": []}
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
-
-    listed = run("sinfo", "--noheader", "--format=%P|%a|%D|%c|%G|%l")
+    listed = _run("sinfo", "--noheader", "--format=%P|%a|%D|%c|%G|%l")
     rows = [line.split("|") for line in listed.stdout.splitlines()]
     names = ("partition", "state", "nodes", "cpus", "gres", "time")
     return {
         **found,
-        "slurm": run("sinfo", "--version").stdout.strip() or None,
+        "slurm": _run("sinfo", "--version").stdout.strip() or None,
         "error": listed.stderr.strip() or None,
         "partitions": [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)],
         "python": sys.executable,
     }
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)

@@ -55,7 +55,10 @@ def _report_adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-_CALLS = ("agent.evaluation.calls", "benchmark.cost", "benchmark.executors.checks", "benchmark.hardware")
+_CALLS = (
+    *("agent.evaluation.calls", "agent.report.cost"),
+    *("benchmark.cost", "benchmark.executors.checks", "benchmark.hardware"),
+)
 """Modules whose calls may be named in a file."""
 
 

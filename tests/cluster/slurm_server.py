@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -45,7 +46,7 @@ SelectTypeParameters=CR_CPU
 ReturnToService=2
 MpiDefault=none
 MaxJobCount={most}
-MinJobAge=300
+MinJobAge={age}
 KillWait=2
 UnkillableStepTimeout=20
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
@@ -78,7 +79,7 @@ def _port() -> int:
 
 
 @contextmanager
-def slurm(folder: Path, *, cpus: int = 2, most: int = 100) -> Iterator[dict[str, str]]:
+def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300) -> Iterator[dict[str, str]]:
     """Yields the environment variables with which Slurm's commands use this server. All daemons end with the block."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
@@ -89,7 +90,7 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100) -> Iterator[dict[str,
     key.chmod(0o400)
     port, host = _port(), socket.gethostname()
     conf = folder / "slurm.conf"
-    conf.write_text(_CONF.format(folder=folder, host=host, port=port, port1=port + 1, cpus=cpus, most=most))
+    conf.write_text(_CONF.format(folder=folder, host=host, port=port, port1=port + 1, cpus=cpus, most=most, age=age))
     variables = {"SLURM_CONF": str(conf)}
     environ = {**os.environ, **variables}
     daemons: list[subprocess.Popen[bytes]] = []
@@ -109,6 +110,8 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100) -> Iterator[dict[str,
         _until(lambda: _idle(environ), folder)
         yield variables
     finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            _cancel_all(environ)
         for daemon in reversed(daemons):
             daemon.send_signal(signal.SIGTERM)
         for daemon in reversed(daemons):
@@ -117,6 +120,16 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100) -> Iterator[dict[str,
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
+
+
+def _cancel_all(environ: dict[str, str]) -> None:
+    """End all jobs and wait for them: a daemon that ends leaves them running."""
+    subprocess.run(["scancel", "--user=root", "--full"], env=environ, capture_output=True, timeout=30, check=False)
+    for _ in range(50):
+        left = subprocess.run(["squeue", "-h"], env=environ, capture_output=True, text=True, timeout=30, check=False)
+        if not left.stdout.strip():
+            return
+        time.sleep(0.2)
 
 
 def _idle(environ: dict[str, str]) -> bool:

@@ -22,8 +22,9 @@ from typing import Any, cast
 import pytest
 
 from agent.clock import Clock
-from agent.config import SearchConfig, load_config
+from agent.config import SearchConfig, for_rerun, load_config
 from agent.engine.loop import End, run_loop
+from agent.engine.resuming import Allowed, EngineGiven
 from agent.engine.setup import settled
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError
@@ -40,13 +41,16 @@ from agent.proposers.null import NullProposer
 from agent.proposers.optuna_search import OptunaProposer
 from agent.proposers.scripted import ScriptedProposer
 from agent.protocol import CandidateFailure, Observation, Proposer, Situation, ToolCall
-from agent.runs.log import EventLog
+from agent.runs.directory import RunDirectory
+from agent.runs.log import EventLog, Launch
 from agent.spaces.base import BuiltIn
+from agent.transcripts import load_transcript, replay
 from benchmark.executors import InfrastructureError
 from benchmark.results import EpochMetrics, EvaluationResult, StepZero, region_sha256
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import Task, get_profile
 from sandbox.isolate import Isolation
+from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 from tests.agent.llm_servers import GOOD, brief
 
@@ -264,8 +268,7 @@ def uneven(seed: int) -> Delay:
     return lambda region: random.Random(f"{seed}{region}").choice((0.0, 0.01, 0.03))
 
 
-@pytest.mark.parametrize("make", PROPOSERS)
-@pytest.mark.parametrize("parallel", [2, 3])
+@pytest.mark.parametrize(("make", "parallel"), [*((make, 3) for make in PROPOSERS), (chance, 2)])
 def test_the_log_does_not_depend_on_what_finishes_first(make: Make, parallel: int, tmp_path: Path) -> None:
     """Ask i comes after exactly the tells 1 … i − K, and two searches with other delays write the same log."""
     ends = [search(make, tmp_path / str(n), parallel, delay=uneven(n))[:2] for n in range(2)]
@@ -300,7 +303,7 @@ def test_killed_with_tests_in_flight(make: Make, tmp_path: Path) -> None:
     assert max(situation.in_flight for situation in overseen.situations) == 2
     lines = (tmp_path / "whole" / "events.jsonl").read_bytes().splitlines(keepends=True)
     # The last event is the submission, after which there is nothing to resume.
-    for cut in random.Random(make.__name__).sample(range(len(lines)), 3):
+    for cut in random.Random(make.__name__).sample(range(len(lines)), 2):
         folder = tmp_path / str(cut)
         folder.mkdir()
         (folder / "events.jsonl").write_bytes(b"".join(lines[:cut]))
@@ -329,6 +332,31 @@ def test_what_is_left_counts_tests_in_flight(tmp_path: Path) -> None:
     assert sum(event["kind"] == "test_started" for event in events(tmp_path)) == 5
 
 
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_a_run_with_tests_in_flight_replays(parallel: int, tmp_path: Path) -> None:
+    """`agent replay` of such a run said that its budget lines differ: they count tests in flight."""
+    run = tmp_path / "run"
+    with tools(run, lambda region: 0.0, 5) as (toolbox, log, _):
+        log.append(
+            Launch(
+                config=SearchConfig(budget=5, parallel=parallel).model_dump(mode="json"),
+                profile="smoke",
+                environment={},
+                isolation_level="none",
+                scaffold=scaffold().text,
+            )
+        )
+        toolbox.baseline = {"resnet20-tiny": {0: 10.0}}
+        run_loop(chance(log, run), toolbox, Clock(), log, max_steps=100, parallel=parallel)
+    verdicts = list(replay(load_transcript(run)))
+    tests = [verdict for verdict in verdicts if verdict.call.tool == "test"]
+    assert len(tests) == 5
+    assert {verdict.verdict for verdict in verdicts} == {"exact", "unverifiable"}
+    assert {verdict.reason for verdict in tests} == {
+        "not checked: needs training (--execute); the budget line agrees",
+    }
+
+
 def test_a_repeated_text_in_flight_waits_for_its_result(tmp_path: Path) -> None:
     """The same region tested twice, the first still trains: one training, and the second reply repeats the first."""
     end, _, executor = search(scripted, tmp_path, 4, delay=lambda region: 0.02)
@@ -350,7 +378,7 @@ def test_a_model_reads_the_replies_to_all_its_tests_in_their_order(tmp_path: Pat
 
 def test_trials_of_the_hybrid_are_trained_side_by_side(tmp_path: Path) -> None:
     """The model's own test is waited for, its numbers are not."""
-    _, overseen, _ = search(hybrid, tmp_path, 2, budget=6)
+    _, overseen, _ = search(hybrid, tmp_path, 3, budget=8)
     counts = [situation.in_flight for situation in overseen.situations]
     assert counts[:3] == [0, 0, 1]
     assert max(counts) == 2
@@ -396,3 +424,50 @@ def test_slots_follow_what_can_be_in_flight(monkeypatch: pytest.MonkeyPatch) -> 
     assert plan_slots(SearchConfig(), side_by_side(SearchConfig(), pocket)) == (2, 8, 0)
     three = SearchConfig(parallel=3)
     assert plan_slots(three, side_by_side(three, pocket)) == (6, 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"executor": "ray", "allow_unsandboxed": True}, r"--allow-unsandboxed: contradicts executor ray"),
+        ({"ray_address": "auto"}, r"--ray-address: needs --executor ray"),
+        ({"slurm": "partition=gpu"}, r"--slurm: needs --executor slurm"),
+        ({"executor": "ray", "ray_address": "http://a b"}, r"--ray-address: String should match"),
+        ({"executor": "cloud"}, r"--executor: Input should be 'local', 'ray', 'slurm' or 'auto'"),
+    ],
+)
+def test_engines_that_contradict(flags: dict[str, Any], message: str) -> None:
+    """Exit 2, with the flag that is wrong."""
+    with pytest.raises(UsageError, match=message):
+        load_config(flags, environ={})
+
+
+def test_an_engine_counts_only_where_it_is_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not from a variable or a file, and a run directory that names one is asked about."""
+    with pytest.raises(UsageError, match="INITSEARCH_EXECUTOR counts only from the command line"):
+        load_config({}, environ={"INITSEARCH_EXECUTOR": "ray"})
+    (tmp_path / "initsearch.toml").write_text('executor = "slurm"\nslurm = "partition=evil"\n')
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="counts only from the command line"):
+        load_config({}, environ={})
+    run = RunDirectory(tmp_path)
+    recorded = SearchConfig(executor="ray", ray_address="evil.example:6379")
+    with pytest.raises(UsageError, match=r"add --executor ray --ray-address evil\.example:6379 to go on there"):
+        Allowed()._engine(run, recorded)
+    questions: list[str] = []
+
+    def agree(question: str) -> bool:
+        questions.append(question)
+        return True
+
+    asked = Allowed(ask=agree)
+    assert asked._engine(run, recorded) == EngineGiven("ray", "evil.example:6379")
+    assert "evil.example:6379" in questions[0]
+    assert Allowed(engine=EngineGiven())._engine(run, recorded) == EngineGiven("local")
+    assert Allowed()._engine(run, SearchConfig()) == EngineGiven("local")
+
+
+def test_reruns_happen_here() -> None:
+    """`verify` and `replay --execute` of a run that trained on a cluster train on this machine."""
+    recorded = SearchConfig(executor="slurm", slurm="partition=gpu").model_dump(mode="json")
+    assert for_rerun(recorded).executor == "local"

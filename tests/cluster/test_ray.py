@@ -1,0 +1,232 @@
+"""A real Ray cluster of three nodes on this machine: equal results, a node that dies, machines that differ."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.executors import EngineError, InfrastructureError, Parent
+from benchmark.hardware import DescribeEnvironment
+from tests.agent.conftest import agent_command, agent_environment, json_lines
+from tests.benchmark.test_executor import DieAlways, DieOnce, Environment, Fail, Square
+from tests.cluster.conftest import ROOT, needs_clusters
+
+
+@dataclass(frozen=True)
+class Slowly:
+    """Reports ten times a second for so many seconds."""
+
+    seconds: float
+
+    def __call__(self, parent: Parent) -> str:
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            parent.report("still there")
+            time.sleep(0.1)
+        return "done"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Three nodes with a CPU each. This process is no part of it before a test connects."""
+    needs_clusters()
+    pytest.importorskip("ray", minversion="2.50")
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", ROOT)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("FOREIGN_API_KEY", "a key that the nodes were started with")
+        small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+        made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+        made.small = small
+        for _ in range(2):
+            made.add_node(**small)
+        made.wait_for_nodes()
+        yield made
+        made.shutdown()
+
+
+@pytest.fixture
+def whole(cluster: Any) -> Any:
+    """The cluster with three nodes, whatever a test did to it."""
+    while len(cluster.list_all_nodes()) < 3:
+        cluster.add_node(**cluster.small)
+    cluster.wait_for_nodes()
+    return cluster
+
+
+def test_calls_come_back_as_bytes(whole: Any, tmp_path: Path) -> None:
+    """Answers, reports, a process that dies, our own errors, an environment without keys: as on this machine."""
+    from benchmark.executors.ray import RayExecutor, connected
+
+    heard: list[str] = []
+    places: list[str] = []
+    with connected(whole.address), RayExecutor(slots=3, threads=1, describe=DescribeEnvironment()) as executor:
+        assert executor.slots == 3
+        assert executor.environment["threads"] == "1"
+        futures = [
+            executor.submit(Square(number), on_report=heard.append, on_start=places.append) for number in range(6)
+        ]
+        assert [future.result(timeout=60) for future in futures] == [0, 1, 4, 9, 16, 25]
+        assert sorted(heard) == [f"squaring {number}" for number in range(6)]
+        assert len(places) == 6
+        found = executor.submit(Environment(("FOREIGN_API_KEY", "OMP_NUM_THREADS"))).result(timeout=60)
+        assert found == {"FOREIGN_API_KEY": None, "OMP_NUM_THREADS": "1"}
+        assert executor.submit(DieOnce(tmp_path / "marker")).result(timeout=60) == "second try"
+        with pytest.raises(InfrastructureError, match="died twice"):
+            executor.submit(DieAlways()).result(timeout=60)
+        with pytest.raises(InfrastructureError, match="a bug of ours"):
+            executor.submit(Fail()).result(timeout=60)
+
+
+def test_nothing_that_comes_back_is_unpickled(whole: Any, tmp_path: Path) -> None:
+    """A worker that answers with an object whose unpickling runs a command: the command does not run here."""
+    import ray
+
+    from benchmark.executors.ray import _get, _Gone, connected
+
+    marker = tmp_path / "unpickled"
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (os.system, (f"touch {marker}",))
+
+    assert pickle.dumps(Evil())
+    with connected(whole.address):
+        answers = ray.remote(lambda: Evil()), ray.remote(lambda: _raise(Evil()))
+        for answer in answers:
+            with pytest.raises((InfrastructureError, _Gone)):
+                _get(answer.options(max_retries=0).remote(), 60)
+    assert not marker.exists()
+
+
+def _raise(content: object) -> None:
+    raise RuntimeError(content)
+
+
+def test_a_node_dies_in_the_middle_of_a_training(whole: Any) -> None:
+    """The call runs again elsewhere, once, within ten seconds of Ray's notice, and the slot comes back later."""
+    from benchmark.executors.ray import RayExecutor, connected, nodes
+
+    starts: list[float] = []
+    heard: list[float] = []
+    said: list[tuple[float, str]] = []
+    with (
+        connected(whole.address),
+        RayExecutor(
+            slots=3,
+            threads=1,
+            describe=DescribeEnvironment(),
+            say=lambda text: said.append((time.monotonic(), text)),
+        ) as executor,
+    ):
+        futures = [
+            executor.submit(
+                Slowly(6.0),
+                on_start=lambda place: starts.append(time.monotonic()),
+                on_report=lambda text: heard.append(time.monotonic()),
+            )
+            for _ in range(3)
+        ]
+        while len(heard) < 30:
+            time.sleep(0.1)
+        killed = time.monotonic()
+        whole.remove_node(whole.worker_nodes.copy().pop(), allow_graceful=False)
+        assert [future.result(timeout=120) for future in futures] == ["done"] * 3
+        assert len(starts) == 4
+        noticed = next(when for when, text in said if "died" in text)
+        print(f"\nnode killed; Ray noticed after {noticed - killed:.1f} s, run again {starts[3] - noticed:.1f} s later")
+        assert starts[3] - noticed < 10
+        assert len(nodes()) == 2
+
+
+def test_nodes_that_are_not_alike(whole: Any, tmp_path: Path) -> None:
+    """A node with other files of this package, and one without it: an error that names the node and what differs."""
+    from benchmark.executors.ray import RayExecutor, connected
+
+    other = tmp_path / "other"
+    for name in ("agent", "sandbox", "benchmark", "prompts"):
+        (other / name).mkdir(parents=True)
+        (other / name / "__init__.py").write_text("")
+    node = whole.add_node(**whole.small, env_vars={"PYTHONPATH": str(other)})
+    try:
+        with connected(whole.address), pytest.raises(EngineError, match=r"not alike: .*other files of initsearch"):
+            RayExecutor(slots=4, threads=1, describe=DescribeEnvironment())
+    finally:
+        whole.remove_node(node, allow_graceful=False)
+
+
+def test_more_than_a_node_has(whole: Any) -> None:
+    """Sixty-four threads for each evaluation, on nodes with a CPU."""
+    from benchmark.executors.ray import RayExecutor, connected
+
+    with connected(whole.address), pytest.raises(EngineError, match="no node of the Ray cluster has 64 CPUs"):
+        RayExecutor(slots=1, threads=64, describe=DescribeEnvironment())
+
+
+def _search(folder: Path, cache: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ("search", "--profile", "smoke", "--budget", "2", "--parallel", "2", "--json", "--no-page", "--no-cache")
+    return subprocess.Popen(
+        agent_command(*command, *words),
+        cwd=folder,
+        env=agent_environment(cache),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def _events(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    varying = ("ts", "previous", "seconds", "cached", "place", "attempts", "config")
+    return [{name: value for name, value in line.items() if name not in varying} for line in lines]
+
+
+def test_the_same_search_here_and_on_ray_with_a_node_that_dies(whole: Any, tmp_path: Path) -> None:
+    """Same accuracies, same tests, same submission, although a node is killed while it trains."""
+    import ray
+
+    here = _search(tmp_path / "here", tmp_path / "cache", "--workers", "2")
+    out, errors = here.communicate(timeout=300)
+    assert here.returncode == 0, errors
+    away = _search(tmp_path / "away", tmp_path / "cache", "--executor", "ray", "--ray-address", whole.address)
+    assert away.stderr is not None
+    assert away.stdout is not None
+    said: list[str] = []
+    killed = False
+    for line in away.stderr:
+        said.append(line)
+        if not killed and "test/1" in line and "trained on" in line:
+            with_worker = [node for node in whole.worker_nodes if _trains(node)]
+            whole.remove_node(with_worker[0], allow_graceful=False)
+            killed = True
+    assert away.wait(timeout=300) == 0, "".join(said)
+    assert killed
+    done = json_lines(away.stdout.read())[-1]
+    assert _events(Path(done["run"])) == _events(Path(json_lines(out)[-1]["run"]))
+    events = [json.loads(line) for line in (Path(done["run"]) / "events.jsonl").read_text().splitlines()]
+    print("\n" + "".join(line for line in said if "died" in line or "attempt" in line))
+    assert all(event["place"] for event in events if event["kind"] == "evaluated")
+    assert not ray.is_initialized()
+
+
+def _trains(node: Any) -> bool:
+    """Whether a process of this node's raylet is a slot."""
+    raylet = node.all_processes["raylet"][0].process.pid
+    listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()[1:]]
+    children = {int(pid) for pid, parent, _ in rows if int(parent) == raylet}
+    return any(int(parent) in children and "benchmark.slot" in command for _, parent, command in rows)
