@@ -94,8 +94,8 @@ def settled(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
 def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
     """Look for git and the profile's data sets. With `download`, fetch the sets that are missing, here and once.
 
-    Raises UsageError when git or the engine is missing, or a data set is missing and may not be downloaded; AgentError when a
-    download fails.
+    Raises UsageError when git or the engine is missing, or a data set is missing and may not be downloaded; AgentError
+    when a download fails.
     """
     if shutil.which("git") is None:
         raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
