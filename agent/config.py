@@ -10,14 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 
 from agent.errors import UsageError, in_one_sentence
 from benchmark.files import read_regular
 from benchmark.hardware import cpu_count
 from benchmark.seeds import MOST, confirmation_seeds, evaluation_seeds
+from benchmark.tasks import FROM_PYTHON, NAMES, is_task_file
 
 ENV_PREFIX = "INITSEARCH_"
+_RAY_ADDRESS = r"^(auto|local|[A-Za-z0-9_.\-]+:[0-9]{1,5})$"
 DEFAULT_TOML = Path("initsearch.toml")
 _MAX_TOML_BYTES = 2**20
 
@@ -30,7 +41,8 @@ class SearchConfig(BaseModel):
     budget: int = Field(default=3, ge=1, le=1000)
     """Tests the proposer may spend; each trains every visible task once per seed."""
     proposer: str = "optuna"
-    profile: Literal["auto", "paper", "pocket", "pocket_small", "mini", "smoke"] = "auto"
+    profile: str = "auto"
+    """auto, the name of a built-in profile, or the path of a task file."""
     seeds: int = Field(default=1, ge=1, le=MOST)
     """Training runs per task and candidate; the seeds are seed, seed + 1, …"""
     baseline_seeds: int | None = Field(default=None, ge=1, le=MOST)
@@ -41,7 +53,15 @@ class SearchConfig(BaseModel):
     """Fresh seeds with which the best tests and the baseline are trained again before one is submitted; 0: none."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: Literal["auto"] | int = "auto"
-    """Evaluations that run side by side: processes on a CPU, lanes on a GPU."""
+    """Evaluations that run side by side: processes on a CPU, lanes on each GPU."""
+    parallel: int = Field(default=1, ge=1, le=1000)
+    """Tests that may be in flight. A candidate is asked for after exactly the tests that came so many before it."""
+    executor: Literal["local", "ray", "slurm", "auto"] = "local"
+    """What carries out evaluations: this machine, a Ray cluster, or a Slurm cluster."""
+    ray_address: str | None = Field(default=None, pattern=_RAY_ADDRESS, max_length=300)
+    """The Ray cluster: `auto` (the one that runs here), `local` (a new one on this machine) or HOST:PORT."""
+    slurm: str | None = Field(default=None, max_length=1000)
+    """Options of Slurm jobs, such as partition=gpu,gpus_per_node=1,time=120."""
     start: str | None = None
     """A recipe's name or a file: the strategy that the search starts from."""
     model: str | None = None
@@ -77,6 +97,14 @@ class SearchConfig(BaseModel):
     submit: bool = True
     """Run the hidden task at once; without it the run waits for `agent submit`."""
 
+    @field_validator("profile")
+    @classmethod
+    def _profile_is_known(cls, value: str) -> str:
+        known = ("auto", *NAMES)
+        if value not in (*known, FROM_PYTHON) and not is_task_file(value):
+            raise ValueError(f"must be one of {', '.join(known)}, or a task file, such as my.toml")
+        return value
+
     @field_validator("workers")
     @classmethod
     def _workers_in_range(cls, value: str | int) -> str | int:
@@ -96,7 +124,25 @@ class SearchConfig(BaseModel):
     def _isolation_is_not_asked_for_too(cls, value: bool, info: ValidationInfo) -> bool:
         if value and info.data.get("isolation", "auto") != "auto":
             raise ValueError(f"contradicts isolation {info.data['isolation']}: choose one")
+        if value and info.data.get("executor", "local") != "local":
+            raise ValueError(
+                f"contradicts executor {info.data['executor']}: what is made without isolation stays on this machine"
+            )
         return value
+
+    @field_validator("ray_address", "slurm")
+    @classmethod
+    def _engine_is_chosen(cls, value: str | None, info: ValidationInfo) -> str | None:
+        wanted = "ray" if info.field_name == "ray_address" else "slurm"
+        if value is not None and info.data.get("executor") not in (wanted, None):
+            raise ValueError(f"needs --executor {wanted}")
+        return value
+
+    @model_serializer(mode="wrap")
+    def _without_new_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the settings of engines where they say nothing, so that a run's record is what it was."""
+        found: dict[str, Any] = fields(self)
+        return {name: value for name, value in found.items() if name not in _ENGINE or value != _ENGINE[name]}
 
     @property
     def null(self) -> bool:
@@ -119,8 +165,10 @@ class SearchConfig(BaseModel):
         return tuple(confirmation_seeds(self.seed, self.confirm))
 
 
-COMMAND_LINE_ONLY = frozenset({"allow_unsandboxed"})
-"""What runs a program unconfined counts only where it is typed: not from a file, a variable or a run directory."""
+COMMAND_LINE_ONLY = frozenset({"allow_unsandboxed", "executor", "ray_address", "slurm"})
+"""What runs a program unconfined or on another machine counts only where it is typed: not from a file, a variable or a
+run directory."""
+_ENGINE: Mapping[str, Any] = {"parallel": 1, "executor": "local", "ray_address": None, "slurm": None}
 _FALSE = frozenset({"false", "0", "no", "off"})
 
 
@@ -172,11 +220,18 @@ def read_config(
         if variable.startswith(ENV_PREFIX) and name in known:
             merged[name], origin[name] = text, f"{ENV_PREFIX}{name.upper()}"
     for name in COMMAND_LINE_ONLY & merged.keys():
-        if str(merged[name]).lower() not in _FALSE:
-            raise UsageError(
-                f"{origin[name]} counts only from the command line, because it decides how safe a search is: "
-                f"give {flag_name(name)}"
+        if str(merged[name]).lower() not in (*_FALSE, "local"):
+            why = (
+                "it decides how safe a search is"
+                if name == "allow_unsandboxed"
+                else "it starts programs on other machines"
             )
+            raise UsageError(f"{origin[name]} counts only from the command line, because {why}: give {flag_name(name)}")
+    if "profile" in merged and is_task_file(str(merged["profile"])):
+        raise UsageError(
+            f"{origin['profile']} names a task file, which counts only from the command line, because it names "
+            f"programs: give --profile {merged['profile']}"
+        )
     for name, value in flags.items():
         if name not in known:
             raise UsageError(f"flag: unknown setting {name!r}{suggestion(name, list(known))}")
@@ -202,13 +257,14 @@ def _is_here(file: Path) -> bool:
 
 
 def for_rerun(recorded: Mapping[str, Any], data_root: Path | None = None) -> SearchConfig:
-    """A recorded configuration for carrying its code out again: isolated, on the user's own data, and with
-    no more processes than cores.
+    """A recorded configuration for carrying its code out again: isolated, on this machine, on the user's own
+    data, and with no more processes than cores.
 
     Whoever wrote the record decides none of these. Raises ValidationError.
     """
     own = {"isolation": "auto", "allow_unsandboxed": False, "data_root": data_root, "download": False}
-    config = SearchConfig.model_validate({**recorded, **own, "base_url": None})
+    here = {"executor": "local", "ray_address": None, "slurm": None}
+    config = SearchConfig.model_validate({**recorded, **own, **here, "base_url": None})
     many = isinstance(config.workers, int) and config.workers > cpu_count()
     return config.model_copy(update={"workers": "auto"}) if many else config
 

@@ -6,6 +6,7 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Receives the events of a search and shows nothing. `epoch` may be called from another thread."""
+    """Receives the events of a search and shows nothing. `epoch` and `placed` may be called from another thread."""
 
     def begin(self, evaluations: int, tests: int = 0) -> None:
         """`evaluations` networks will be trained (looks not counted) for at most `tests` tests."""
@@ -32,6 +33,9 @@ class Progress:
 
         `pictures` are those of an epoch; 0 if that is not known.
         """
+
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        """An evaluation began to run at this place; `attempt` 2: again, because its first process or machine died."""
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         """An epoch of an evaluation ended."""
@@ -108,10 +112,7 @@ class PlainProgress(Progress):
         if _is_look(role):
             return
         if epochs <= 20 or metrics.epoch % (epochs // 10) == 0 or metrics.epoch == epochs:
-            self._print(
-                f"  {role} {task} seed {seed}: epoch {metrics.epoch}/{epochs}, "
-                f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %{pace}"
-            )
+            self._print(f"  {role} {task} seed {seed}: epoch {_epoch(metrics, epochs)}, {_shown(metrics)}{pace}")
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
@@ -189,7 +190,8 @@ class LiveProgress(Progress):
         with self._lock:
             self._rows.pop((role, task, seed), None)
             self._done += not _is_look(role)
-            if isinstance(outcome, EvaluationResult) and not role.startswith(("hidden/", "screen/")):
+            counted = isinstance(outcome, EvaluationResult) and outcome.score is None
+            if isinstance(outcome, EvaluationResult) and counted and not role.startswith(("hidden/", "screen/")):
                 self._best[task] = max(self._best.get(task, 0.0), outcome.best_test_acc)
         style = None if isinstance(outcome, EvaluationResult) else "red"
         self._console.print(describe(role, task, seed, outcome, cached), style=style, markup=False)
@@ -201,32 +203,60 @@ class LiveProgress(Progress):
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
         with self._lock:
             rows, best = sorted(self._rows.items()), sorted(self._best.items())
             paces = {key: words for key, (_, words) in self._paces.items()}
-        table = Table(box=None, pad_edge=False)
-        for heading in ("training", "task", "seed", "epoch", "test accuracy", "pace"):
-            table.add_column(heading, justify="left" if heading in ("training", "task", "pace") else "right")
-        for (role, task, seed), (metrics, epochs) in rows:
-            epoch, accuracy = (metrics.epoch, f"{metrics.test_acc:.2f} %") if metrics else (0, "")
-            table.add_row(role, task, str(seed), f"{epoch}/{epochs}", accuracy, paces.get((role, task, seed), ""))
         elapsed = time.monotonic() - self._start
         partial = sum(
-            metrics.epoch / epochs for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
+            min(1.0, metrics.epoch / epochs) for (role, *_), (metrics, epochs) in rows if metrics and not _is_look(role)
         )
         share = (self._done + partial) / self._expected if self._expected else 0.0
-        parts = [f"{_clock_time(elapsed)} elapsed"]
-        if 0.05 < share < 1:
-            parts.append(f"about {_clock_time(elapsed * (1 - share) / share)} to go")
-        if self._tests:
-            parts.append(f"{self._tests - self._tests_begun} of {self._tests} tests left")
-        parts += [f"best {task} {accuracy:.2f} %" for task, accuracy in best]
-        footer = Text(" · ".join(parts), style="dim")
-        return Group(table, footer) if rows else footer
+        left = elapsed * (1 - share) / share if 0.05 < share < 1 else None
+        tests = f"{self._tests - self._tests_begun} of {self._tests}" if self._tests else ""
+        shown = [
+            (
+                *key,
+                metrics.epoch if metrics else 0,
+                epochs,
+                metrics.test_acc if metrics and metrics.own is None else None,
+            )
+            for key, (metrics, epochs) in rows
+        ]
+        return training_view(shown, best, elapsed=elapsed, left=left, tests=tests, paces=paces)
+
+
+def training_view(
+    rows: Sequence[tuple[str, str, int, int, int, float | None]],
+    best: Sequence[tuple[str, float]],
+    *,
+    elapsed: float,
+    left: float | None,
+    tests: str,
+    paces: Mapping[tuple[str, str, int], str] = {},
+) -> RenderableType:
+    """The table of running trainings and the line below it, for a terminal.
+
+    `rows`: (role, task, seed, epoch, epochs, accuracy). `elapsed` and `left` are seconds, `tests` those that are left.
+    `paces`: (role, task, seed) → how fast it trains, in words.
+    """
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("training", "task", "seed", "epoch", "test accuracy", "pace"):
+        table.add_column(heading, justify="left" if heading in ("training", "task", "pace") else "right")
+    for role, task, seed, epoch, epochs, accuracy in rows:
+        shown = "" if accuracy is None else f"{accuracy:.2f} %"
+        table.add_row(role, task, str(seed), f"{epoch}/{epochs}", shown, paces.get((role, task, seed), ""))
+    parts = [f"{_clock_time(elapsed)} elapsed"]
+    if left is not None:
+        parts.append(f"about {_clock_time(left)} to go")
+    if tests:
+        parts.append(f"{tests} tests left")
+    parts += [f"best {task} {accuracy:.2f} %" for task, accuracy in best]
+    footer = Text(" · ".join(parts), style="dim")
+    return Group(table, footer) if rows else footer
 
 
 def make_progress(*, quiet: bool = False) -> Progress:
@@ -246,7 +276,26 @@ def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) ->
         return f"{role} {task}: held-out loss {outcome.test_loss:.3f}{' (from the store)' if cached else ''}"
     how = "from the store" if cached else f"{outcome.training_seconds:.0f} s"
     flag = "; DIVERGED" if outcome.status == "diverged" else ""
+    if outcome.score is not None:
+        return f"{role} {task} seed {seed}: score {outcome.score:.6g} ({how}){flag}"
     return f"{role} {task} seed {seed}: best test accuracy {outcome.best_test_acc:.2f} % ({how}){flag}"
+
+
+def _epoch(metrics: EpochMetrics, epochs: int) -> str:
+    """The epoch, and of how many; a user's own trainer does not say that."""
+    return str(metrics.epoch) if metrics.own is not None else f"{metrics.epoch}/{epochs}"
+
+
+def _shown(metrics: EpochMetrics) -> str:
+    if metrics.own is None:
+        return f"loss {metrics.train_loss:.3f}, test accuracy {metrics.test_acc:.2f} %"
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.own.items())
+
+
+def _brief(metrics: EpochMetrics) -> str:
+    if metrics.own is None:
+        return f"{metrics.test_acc:.2f} %"
+    return next((f"{name} {value:.4g}" for name, value in reversed(metrics.own.items())), "")
 
 
 def _is_look(role: str) -> bool:

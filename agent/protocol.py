@@ -30,6 +30,8 @@ class TestOutcome:
     number: int
     accuracies: Accuracies
     region_sha256: str
+    lower_is_better: frozenset[str] = frozenset()
+    """Tasks whose metric is minimised."""
 
     @property
     def failed(self) -> bool:
@@ -39,10 +41,16 @@ class TestOutcome:
 
     @property
     def score(self) -> float:
-        """Mean accuracy over tasks and seeds, percent; minus infinity for a failed test, so that it never wins."""
+        """Mean accuracy over tasks and seeds, percent; minus infinity for a failed test, so that it never wins.
+
+        A metric that is minimised counts with the other sign.
+        """
         if self.failed:
             return float("-inf")
-        means = [sum(v for v in seeds.values() if v is not None) / len(seeds) for seeds in self.accuracies.values()]
+        means = [
+            (-1 if task in self.lower_is_better else 1) * sum(v for v in seeds.values() if v is not None) / len(seeds)
+            for task, seeds in self.accuracies.items()
+        ]
         return sum(means) / len(means)
 
 
@@ -107,6 +115,8 @@ class Situation:
     """Number of the test with the best shrunk gain so far, which should be submitted; None when no test succeeded."""
     looks_left: int = 0
     """How many new candidates `screen` accepts now; 0 when screening is off or its budget is spent."""
+    in_flight: int = 0
+    """Tests that are being trained and whose replies come later. `tests_left` does not count them."""
 
 
 class Proposer(Protocol):
@@ -115,11 +125,17 @@ class Proposer(Protocol):
     name: str
 
     def ask(self, situation: Situation) -> ToolCall | None:
-        """The next call, or None when there is nothing more to do."""
+        """The next call, or None when there is nothing more to do.
+
+        While tests are in flight, None means that the next call depends on their replies.
+        """
         ...
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
-        """Receive the reply to the call."""
+        """Receive the reply to the call, which is the object that `ask` returned.
+
+        Replies to tests come in the order in which the tests were asked for, later than those to other calls.
+        """
         ...
 
 

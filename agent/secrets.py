@@ -29,10 +29,20 @@ def scrub(text: str, key: str) -> str:
     return _LOOKS_LIKE_KEY.sub("[key]", without_key(text, key))
 
 
+def is_secret(name: str) -> bool:
+    """Whether an environment variable of this name holds a key, token, secret or password."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """A copy of an environment for a child that must know no secret."""
+    return {name: value for name, value in environ.items() if not is_secret(name)}
+
+
 @contextmanager
 def kept_from_children() -> Iterator[dict[str, str]]:
     """Remove all secrets from `os.environ` while the block runs, so that no child inherits them. Yields the secrets."""
-    secrets = {name: value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    secrets = {name: value for name, value in os.environ.items() if is_secret(name)}
     for name in secrets:
         del os.environ[name]
     try:

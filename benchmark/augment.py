@@ -20,12 +20,14 @@ def pad_images(images: Tensor, padding: int) -> Tensor:
 
 
 def crop(padded: Tensor, picks: Tensor, draws: Tensor, padding: int, *, flip: bool) -> Tensor:
-    """Cut one window from each picked image: uint8 (B, 3, H, W) in channels_last.
+    """Cut one window from each picked image: uint8 (B, 3, H, W) in channels_last, or another number of channels.
 
     padded: uint8 (N, H + 2·padding, W + 2·padding, 3) from `pad_images`. picks: int64 (B,), indices into it.
     draws: float32 (3, B, 1), uniform in [0, 1), all on one device. Every offset in 0…2·padding is equally likely, as
     in torchvision's RandomCrop(H, padding); with `flip`, half of the windows are mirrored.
     """
+    if not padding and not flip:
+        return padded[picks].permute(0, 3, 1, 2)
     height, width = padded.shape[1] - 2 * padding, padded.shape[2] - 2 * padding
     top, left = (draws[:2] * (2 * padding + 1)).long()
     column = torch.arange(width, device=padded.device)

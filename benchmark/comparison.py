@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmark.task import ACCURACY, Metric
+
 Resolved = Literal["improvement", "worse", "not resolved"]
 
 
@@ -43,6 +45,17 @@ class Comparison:
     resolved: Resolved
     unit: float
     """The prior's seed SD in points. Gains are divided by it before a choice averages over tasks."""
+    doubted: bool = False
+    """The prior was not measured on this machine."""
+    metric: Metric = ACCURACY
+    """The unit of all numbers. Gains are positive when better, whatever its direction."""
+    unit_known: bool = True
+    """False without a prior: then `unit` is 1."""
+
+    @property
+    def known_ci(self) -> list[float] | None:
+        """The interval for JSON; None where no noise is known, since it is then infinite."""
+        return list(self.ci) if math.isfinite(self.standard_error) else None
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,13 @@ class Overall:
     resolved: Resolved
     score: float
     """Mean over tasks of the shrunk gain in units of the prior's seed SD. The best score is submitted."""
+    metric: Metric = ACCURACY
+    """The unit of the gains; named `mixed units` where the tasks' metrics differ."""
+
+    @property
+    def known_ci(self) -> list[float] | None:
+        """The interval for JSON; None where it is not known."""
+        return list(self.ci) if math.isfinite(self.standard_error) else None
 
 
 def in_words(result: Comparison | Overall) -> str:
@@ -81,7 +101,10 @@ def in_words(result: Comparison | Overall) -> str:
         n, m = result.n_candidate, result.n_baseline
         evidence = f"{n} seed{'s' if n > 1 else ''}" if n == m else f"{n} against {m} seeds"
         evidence += ", paired" if result.paired else ""
-    places = 1 if result.smallest_visible_effect >= 0.5 else 2
+    if not math.isfinite(result.standard_error):
+        gain = f"{signed(result.gain, 2)} {result.metric.points} ({evidence}{picked})"
+        return f"{gain}: not resolved, since no noise is known and these seeds show none"
+    places = places_for(result)
     low, high = (signed(bound, places) for bound in result.ci)
     verdict = {
         "improvement": "a resolved improvement",
@@ -90,7 +113,15 @@ def in_words(result: Comparison | Overall) -> str:
         f"{result.smallest_visible_effect:.{places}f}",
     }[result.resolved]
     interval = f"{result.confidence * 100:g} % interval {low} … {high}"
-    return f"{signed(result.gain, places)} points ({interval}, {evidence}{picked}): {verdict}"
+    return f"{signed(result.gain, places)} {result.metric.points} ({interval}, {evidence}{picked}): {verdict}"
+
+
+def places_for(result: Comparison | Overall) -> int:
+    """How many digits after the point a gain has: one or two of points, two that count of another metric."""
+    effect = result.smallest_visible_effect
+    if result.metric.is_accuracy or not (math.isfinite(effect) and effect > 0):
+        return 1 if effect >= 0.5 else 2
+    return min(8, max(1, 1 - math.floor(math.log10(effect))))
 
 
 def signed(value: float, places: int = 1) -> str:

@@ -8,25 +8,17 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmark import HARNESS_VERSION
-from benchmark.executor import Executor, Parent
+from benchmark.executors import Executor, Parent
 from benchmark.files import write_atomically
 from benchmark.hardware import gpu_count
 from benchmark.results import EpochMetrics
-from benchmark.tasks import Task
+from benchmark.task import SIZES, Task
 
-SIZES: dict[str, tuple[int, int]] = {
-    "cifar10": (50_000, 10_000),
-    "cifar100": (50_000, 10_000),
-    "fmnist": (60_000, 10_000),
-    "openclipart100": (2_340, 1_164),
-    "fmnist_pocket": (5_000, 2_000),
-    "tiny": (200, 100),
-}
-"""Number of training and test pictures of each data set, known without loading it."""
+__all__ = ["SIZES", "KnownCosts", "MeasureCost", "pictures"]
 
 
 _TIMEOUT = 600.0
@@ -51,17 +43,25 @@ class MeasureCost:
         """Train two epochs of a few steps, first as a warm-up. The time of a step does not depend on the pictures."""
         import torch
 
+        from benchmark.own_trainer import known_seconds
+
+        if self.task.trainer is not None:
+            return known_seconds(self.task)  # only a whole training tells
         return self._in_lanes() if torch.cuda.is_available() or self.lanes > 1 else self._alone()
 
     def _in_lanes(self) -> float:
         """Measure an epoch after that in which steps are captured, which a training pays once."""
         import torch
 
+        from benchmark.building import build_task_model
         from benchmark.lane_rate import measure_lanes
 
         rate = measure_lanes(
             self.task.arch,
             self.lanes,
+            build=lambda seed: build_task_model(self.task, seed),
+            picture=self.task.picture,
+            classes=self.task.num_classes,
             batch_size=self.task.recipe.batch_size,
             steps=self.steps * _GPU_STEPS,
             epochs=2,
@@ -74,34 +74,39 @@ class MeasureCost:
     def _alone(self) -> float:
         import torch
 
-        from benchmark.data import NUM_CLASSES, ImageDataset
+        from benchmark.building import build_task_model
+        from benchmark.data import ImageDataset
         from benchmark.hardware import threads
-        from benchmark.models import build_model
         from benchmark.train import train
 
         torch.set_num_threads(threads())
-        recipe, classes = self.task.recipe, NUM_CLASSES[self.task.dataset]
+        recipe, classes = self.task.recipe, self.task.num_classes
         count = self.steps * recipe.batch_size
+        channels = self.task.picture[0]
         noise = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=noise)
+        images = torch.randint(0, 256, (count, *self.task.picture), dtype=torch.uint8, generator=noise)
         labels = torch.arange(count) % classes
         tests = min(8, count // 4)  # so few that there is an evaluation after each epoch
         fake = ImageDataset(
-            "noise", images, labels, images[:tests], labels[:tests], classes, (), (0.5,) * 3, (0.25,) * 3, "noise", ""
+            "noise",
+            images,
+            labels,
+            images[:tests],
+            labels[:tests],
+            classes,
+            (),
+            (0.5,) * channels,
+            (0.25,) * channels,
+            "noise",
+            "",
         )
         ends: list[float] = []
 
         def note_time(metrics: EpochMetrics) -> None:
             ends.append(time.process_time() / threads() if self.idle else time.perf_counter())
 
-        train(
-            build_model(self.task.arch, classes),
-            fake,
-            replace(recipe, epochs=2),
-            seed=0,
-            precision=self.precision,
-            on_epoch=note_time,
-        )
+        model = build_task_model(self.task, 0)
+        train(model, fake, replace(recipe, epochs=2), seed=0, precision=self.precision, on_epoch=note_time)
         return _whole(self.task, (ends[1] - ends[0]) / count)
 
 
@@ -129,10 +134,20 @@ def measure_costs(
 
 def pictures(task: Task) -> tuple[int, int]:
     """Return how many pictures one training of `task` trains on, and at most tests on, over all epochs."""
-    recipe, (train_size, test_size) = task.recipe, SIZES[task.dataset]
+    recipe, (train_size, test_size) = task.recipe, task.sizes
     train_size = min(train_size, recipe.train_limit or train_size)
     test_size = min(test_size, recipe.test_limit or test_size)
     return recipe.epochs * train_size, recipe.epochs * test_size
+
+
+_PICTURE = {"resnet20": 1.0, "resnet56": 3.0, "vgg8bn": 0.6, "vgg16bn": 2.5, "mobilenetv2": 2.5}
+"""About how long a network trains on one picture, milliseconds on a CPU core."""
+
+
+def rough_seconds(task: Task) -> float:
+    """Return about how long a training of `task` takes: only good for saying which of two takes longer."""
+    trained, tested = pictures(task)
+    return (trained + tested / 3) * _PICTURE.get(task.arch, 2.0) / 1000
 
 
 class KnownCosts:
@@ -155,7 +170,7 @@ class KnownCosts:
         return {task.name: measured[task] if task in measured else float(known[task.name] or 0) for task in tasks}
 
     def _path(self, task: Task, environment: Mapping[str, str]) -> Path | None:
-        content = json.dumps([HARNESS_VERSION, asdict(task), dict(environment)], sort_keys=True)
+        content = json.dumps([HARNESS_VERSION, task.identity(), dict(environment)], sort_keys=True)
         digest = hashlib.sha256(content.encode()).hexdigest()
         return None if self._folder is None else self._folder / f"{digest}.json"
 
@@ -165,7 +180,7 @@ class KnownCosts:
             seconds = json.loads(path.read_text(encoding="utf-8"))["seconds"] if path else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        return float(seconds) if isinstance(seconds, float | int) and 0 < seconds < math.inf else None
+        return float(seconds) if isinstance(seconds, float | int) and 0 <= seconds < math.inf else None
 
     def _write(self, task: Task, environment: Mapping[str, str], seconds: float) -> None:
         path = self._path(task, environment)

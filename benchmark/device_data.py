@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmark.augment import Normalizer, pad_images
-from benchmark.tasks import Recipe
+from benchmark.task import Recipe
 
 
 class ImageData(Protocol):
@@ -28,9 +28,9 @@ class ImageData(Protocol):
     @property
     def num_classes(self) -> int: ...
     @property
-    def mean(self) -> tuple[float, float, float]: ...
+    def mean(self) -> tuple[float, ...]: ...
     @property
-    def std(self) -> tuple[float, float, float]: ...
+    def std(self) -> tuple[float, ...]: ...
 
 
 @dataclass(frozen=True)

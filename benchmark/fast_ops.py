@@ -59,7 +59,7 @@ def fast_ops(model: nn.Module, precision: str, device: torch.device) -> Iterator
 
 
 def _faster_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    if isinstance(module, nn.Conv2d) and _is_plain_3x3(module):
+    if type(module) is nn.Conv2d and not module._forward_pre_hooks and _is_plain_3x3(module):
         if module.stride == (2, 2) and module.groups == module.in_channels == module.out_channels > 1:
             return partial(_strided_depthwise, module)
         if module.stride == (1, 1) and module.groups == 1 and module.weight.numel() >= _WIDE:

@@ -106,6 +106,15 @@ def write_plain(root: Path, *names: str, data: bytes) -> None:
         os.close(folder)
 
 
+def write_in_place(root: Path, *names: str, data: bytes) -> None:
+    """Overwrite a short file that is there, and keep its inode and the locks on it. Raises like `open_plain`."""
+    handle = open_plain(root, *names, flags=os.O_WRONLY | os.O_TRUNC)
+    try:
+        os.write(handle, data)
+    finally:
+        os.close(handle)
+
+
 def write_atomically(path: Path, *parts: bytes | memoryview, durable: bool = True) -> None:
     """Write a file like `write_plain`, but follow links to its folder. A link at `path` is replaced.
 

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from benchmark import HARNESS_VERSION
-from benchmark.tasks import Task
+from benchmark.task import Task
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 """A stored result with any other value is not used but computed again."""
 
 
-class EpochMetrics(BaseModel):
+class _WithLaterFields(BaseModel):
+    """Fields that came later are not written when they are None, so that older results keep their bytes."""
+
+    _later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if value is not None or name not in self._later}
+
+
+class EpochMetrics(_WithLaterFields):
     """One point of the learning curve: accuracies in percent, losses in nats, `seconds` since the start."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=True, ser_json_inf_nan="constants")
@@ -28,6 +38,9 @@ class EpochMetrics(BaseModel):
     test_acc: float
     lr: float
     seconds: float
+    own: dict[str, float] | None = None
+    """What a user's own trainer reported; the accuracies are then NaN."""
+    _later: ClassVar[tuple[str, ...]] = ("own",)
 
 
 class StepZero(BaseModel):
@@ -42,7 +55,7 @@ class StepZero(BaseModel):
     suspicious: bool
 
 
-class EvaluationResult(BaseModel):
+class EvaluationResult(_WithLaterFields):
     """One region trained on one task with one seed."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=True, ser_json_inf_nan="constants")
@@ -70,11 +83,27 @@ class EvaluationResult(BaseModel):
     versions: dict[str, str]
     weights_sha256: str | None = None
     """SHA-256 of the initial parameters (little-endian float32, in the model's order). None in older results."""
+    task_sha256: str | None = None
+    """`task_sha256` of the task. It tells recipes apart that share a task's name. None in older results."""
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """What a user's own trainer returned; the accuracies are then 0."""
+    _later: ClassVar[tuple[str, ...]] = ("score",)
+
+    @property
+    def value(self) -> float:
+        """The number that is compared: the best test accuracy in percent, or the score of a user's own trainer."""
+        return self.best_test_acc if self.score is None else self.score
 
 
 def region_sha256(region: str) -> str:
     """Return the SHA-256 of the region's UTF-8 bytes, hexadecimal."""
     return hashlib.sha256(region.encode()).hexdigest()
+
+
+def task_sha256(task: Task) -> str:
+    """Return the SHA-256 of a task with its recipe and of the harness, whatever the region, seed and machine are."""
+    identity = {"task": task.identity(), "harness": HARNESS_VERSION}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def result_key(region: str, task: Task, seed: int, *, environment: dict[str, str]) -> str:
@@ -84,7 +113,7 @@ def result_key(region: str, task: Task, seed: int, *, environment: dict[str, str
     """
     identity = {
         "region": region,
-        "task": dataclasses.asdict(task),
+        "task": task.identity(),
         "seed": seed,
         "harness": HARNESS_VERSION,
         "environment": environment,

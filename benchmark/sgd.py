@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim.sgd import sgd
 
-from benchmark.tasks import Recipe
+from benchmark.task import Recipe
 
 
 class CosineSgd:
@@ -37,6 +37,9 @@ class CosineSgd:
         """Before each backward pass."""
         for parameter in self._parameters:
             parameter.grad = None
+
+    def begin_step(self) -> None:
+        """Before each step. The learning rate changes between epochs only."""
 
     @torch.no_grad()
     def step(self) -> None:

@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _Parent:
-    """See `benchmark.executor.Parent`."""
+    """See `benchmark.executors.Parent`."""
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection

@@ -19,6 +19,7 @@ from benchmark.comparison import Comparison, Overall, Resolved, in_words
 from benchmark.correlation import correlate, correlation_of, pairing_pays, squares
 from benchmark.dunnett import critical_value, visible_effect
 from benchmark.noise import NoisePrior, StatisticsError, learn_noise, noise_prior
+from benchmark.task import Metric
 
 __all__ = [
     "Comparison",
@@ -93,6 +94,7 @@ def compare(
     of both, or Dunnett's (1955, many-to-one comparisons) if the candidate is the best of `n_candidates`.
     Differences are paired only if both sides have the same seeds, at least five, and their correlation is significantly
     positive (one-sided 1 %, divided by `n_candidates`). This costs at most one point of coverage.
+    Without a prior (df = 0) the noise comes from the two sides. If they show none, nothing is resolved.
 
     Raises MissingSeedsError, UnusableAccuracyError, or StatisticsError for a bad `n_candidates` or `confidence`.
     """
@@ -110,9 +112,10 @@ def compare(
         of_differences = max(squares(differences) / (n - 1), 2 * variance * (1 - _MAX_CORRELATION))
         standard_error, df = math.sqrt(of_differences / n), n - 1
 
-    critical = critical_value(n_candidates, df, n / (n + m), confidence)
-    ci = (gain - critical * standard_error, gain + critical * standard_error)
-    shrinkage = prior.effect**2 / (prior.effect**2 + standard_error**2)
+    half, smallest = _interval(standard_error, df, n_candidates, n / (n + m), confidence)
+    ci = (gain - half, gain + half)
+    # Without a prior, true gains are taken to scatter as much as the noise, which need not be known for this ratio.
+    shrinkage = prior.effect**2 / (prior.effect**2 + standard_error**2) if prior.df else 1 / (1 + 1 / n + 1 / m)
     shrunk_gain = prior.effect_mean + shrinkage * (gain - prior.effect_mean)
     return Comparison(
         n_baseline=m,
@@ -130,10 +133,12 @@ def compare(
         correlation=correlation,
         shrinkage=shrinkage,
         shrunk_gain=shrunk_gain,
-        p_better=float(special.stdtr(df, shrunk_gain / (math.sqrt(shrinkage) * standard_error))),
-        smallest_visible_effect=standard_error * visible_effect(critical, df),
+        p_better=_p_better(df, shrunk_gain, math.sqrt(shrinkage) * standard_error),
+        smallest_visible_effect=smallest,
         resolved=_verdict(ci),
         unit=prior.sd,
+        doubted=prior.doubted,
+        unit_known=prior.df > 0,
     )
 
 
@@ -160,14 +165,18 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
     gain = sum(comparison.gain for comparison in ran) / count
     variances = [comparison.standard_error**2 for comparison in ran]
     standard_error, df = _of_mean(variances, [comparison.df for comparison in ran])
+    if any(comparison.doubted for comparison in ran):  # the priors are wrong together, so the mean is not surer
+        df = min(df, max(comparison.df for comparison in ran))
     rho = min(comparison.n_candidate / (comparison.n_candidate + comparison.n_baseline) for comparison in ran)
-    critical = critical_value(n_candidates, df, rho, confidence)
-    ci = (gain - critical * standard_error, gain + critical * standard_error)
+    half, smallest = _interval(standard_error, df, n_candidates, rho, confidence)
+    ci = (gain - half, gain + half)
     shrunk_gain = sum(comparison.shrunk_gain for comparison in ran) / count
     posterior_sd = (
         math.sqrt(sum(comparison.shrinkage * v for v, comparison in zip(variances, ran, strict=True))) / count
     )
+    metrics = {comparison.metric for comparison in ran}
     return Overall(
+        metric=metrics.pop() if len(metrics) == 1 else Metric("mixed units"),
         tasks=tasks,
         failed=(),
         gain=gain,
@@ -177,8 +186,8 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
         df=df,
         standard_error=standard_error,
         shrunk_gain=shrunk_gain,
-        p_better=float(special.stdtr(df, shrunk_gain / posterior_sd)),
-        smallest_visible_effect=standard_error * visible_effect(critical, df),
+        p_better=_p_better(df, shrunk_gain, posterior_sd),
+        smallest_visible_effect=smallest,
         resolved=_verdict(ci),
         score=sum(comparison.shrunk_gain / comparison.unit for comparison in ran) / count,
     )
@@ -227,7 +236,8 @@ def smallest_visible_effect(
     """Return the true gain (points) that a plan resolves with 80 % probability, if the prior's SD is right.
 
     For several tasks, give one prior each. The result is then the true mean gain over them, as `combine` judges it.
-    Raises MissingSeedsError if a side has no seed, StatisticsError if there is no task.
+    It is infinite where no noise is known. Raises MissingSeedsError if a side has no seed, StatisticsError if there is
+    no task.
     """
     priors = [prior] if isinstance(prior, NoisePrior) else prior
     if not priors:
@@ -235,15 +245,33 @@ def smallest_visible_effect(
     _check_family(n_candidates, confidence)
     if min(n_baseline, n_candidate) < 1:
         raise MissingSeedsError(f"seeds a side must be at least 1, not {n_baseline} and {n_candidate}")
-    variances = [task_prior.sd**2 * (1 / n_baseline + 1 / n_candidate) for task_prior in priors]
-    standard_error, df = _of_mean(variances, [task_prior.df + n_baseline + n_candidate - 2 for task_prior in priors])
-    critical = critical_value(n_candidates, df, n_candidate / (n_baseline + n_candidate), confidence)
-    return standard_error * visible_effect(critical, df)
+    expected = [task_prior.expected(n_baseline + n_candidate - 2) for task_prior in priors]
+    variances = [variance * (1 / n_baseline + 1 / n_candidate) for variance, _ in expected]
+    standard_error, df = _of_mean(variances, [df for _, df in expected])
+    if any(task_prior.doubted for task_prior in priors):
+        df = min(df, max(df for _, df in expected))
+    return _interval(standard_error, df, n_candidates, n_candidate / (n_baseline + n_candidate), confidence)[1]
+
+
+def _interval(
+    standard_error: float, df: float, n_candidates: int, rho: float, confidence: float
+) -> tuple[float, float]:
+    """Return the half width of the interval and the smallest detectable effect; both infinite without known noise."""
+    if not math.isfinite(standard_error):
+        return math.inf, math.inf
+    critical = critical_value(n_candidates, df, rho, confidence)
+    return critical * standard_error, standard_error * visible_effect(critical, df)
+
+
+def _p_better(df: float, shrunk_gain: float, posterior_sd: float) -> float:
+    return float(special.stdtr(df, shrunk_gain / posterior_sd)) if math.isfinite(posterior_sd) else 0.5
 
 
 def _of_mean(variances: Sequence[float], dfs: Sequence[float]) -> tuple[float, float]:
     """Return the standard error of the mean of independent gains and its Welch–Satterthwaite degrees of freedom."""
     total = sum(variances)
+    if not math.isfinite(total):
+        return math.inf, 0.0
     df = total**2 / sum(variance**2 / df for variance, df in zip(variances, dfs, strict=True))
     return math.sqrt(total) / len(variances), df
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,6 +47,20 @@ class ResultStore:
         except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
             return None
         return result if result.key == key else None
+
+    def containing(self, text: str) -> Iterator[EvaluationResult]:
+        """Yield the valid results whose file contains `text` (ASCII), in the order of their keys."""
+        try:
+            names = sorted(path.name for path in self.folder.iterdir() if path.suffix == ".json")
+        except OSError:
+            return
+        for name in names:
+            try:
+                found = text.encode() in read_plain(self.folder.parent, self.folder.name, name, limit=_MAX_BYTES)
+            except OSError:
+                continue
+            if found and (result := self.get(name.removesuffix(".json"))) is not None:
+                yield result
 
     def put(self, result: EvaluationResult) -> None:
         """Store a result durably. Raises OSError if the disk refuses."""

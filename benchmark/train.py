@@ -1,4 +1,4 @@
-"""The training loop: SGD with momentum and a cosine schedule, with all data on the device.
+"""The training loop, with all data on the device.
 
 docs/trainer.md explains it and has the measurements behind every choice.
 """
@@ -23,12 +23,12 @@ from benchmark.data_stream import DataStream
 from benchmark.device_data import ImageData, on_device
 from benchmark.dropout import own_dropout
 from benchmark.fast_ops import fast_ops, keep_freed_memory
+from benchmark.optimizers import make_optimizer
 from benchmark.precision import autocast, resolve_precision
 from benchmark.results import EpochMetrics, StepZero
-from benchmark.sgd import CosineSgd
 from benchmark.step_zero import judge_step_zero
 from benchmark.steps import open_steps, resolve_kernels
-from benchmark.tasks import Recipe
+from benchmark.task import Recipe
 
 __all__ = ["ImageData", "TrainingOutcome", "resolve_precision", "stream_seed", "train"]
 
@@ -78,7 +78,7 @@ def train(
     evaluated. A recipe that holds pictures out is a short look: its evaluations use batch statistics in BN layers,
     because running statistics lag some thirty steps behind and would hide what was learnt.
 
-    model: images float32 (N, 3, 32, 32) → logits (N, num_classes); it is moved to `device` and stays there.
+    model: images float32 (N, C, H, W) → logits (N, num_classes); it is moved to `device` and stays there.
     The result depends only on weights, data, recipe, seed, device, thread count and precision. The caller's global
     random state does not change. `on_epoch` receives the metrics of each evaluated epoch.
     `kernels` is the kernel path, see `benchmark.steps.KERNELS`: on a GPU, a step is a captured CUDA graph.
@@ -98,7 +98,9 @@ def train(
     data_generator = torch.Generator().manual_seed(stream_seed("data", seed))
     with ExitStack() as stack:
         steps = stack.enter_context(open_steps(kernels, device, stream_seed("model", seed)))
-        model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        flat = all(parameter.dim() < 5 for parameter in model.parameters())  # 3-d kernels have another format
+        layout = torch.channels_last if flat else torch.preserve_format
+        model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         stack.enter_context(fast_ops(model, precision, device))
         stack.enter_context(own_dropout(model, steps.generator))
         data = on_device(dataset, recipe, device)
@@ -110,7 +112,8 @@ def train(
             )
         compiler = "inductor" if kernels == "inductor" else backend
         network = model if compiler is None else torch.compile(model, backend=compiler, dynamic=False)
-        optimizer = CosineSgd(model.parameters(), recipe, fused=device.type == "cuda")
+        batches = math.ceil(count / recipe.batch_size)
+        optimizer = make_optimizer(model.parameters(), recipe, steps_per_epoch=batches, fused=device.type == "cuda")
         stream = DataStream(count, recipe.batch_size, data_generator, device)
         loss_sum = torch.zeros((), device=device)
         correct = torch.zeros((), device=device)
@@ -122,7 +125,7 @@ def train(
             labels = data.train_labels[picks]
             with autocast(precision, device):
                 logits = network(images)
-            loss = F.cross_entropy(logits.float(), labels)
+            loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
             optimizer.forget_gradients()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -157,6 +160,7 @@ def train(
             loss_sum.zero_()
             correct.zero_()
             for size in stream.begin_epoch():
+                optimizer.begin_step()
                 steps.run(step, size)
             optimizer.end_epoch()
 
@@ -217,6 +221,7 @@ def _logits(model: nn.Module, images: Tensor, precision: str, *, batch_statistic
     With `batch_statistics`, BN layers normalise by the batch instead. Their buffers do not change.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [norm for norm in norms if norm.track_running_stats]  # the others always use the batch
     model.eval()
     if batch_statistics:
         for norm in norms:

@@ -12,6 +12,8 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
+_MISSING = re.compile(r"operator (torchvision::\w+) does not exist")
+_MOST_OPERATORS = 30
 _PYTORCH_BUILD = re.compile(r"cpu|xpu|cu\d+|rocm[\d.]+")
 
 
@@ -42,6 +44,27 @@ def vision(part: str) -> ModuleType:
         raise VisionMissing(
             f"torchvision {found} does not fit torch {torch.__version__} ({error}); next: {install_command()}"
         ) from error
+
+
+def import_networks(name: str) -> ModuleType:
+    """Import torchvision or timm, or a module of them, for its classification networks. Raises ImportError.
+
+    These networks are plain Python. So where torchvision's compiled operators do not fit the installed torch, the
+    missing operators are declared without a body, and the networks can be used all the same.
+    """
+    import torch
+
+    for _ in range(_MOST_OPERATORS):
+        try:
+            return importlib.import_module(name)
+        except RuntimeError as error:
+            missing = _MISSING.search(str(error))
+            if missing is None:
+                raise ImportError(str(error)) from error
+            for module in [module for module in sys.modules if module.partition(".")[0] in ("torchvision", "timm")]:
+                del sys.modules[module]
+            torch.library.define(missing[1], "(Tensor a) -> Tensor")
+    raise ImportError(f"{name} asks for ever more operators")
 
 
 def install_command() -> str:

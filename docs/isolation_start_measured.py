@@ -10,7 +10,7 @@ import time
 
 from agent.config import SearchConfig
 from agent.evaluation.workbench import plan_slots
-from benchmark.executor import LocalExecutor
+from benchmark.executors import LocalExecutor
 from benchmark.hardware import DescribeEnvironment
 from sandbox.isolate import Isolation
 

@@ -38,7 +38,7 @@ Level = Literal["auto", "bubblewrap", "landlock", "none"]
 LEVELS = ("bubblewrap", "landlock")
 """The isolation levels, strongest first."""
 DEFAULT_LIMITS = Limits()
-_CLAIMS = frozenset({"syntax", "signature", "isolation", "exception", "memory", "shape"})
+_CLAIMS = frozenset({"syntax", "signature", "isolation", "exception", "memory", "shape", "network"})
 
 
 class IsolationUnavailable(RuntimeError):
@@ -66,6 +66,8 @@ class Initialised:
     """The parameters; None if a file was requested."""
     sha256: str | None = None
     """SHA-256 of the parameters if `ok`; see `Payload.sha256`."""
+    constructed: str | None = None
+    """Of a user's network: the SHA-256 of what its constructors made in isolation, as the untrusted process says."""
 
 
 class _Interpreter:
@@ -124,6 +126,8 @@ class Isolation:
         self.level: str = zygote.level
         self._first = _Interpreter(lambda: Zygote(self.level), zygote)
         self._second = _Interpreter(lambda: Zygote(self.level, apart=True))
+        self._with_packages: dict[tuple[str, ...], tuple[_Interpreter, _Interpreter]] = {}
+        self._lock = threading.Lock()
         self.evidence: dict[str, object] = {
             "level": self.level,
             "canary": tested.summary() if tested else "not flown: isolation was switched off",
@@ -143,8 +147,10 @@ class Isolation:
 
     def close(self) -> None:
         """End the isolated processes. Calls in other threads then raise IsolationCrashed. May be called twice."""
-        self._first.close()
-        self._second.close()
+        with self._lock:
+            others = [one for pair in self._with_packages.values() for one in pair]
+        for interpreter in (self._first, self._second, *others):
+            interpreter.close()
 
     def start_second(self) -> None:
         """Start the interpreter that `repeat` uses unless it runs already. Do not wait for it.
@@ -161,7 +167,7 @@ class Isolation:
         If the candidate fails, the result has `ok` False. Raises IsolationCrashed if our own processes failed (the next
         call starts them again), ValueError for an unknown architecture, OSError if `out` cannot be written.
         """
-        return self._run(self._first, job)
+        return self._run(self._interpreters(job)[0], job)
 
     def repeat(self, job: Job) -> Initialised:
         """Do the same as `initialise` in a second interpreter with other string hashes, addresses and process ids.
@@ -169,7 +175,20 @@ class Isolation:
         The parameters are equal unless the region depends on more than its arguments and the seed. The first call waits
         until the interpreter has started: about a second, less the time since `start_second`.
         """
-        return self._run(self._second, job)
+        return self._run(self._interpreters(job)[1], job)
+
+    def _interpreters(self, job: Job) -> tuple[_Interpreter, _Interpreter]:
+        """The two interpreters for a job. A user's network can need a pair that may read more packages."""
+        packages = () if job.network is None else job.network.packages
+        if not packages:
+            return self._first, self._second
+        with self._lock:
+            if packages not in self._with_packages:
+                self._with_packages[packages] = (
+                    _Interpreter(lambda: Zygote(self.level, packages=packages)),
+                    _Interpreter(lambda: Zygote(self.level, packages=packages, apart=True)),
+                )
+            return self._with_packages[packages]
 
     def _run(self, interpreter: _Interpreter, job: Job) -> Initialised:
         with interpreter.acquire() as zygote:
@@ -179,9 +198,10 @@ class Isolation:
             return self._initialise(zygote, job, started)
 
     def _initialise(self, zygote: Zygote, job: Job, started: float) -> Initialised:
-        layout = zygote.layout(job.arch, job.num_classes)
+        layout = list(job.network.layout) if job.network else zygote.layout(job.arch, job.num_classes)
         size = size_of(layout)
-        outcome = zygote.run(dataclasses.replace(job, seed=derived_seed(job.seed)), self.limits, size)
+        derived = dataclasses.replace(job, seed=derived_seed(job.seed))
+        outcome = zygote.run(derived, self.limits, size, origin=job.seed)
         failure = _failure(outcome, size, self.limits)
         if failure is not None:
             return self._failed(failure[0], failure[1], started, outcome.log, failure[2])
@@ -200,11 +220,17 @@ class Isolation:
             log=outcome.log,
             payload=payload if job.out is None else None,
             sha256=payload.sha256(),
+            constructed=_text(outcome.head, "constructed"),
         )
 
     def _failed(self, kind: str, message: str, started: float, log: str = "", line: int | None = None) -> Initialised:
         seconds = time.monotonic() - started
         return Initialised(False, kind, message, None, seconds, self.level, log, line)
+
+
+def _text(head: dict[str, object] | None, name: str) -> str | None:
+    value = (head or {}).get(name)
+    return value if isinstance(value, str) else None
 
 
 def derived_seed(seed: int) -> int:

@@ -59,8 +59,10 @@ def abi() -> int:
         raise
 
 
-def create_ruleset(readable: Iterable[Path]) -> int:
+def create_ruleset(readable: Iterable[Path], listable: Iterable[Path] = ()) -> int:
     """Make a ruleset that allows reading only `readable` (files, or folders with their contents); return its fd.
+
+    In the folders `listable`, names may be listed, but files not read.
 
     It denies everything else that this kernel's Landlock can deny. Paths that do not exist are skipped.
     Raises OSError if the kernel has no Landlock.
@@ -75,13 +77,13 @@ def create_ruleset(readable: Iterable[Path]) -> int:
     if version >= 6:
         attributes.scoped, size = _SCOPES, 24
     ruleset = _syscall(_CREATE_RULESET, ctypes.byref(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
-    for path in readable:
+    whole = [(path, _READ_FILE | _READ_DIR if path.is_dir() else _READ_FILE) for path in readable]
+    for path, rights in [*whole, *((path, _READ_DIR) for path in listable)]:
         try:
             handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
             continue
         try:
-            rights = _READ_FILE | _READ_DIR if path.is_dir() else _READ_FILE
             rule = _PathBeneathAttr(rights, handle)
             _syscall(_ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_RULE_PATH_BENEATH), ctypes.byref(rule),
                      ctypes.c_uint32(0))  # fmt: skip

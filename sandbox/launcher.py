@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from benchmark.networks import LIBRARIES
 from sandbox import bubblewrap, runtime, wire
 from sandbox.payload import Layout
 from sandbox.wire import Configuration, Job, Limits, Request
@@ -80,10 +81,12 @@ class Zygote:
 
     `landlock` False leaves out Landlock inside bubblewrap, as on a kernel without it. `apart` True gives the zygote
     other string hashes, addresses and process ids than a zygote without it. The constructor then does not wait for the
-    start: the first request does.
+    start: the first request does. `packages` are installed packages that a user's network imports.
     """
 
-    def __init__(self, level: str, *, landlock: bool = True, apart: bool = False) -> None:
+    def __init__(
+        self, level: str, *, landlock: bool = True, apart: bool = False, packages: tuple[str, ...] = ()
+    ) -> None:
         self.level = level
         self.hello: dict[str, Any] = {}
         """What the zygote reported about itself after its start; empty before."""
@@ -95,7 +98,7 @@ class Zygote:
         with contextlib.ExitStack() as stack:
             stack.push(self._close_on_error)
             stack.callback(theirs.close)
-            found = runtime.find()
+            found = runtime.find(packages)
             parent = os.pidfd_open(os.getpid()) if hasattr(os, "pidfd_open") else None
             if parent is not None:
                 stack.callback(os.close, parent)
@@ -107,6 +110,8 @@ class Zygote:
                 apart=apart,
                 readable=tuple(str(path) for path in found.readable()),
                 path=tuple(str(path) for path in found.path),
+                listable=tuple(str(path) for path in found.folders) if packages else (),
+                preload=tuple(name for name in packages if name in LIBRARIES),
             )
             inputs = [(_pipe(stack), config.encode())]
             command = [str(found.python), "-P", "-s", "-S", "-B", "-u", "-c", _BOOT, str(inputs[0][0][0].fileno())]
@@ -164,24 +169,26 @@ class Zygote:
             self._layouts[key] = [(name, tuple(shape)) for name, shape in answer["layout"]]
         return self._layouts[key]
 
-    def run(self, job: Job, limits: Limits, payload_bytes: int, *, bare: bool = False) -> Outcome:
+    def run(
+        self, job: Job, limits: Limits, payload_bytes: int, *, bare: bool = False, origin: int | None = None
+    ) -> Outcome:
         """Run one candidate in a fresh child and collect at most `payload_bytes` of parameters. Ignores `job.out`.
 
         The candidate's generators are seeded with `job.seed` (up to 63 bits), which the candidate can see. `Request`
-        explains `bare`.
+        explains `bare`. `origin` is the seed of the evaluation, which also decides how a user's network is built.
         """
         result, log = _Sink(_HEAD_BYTES + payload_bytes), _Sink(limits.output_bytes)
         with contextlib.ExitStack() as stack:
             stack.push(self._close_on_error)
             (job_out, job_in), (result_out, result_in), (log_out, log_in) = (_pipe(stack) for _ in range(3))
             deadline = time.monotonic() + limits.wall_seconds + GRACE_SECONDS
-            request = Request(job.arch, job.num_classes, limits, bare)
+            request = Request(job.arch, job.num_classes, limits, bare, foreign=job.network is not None)
             self._request(request, (job_out.fileno(), result_in.fileno(), log_in.fileno()))
             for stream in (job_out, result_in, log_in):
                 stream.close()
             # The text bypasses the zygote. Otherwise later candidates would inherit it in the zygote's memory.
             with contextlib.suppress(BrokenPipeError), job_in:
-                job_in.write(json.dumps({"region": job.region, "seed": job.seed}).encode())
+                job_in.write(json.dumps(_message(job, origin)).encode())
             os.set_blocking(result_out.fileno(), False)
             os.set_blocking(log_out.fileno(), False)
             answer = self._collect({result_out.fileno(): result, log_out.fileno(): log}, deadline)
@@ -259,6 +266,16 @@ class Zygote:
         self._stderr.seek(0)
         self._errors = self._stderr.read()[-4000:].decode(errors="replace").strip()
         self._stderr.close()
+
+
+def _message(job: Job, origin: int | None) -> dict[str, Any]:
+    """What the child reads from its pipe."""
+    message: dict[str, Any] = {"region": job.region, "seed": job.seed}
+    if job.network is None:
+        return message
+    network = dataclasses.replace(job.network, layout=())  # the child finds it itself
+    foreign = {"network": dataclasses.asdict(network), "arch": job.arch, "num_classes": job.num_classes}
+    return {**message, **foreign, "origin": job.seed if origin is None else origin}
 
 
 def _pipe(stack: contextlib.ExitStack) -> tuple[BinaryIO, BinaryIO]:

@@ -29,13 +29,16 @@ _END = re.compile(r"^\n{0,2}# =+ EDITABLE REGION: end =+$", re.MULTILINE)
 
 _EXPORT_HEADER = re.compile(
     r'\A"""A weight initialisation found by initsearch (?:(?!""").)*"""\n\nfrom __future__ import annotations\n\n'
-    r"(?:(?:(?:import|from) [^\n]*\n)+|\n)"
+    r"(?:(?:(?:import|from) [^\n]*\n|\n(?=import |from ))+|\n)"
     r"(?:\n\n(?:def|class) \w+[^\n]*:\n"
     r'    """(?:The `config` that initialize_weights wants|Stands for this project)[^\n]*\n(?:    [^\n]+\n)*)*'
     r"\n{0,2}",
     re.DOTALL,
 )
-"""What `agent.runs.artifacts` writes before the region of an exported module: docstring, imports, helper, stand-ins."""
+"""What `agent.runs.stand_alone` writes before the region of a module: docstring, imports, helper, stand-ins."""
+
+EXPORT_END = "# ==== initsearch: what follows lets the function run on networks that it was not written for ===="
+"""The line after the region of an exported module."""
 
 
 class RegionError(ValueError):
@@ -164,6 +167,10 @@ def region_of(text: str) -> str:
     """
     text = unify_newlines(text)
     if _BEGIN.search(text) is None and _END.search(text) is None:
-        return normalise_region(_EXPORT_HEADER.sub("", text, count=1))
+        header = _EXPORT_HEADER.match(text)
+        if header is None:
+            return normalise_region(text)
+        region, after, rest = text[header.end() :].rpartition(f"\n\n{EXPORT_END}\n")
+        return normalise_region(region if after else rest)
     split(text)
     return scaffold().region_in(text if text.endswith("\n") else text + "\n")

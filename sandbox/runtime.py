@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
 import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +20,8 @@ _PACKAGES = (
     *("nvidia", "triton", "cuda", "mkl", "intel_openmp"),
 )
 _OURS = (
-    *("benchmark/__init__.py", "benchmark/models.py", "sandbox/__init__.py", "sandbox/confine.py"),
+    *("benchmark/__init__.py", "benchmark/models.py", "benchmark/networks.py", "benchmark/sources.py"),
+    *("benchmark/vision.py", "sandbox/__init__.py", "sandbox/confine.py"),
     *("sandbox/landlock.py", "sandbox/prelude.py", "sandbox/seccomp.py", "sandbox/wire.py", "sandbox/worker.py"),
     "sandbox/zygote.py",
 )
@@ -40,6 +44,8 @@ class Runtime:
     ours: tuple[Path, ...]
     path: tuple[Path, ...]
     """`sys.path` of the worker."""
+    folders: tuple[Path, ...] = ()
+    """The folders in which the installed packages lie."""
 
     def readable(self) -> list[Path]:
         """Return the paths that a candidate may read: only code that it may still import."""
@@ -47,8 +53,11 @@ class Runtime:
         return [*members, *self.packages]
 
 
-def find() -> Runtime:
-    """Find the installation without importing torch. Raises FileNotFoundError if torch is not installed."""
+def find(extra: Iterable[str] = ()) -> Runtime:
+    """Find the installation without importing torch. Raises FileNotFoundError if torch is not installed.
+
+    `extra` are import names of installed packages that the worker may read as well, with all that they depend on.
+    """
     folders: list[Path] = []
     for name in ("torch", "numpy", "typing_extensions"):
         spec = importlib.util.find_spec(name)
@@ -65,7 +74,47 @@ def find() -> Runtime:
         libraries=tuple(path for path in sorted(Path(sys.base_prefix, "lib").glob("*.so*")) if path.is_file()),
         stdlib=stdlib,
         others=tuple(stdlib / name for name in _OTHERS if (stdlib / name).is_dir()),
-        packages=tuple(folder / name for folder in folders for name in _PACKAGES if (folder / name).exists()),
+        packages=tuple(
+            dict.fromkeys(
+                [
+                    *(folder / name for folder in folders for name in _PACKAGES if (folder / name).exists()),
+                    *installed(extra),
+                ]
+            )
+        ),
         ours=tuple(root / name for name in _OURS),
         path=(stdlib, stdlib / "lib-dynload", *folders, root),
+        folders=tuple(folders),
     )
+
+
+def installed(names: Iterable[str]) -> list[Path]:
+    """The files and folders of these installed packages and of all that they depend on, torch and numpy left out.
+
+    Raises FileNotFoundError for a package that is not installed.
+    """
+    names = list(names)
+    owners = importlib.metadata.packages_distributions() if names else {}
+    waiting: list[str] = []
+    for name in names:
+        if name not in owners:
+            raise FileNotFoundError(f"the package {name} is not installed for {sys.executable}")
+        waiting += owners[name]
+    seen = {"torch", "numpy"}
+    found: dict[Path, None] = {}
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            distribution = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # needed on another platform only
+        for file in distribution.files or ():
+            if file.parts[0] not in ("..", "/", "__pycache__"):
+                found[Path(str(distribution.locate_file(file.parts[0])))] = None
+        for requirement in distribution.requires or ():
+            if "extra ==" not in requirement and (match := re.match(r"[A-Za-z0-9._-]+", requirement)):
+                waiting.append(match[0])
+    return [path for path in found if path.exists()]

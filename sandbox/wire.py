@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.networks import Network
+
 MAX_MESSAGE = 1 << 20
 MAX_FDS = 4
 
@@ -27,6 +29,8 @@ class Job:
     seed: int
     out: Path | None = None
     """The safetensors file to write the parameters to; None keeps them in memory."""
+    network: Network | None = None
+    """A user's network, of which `arch` is only the name. Its parameters may be left as its constructors made them."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Configuration:
     """Whether this zygote's addresses and process numbers must differ from those of other zygotes."""
     readable: tuple[str, ...]
     path: tuple[str, ...]
+    listable: tuple[str, ...] = ()
+    """Folders whose names, but not whose files, a candidate may read: imports look for packages there."""
+    preload: tuple[str, ...] = ()
+    """Installed packages that the zygote imports, so that no candidate needs time for it."""
 
     def encode(self) -> bytes:
         """Return the settings as JSON."""
@@ -73,6 +81,8 @@ class Request:
     limits: Limits | None = None
     bare: bool = False
     """Run without Landlock and the system call filter. Only a canary does, to test bubblewrap alone."""
+    foreign: bool = False
+    """The child builds a user's network itself, after it was confined. Its text comes through the child's pipe."""
 
     @classmethod
     def decode(cls, message: dict[str, Any]) -> Request:

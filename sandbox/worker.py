@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark import networks
 from benchmark.models import build_model, init_config
 from sandbox import confine, landlock, seccomp
 from sandbox.prelude import namespace
@@ -58,6 +59,12 @@ class Template:
         for parameter in model.parameters():
             parameter.data.view(torch.int32).fill_(POISON)
         return Template(arch, num_classes, model)
+
+    @staticmethod
+    def foreign(request: dict[str, Any]) -> Template:
+        """Build a user's network as its own constructors initialise it. Raises NetworkError."""
+        model = networks.build(networks.Network.from_json(request["network"]), request["origin"])
+        return Template(request["arch"], request["num_classes"], model)
 
     def layout(self) -> list[tuple[str, list[int]]]:
         """Return name and shape of every parameter, in the order of the result's bytes."""
@@ -138,7 +145,7 @@ class _Rejected(Exception):
         self.kind, self.line = kind, line
 
 
-def run(template: Template, job: int, result: int, log: int, ready: int, confinement: Confinement) -> NoReturn:
+def run(template: Template | None, job: int, result: int, log: int, ready: int, confinement: Confinement) -> NoReturn:
     """Read the candidate from fd `job`, run it, write to `log` and `result`, and end this process."""
     try:
         signal.set_wakeup_fd(-1)
@@ -159,24 +166,37 @@ def run(template: Template, job: int, result: int, log: int, ready: int, confine
                 break
         os._exit(1)
     os.close(_READY)
-    _serve(template, request["region"], request["seed"])
+    _serve(template, request)
 
 
-def _serve(template: Template, region: str, seed: int) -> NoReturn:
+def _serve(template: Template | None, request: dict[str, Any]) -> NoReturn:
     payload: list[memoryview] = []
     verdict: dict[str, Any] = {"kind": None, "message": "", "line": None}
+    constructed = None
     try:
-        payload = _initialise(template, region, seed)
+        if template is None:
+            template = _built(request)
+            constructed = networks.constructed_sha256(template.model)
+        payload = _initialise(template, request["region"], request["seed"])
     except _Rejected as error:
         verdict = {"kind": error.kind, "message": str(error), "line": error.line}
     except BaseException as error:  # noqa: BLE001 - a candidate may raise anything, SystemExit included
         verdict = _describe(error)
+    verdict["constructed"] = constructed
     sys.stdout.flush()
     sys.stderr.flush()
     head = json.dumps(verdict).encode()
     head += b" " * (-(4 + len(head)) % _ALIGNMENT)
     _write([memoryview(len(head).to_bytes(4, "big") + head), *payload])
     os._exit(0)
+
+
+def _built(request: dict[str, Any]) -> Template:
+    try:
+        return Template.foreign(request)
+    except networks.NetworkError as error:
+        word = networks.what_it_does(error)
+        raise _Rejected("network", f"its constructor {word}: {error}" if word else str(error)) from None
 
 
 def _place(targets: dict[int, tuple[int, ...]]) -> None:
@@ -207,7 +227,7 @@ def _initialise(template: Template, region: str, seed: int) -> list[memoryview]:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = error.lineno if isinstance(error, SyntaxError) else None
         raise _Rejected("syntax", f"{type(error).__name__}: {error}", line) from None
-    before, shapes = list(model.named_parameters()), dict(template.layout())
+    before, shapes = list(model.named_parameters(remove_duplicate=False)), dict(template.layout())
     config = init_config(model, template.arch, template.num_classes)
     exec(code, names)
     function = names.get("initialize_weights")
@@ -240,7 +260,7 @@ def _collect(
             raise _Rejected("shape", f"{name} was added to the model")
         if parameter is not expected[name]:
             raise _Rejected("shape", f"{name} was replaced or tied: write into the parameter that is there (copy_)")
-    tensors = {name: parameter.detach() for name, parameter in before}
+    tensors = {name: parameter.detach() for name, parameter in before if name in shapes}  # each tied one once
     for name, tensor in tensors.items():
         if list(tensor.shape) != shapes[name]:
             raise _Rejected("shape", f"{name} has shape {list(tensor.shape)}, it must have {shapes[name]}")

@@ -53,15 +53,17 @@ def main(message: dict[str, Any]) -> None:
         importlib.import_module(name)
     import torch
 
+    from benchmark.networks import preload
     from sandbox import worker
 
+    preload(config.preload)
     torch.set_num_threads(1)
     torch.set_num_interop_threads(1)
     worker.rehearse()
     abi = landlock.abi() if config.landlock else 0
     if config.level == "landlock" and not abi:
         raise OSError(errno.EOPNOTSUPP, "this kernel has no Landlock")
-    ruleset = landlock.create_ruleset(readable) if abi else None
+    ruleset = landlock.create_ruleset(readable, map(Path, config.listable)) if abi else None
     server = _Server(control, config.parent, confined, ruleset, worker, apart=config.apart)
     gc.collect()
     gc.freeze()
@@ -131,8 +133,9 @@ class _Server:
 
     def _answer(self, request: wire.Request, fds: list[int]) -> dict[str, Any]:
         try:
-            template = self._template(request.arch, request.num_classes)
+            template = None if request.foreign else self._template(request.arch, request.num_classes)
             if request.limits is None:
+                assert template is not None, "a user's network has its layout from the trusted process"
                 return {"layout": template.layout()}
             return self._run(template, request.limits, request.bare, fds)
         except ValueError as error:

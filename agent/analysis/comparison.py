@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent.analysis.noise import Noise, prior_of
 from agent.protocol import Accuracies, TestOutcome
 from benchmark.statistics import (
     Comparison,
@@ -13,10 +15,9 @@ from benchmark.statistics import (
     combine,
     compare,
     in_words,
-    learn_noise,
-    noise_prior,
     select,
 )
+from benchmark.tasks import ACCURACY, Metric, known_profile
 
 _NO_LOOKS: Mapping[str, float] = {}
 
@@ -29,41 +30,78 @@ def compare_tasks(
     n_candidates: int = 1,
     others: Sequence[Accuracies] = (),
     look: float | None = None,
+    noise: Noise | None = None,
 ) -> dict[str, Comparison | None]:
     """The comparison for each task; None where baseline or submission failed with any seed.
 
     `others` are other candidates on the same tasks. If they have two or more seeds, the noise is estimated from them
-    too. `look` is the submission's score from screening, if it had one (`agent.analysis.look_scores`).
+    too. `look` is the submission's score from screening, if it had one (`agent.analysis.look_scores`). `noise` is what
+    the run recorded (None: a run of an older version, which used the profile's priors).
     """
     comparisons: dict[str, Comparison | None] = {}
     for task in submission:
         before, after = _complete(baseline[task]), _complete(submission[task])
         groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
-        prior = learn_noise(noise_prior(profile, task), groups)
+        metric = metric_of(profile, task)
+        before, after = _signed(before, metric), _signed(after, metric)
+        groups = [signed for seeds in groups if (signed := _signed(seeds, metric)) is not None]
+        if before is None or after is None:
+            comparisons[task] = None
+            continue
+        prior = prior_of(profile, noise, task, groups, len(before) + len(after) - 2)
         prior = prior if look is None else prior.after_look(look)
-        comparisons[task] = (
-            None if before is None or after is None else compare(before, after, prior, n_candidates=n_candidates)
-        )
+        comparisons[task] = _in_metric(compare(before, after, prior, n_candidates=n_candidates), metric)
     return comparisons
 
 
+def metric_of(profile: str, task: str) -> Metric:
+    """What a task's score is; accuracy where this process does not know the profile."""
+    known = known_profile(profile)
+    return next((one.metric for one in known.tasks if one.name == task), ACCURACY) if known else ACCURACY
+
+
+def _signed(seeds: dict[int, float] | None, metric: Metric) -> dict[int, float] | None:
+    """The scores so that higher is better."""
+    return seeds if seeds is None or metric.sign > 0 else {seed: -value for seed, value in seeds.items()}
+
+
+def _in_metric(comparison: Comparison, metric: Metric) -> Comparison:
+    """The comparison of signed scores, with its means as the metric has them."""
+    if metric.is_accuracy:
+        return comparison
+    return dataclasses.replace(
+        comparison,
+        baseline_mean=metric.sign * comparison.baseline_mean,
+        candidate_mean=metric.sign * comparison.candidate_mean,
+        metric=metric,
+    )
+
+
 def choose(
-    profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
+    profile: str,
+    baseline: Accuracies,
+    tests: Sequence[TestOutcome],
+    looks: Mapping[str, float] = _NO_LOOKS,
+    noise: Noise | None = None,
 ) -> TestOutcome | None:
     """The test to submit: the best shrunk gain over all visible tasks, the earlier one on a tie; None if all failed.
 
-    `looks` maps the hash of a region to its score from screening.
+    `looks` maps the hash of a region to its score from screening. `noise`: see `compare_tasks`.
     """
     ran = [test for test in tests if not test.failed]
-    return ran[select(_judge(profile, baseline, ran, looks))] if ran else None
+    return ran[select(_judge(profile, baseline, ran, looks, noise))] if ran else None
 
 
 def ranked(
-    profile: str, baseline: Accuracies, tests: Sequence[TestOutcome], looks: Mapping[str, float] = _NO_LOOKS
+    profile: str,
+    baseline: Accuracies,
+    tests: Sequence[TestOutcome],
+    looks: Mapping[str, float] = _NO_LOOKS,
+    noise: Noise | None = None,
 ) -> list[TestOutcome]:
     """The tests that succeeded, in the order in which `choose` prefers them."""
     ran = [test for test in tests if not test.failed]
-    scores = [overall.score for overall in _judge(profile, baseline, ran, looks)]
+    scores = [overall.score for overall in _judge(profile, baseline, ran, looks, noise)]
     return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
 
 
@@ -79,13 +117,19 @@ def describe_tasks(kind: str, comparisons: Mapping[str, Comparison | None]) -> l
         + (
             "failed: no comparison"
             if comparison is None
-            else f"{comparison.candidate_mean:.2f} % against {comparison.baseline_mean:.2f} %, {in_words(comparison)}"
+            else f"{valued(comparison.candidate_mean, comparison.metric)} against "
+            f"{valued(comparison.baseline_mean, comparison.metric)}, {in_words(comparison)}"
         )
         for task, comparison in comparisons.items()
     ]
     if len(comparisons) > 1:
         lines.append(f"{kind}, all tasks: {in_words(combine(comparisons))}")
     return lines
+
+
+def valued(value: float, metric: Metric) -> str:
+    """A value with its unit: `75.20 %`, or `val_loss 1.234`."""
+    return f"{metric.text(value)} %" if metric.is_accuracy else f"{metric.name} {metric.text(value)}"
 
 
 def verdict(visible: Mapping[str, Comparison | None], hidden: Mapping[str, Comparison | None]) -> str:
@@ -106,13 +150,20 @@ def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str
     }[overall.resolved]
 
 
-def _judge(profile: str, baseline: Accuracies, ran: Sequence[TestOutcome], looks: Mapping[str, float]) -> list[Overall]:
+def _judge(
+    profile: str,
+    baseline: Accuracies,
+    ran: Sequence[TestOutcome],
+    looks: Mapping[str, float],
+    noise: Noise | None,
+) -> list[Overall]:
     """Compare each test, by all its seeds, with the noise of the other tests and with its score from screening."""
     judged = []
     for test in ran:
         others = [other.accuracies for other in ran if other is not test]
         look = looks.get(test.region_sha256)
-        judged.append(combine(compare_tasks(profile, baseline, test.accuracies, others=others, look=look)))
+        compared = compare_tasks(profile, baseline, test.accuracies, others=others, look=look, noise=noise)
+        judged.append(combine(compared))
     return judged
 
 
@@ -125,14 +176,16 @@ def _complete(seeds: Mapping[int, float | None]) -> dict[int, float] | None:
 def _task_json(comparison: Comparison | None) -> dict[str, Any]:
     if comparison is None:
         return {"baseline": None, "submitted": None, "gain": None, "ci": None, "failed": True}
+    known = comparison.known_ci is not None
     return {
         "baseline": comparison.baseline_mean,
         "submitted": comparison.candidate_mean,
         "gain": comparison.gain,
-        "ci": list(comparison.ci),
+        "ci": comparison.known_ci,
         "shrunk_gain": comparison.shrunk_gain,
-        "p_better": comparison.p_better,
-        "smallest_visible_effect": comparison.smallest_visible_effect,
+        "p_better": comparison.p_better if known else None,
+        "smallest_visible_effect": comparison.smallest_visible_effect if known else None,
         "resolved": comparison.resolved,
         "seeds": comparison.n_candidate,
+        **({} if comparison.metric.is_accuracy else dataclasses.asdict(comparison.metric)),
     }

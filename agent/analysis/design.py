@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent.analysis.finalists import finalist_count
+from agent.analysis.noise import MEASURING_SEEDS, Noise, as_json, prior_of, unresolvable
 from agent.config import SearchConfig
-from benchmark.statistics import noise_prior, smallest_visible_effect
+from benchmark.statistics import smallest_visible_effect
 from benchmark.tasks import Profile, Task
 
 MAX_SEEDS = 50
@@ -83,29 +84,38 @@ class Forecast:
 
     def as_json(self, **more: Any) -> dict[str, Any]:
         """The design's numbers and the forecast's in one object."""
-        effects = {"visible_effect": round(self.visible_effect, 3), "hidden_effect": round(self.hidden_effect, 3)}
+        effects = {"visible_effect": _rounded(self.visible_effect), "hidden_effect": _rounded(self.hidden_effect)}
         return {**asdict(self.design), "seconds": round(self.seconds, 1), **effects, **more, "flags": self.design.flags}
 
 
-def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int) -> Forecast:
-    """The cost and the smallest detectable effects of a design on this machine."""
+def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int, noise: Noise | None = None) -> Forecast:
+    """The cost and the smallest detectable effects of a design on this machine, with its `noise`."""
     return Forecast(
         design,
         _seconds(profile, cost, design, slots),
-        _effect(profile, profile.visible, design, design.budget),
-        _effect(profile, profile.hidden, design.hidden, 1),
+        _effect(profile, profile.visible, design, design.budget, noise),
+        _effect(profile, profile.hidden, design.hidden, 1, noise),
     )
 
 
 def make_plan(
-    profile: Profile, cost: Costs, design: Design, *, slots: int, effect: float | None = None
+    profile: Profile,
+    cost: Costs,
+    design: Design,
+    *,
+    slots: int,
+    effect: float | None = None,
+    noise: Noise | None = None,
 ) -> dict[str, Any]:
     """Evaluations, seconds and the smallest detectable effect per task and in all, and better designs.
 
     `instead` lists other designs with the reason for each. With `effect` (points), `for_effect` has the cheapest
-    designs that detect a mean gain of that size on the visible tasks, with as many tests and with fewer.
+    designs that detect a mean gain of that size on the visible tasks, with as many tests and with fewer. With `noise`,
+    what is known of each task's noise (None: the profile's priors), `noise` says it, `measure` has the command, the
+    trainings and the seconds that measure what was not measured here, and `unresolvable` lists the visible tasks on
+    which the design can resolve nothing.
     """
-    asked = forecast(profile, cost, design, slots=slots)
+    asked = forecast(profile, cost, design, slots=slots, noise=noise)
     tasks = []
     for kind, members, one in (("visible", profile.visible, design), ("hidden", profile.hidden, design.hidden)):
         for task in members:
@@ -115,16 +125,49 @@ def make_plan(
                     "kind": kind,
                     "evaluations": one.trainings,
                     "seconds": round(cost[task.name], 1),
-                    "smallest_visible_effect": round(_effect(profile, [task], one, one.budget), 3),
+                    "smallest_visible_effect": _rounded(_effect(profile, [task], one, one.budget, noise)),
                 }
             )
     plan = {"profile": profile.name, "slots": slots, "tasks": tasks, **asked.as_json()}
-    plan["instead"] = [one.as_json(why=why) for one, why in alternatives(profile, cost, asked, slots=slots)]
+    plan["instead"] = [
+        one.as_json(why=why) for one, why in alternatives(profile, cost, asked, slots=slots, noise=noise)
+    ]
     if effect is not None:
         plan["effect"] = effect
-        found = designs_for(profile, cost, effect, budget=design.budget, slots=slots, screen=design.screen)
+        found = designs_for(profile, cost, effect, budget=design.budget, slots=slots, screen=design.screen, noise=noise)
         plan["for_effect"] = [option.as_json() for option in found]
+    if noise is not None:
+        names = [task.name for task in profile.visible]
+        plan["noise"] = as_json(noise)
+        plan["unresolvable"] = unresolvable(noise, names, design.baseline_seeds + design.confirm, _tested(design))
+        plan["measure"] = _measurement(profile, cost, noise, slots)
     return plan
+
+
+def _measurement(profile: Profile, cost: Costs, noise: Noise, slots: int) -> dict[str, Any] | None:
+    """What measures the noise of the tasks that were not measured here; None if all were."""
+    missing = [task for task in (*profile.visible, *profile.hidden) if noise[task.name].measured is None]
+    if not missing:
+        return None
+    hidden = any(task in profile.hidden for task in missing)
+    trained = (*profile.visible, *profile.hidden) if hidden else profile.visible
+    durations = [cost[task.name] for task in trained for _ in range(MEASURING_SEEDS)]
+    return {
+        "tasks": [task.name for task in missing],
+        "trainings": len(durations),
+        "seconds": round(_makespan(durations, slots), 1),
+        "command": f"agent baselines --recipes kaiming_normal --seeds {MEASURING_SEEDS} --profile {profile.name}"
+        + (" --hidden" if hidden else ""),
+    }
+
+
+def _tested(design: Design) -> int:
+    return design.seeds + design.confirm
+
+
+def _rounded(effect: float) -> float | None:
+    """None where the noise is not known: JSON has no infinity."""
+    return round(effect, 3) if math.isfinite(effect) else None
 
 
 @dataclass(frozen=True)
@@ -151,7 +194,9 @@ def with_overhead(plan: Mapping[str, Any], overhead: Overhead) -> dict[str, Any]
     return {**more(plan), **suggested, "overhead": {name: round(seconds, 1) for name, seconds in parts.items()}}
 
 
-def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) -> list[tuple[Forecast, str]]:
+def alternatives(
+    profile: Profile, cost: Costs, asked: Forecast, *, slots: int, noise: Noise | None = None
+) -> list[tuple[Forecast, str]]:
     """Designs that detect a clearly smaller effect in the same time, or the same effect in clearly less time.
 
     Each has its reason in words. Fewer tests mean fewer ideas tried, and only a person can weigh that. So there is at
@@ -160,10 +205,10 @@ def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) 
     found: dict[Design, tuple[Forecast, str]] = {}
     for budget in _budgets(asked.design.budget):
         designs = _designs(profile, cost, budget, slots, asked.design.screen, most=_SAME_TIME * asked.seconds)
-        cheapest = _first(profile, cost, designs, asked.visible_effect, slots)
+        cheapest = _first(profile, cost, designs, asked.visible_effect, slots, noise)
         best = cheapest
-        for design in sorted(designs, key=lambda design: _at_least(profile, design)):
-            best = _first(profile, cost, [design], best.visible_effect, slots) or best if best else None
+        for design in sorted(designs, key=lambda design: _at_least(profile, design, noise)):
+            best = _first(profile, cost, [design], best.visible_effect, slots, noise) or best if best else None
         for option in filter(None, (cheapest, best)):
             more = option.visible_effect < _CLEARLY * asked.visible_effect
             less = option.seconds < _CLEARLY * asked.seconds
@@ -177,28 +222,37 @@ def alternatives(profile: Profile, cost: Costs, asked: Forecast, *, slots: int) 
 
 
 def designs_for(
-    profile: Profile, cost: Costs, effect: float, *, budget: int, slots: int, screen: float = 0.0
+    profile: Profile,
+    cost: Costs,
+    effect: float,
+    *,
+    budget: int,
+    slots: int,
+    screen: float = 0.0,
+    noise: Noise | None = None,
 ) -> list[Forecast]:
     """The cheapest designs that detect a mean gain of `effect` points, with `budget` tests and with fewer."""
     cheapest = (
-        _first(profile, cost, _designs(profile, cost, n, slots, screen), effect, slots) for n in _budgets(budget)
+        _first(profile, cost, _designs(profile, cost, n, slots, screen), effect, slots, noise) for n in _budgets(budget)
     )
     return [option for option in cheapest if option is not None]
 
 
-def _first(profile: Profile, cost: Costs, designs: Sequence[Design], effect: float, slots: int) -> Forecast | None:
+def _first(
+    profile: Profile, cost: Costs, designs: Sequence[Design], effect: float, slots: int, noise: Noise | None
+) -> Forecast | None:
     """The first of the designs that detects `effect`."""
     for design in designs:
-        if _at_least(profile, design) <= effect:
-            one = forecast(profile, cost, design, slots=slots)
+        if _at_least(profile, design, noise) <= effect:
+            one = forecast(profile, cost, design, slots=slots, noise=noise)
             if one.visible_effect <= effect:
                 return one
     return None
 
 
-def _at_least(profile: Profile, design: Design) -> float:
+def _at_least(profile: Profile, design: Design, noise: Noise | None) -> float:
     """A lower bound of the detectable effect, quick to compute: without the correction for picking the best."""
-    return _effect(profile, profile.visible, design, 1)
+    return _effect(profile, profile.visible, design, 1, noise)
 
 
 def _budgets(most: int) -> list[int]:
@@ -240,9 +294,15 @@ def _seconds(profile: Profile, cost: Costs, design: Design, slots: int) -> float
     return baseline + tests + looks + again + hidden
 
 
-def _effect(profile: Profile, tasks: Sequence[Task], design: Design, n_candidates: int) -> float:
-    priors = [noise_prior(profile.name, task.name) for task in tasks]
-    seeds, baseline_seeds = design.seeds + design.confirm, design.baseline_seeds + design.confirm
+def _effect(profile: Profile, tasks: Sequence[Task], design: Design, n_candidates: int, noise: Noise | None) -> float:
+    """The smallest detectable mean gain over these tasks in points; infinite where nothing can be resolved.
+
+    The scatter of the other tests is not counted, although a search learns from it.
+    """
+    if not tasks:  # a task file need not have a hidden task
+        return 0.0
+    seeds, baseline_seeds = _tested(design), design.baseline_seeds + design.confirm
+    priors = [prior_of(profile.name, noise, task.name, [], seeds + baseline_seeds - 2) for task in tasks]
     return smallest_visible_effect(priors, baseline_seeds, seeds, n_candidates=n_candidates)
 
 
@@ -258,14 +318,32 @@ def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
     """The lines of a plan that follow its tasks."""
     yield (
         f"about {duration(plan['seconds'])} in all; smallest detectable mean gain (power 80 %): "
-        f"{plan['visible_effect']:.1f} points on the visible tasks, {plan['hidden_effect']:.1f} on the hidden task"
+        f"{points(plan['visible_effect'])} on the visible tasks"
+        + (f", {points(plan['hidden_effect'])} on the hidden task" if plan["hidden_effect"] != 0 else "")
     )
+    if plan.get("unresolvable"):
+        yield (
+            f"nothing can be resolved on {', '.join(plan['unresolvable'])}: no noise is known and one seed shows none; "
+            "--baseline-seeds 3 can resolve a gain"
+        )
+    for task, one in plan.get("noise", {}).items():
+        yield f"noise of {task}: {one['words']}"
+    if measure := plan.get("measure"):
+        yield (
+            f"to measure the noise of {', '.join(measure['tasks'])}: {measure['command']}: "
+            f"{measure['trainings']} trainings, {duration(measure['seconds'])}"
+        )
     for other in plan["instead"]:
         yield f"or: {other['flags']}: {_outlook(other)}; {other['why']}"
     if "effect" in plan and not plan["for_effect"]:
         yield f"no design with up to {MAX_SEEDS} seeds detects a mean gain of {plan['effect']:g} points"
     for other in plan.get("for_effect", []):
         yield f"to detect {plan['effect']:g} points: {other['flags']}: {_outlook(other)}"
+
+
+def points(effect: float | None) -> str:
+    """A detectable effect as text; "nothing" where the noise is not known."""
+    return "nothing" if effect is None else f"{effect:.1f} points"
 
 
 def duration(seconds: float) -> str:
@@ -278,4 +356,4 @@ def duration(seconds: float) -> str:
 
 
 def _outlook(design: Mapping[str, Any]) -> str:
-    return f"{duration(design['seconds'])}, detects {design['visible_effect']:.1f} points"
+    return f"{duration(design['seconds'])}, detects {points(design['visible_effect'])}"

@@ -49,8 +49,9 @@ class RunGains:
 
 
 def carry_over(visible: _Comparisons, hidden: _Comparisons) -> CarryOver | None:
-    """Both gains; None when visible or hidden results are missing or failed."""
-    if not visible or not hidden or None in (*visible.values(), *hidden.values()):
+    """Both gains; None when visible or hidden results are missing or failed, or a task's noise is not known."""
+    both = (*visible.values(), *hidden.values())
+    if not visible or not hidden or not all(one is not None and one.unit_known for one in both):
         return None
     return CarryOver(in_noise_units(visible), in_noise_units(hidden))
 

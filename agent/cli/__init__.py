@@ -10,8 +10,9 @@ import typer
 
 # isort: off
 # Importing a command adds it to the application: this is the order of --help.
-from agent.cli import search, submit, ablate, check, plan, baselines, doctor  # noqa: F401
-from agent.cli import runs, show, report, review, compare, export, replay, audit, verify  # noqa: F401
+from agent.cli import search, session, mcp, submit, ablate, check, plan, baselines, task, doctor  # noqa: F401
+from agent.cli import runs, show, watch, serve, report, review, compare, export, export_env  # noqa: F401
+from agent.cli import replay, audit, verify  # noqa: F401
 
 # isort: on
 from agent.cli.app import app

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, UnsandboxedOption, app
+from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, TaskFileOption, UnsandboxedOption, app
 from agent.cli.output import print_json, print_next
 from agent.errors import AgentError
 
@@ -25,6 +25,7 @@ def ablate(
     ] = None,
     allow_unsandboxed: UnsandboxedOption = False,
     data_root: DataRootOption = None,
+    profile: TaskFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure each part of a submission: take back one hunk or number at a time and train again.
@@ -39,18 +40,25 @@ def ablate(
     the share does not pay for are left out and named. The code runs in isolation, also where the search's did not.
     RUN/ablation.json and the run's page keep the result.
     """
+    from agent.profiles import given_profile
     from agent.progress import make_progress
     from agent.report import write_report
     from agent.runs.directory import RunDirectory
     from agent.studies.ablation import ablate
     from benchmark.data import DataError
-    from benchmark.executor import InfrastructureError
+    from benchmark.executors import InfrastructureError
 
     directory = RunDirectory.find(run, runs)
     progress = make_progress()
     try:
         ablation = ablate(
-            directory, progress, share=share, seeds=seeds, allow_unsandboxed=allow_unsandboxed, data_root=data_root
+            directory,
+            progress,
+            share=share,
+            seeds=seeds,
+            allow_unsandboxed=allow_unsandboxed,
+            data_root=data_root,
+            given=given_profile(profile, data_root=data_root),
         )
     except (InfrastructureError, DataError) as error:
         raise AgentError(f"{error}\nfinished trainings are kept; the same command continues") from None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from agent.cli.courtesy import require_allowed
 
 app = typer.Typer(
     name="agent",
@@ -31,12 +34,31 @@ RunsOption = Annotated[Path, typer.Option("--runs", help="Folder of the runs.", 
 RunArgument = Annotated[str, typer.Argument(help="Path, name, part of a name, or latest.")]
 ProfileOption = Annotated[
     str | None,
-    typer.Option(help="paper, pocket, pocket_small, mini, smoke, or auto: paper with GPU and data, else a pocket one."),
+    typer.Option(
+        help="paper, pocket, pocket_small, mini, smoke, FILE.toml (agent task new writes one), or auto: paper with a "
+        "GPU and data, else a pocket one."
+    ),
+]
+TaskFileOption = Annotated[
+    str | None, typer.Option("--profile", metavar="FILE.toml", help="The run's task file again: its code runs here.")
 ]
 SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1; paper: 3).")]
 SeedOption = Annotated[int | None, typer.Option(help="The first seed (default 0).")]
 WorkersOption = Annotated[
-    str | None, typer.Option(help="Evaluations side by side: processes, or lanes on a GPU (default auto).")
+    str | None, typer.Option(help="Evaluations side by side: processes, or lanes on each GPU (default auto).")
+]
+ParallelOption = Annotated[
+    int | None, typer.Option(help="Tests in flight (default 1). Those are chosen without each other's results.")
+]
+ExecutorOption = Annotated[
+    str | None, typer.Option(help="What trains: local, ray, slurm, or auto (default local, this machine).")
+]
+RayAddressOption = Annotated[
+    str | None, typer.Option(help="With --executor ray: auto, local or HOST:PORT (default auto).")
+]
+SlurmOption = Annotated[
+    str | None,
+    typer.Option(help="With --executor slurm: job options, such as partition=gpu,gpus_per_node=1,time=120."),
 ]
 DataRootOption = Annotated[Path | None, typer.Option(help="Folder of the full data sets.")]
 UnsandboxedOption = Annotated[
@@ -46,6 +68,13 @@ SendKeyOption = Annotated[
     str | None,
     typer.Option(
         metavar="HOST", help="Yes: send conversation and key to this host, which a run or a file found here names."
+    ),
+]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Send the numbers while they come: wandb, trackio, mlflow, tensorboard; several with commas.",
     ),
 ]
 SetOption = Annotated[
@@ -72,8 +101,12 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the versions and exit.")
     ] = False,
 ) -> None:
     """The options of `agent` itself."""
+    command = ctx.invoked_subcommand
+    words = sys.argv[1:]
+    require_allowed(command, words[words.index(command) + 1 :] if command in words else [])

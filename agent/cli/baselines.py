@@ -183,7 +183,7 @@ def _line(row: Row) -> str:
         difference = interval = verdict = ""
     else:
         difference = f"{comparison.gain:+.2f}"
-        interval = f"{comparison.ci[0]:+.2f} … {comparison.ci[1]:+.2f}"
+        interval = "" if comparison.known_ci is None else f"{comparison.ci[0]:+.2f} … {comparison.ci[1]:+.2f}"
         verdict = comparison.resolved
     reached = f"{shown['reached_target']} of {shown['n']}"
     epochs = f"{shown['epochs_to_target']:.1f}" if row.epochs_to_target else ""

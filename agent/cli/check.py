@@ -14,6 +14,7 @@ from agent.errors import UsageError
 
 if TYPE_CHECKING:
     from agent.evaluation.check import CheckReport
+    from benchmark.task import Task
 
 
 @app.command()
@@ -21,6 +22,9 @@ def check(
     file: Annotated[Path, typer.Argument(help="A region text (the function, with helpers) or a whole scaffold.")],
     arch: Annotated[
         list[str] | None, typer.Option(help="Architecture to try, repeatable (default: the visible ones of pocket).")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE.toml", help="Try the networks of this profile or task file.")
     ] = None,
     isolation: Annotated[str, typer.Option(help="auto, bubblewrap or landlock.")] = "auto",
     allow_unsandboxed: Annotated[bool, typer.Option("--allow-unsandboxed", help="Run it without isolation.")] = False,
@@ -32,12 +36,18 @@ def check(
     Examples:
       agent check my_init.py
       agent check my_init.py --arch mobilenetv2 --json
+      agent check my_init.py --profile my.toml
     """
-    raise typer.Exit(run_check(file, arch or [], "none" if allow_unsandboxed else isolation, as_json=as_json))
+    level = "none" if allow_unsandboxed else isolation
+    raise typer.Exit(run_check(file, arch or [], level, as_json=as_json, profile=profile))
 
 
-def run_check(file: Path, archs: Sequence[str], isolation_level: str, *, as_json: bool) -> int:
+def run_check(
+    file: Path, archs: Sequence[str], isolation_level: str, *, as_json: bool, profile: str | None = None
+) -> int:
     """Check a file on the given architectures. Exit code: 0 accepted, 3 rejected. Raises UsageError."""
+    if profile is not None and archs:
+        raise UsageError("--profile names networks already, so it contradicts --arch")
     for arch in archs:
         require_architecture(arch)
 
@@ -47,7 +57,12 @@ def run_check(file: Path, archs: Sequence[str], isolation_level: str, *, as_json
     chosen = {task.arch: NUM_CLASSES[task.dataset] for task in PROFILES["pocket"].visible}
     if archs:
         chosen = {arch: chosen.get(arch, 100) for arch in archs}
-    report = _check_file(file, chosen, isolation_level)
+    tasks: Sequence[Task] = ()
+    if profile is not None:
+        from agent.profiles import resolve_profile
+
+        tasks = resolve_profile(profile)[0].visible
+    report = _check_file(file, chosen, isolation_level, tasks)
     if as_json:
         print_json(report.as_json())
     else:
@@ -64,8 +79,9 @@ def require_architecture(name: str) -> None:
         raise UsageError(f"--arch {name}: unknown architecture; known: {', '.join(known)}")
 
 
-def _check_file(file: Path, archs: dict[str, int], isolation_level: str) -> CheckReport:
+def _check_file(file: Path, archs: dict[str, int], isolation_level: str, tasks: Sequence[Task] = ()) -> CheckReport:
     from agent.evaluation.check import CheckReport, check
+    from agent.evaluation.evaluator import jobs_for
     from sandbox.isolate import Isolation, IsolationUnavailable
     from sandbox.region import RegionError, region_of
 
@@ -83,7 +99,7 @@ def _check_file(file: Path, archs: dict[str, int], isolation_level: str) -> Chec
         return CheckReport(False, "outside_region", str(error))
     try:
         with Isolation(level=isolation_level) as isolation:  # type: ignore[arg-type]
-            return check(region, archs, isolation, describe=True)
+            return check(region, jobs_for(tasks, region, 0) if tasks else archs, isolation, describe=True)
     except IsolationUnavailable as error:
         raise UsageError(str(error)) from None
 

@@ -178,7 +178,7 @@ def _gains(found: Sequence[Member]) -> list[RunGains]:
 
 def _as_json(pair: Pair) -> dict[str, object]:
     one = pair.comparison
-    numbers = None if one is None else {"gain": one.gain, "ci": list(one.ci), "resolved": one.resolved}
+    numbers = None if one is None else {"gain": one.gain, "ci": one.known_ci, "resolved": one.resolved}
     return {
         "kind": pair.kind,
         "task": pair.task,
@@ -209,7 +209,7 @@ def run_tournament(
     from agent.progress import make_progress
     from agent.studies.tournament import Tournament
     from benchmark.data import DataError
-    from benchmark.executor import InfrastructureError
+    from benchmark.executors import InfrastructureError
 
     names = [name.strip() for name in proposers.split(",") if name.strip()]
     found = read_config(flags, toml=toml, settings=parse_settings(settings))

@@ -40,13 +40,14 @@ def plan(
       agent plan --budget 10 --confirm 5
       agent plan --profile paper --seeds 3 --json
     """
-    from agent.analysis.design import Design, duration, in_words, make_plan, with_overhead
+    from agent.analysis.design import Design, duration, in_words, make_plan, points, with_overhead
+    from agent.analysis.noise import noise_here
     from agent.config import load_config
     from agent.engine.auto_profile import choose_profile
     from agent.evaluation.workbench import plan_slots, side_by_side
     from agent.profiles import with_default_seeds
     from agent.report.cost import machine_in_words, measure
-    from benchmark.executor import LocalExecutor
+    from benchmark.executors import LocalExecutor
 
     config = load_config(
         {
@@ -69,7 +70,8 @@ def plan(
         cost, overhead, environment = measure(
             chosen, executor, precision=config.precision, level=level, kernels=config.kernels
         )
-    found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect)
+    noise = noise_here(chosen, environment, cache=config.cache)
+    found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect, noise=noise)
     found = {**with_overhead(found, overhead), "environment": environment}
     if as_json:
         print_json({**found, "reason": reason})
@@ -79,10 +81,10 @@ def plan(
     for task in found["tasks"]:
         print(
             f"  {task['kind']:7} {task['name']}: {task['evaluations']} trainings of about {duration(task['seconds'])}; "
-            f"smallest detectable effect {task['smallest_visible_effect']:.1f} points"
+            f"smallest detectable effect {points(task['smallest_visible_effect'])}"
         )
     print("besides training: " + ", ".join(f"{name} {duration(part)}" for name, part in found["overhead"].items()))
     print(f"measured here and now: {machine_in_words(environment)}")
     print("\n".join(in_words(found)))
     print(chosen.caveat)
-    print_next(f"agent search {found['flags']} --profile {chosen.name}")
+    print_next(f"agent search {found['flags']} --profile {config.profile if chosen.is_own else chosen.name}")

@@ -101,7 +101,7 @@ def _execute(path: Path, profile: str | None, data_root: Path | None, *, as_json
     from agent.cli.transcript_text import print_replay
     from agent.progress import make_progress
     from benchmark.data import DataError
-    from benchmark.executor import InfrastructureError
+    from benchmark.executors import InfrastructureError
     from sandbox.isolate import IsolationCrashed
 
     progress = make_progress()
@@ -118,15 +118,18 @@ def _execute(path: Path, profile: str | None, data_root: Path | None, *, as_json
 def _opened(path: Path, profile: str | None, data_root: Path | None, progress: Any) -> Iterator[tuple[Replay, Any]]:
     """The replay that trains, and the results of a conversation's strategies (None for our own runs)."""
     from agent.config import load_config
-    from agent.profiles import resolve_profile
+    from agent.profiles import given_profile, resolve_profile
     from agent.studies import retrain
     from agent.transcripts import load_transcript
+    from benchmark.tasks import is_task_file
 
     transcript = load_transcript(path)
     if transcript.source == "run":
-        if profile not in (None, transcript.task):
+        own = profile is not None and is_task_file(profile)
+        if profile not in (None, transcript.task) and not own:
             raise UsageError(f"--profile {profile}: this run's tests were made on {transcript.task}, and are run there")
-        with retrain.own_run(path, progress, data_root) as replay:
+        given = given_profile(profile, data_root=data_root) if own else None
+        with retrain.own_run(path, progress, data_root, given) as replay:
             yield replay, None
         return
     config = load_config({"profile": profile, "data_root": data_root})

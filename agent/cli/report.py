@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, app
+from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, TaskFileOption, app
 from agent.cli.output import print_json, print_next, run_words
 
 
@@ -20,6 +20,7 @@ def report(
         bool, typer.Option("--no-measure", help="Do not run the function again to measure its effect on the networks.")
     ] = False,
     data_root: DataRootOption = None,
+    profile: TaskFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the page of a run: report.html, one file without scripts. Works for unfinished runs too.
@@ -29,11 +30,13 @@ def report(
       agent report
       agent report 20260101-120000 -o page.html
     """
+    from agent.profiles import given_profile
     from agent.report import write_report
     from agent.runs.directory import RunDirectory
 
     directory = RunDirectory.find(run, runs)
-    page = write_report(directory, measure=not no_measure, output=output, data_root=data_root)
+    given = given_profile(profile, data_root=data_root)
+    page = write_report(directory, measure=not no_measure, output=output, data_root=data_root, given=given)
     if as_json:
         print_json({"run": str(directory.path), "report": str(page), "bytes": page.stat().st_size})
         return

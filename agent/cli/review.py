@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,9 +14,9 @@ from agent.errors import UsageError
 from agent.safe_text import spelt
 
 if TYPE_CHECKING:
-    from agent.cli.review_text import Subject
     from agent.runs.directory import RunDirectory
     from agent.runs.reviews import Kind
+    from agent.studies.reviewing import Subject
 
 
 @app.command()
@@ -72,9 +71,10 @@ def _review(
     Raises UsageError, RunDamaged, and Rejected for an approval of files that differ from the log.
     """
     from agent.cli.review_text import as_json as as_object
-    from agent.cli.review_text import look_at, show
+    from agent.cli.review_text import show
     from agent.runs.directory import RunDirectory
     from agent.runs.reviews import standing
+    from agent.studies.reviewing import look_at
 
     directory = RunDirectory.find(run, runs)
     given = [kind for kind, value in verdicts.items() if value]
@@ -113,14 +113,12 @@ def _record(
 ) -> int:
     from agent.cli.review_text import in_force
     from agent.runs.artifacts import MODULE, PATCH
-    from agent.runs.reviews import WORDS, add_review, standing
+    from agent.runs.reviews import WORDS, standing
     from agent.runs.status import RunStatus
-    from agent.studies.verify_artifacts import require_genuine
+    from agent.studies.reviewing import place, record_review
 
-    file, line = _place(value, subject) if kind == "comment" else (None, None)
-    if kind == "approve":
-        require_genuine(directory)
-    review = add_review(directory, kind, message, test=subject.findings.subject, file=file, line=line, key=sign)
+    where = place(value, subject) if kind == "comment" else None
+    review = record_review(directory, subject, kind, message, where=where, key=sign)
     now = standing(directory)
     if as_json:
         print_json({"run": str(directory.path), "recorded": review.as_json(), "in_force": in_force(now)})
@@ -152,21 +150,6 @@ def _again(subject: Subject) -> str:
     words = [f"--budget {config.get('budget', 3)}"]
     words += [f"--{name} {config[name]}" for name in ("profile", "proposer") if config.get(name) not in (None, "auto")]
     return " ".join(["agent search", *words, *([] if folder == Path("runs").resolve() else [f"--runs {folder}"])])
-
-
-def _place(value: str, subject: Subject) -> tuple[str, int]:
-    """FILE:LINE of a comment; the line must exist in the submitted file."""
-    from sandbox.region import SCAFFOLD_NAME
-
-    file, _, line = value.rpartition(":")
-    if not re.fullmatch(r"[0-9]{1,6}", line) or not file:
-        raise UsageError(f"--comment {value}: expected FILE:LINE, such as {SCAFFOLD_NAME}:40")
-    if file not in (SCAFFOLD_NAME, Path(SCAFFOLD_NAME).name):
-        raise UsageError(f"--comment {value}: the patch changes {SCAFFOLD_NAME} only")
-    last = len((subject.after or "").rstrip("\n").split("\n"))
-    if not 1 <= int(line) <= last:
-        raise UsageError(f"--comment {value}: {SCAFFOLD_NAME} has lines 1 to {last}")
-    return SCAFFOLD_NAME, int(line)
 
 
 def _ask(directory: RunDirectory, subject: Subject) -> None:

@@ -2,74 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from agent.analysis.comparison import as_json as tasks_json
 from agent.errors import AgentError
-from agent.report import measured_network
-from agent.report.findings import Comparisons, Findings, find, overall_of
-from agent.report.flags import Flag, raise_flags
+from agent.report.findings import Comparisons, Findings, overall_of
 from agent.runs.directory import RunDirectory
-from agent.runs.record import RunRecord, read_run
 from agent.runs.reviews import WORDS, Review, Standing, standing
 from agent.safe_text import spelt
+from agent.studies.reviewing import Subject
 from agent.studies.verify_artifacts import require_genuine
 from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall
-from sandbox.region import SCAFFOLD_NAME, RegionError, Scaffold, scaffold, split
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _MARKS = {"stop": "EXPLAIN FIRST", "look": "look", "note": "note"}
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The run under review: record, numbers, flags, and the file before and after (None: no tested code)."""
-
-    record: RunRecord
-    findings: Findings
-    flags: Sequence[Flag]
-    before: str
-    after: str | None
-
-    @property
-    def diff(self) -> list[str]:
-        """The unified diff of the whole file, without line ends."""
-        if self.after is None:
-            return []
-        names = f"a/{SCAFFOLD_NAME}", f"b/{SCAFFOLD_NAME}"
-        return list(difflib.unified_diff(self.before.split("\n"), self.after.split("\n"), *names, lineterm=""))
-
-
-def look_at(directory: RunDirectory) -> Subject:
-    """Read a run for review. Runs nothing; the networks' measurements are those of the report."""
-    record = read_run(directory)
-    findings = find(record)
-    network, _ = measured_network(record, findings, measure=False)
-    frame = _frame(record)
-    region = record.regions.get(findings.subject or 0)
-    return Subject(
-        record,
-        findings,
-        raise_flags(record, findings, network),
-        frame.with_region(record.baseline_region).text,
-        None if region is None else frame.with_region(region).text,
-    )
-
-
-def _frame(record: RunRecord) -> Scaffold:
-    """The scaffold of the run; this version's if the run has none."""
-    launch = next(record.of_kind("launch"), {})
-    try:
-        return split(str(launch.get("scaffold")))
-    except RegionError:
-        return scaffold()
 
 
 def show(console: Console, subject: Subject, now: Standing) -> None:
@@ -117,7 +68,7 @@ def _print_gains(console: Console, findings: Findings) -> None:
             means = (
                 (f"{one.baseline_mean:.2f}", f"{one.candidate_mean:.2f}") if isinstance(one, Comparison) else ("", "")
             )
-            detectable = f"{one.smallest_visible_effect:.2f}"
+            detectable = "–" if one.known_ci is None else f"{one.smallest_visible_effect:.2f}"
             table.add_row(Text(f"  {spelt(task)}"), *means, signed(one.gain, 2), f"{low} … {high}", detectable)
     if table.row_count:
         console.print()

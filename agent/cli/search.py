@@ -6,36 +6,45 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli.app import (
     DataRootOption,
+    ExecutorOption,
     JsonFlag,
+    ParallelOption,
     ProfileOption,
+    RayAddressOption,
     SeedOption,
     SeedsOption,
     SendKeyOption,
     SetOption,
+    SlurmOption,
+    TrackOption,
     WorkersOption,
     app,
 )
-from agent.cli.output import asking, print_json, print_next, run_words
+from agent.cli.outcome_text import print_following, print_launch, print_outcome
+from agent.cli.output import asking
+from agent.cli.session_runs import in_session, is_command, require_typed, resume_session, search_by_command
 from agent.errors import AgentError, Interrupted, UsageError
 
 if TYPE_CHECKING:
     from agent.config import Loaded
     from agent.engine.outcome import SearchOutcome
     from agent.engine.search import Search
+    from agent.report.tracking import Trackers
     from agent.runs.directory import RunDirectory
 
-NO_SETTINGS = ("null", "settings", "resume", "config", "yes_send_key_to", "page", "as_json")
+NO_SETTINGS = ("null", "pass_env", "settings", "resume", "config", "yes_send_key_to", "page", "track", "as_json")
 """The parameters of `search` that are no fields of SearchConfig; every other one is the field of its name."""
-_WITH_RESUME = frozenset({"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"})
+_WITH_RESUME = frozenset(
+    {"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"}
+    | {"executor", "ray_address", "slurm"}
+)
 """What a run directory does not decide for the one who resumes it."""
-NOTHING_SUBMITTED = 4
-"""The exit code of a search whose budget is spent without a test that could be submitted."""
 _FOR_MODELS = (
     *("model", "base_url", "max_tokens", "max_cost", "price"),
     *("answer_tokens", "context_tokens", "request_seconds", "temperature"),
@@ -49,7 +58,8 @@ def search(
     proposer: Annotated[
         str | None,
         typer.Option(
-            help="optuna, random, llm, hybrid, scripted:demo, scripted:FILE or transcript:FILE (default optuna)."
+            help="optuna, random, llm, hybrid, command:CMD, scripted:demo, scripted:FILE or transcript:FILE "
+            "(default optuna)."
         ),
     ] = None,
     null: Annotated[
@@ -70,6 +80,10 @@ def search(
     ] = None,
     seed: SeedOption = None,
     workers: WorkersOption = None,
+    parallel: ParallelOption = None,
+    executor: ExecutorOption = None,
+    ray_address: RayAddressOption = None,
+    slurm: SlurmOption = None,
     start: Annotated[str | None, typer.Option(help="Recipe or file that the search starts from.")] = None,
     runs: Annotated[Path | None, typer.Option(help="Folder for the run (default runs).")] = None,
     data_root: DataRootOption = None,
@@ -109,6 +123,10 @@ def search(
     request_seconds: Annotated[float | None, typer.Option(help="Seconds to wait for an answer (default 300).")] = None,
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature (default: the server's).")] = None,
     yes_send_key_to: SendKeyOption = None,
+    pass_env: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Let the command of command:CMD have this variable; repeatable."),
+    ] = None,
     settings: SetOption = None,
     resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with these settings.")] = None,
@@ -116,6 +134,7 @@ def search(
         bool,
         typer.Option("--page/--no-page", help="Write report.html at the end (default: yes)."),
     ] = True,
+    track: TrackOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Search for a better initialisation.
@@ -129,16 +148,19 @@ def search(
       agent search --budget 6 --screen 0.5 --confirm 5
       agent search --null --budget 5
       agent search --proposer llm --model NAME --base-url http://localhost:8080/v1
+      agent search --proposer command:"claude -p 'Do what AGENTS.md says.'" --pass-env ANTHROPIC_API_KEY
       agent search --resume latest
     """
     from agent.config import flag_name, parse_settings, read_config
+    from benchmark.tasks import is_task_file
 
     flags = {name: value for name, value in ctx.params.items() if name not in NO_SETTINGS and value is not None}
     if null:
         flags["proposer"] = _null_proposer(proposer)
     by_set = parse_settings(settings or [])
     given = {name: flag_name(name, value) for name, value in flags.items()} | {name: f"--set {name}" for name in by_set}
-    if resume and (contradicting := [given[name] for name in given if name not in _WITH_RESUME]):
+    again = {*_WITH_RESUME, "profile"} if is_task_file(str(profile)) else _WITH_RESUME
+    if resume and (contradicting := [given[name] for name in given if name not in again]):
         raise UsageError(f"--resume uses the run's own settings, so it contradicts {', '.join(contradicting)}")
     found = read_config(flags, toml=config, settings=by_set)
     loaded = found.config
@@ -156,12 +178,19 @@ def search(
 
     if not resume:
         confirm_server(found, [loaded.proposer], yes_send_key_to)
-        raise typer.Exit(execute(Search.create(loaded, say=say), page=page, as_json=as_json))
+        if is_command(loaded):
+            require_typed(found, given)
+            raise typer.Exit(search_by_command(loaded, pass_env or [], as_json=as_json))
+        trackers = trackers_of(track)
+        raise typer.Exit(execute(Search.create(loaded, say=say), page=page, as_json=as_json, trackers=trackers))
     run = RunDirectory.find(resume, loaded.runs)
     if RunStatus.of(run.read_summary()).finished:
         raise typer.Exit(repeat(run, page=page, as_json=as_json, data_root=loaded.data_root))
     allowed = Allowed.loaded(found, given, key_host=yes_send_key_to, ask=asking())
-    raise typer.Exit(execute(Search.resume(run, allowed=allowed), page=page, as_json=as_json))
+    if in_session(run):
+        raise typer.Exit(resume_session(run, allowed, pass_env or [], as_json=as_json))
+    trackers = trackers_of(track)
+    raise typer.Exit(execute(Search.resume(run, allowed=allowed), page=page, as_json=as_json, trackers=trackers))
 
 
 def confirm_server(found: Loaded, proposers: Sequence[str], key_host: str | None) -> None:
@@ -182,13 +211,22 @@ def _null_proposer(proposer: str | None) -> str:
     return "null"
 
 
-def execute(search: Search, *, page: bool = True, as_json: bool) -> int:
+def trackers_of(given: str | None) -> Trackers | None:
+    """The trackers that --track names. Raises UsageError for one that is unknown or not installed."""
+    if given is None:
+        return None
+    from agent.report.tracking import Trackers
+
+    return Trackers(given)
+
+
+def execute(search: Search, *, page: bool = True, as_json: bool, trackers: Trackers | None = None) -> int:
     """Run a search with its progress on stderr, print what was found, then write its page. Returns the exit code."""
     from agent.engine.summary import OUR_FAILURES
     from agent.progress import make_progress
     from agent.report import report_at_end
 
-    _print_launch(search.launch, as_json=as_json)
+    print_launch(search.launch, as_json=as_json)
     progress = make_progress()
     outcome: SearchOutcome | None = None
     try:
@@ -201,11 +239,14 @@ def execute(search: Search, *, page: bool = True, as_json: bool) -> int:
                 executor=opened.executor,
                 page=page,
                 data_root=search.pinned.data_root,
+                given=search.profile,
             ),
         ):
+            if trackers is not None:
+                trackers.start(search.run, progress.message)
             outcome = opened.execute()
             progress.trained()
-            _print_outcome(outcome, as_json=as_json)
+            print_outcome(outcome, as_json=as_json)
     except (Interrupted, KeyboardInterrupt) as stop:
         progress.close()
         done = "the search is complete, its page is not; make it" if outcome else "go on"
@@ -216,7 +257,7 @@ def execute(search: Search, *, page: bool = True, as_json: bool) -> int:
     finally:
         progress.close()
     assert outcome is not None
-    _print_following(outcome, search.config.proposer)
+    print_following(outcome, search.config.proposer)
     return outcome.exit_code
 
 
@@ -232,37 +273,11 @@ def repeat(run: RunDirectory, *, page: bool = True, as_json: bool, data_root: Pa
     try:
         with run.held():
             launch, outcome = finished_outcome(run)
-            _print_launch(launch, as_json=as_json)
-            _print_outcome(outcome, as_json=as_json)
+            print_launch(launch, as_json=as_json)
+            print_outcome(outcome, as_json=as_json)
             if page and not (run.path / "report.html").is_file():
                 try_to_write_report(run, lambda text: print(text, file=sys.stderr), data_root=data_root)
     except OUR_FAILURES as error:
         raise AgentError(f"{run.path}: this run is complete, but {error}; `agent show` prints it") from None
-    _print_following(outcome, launch["proposer"])
+    print_following(outcome, launch["proposer"])
     return outcome.exit_code
-
-
-def _print_launch(launch: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print_json(launch)
-    else:
-        print(f"run {launch['run']}", file=sys.stderr)
-
-
-def _print_outcome(outcome: SearchOutcome, *, as_json: bool) -> None:
-    if as_json:
-        print_json(outcome.done)
-    else:
-        print("\n".join(outcome.words), flush=True)
-
-
-def _print_following(outcome: SearchOutcome, proposer: str) -> None:
-    """Name the next command: after a script whose test was refused, the one that says more about it."""
-    from agent.runs.status import RunStatus
-
-    name, _, file = proposer.partition(":")
-    if outcome.exit_code == NOTHING_SUBMITTED and name == "scripted" and file not in ("", "demo"):
-        print_next(f"correct {file}, then agent check {file}")
-        return
-    following = "review" if RunStatus.of(outcome.done).waiting else "show"
-    print_next(f"agent {following} {run_words(outcome.run)}")

@@ -7,9 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, SendKeyOption, UnsandboxedOption, app
+from agent.cli.app import (
+    DataRootOption,
+    JsonFlag,
+    RunArgument,
+    RunsOption,
+    SendKeyOption,
+    TaskFileOption,
+    TrackOption,
+    UnsandboxedOption,
+    app,
+)
 from agent.cli.output import asking
-from agent.cli.search import execute
+from agent.cli.search import execute, trackers_of
+from agent.cli.session_runs import in_session, release_session
 from agent.errors import Rejected, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +36,9 @@ def submit(
     ] = False,
     allow_unsandboxed: UnsandboxedOption = False,
     data_root: DataRootOption = None,
+    profile: TaskFileOption = None,
     yes_send_key_to: SendKeyOption = None,
+    track: TrackOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the hidden task after agent search --no-submit.
@@ -55,9 +68,13 @@ def submit(
     require_genuine(directory)
     if require_approval:
         _require_approved(directory, recorded.get("submitted_test"))
-    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root})
-    allowed = Allowed.loaded(found, (), key_host=yes_send_key_to, ask=asking())
-    raise typer.Exit(execute(Search.resume(directory, release=True, allowed=allowed), as_json=as_json))
+    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root, "profile": profile})
+    allowed = Allowed.loaded(found, () if profile is None else ("profile",), key_host=yes_send_key_to, ask=asking())
+    if in_session(directory):
+        raise typer.Exit(release_session(directory, allowed, as_json=as_json))
+    trackers = trackers_of(track)
+    search = Search.resume(directory, release=True, allowed=allowed)
+    raise typer.Exit(execute(search, as_json=as_json, trackers=trackers))
 
 
 def _require_approved(directory: RunDirectory, test: object) -> None:

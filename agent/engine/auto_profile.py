@@ -17,7 +17,7 @@ from agent.profiles import resolve_profile
 from agent.secrets import kept_from_children
 from benchmark import HARNESS_VERSION
 from benchmark.cost import MeasureCost
-from benchmark.executor import InfrastructureError, LocalExecutor
+from benchmark.executors import InfrastructureError, LocalExecutor
 from benchmark.files import write_atomically
 from benchmark.store import user_store
 from benchmark.tasks import PROFILES, Profile

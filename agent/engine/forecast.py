@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 
 from agent.analysis.design import Design, in_words, make_plan
+from agent.analysis.noise import Noise, unresolvable
 from agent.config import SearchConfig
 from benchmark.cost import KnownCosts, pictures
-from benchmark.executor import Executor, InfrastructureError
+from benchmark.executors import Executor, InfrastructureError
 from benchmark.store import user_store
 from benchmark.tasks import Profile
 
@@ -24,12 +25,24 @@ def say_if_long(
     executor: Executor,
     environment: Mapping[str, str],
     say: Callable[[str], None],
+    noise: Noise | None = None,
 ) -> None:
     """Before a search of over ten minutes, say its cost, its smallest detectable effect, and better designs.
 
+    Before any search that can resolve nothing, say so, and what would.
     This measures two training steps of each task once, and keeps the result beside the store of results.
     """
     design = Design.of(config)
+    for task in unresolvable(
+        noise or {},
+        [task.name for task in profile.visible],
+        design.baseline_seeds + design.confirm,
+        design.seeds + design.confirm,
+    ):
+        say(
+            f"nothing can be resolved on {task}: no noise is known for it, and one seed shows none; --baseline-seeds 3 "
+            "can resolve a gain (agent plan says what that costs)"
+        )
     if _training_pictures(profile, design) < _SURELY_SHORT or (config.max_seconds or math.inf) <= LONG_SECONDS:
         return
     known = KnownCosts(user_store().folder.with_name("costs") if config.cache else None)
@@ -39,7 +52,7 @@ def say_if_long(
     except InfrastructureError as error:
         say(f"the cost of this search could not be measured ({error})")
         return
-    plan = make_plan(profile, cost, design, slots=executor.slots)
+    plan = make_plan(profile, cost, design, slots=executor.slots, noise=noise)
     if plan["seconds"] > LONG_SECONDS:
         for line in in_words(plan):
             say(line)

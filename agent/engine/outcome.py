@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.analysis import comparison, generalisation, null_claims
+from agent.analysis import noise as noises
 from agent.analysis.finalists import trained_again
 from agent.config import SearchConfig
 from agent.engine.loop import End
@@ -45,6 +46,12 @@ class SearchOutcome:
         if self.status == RunStatus.INFRA:
             return 1
         return 0 if self.done["submitted_test"] is not None else 4
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: verdict, table and curves."""
+        from agent.report.notebook import run_html
+
+        return run_html(RunDirectory(self.run))
 
 
 def launch_line(run: Path, profile: str, budget: int, proposer: str, reason: str) -> dict[str, Any]:
@@ -109,6 +116,10 @@ class Evidence(Protocol):
     def look_scores(self) -> Mapping[str, float]:
         """Hash of a region → its score from screening."""
 
+    @property
+    def noise(self) -> noises.Noise | None:
+        """The seed noise that the run recorded; None in a run of an older version."""
+
 
 def conclude(
     config: SearchConfig,
@@ -123,13 +134,16 @@ def conclude(
 
     `unseen`: role → accuracies on the hidden task; empty when it was not run.
     """
-    visible, hidden = _compare_visible(profile, tools), _compare_hidden(profile, unseen)
+    visible, hidden = _compare_visible(profile, tools), _compare_hidden(profile, tools, unseen)
     claims = null_claims.claims(visible, hidden)
     found = []
     if tools.submitted is not None:
         found = _confirmed(config, tools)
         found += comparison.describe_tasks("visible", visible) + comparison.describe_tasks("hidden", hidden)
+        compared = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
+        found += noises.in_words(compared)
         found += [*generalisation.of_run(visible, hidden), comparison.verdict(visible, hidden)]
+        found += _own_metrics(profile)
         if config.null:
             found.append(null_claims.in_words(claims))
     words = [end.message, *([null_claims.NOTICE] if config.null else []), *found, profile.caveat]
@@ -151,6 +165,13 @@ def conclude(
     return done, words
 
 
+def _own_metrics(profile: Profile) -> list[str]:
+    """What is not checked where a user's own trainer gives the score."""
+    if all(task.trainer is None for task in profile.tasks):
+        return []
+    return ["The chance-level check of untrained networks knows classes only, so it was left out."]
+
+
 def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:
     """Compare the submitted test with the baseline on the visible tasks, by all seeds; {} without a submission.
 
@@ -169,14 +190,16 @@ def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:
         n_candidates=len(ran),
         others=others,
         look=tools.look_scores.get(submitted.region_sha256),
+        noise=tools.noise,
     )
 
 
-def _compare_hidden(profile: Profile, hidden: Mapping[str, Accuracies]) -> Comparisons:
+def _compare_hidden(profile: Profile, tools: Evidence, hidden: Mapping[str, Accuracies]) -> Comparisons:
     """Compare the submission with the baseline on the hidden task; {} when it was not run."""
     if not hidden:
         return {}
-    return comparison.compare_tasks(profile.name, hidden["hidden/baseline"], hidden["hidden/submission"])
+    baseline, submission = hidden["hidden/baseline"], hidden["hidden/submission"]
+    return comparison.compare_tasks(profile.name, baseline, submission, noise=tools.noise)
 
 
 def _confirmed(config: SearchConfig, tools: Evidence) -> list[str]:

@@ -15,15 +15,17 @@ from pathlib import Path
 from agent.config import Loaded, SearchConfig
 from agent.engine.setup import FilesGiven, Inputs, check_prerequisites
 from agent.errors import RunDamaged, UsageError, in_one_sentence
+from agent.evaluation.engines import chosen_engine
 from agent.llm.consent import Ask, confirm_address, is_loopback
 from agent.llm.settings import address
+from agent.profiles import allowed_profile, given_profile
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.runs.log import MAX_LOG_BYTES, Launch, Record
 from agent.runs.log_lines import read_lines
 from benchmark.data.pocket import EMBEDDED_NAMES
 from benchmark.files import NotPlain, read_plain
-from benchmark.tasks import Profile
+from benchmark.tasks import FROM_PYTHON, Profile, is_task_file
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,26 @@ class Granted:
     config: SearchConfig
     files: FilesGiven = field(default_factory=FilesGiven)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EngineGiven:
+    """--executor with its address and options, as given when a search is resumed."""
+
+    executor: str = "local"
+    ray_address: str | None = None
+    slurm: str | None = None
+
+    @classmethod
+    def of(cls, config: SearchConfig) -> EngineGiven:
+        """What a configuration says."""
+        return cls(config.executor, config.ray_address, config.slurm)
+
+    @property
+    def flags(self) -> str:
+        """The words of a command line that give it."""
+        given = {"--executor": self.executor, "--ray-address": self.ray_address, "--slurm": self.slurm}
+        return " ".join(f"{flag} {shlex.quote(value)}" for flag, value in given.items() if value is not None)
 
 
 @dataclass(frozen=True)
@@ -49,16 +71,24 @@ class Allowed:
     """By variable, or in a file of the user's own: need not be confirmed."""
     key_host: str | None = None
     ask: Ask | None = None
+    engine: EngineGiven | None = None
+    """What is to carry the evaluations out; None where nothing was said."""
+    profile: str | None = None
+    """The task file that was given this time."""
+    given: Profile | None = None
+    """The profile of that file, if the caller has read it already."""
 
     @classmethod
-    def of(cls, config: SearchConfig) -> Allowed:
-        """All that a configuration of the user's own says."""
+    def of(cls, config: SearchConfig, given: Profile | None = None) -> Allowed:
+        """All that a configuration of the user's own says, with the profile of its task file."""
         return cls(
             allow_unsandboxed=config.allow_unsandboxed,
             download=config.download,
             data_root=config.data_root,
             files=FilesGiven(config.proposer, config.start),
             known_base_url=config.base_url,
+            engine=EngineGiven.of(config),
+            given=given,
         )
 
     @classmethod
@@ -78,7 +108,34 @@ class Allowed:
             known_base_url=None if "base_url" in loaded.found_here else config.base_url,
             key_host=key_host,
             ask=ask,
+            engine=EngineGiven.of(config) if "executor" in typed else None,
+            profile=config.profile if "profile" in typed else None,
         )
+
+    def profile_of(self, run: RunDirectory, recorded: SearchConfig, of_run: Profile) -> Profile:
+        """The profile that the search goes on with. A task file that only the run names is asked for.
+
+        Raises UsageError where it is not given, or is not the run's.
+        """
+        name = self.profile
+        if self.given is not None and of_run.is_own:
+            return allowed_profile(run.path, of_run, self.given)
+        if name is None and of_run.is_own and is_task_file(recorded.profile):
+            question = f"{run.path} runs the code of the task file {recorded.profile} here. Go on?"
+            if self.ask is not None and self.ask(question):
+                name = recorded.profile
+            else:
+                raise UsageError(
+                    f"{run.path}: its tasks are those of the task file {recorded.profile}, whose code would run here; "
+                    f"if it is yours, give --profile {shlex.quote(recorded.profile)} again"
+                )
+        if of_run.is_own and name is None and recorded.profile == FROM_PYTHON:
+            raise UsageError(
+                f"{run.path}: its network came from Python, so it cannot be resumed from here; begin a new search, and "
+                "stored results are used"
+            )
+        given = given_profile(name, data_root=self.data_root, download=self.download)
+        return allowed_profile(run.path, of_run, given)
 
     def applied(self, run: RunDirectory, recorded: SearchConfig, profile: Profile, level: object) -> Granted:
         """What a run's search may do, by its recorded configuration and isolation level.
@@ -99,10 +156,12 @@ class Allowed:
             "data_root": self.data_root,
             "download": self.download,
             "base_url": base_url,
+            **vars(self._engine(run, recorded)),
         }
-        config = recorded.model_copy(update=changes)
+        config, chosen = chosen_engine(recorded.model_copy(update=changes))
+        notes += chosen
         unused = recorded.data_root is not None and recorded.data_root != self.data_root
-        if unused and any(task.dataset not in EMBEDDED_NAMES for task in (*profile.visible, *profile.hidden)):
+        if unused and any(task.data is None and task.dataset not in EMBEDDED_NAMES for task in profile.tasks):
             notes.append(
                 f"data are looked for in {self.data_root or 'the usual places'}, not in the run's data_root "
                 f"{recorded.data_root}; --data-root names a folder"
@@ -119,6 +178,19 @@ class Allowed:
             raise UsageError(
                 f"--base-url: only a language model listens to that; this run's proposer is {recorded.proposer}"
             )
+
+    def _engine(self, run: RunDirectory, recorded: SearchConfig) -> EngineGiven:
+        """Where evaluations run. An engine that only the run names is confirmed: it starts programs elsewhere."""
+        wanted = EngineGiven.of(recorded)
+        if self.engine is not None or wanted.executor == "local":
+            return self.engine or EngineGiven()
+        question = f"{run.summary} names other machines for the trainings: {wanted.flags}. Use them?"
+        if self.ask is not None and self.ask(question):
+            return wanted
+        raise UsageError(
+            f"{run.path}: this search trained on other machines, and a run does not decide that: add {wanted.flags} "
+            "to go on there, or --executor local"
+        )
 
     def _server(self, run: RunDirectory, recorded: SearchConfig) -> str | None:
         """Where the conversation goes. A server that only the run names is confirmed."""
@@ -138,6 +210,10 @@ def flags_again(config: SearchConfig, pinned: SearchConfig) -> str:
         words.append("--download")
     if pinned.data_root is not None:
         words += ["--data-root", str(pinned.data_root)]
+    if pinned.executor != "local":
+        words += shlex.split(EngineGiven.of(pinned).flags)
+    if is_task_file(config.profile):
+        words += ["--profile", config.profile]
     url = pinned.base_url
     if url is not None and proposer_kind(config).asks_a_server and not is_loopback(url):
         words += ["--base-url", url]

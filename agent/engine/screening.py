@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from agent.evaluation.evaluator import Candidate, Evaluator
 from agent.protocol import Look
 from agent.runs.log import Screened
-from benchmark.cost import SIZES
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.seeds import look_seed
 from benchmark.store import LayeredStore
@@ -27,6 +26,9 @@ from benchmark.tasks import Profile, Task
 
 HELD_OUT = 0.2
 """Share of the training pictures on which the loss of a look is measured."""
+
+FAILED_LOOK = "it failed or diverged in a short run"
+"""Why a candidate is rejected that was trained and gave no loss."""
 
 _EPOCHS = 2  # the fewest that make a cosine
 _TEST_COST = 0.3  # of an image that is tested, in images that are trained on: docs/trainer.md
@@ -46,7 +48,7 @@ class Round:
 def look_task(task: Task, fidelity: float) -> Task:
     """The task of a look: `fidelity` times the task's pictures in at least two epochs, tested on held-out pictures."""
     recipe = task.recipe
-    train_size = SIZES[task.dataset][0]
+    train_size = task.sizes[0]
     size = min(train_size, recipe.train_limit or train_size)
     held_out = round(size * HELD_OUT)
     epochs = max(_EPOCHS, round(recipe.epochs * fidelity))
@@ -60,7 +62,7 @@ def look_task(task: Task, fidelity: float) -> Task:
 def look_cost(task: Task, fidelity: float) -> float:
     """Cost of a look, with its evaluation, as a share of the task's training in a test."""
     short, recipe = look_task(task, fidelity).recipe, task.recipe
-    train_size, test_size = SIZES[task.dataset]
+    train_size, test_size = task.sizes
     full = float(recipe.epochs * min(train_size, recipe.train_limit or train_size))
     full += 2 * _TEST_COST * min(test_size, recipe.test_limit or test_size)
     return (short.epochs * (short.train_limit or 0) + 2 * _TEST_COST * short.held_out) / full
@@ -105,7 +107,7 @@ class Screen:
         for rung in range(len(self.profile.fidelities)):
             losses = self._losses([looks[index].region for index in alive], rung)
             for index, loss in zip(alive, losses, strict=True):
-                failed = "it failed or diverged in a short run" if loss is None else None
+                failed = FAILED_LOOK if loss is None else None
                 looks[index] = Look(looks[index].region, failed, loss, rung)
             alive = sorted(
                 (index for index in alive if looks[index].rejected is None),
@@ -137,6 +139,15 @@ class Screen:
                 )
             )
         return Round(tuple(looks), best, cost)
+
+    def restore(self, events: Sequence[Screened]) -> None:
+        """Take in a round of the log as if it had been run, so that its looks are not paid again."""
+        self.rounds += 1
+        for event in events:
+            self.spent += event.cost
+            self.seen.append((event.region_sha256, event.rung, event.loss))
+            if event.rejected in (None, FAILED_LOOK):
+                self._paid |= {(event.region_sha256, rung) for rung in range(event.rung + 1)}
 
     def _reject(self, region: str) -> str | None:
         """Why the candidate is not trained (the free check or the signal at step 0); None when it is trained."""

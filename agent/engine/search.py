@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -10,42 +11,45 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from agent.analysis.design import Design
+from agent.analysis.noise import Noise, in_words
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.auto_profile import choose_profile
 from agent.engine.forecast import say_if_long
 from agent.engine.loop import End, run_loop
 from agent.engine.outcome import SearchOutcome, conclude, launch_line
-from agent.engine.resuming import Allowed, Granted, flags_again
+from agent.engine.resuming import Allowed, Granted, first_launch, flags_again
 from agent.engine.setup import (
     Inputs,
     check_prerequisites,
     fresh_workspace,
     make_toolbox,
     record_launch,
+    require_as_launched,
+    settled,
     start_region,
 )
 from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
-from agent.evaluation.evaluator import Candidate
+from agent.evaluation.evaluator import Candidate, EvaluatorOnDemand
 from agent.evaluation.gpu_lanes import learn_lanes
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
-from agent.profiles import resolve_profile, with_default_seeds
+from agent.profiles import baseline_region, recorded_profile, with_default_seeds
 from agent.progress import Progress
 from agent.proposers import ProposerContext, make_proposer, prepare, proposer_kind
 from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
 from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Ended, EventLog
+from agent.runs.live import live_file
+from agent.runs.log import Ended, EventLog, Launch
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
-from benchmark.executor import Executor
+from benchmark.executors import Executor
 from benchmark.store import LayeredStore, ResultStore, checkpoint_folder, user_store
 from benchmark.tasks import Profile
 from sandbox.isolate import Isolation
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 __all__ = ["OpenSearch", "Search", "SearchOutcome"]
@@ -82,23 +86,40 @@ class Search:
         self.contacted = contacted
         self.granted = granted
         self.pinned = config if granted is None else granted.config
+        self.notes: tuple[str, ...] = ()
+        """What is said to a person when the search begins."""
         self.clock = Clock()
         self.summary = RunSummary(run, config, profile, reason, self.clock)
 
     @classmethod
-    def create(cls, config: SearchConfig, say: Callable[[str], None] = lambda text: None) -> Search:
+    def create(
+        cls,
+        config: SearchConfig,
+        *,
+        by_session: bool = False,
+        resolved: tuple[Profile, str] | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> Search:
         """Check everything that can be checked for free, then make the run directory. Raises UsageError.
 
-        `say` hears what takes seconds: `auto` may measure a training step.
+        `by_session`: `agent.sessions` carries out the calls, which no proposer in this process makes. `resolved` is the
+        profile of `config`, and why it is that one, if the caller has it already. `say` hears what takes seconds:
+        `auto` may measure a training step.
         """
-        profile, reason = choose_profile(config, say)
+        profile, reason = resolved or choose_profile(config, say)
         config = with_default_seeds(config, profile)
         check_prerequisites(config, profile)
+        config, notes = settled(config)
         start = start_region(config)
-        checked = proposer_kind(config).check(config)
+        kind = proposer_kind(config)
+        if kind.in_session and not by_session:
+            raise UsageError(f"--proposer {config.proposer}: {kind.in_session}")
+        checked = kind.check(config)
         run = RunDirectory.create(config.runs, f"{profile.name}-{config.proposer.partition(':')[0]}")
         inputs = Inputs(start, checked.script)
-        return cls(config, run, profile, reason, release=config.submit, inputs=inputs, contacted=checked.contacted)
+        search = cls(config, run, profile, reason, release=config.submit, inputs=inputs, contacted=checked.contacted)
+        search.notes = notes
+        return search
 
     @classmethod
     def resume(cls, run: RunDirectory, *, release: bool = False, allowed: Allowed | None = None) -> Search:
@@ -119,10 +140,13 @@ class Search:
             )
         try:
             config = SearchConfig.model_validate(recorded["config"])
-            profile, _ = resolve_profile(recorded["profile"])
+            launch = first_launch(run.events)
+            profile = recorded_profile(recorded["profile"], launch.tasks if launch else None)
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
-        granted = (allowed or Allowed()).applied(run, config, profile, recorded.get("isolation_level"))
+        allowed = allowed or Allowed()
+        profile = allowed.profile_of(run, config, profile)
+        granted = allowed.applied(run, config, profile, recorded.get("isolation_level"))
         again, threads = config.submit or release, recorded_threads(recorded.get("environment"))
         return cls(config, run, profile, "resumed", release=again, granted=granted, threads=threads)
 
@@ -142,46 +166,73 @@ class Search:
             return opened.execute()
 
     @contextmanager
-    def opened(self, progress: Progress) -> Iterator[OpenSearch]:
+    def opened(self, progress: Progress, *, lazily: bool = False) -> Iterator[OpenSearch]:
         """Lock the run, and open log, isolation and processes. All are closed when the block ends.
 
-        The isolation can be used in the block after the search too, such as for the page. Raises RunBusy, UsageError.
+        The isolation can be used in the block after the search too, such as for the page. `lazily`: isolation and
+        processes start when they are first needed. Raises RunBusy, UsageError.
         """
         with self.run.held(), self.summary.stops_recorded(), ExitStack() as stack:
             self.summary.save(status=RunStatus.RUNNING, created=time.time())
             secrets = stack.enter_context(kept_from_children())
             log = stack.enter_context(EventLog(self.run.events))
+            progress = stack.enter_context(live_file(self.run.path, progress))
             self.clock.watch("bookkeeping", lambda: log.seconds)
-            learn_lanes(self.pinned, self.profile, progress.message)
-            workbench = stack.enter_context(
-                open_workbench(
-                    self.pinned,
-                    self.clock,
-                    progress,
-                    log.append,
-                    log=self.run.path / "workers.log",
-                    evaluations=side_by_side(self.config, self.profile),
-                    threads=self.threads,
-                    checkpoints=checkpoint_folder(self.run.path),
+
+            @functools.cache
+            def workbench() -> Workbench:
+                if self.pinned.executor == "local":
+                    learn_lanes(self.pinned, self.profile, progress.message)
+                return stack.enter_context(
+                    open_workbench(
+                        self.pinned,
+                        self.clock,
+                        progress,
+                        log.append,
+                        log=self.run.path / "workers.log",
+                        evaluations=side_by_side(self.config, self.profile),
+                        threads=self.threads,
+                        checkpoints=checkpoint_folder(self.run.path),
+                        datasets=tuple(task.dataset for task in (*self.profile.visible, *self.profile.hidden)),
+                    )
                 )
-            )
-            yield OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress)
+
+            opened = OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress, lazily=lazily)
+            if not lazily:
+                workbench()
+            yield opened
 
 
 class OpenSearch:
     """A search whose log, isolation and processes are ready."""
 
     def __init__(
-        self, search: Search, log: EventLog, workbench: Workbench, environ: Mapping[str, str], progress: Progress
+        self,
+        search: Search,
+        log: EventLog,
+        workbench: Callable[[], Workbench],
+        environ: Mapping[str, str],
+        progress: Progress,
+        *,
+        lazily: bool = False,
     ) -> None:
         self.config, self.run, self.profile = search.config, search.run, search.profile
+        self.log = log
         self._search = search
-        self._log = log
-        self._workbench = workbench
+        self._start = workbench
+        self._lazily = lazily
         self._environ = environ
         self._progress = progress
         self._results = LayeredStore(ResultStore(search.run.results), user_store() if search.config.cache else None)
         search.clock.watch("bookkeeping", lambda: self._results.seconds)
+
+    @functools.cached_property
+    def _workbench(self) -> Workbench:
+        """Isolation and processes. Raises UsageError where a session goes on in another environment."""
+        workbench = self._start()
+        if self._lazily and (launch := next((r.event for r in self.log.records[:1]), None)) is not None:
+            require_as_launched(self.log.path, launch, workbench)
+        return workbench
 
     @property
     def isolation(self) -> Isolation:
@@ -189,77 +240,103 @@ class OpenSearch:
         return self._workbench.isolation
 
     @property
-    def executor(self) -> Executor:
-        """The training processes; running until `Search.opened` is left."""
-        return self._workbench.executor
+    def executor(self) -> Executor | None:
+        """The training processes, running until `Search.opened` is left; None if they are on other machines."""
+        return None if self._workbench.executor.remote else self._workbench.executor
 
     def execute(self) -> SearchOutcome:
         """Run to the end."""
         with self._search.summary.stops_recorded():
-            inputs = self._launch()
-            with fresh_workspace(self.run) as workspace:
-                tools = self._set_up_tools(workspace)
+            inputs, noise = self.launch()
+            with fresh_workspace(self.run, self.profile) as workspace:
+                tools = self.set_up_tools(workspace, noise)
                 proposer = make_proposer(self._search.pinned, self._context(inputs))
                 return self._search_with(proposer, tools, inputs.start_region)
 
     def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
         config = self.config
         try:
-            prepare(proposer, start or scaffold().region, config.budget)
+            prepare(proposer, start or baseline_region(self.profile), config.budget)
         except ProposerEnd as stop:  # nothing will be proposed, so the baseline is not trained
-            self._log.append(Ended(status=stop.status, message=str(stop)))
+            self.log.append(Ended(status=stop.status, message=str(stop)))
             return self._sum_up(End(stop.status, str(stop)), tools)
-        self._measure_baseline(tools)
+        self.measure_baseline(tools)
         if start is not None:
             tools.dispatch(0, ToolCall("rewrite", {"content": start}))
         steps, seconds = config.max_steps, config.max_seconds
-        end = run_loop(proposer, tools, self._search.clock, self._log, max_steps=steps, max_seconds=seconds)
+        end = run_loop(
+            proposer,
+            tools,
+            self._search.clock,
+            self.log,
+            max_steps=steps,
+            max_seconds=seconds,
+            parallel=config.parallel,
+        )
+        return self.conclude(end, tools)
+
+    def conclude(self, end: End, tools: Toolbox) -> SearchOutcome:
+        """Run the hidden task of a submission unless it waits for a review, record the end, and sum up."""
         if end.status == "infra":
-            self._log.halt(end.message)
+            self.log.halt(end.message)
             return self._sum_up(end, tools)
-        if tools.submitted is not None and not self._search.release:
+        if tools.submitted is not None and not self._search.release and self.profile.hidden:
             message = f"{end.message} The hidden task waits for: agent submit {self.run.path.name}"
             return self._sum_up(End("waiting_for_review", message), tools)
         hidden = self._run_hidden(tools)
-        self._log.append(Ended(status=end.status, message=end.message))
+        self.log.append(Ended(status=end.status, message=end.message))
         return self._sum_up(end, tools, hidden)
 
     # -- the steps ------------------------------------------------------------------------------------------------
 
-    def _launch(self) -> Inputs:
-        """Record configuration and environment in log and run.json. Returns the contents of the user's files."""
-        workbench = self._workbench
+    def launch(self) -> tuple[Inputs, Noise | None]:
+        """Record configuration, environment and noise. Returns the contents of the user's files, and the noise.
+
+        Where processes start lazily, the environment is compared with the recorded one when they start.
+        """
         given = self._search.granted or Granted(self.config)
-        for note in given.notes:
+        for note in (*self._search.notes, *given.notes):
             self._progress.message(note)
-        inputs = record_launch(self._log, self.config, self.profile, workbench, self._search.inputs, given.files)
+        inputs = self._search.inputs
+        launch = self.log.recorded("launch")
+        if self._lazily and isinstance(launch, Launch):
+            place = (launch.environment, launch.isolation_level)
+            return record_launch(self.log, self.config, self.profile, *place, inputs, given.files)
+        workbench = self._workbench
+        place = (workbench.environment, workbench.isolation.level)
+        inputs, noise = record_launch(self.log, self.config, self.profile, *place, inputs, given.files)
         self._search.summary.save(
             environment=workbench.environment,
             isolation_level=workbench.isolation.level,
             isolation=workbench.isolation.evidence,
             slots=workbench.slots,
         )
-        return inputs
+        for line in in_words(noise):
+            self._progress.message(line)
+        return inputs, noise
 
-    def _set_up_tools(self, workspace: Workspace) -> Toolbox:
+    def set_up_tools(self, workspace: Workspace, noise: Noise | None) -> Toolbox:
+        """The toolbox with the whole budget, nothing tested and no baseline."""
         design = Design.of(self.config)
         hidden = design.hidden.trainings * len(self.profile.hidden) if self._search.release else 0
         self._progress.begin(design.trainings * len(self.profile.visible) + hidden, self.config.budget)
         self._search.clock.watch("bookkeeping", lambda: workspace.seconds)
+        evaluator = EvaluatorOnDemand(lambda: self._workbench.evaluator) if self._lazily else self._workbench.evaluator
         return make_toolbox(
             self.config,
             self.profile,
-            self._workbench,
+            evaluator,
             workspace=workspace,
-            log=self._log,
+            log=self.log,
             results=self._results,
+            noise=noise,
         )
 
     def _context(self, inputs: Inputs) -> ProposerContext:
         clock, most = self._search.clock, self.config.max_seconds
         return ProposerContext(
             profile=self.profile,
-            log=self._log,
+            log=self.log,
             study=self.run.study,
             start_region=inputs.start_region,
             script=inputs.script,
@@ -269,23 +346,25 @@ class OpenSearch:
             contacted=self._search.contacted,
         )
 
-    def _measure_baseline(self, tools: Toolbox) -> None:
+    def measure_baseline(self, tools: Toolbox) -> None:
+        """Train the untouched region on the visible tasks."""
         config, profile, workbench, reason = self.config, self.profile, self._workbench, self._search.reason
         if self._search.inputs is not None:
-            say_if_long(config, profile, workbench.executor, workbench.environment, self._progress.message)
+            say = self._progress.message
+            say_if_long(config, profile, workbench.executor, workbench.environment, say, tools.noise)
         self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
-        baseline = Candidate("baseline", scaffold().region)
-        seeds = config.baseline_evaluation_seeds
-        measured = workbench.evaluator.measure(baseline, [], profile.visible, seeds, results=self._results)
-        tools.baseline = measured[baseline.role]
+        tools.begin_baseline(config.baseline_evaluation_seeds)
+        # A tape is compared event by event, and the limit on time counts the baseline: then it is waited for.
+        if self.log.replaying or config.max_seconds is not None:
+            tools.finish_baseline()
 
     def _run_hidden(self, tools: Toolbox) -> dict[str, Accuracies]:
         """Role → accuracies of baseline and submission on the hidden task; {} when nothing was submitted."""
-        if tools.submitted is None:
+        if tools.submitted is None or not self.profile.hidden:
             return {}
         self._progress.message(f"submitted test #{tools.submitted}; now the hidden task, for baseline and submission")
         return self._workbench.evaluator.measure(
-            Candidate("hidden/baseline", scaffold().region),
+            Candidate("hidden/baseline", baseline_region(self.profile)),
             [Candidate("hidden/submission", tools.regions[tools.submitted])],
             self.profile.hidden,
             self.config.evaluation_seeds,

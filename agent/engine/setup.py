@@ -8,20 +8,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.analysis.noise import Noise, noise_here
 from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
-from agent.errors import UsageError
+from agent.errors import AgentError, UsageError
+from agent.evaluation.engines import chosen_engine
+from agent.evaluation.evaluator import Evaluator
 from agent.evaluation.workbench import Workbench
+from agent.profiles import as_recorded, scaffold_of
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
-from agent.runs.log import EventLog, Launch
+from agent.runs.log import Event, EventLog, Launch
 from agent.spaces.start import starting_region
-from benchmark.data import available
+from benchmark.data import DataError, available, load_dataset
 from benchmark.recipes import get_recipe, recipe_names
+from benchmark.recipes.as_built import REGION as AS_BUILT
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 
@@ -75,46 +79,92 @@ def start_region(config: SearchConfig) -> str | None:
     return None if config.start is None else starting_region(config.start)
 
 
+def settled(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
+    """The configuration with what depends on other settings decided, and sentences about it for a person."""
+    config, notes = chosen_engine(config)
+    if config.parallel <= config.budget:
+        return config, notes
+    lowered = config.model_copy(update={"parallel": config.budget})
+    return lowered, (
+        *notes,
+        f"--parallel {config.parallel} is lowered to {config.budget}: no more tests can be in flight",
+    )
+
+
 def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
-    """Raise UsageError when git is missing, or a data set of the profile is missing and may not be downloaded."""
+    """Look for git and the profile's data sets. With `download`, fetch the sets that are missing, here and once.
+
+    Raises UsageError when git is missing, or a data set is missing and may not be downloaded; AgentError when a
+    download fails.
+    """
     if shutil.which("git") is None:
         raise UsageError("git is not installed: it keeps the history of each search (Debian: apt install git)")
-    for name in sorted({task.dataset for task in (*profile.visible, *profile.hidden)}):
+    if config.null and profile.baseline == AS_BUILT:
+        raise UsageError(
+            f"--null: the baseline of {profile.name} draws no numbers (as_built), so all its copies would be equal; "
+            "name a recipe as the task file's baseline"
+        )
+    own = [task.name for task in profile.visible if task.trainer is not None]
+    if config.screen and own:
+        raise UsageError(f"--screen looks at short trainings, which the trainer of {own[0]} does not have")
+    for name in sorted({task.dataset for task in profile.tasks if task.data is None and task.trainer is None}):
         found = available(name, data_root=config.data_root)
-        if not found.ok and not config.download:
+        if found.ok:
+            continue
+        if not config.download:
             raise UsageError(f"profile {profile.name} needs {name}: {found.reason}")
+        try:
+            load_dataset(name, data_root=config.data_root, download=True)
+        except DataError as error:
+            raise AgentError(f"profile {profile.name} needs {name}: {error}") from error
 
 
 def record_launch(
     log: EventLog,
     config: SearchConfig,
     profile: Profile,
-    workbench: Workbench,
+    environment: dict[str, str],
+    isolation_level: str,
     inputs: Inputs | None,
     given: FilesGiven,
-) -> Inputs:
-    """Log configuration and environment. A resumed search compares them with its log.
+) -> tuple[Inputs, Noise | None]:
+    """Log configuration, environment and seed noise. A resumed search compares them with its log.
 
-    Returns the inputs, which a resumed search reads from its log or from files that were `given` again. Raises
-    UsageError when the environment differs or a file was not given again, RunDamaged when anything else differs.
+    Returns the inputs, which a resumed search reads from its log or from files that were `given` again, and the noise,
+    which it reads from its log, since the user's store may have more results by now. Raises UsageError when the
+    environment differs or a file was not given again, RunDamaged when anything else differs.
     """
     recorded = log.recorded("launch")
     launch = recorded if isinstance(recorded, Launch) else None
     if launch is not None:
-        _require_same_environment(log.path, launch.environment, workbench.environment)
+        _require_same_environment(log.path, launch.environment, environment)
     inputs = inputs or Inputs.recorded(launch, config, given)
+    noise = (
+        launch.noise
+        if launch is not None
+        else noise_here(profile, environment, cache=config.cache, given=dict(profile.noise))
+    )
     log.append(
         Launch(
             config=config.model_dump(mode="json"),
             profile=profile.name,
-            environment=workbench.environment,
-            isolation_level=workbench.isolation.level,
-            scaffold=scaffold().text,
+            environment=environment,
+            isolation_level=isolation_level,
+            scaffold=scaffold_of(profile).text,
+            tasks=as_recorded(profile),
             start_region=inputs.start_region,
             script=inputs.script,
+            noise=noise,
         )
     )
-    return inputs
+    return inputs, noise
+
+
+def require_as_launched(log: Path, launch: Event, workbench: Workbench) -> None:
+    """Raise UsageError unless environment and isolation are those in which the run began."""
+    if isinstance(launch, Launch):
+        was = {**launch.environment, "isolation": launch.isolation_level}
+        _require_same_environment(log, was, {**workbench.environment, "isolation": workbench.isolation.level})
 
 
 def _require_same_environment(log: Path, was: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -131,11 +181,14 @@ def _require_same_environment(log: Path, was: Mapping[str, str], now: Mapping[st
 
 
 @contextmanager
-def fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
-    """Make a new repository. A resumed run also makes a new one and carries out the recorded calls again."""
+def fresh_workspace(run: RunDirectory, profile: Profile) -> Iterator[Workspace]:
+    """Make a new repository that starts as the profile's baseline.
+
+    A resumed run also makes a new one and carries out the recorded calls again.
+    """
     if run.workspace.exists():
         shutil.rmtree(run.workspace)
-    with Workspace.create(run.workspace) as workspace:
+    with Workspace.create(run.workspace, profile.baseline) as workspace:
         workspace.tag("baseline")
         yield workspace
 
@@ -143,14 +196,14 @@ def fresh_workspace(run: RunDirectory) -> Iterator[Workspace]:
 def make_toolbox(
     config: SearchConfig,
     profile: Profile,
-    workbench: Workbench,
+    evaluator: Evaluator,
     *,
     workspace: Workspace,
     log: EventLog,
     results: LayeredStore,
+    noise: Noise | None,
 ) -> Toolbox:
     """A toolbox with the whole budget and no baseline yet. Evaluations use `results`."""
-    evaluator = workbench.evaluator
     screen = None
     if config.screen:
         screen = Screen(
@@ -173,4 +226,5 @@ def make_toolbox(
         results=results,
         screen=screen,
         confirmation_seeds=config.confirmation_seeds,
+        noise=noise,
     )

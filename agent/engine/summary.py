@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from agent.errors import AgentError, Interrupted
 from agent.runs.directory import RunDirectory
 from agent.runs.status import RunStatus
 from benchmark.data import DataError
-from benchmark.executor import InfrastructureError
+from benchmark.executors import InfrastructureError
 from benchmark.tasks import Profile
 from benchmark.vision import installed_version
 from sandbox.isolate import IsolationCrashed
@@ -77,7 +76,7 @@ class RunSummary:
             "null": config.null,
             "caveat": f"{null_claims.NOTICE} {profile.caveat}" if config.null else profile.caveat,
             "tasks": {
-                kind: [{"name": task.name, **dataclasses.asdict(task)} for task in tasks]
+                kind: [{"name": task.name, **task.as_json()} for task in tasks]
                 for kind, tasks in (("visible", profile.visible), ("hidden", profile.hidden))
             },
             "versions": {

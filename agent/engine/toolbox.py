@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from agent.analysis.comparison import choose, ranked
 from agent.analysis.finalists import finalist_count, pooled, trained_again
 from agent.analysis.look_scores import look_scores
+from agent.analysis.noise import Noise
 from agent.engine.screening import Round, Screen
-from agent.evaluation.evaluator import Candidate, Evaluator, Outcomes, accuracies_of
+from agent.evaluation.evaluator import Batch, Candidate, Evaluator, Outcomes, accuracies_of, require_baseline
+from agent.profiles import baseline_region
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
-from agent.runs.log import Confirmed, EventLog, Submitted, TestFinished, TestStarted, ToolCalled, ToolReplied
+from agent.runs.log import (
+    Confirmed,
+    Event,
+    EventLog,
+    Screened,
+    Submitted,
+    TestFinished,
+    TestStarted,
+    ToolCalled,
+    ToolReplied,
+    accuracies_by_role,
+)
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 
+@dataclass(frozen=True)
+class _InFlight:
+    """A test that was begun and whose reply is not told yet. `batch` None: it repeats an earlier test."""
+
+    step: int
+    call: ToolCall
+    number: int
+    region_sha256: str
+    batch: Batch | None
+
+
 class Toolbox:
-    """Carries out tool calls on one workspace with one budget."""
+    """Carries out tool calls on one workspace with one budget.
+
+    `dispatch` waits for a test. With several in flight, `begin` starts one, and `settle` waits for the oldest: tests
+    are told, and logged, in the order in which they were asked for.
+    """
 
     def __init__(
         self,
@@ -37,15 +66,18 @@ class Toolbox:
         results: LayeredStore,
         screen: Screen | None = None,
         confirmation_seeds: Sequence[int] = (),
+        noise: Noise | None = None,
     ) -> None:
         self.workspace = workspace
         self._evaluator = evaluator
         self._log = log
         self._profile = profile
         self._seeds = seeds
+        self._lower = frozenset(task.name for task in profile.visible if task.metric.sign < 0)
         self._results = results
         self._screen = screen
         self._confirmation_seeds = confirmation_seeds
+        self.noise = noise
         self.budget = budget
         self.baseline = baseline
         self.tests: list[TestOutcome] = []
@@ -56,6 +88,50 @@ class Toolbox:
         self.confirmed: tuple[int, ...] = ()
         """Numbers of the finalists that were trained again. Their tests and the baseline include the fresh seeds."""
         self._reports: dict[int, str] = {}
+        self._in_flight: deque[_InFlight] = deque()
+        self._begun: list[str] = []
+        """Hashes of the regions of all tests that were begun, in the order of their numbers."""
+        self._baseline_batch: Batch | None = None
+        self.baseline_failed = False
+        """Whether our own machinery failed while the baseline was measured."""
+
+    @property
+    def in_flight(self) -> int:
+        """Tests that were begun and whose replies are not told yet."""
+        return len(self._in_flight)
+
+    @property
+    def tests_left(self) -> int:
+        """Tests that may still be begun."""
+        return self.budget - len(self._begun)
+
+    def begin_baseline(self, seeds: Sequence[int]) -> None:
+        """Begin to train the baseline and keep later events out of the log, until `finish_baseline`.
+
+        So what does not depend on the baseline, the first tests above all, is trained beside it.
+        """
+        candidate = Candidate("baseline", baseline_region(self._profile))
+        self._baseline_batch = self._evaluator.begin(
+            [candidate], self._profile.visible, seeds, results=self._results, first=True
+        )
+        self._log.hold()
+
+    def finish_baseline(self) -> None:
+        """Wait for the baseline, record it before all that was begun since. Raises InfrastructureError if it failed."""
+        batch, self._baseline_batch = self._baseline_batch, None
+        if batch is None:
+            return
+        later = self._log.release()
+        try:
+            outcomes = self._evaluator.finish(batch)
+            require_baseline(outcomes, "baseline")
+        except BaseException:
+            self.baseline_failed = True
+            self._abandon()
+            raise
+        self.baseline = accuracies_of(outcomes, "baseline")
+        for event in later:
+            self._log.append(event)
 
     def situation(self) -> Situation:
         """The state of the search that the proposer gets before its next call."""
@@ -63,11 +139,12 @@ class Toolbox:
             filename=self.workspace.filename,
             region=self.workspace.region,
             editable=self.workspace.editable,
-            tests_left=self.budget - len(self.tests),
+            tests_left=self.tests_left,
             tests=tuple(self.tests),
             baseline=self.baseline,
             best=self.best(),
             looks_left=self._looks_left,
+            in_flight=self.in_flight,
         )
 
     @property
@@ -77,23 +154,70 @@ class Toolbox:
 
     def best(self) -> int | None:
         """The number of the test that should be submitted now, or None when none succeeded."""
-        chosen = choose(self._profile.name, self.baseline, self.tests, self.look_scores)
+        chosen = choose(self._profile.name, self.baseline, self.tests, self.look_scores, self.noise)
         return None if chosen is None else chosen.number
 
     def dispatch(self, step: int, call: ToolCall) -> Observation:
-        """Carry out one call and log it. A wrong call gets a reply with the error. Only our own failures raise."""
+        """Carry out one call and log it. A wrong call gets a reply with the error. Only our own failures raise.
+
+        A test is waited for. No test may be in flight then.
+        """
+        return self.begin(step, call) or self.settle()[1]
+
+    def begin(self, step: int, call: ToolCall) -> Observation | None:
+        """Carry out one call and log it, but do not wait for a test: None then, and `settle` has its reply."""
         self._log.append(ToolCalled(step=step, tool=call.tool, arguments=dict(call.arguments)))
-        observation = self._carry_out(call)
+        observation = self._begin_test(step, call) if call.tool == "test" else self._carry_out(call)
+        if observation is not None:
+            self._replied(step, observation, region_sha256(self.workspace.region))
+        return observation
+
+    def settle(self) -> tuple[ToolCall, Observation]:
+        """Wait for the oldest test in flight, and log its outcome and reply. Returns its call and its reply."""
+        self.finish_baseline()
+        flight = self._in_flight.popleft()
+        try:
+            observation = self._repeated(flight) if flight.batch is None else self._finish_test(flight, flight.batch)
+        except BaseException:
+            self._abandon()
+            raise
+        self._replied(flight.step, observation, flight.region_sha256)
+        return flight.call, observation
+
+    def _replied(self, step: int, observation: Observation, digest: str) -> None:
         self._log.append(
             ToolReplied(
-                step=step,
-                ok=observation.ok,
-                error=observation.error,
-                reply=observation.reply,
-                region_sha256=region_sha256(self.workspace.region),
+                step=step, ok=observation.ok, error=observation.error, reply=observation.reply, region_sha256=digest
             )
         )
-        return observation
+
+    def _abandon(self) -> None:
+        """Do not begin what waits: the search stops."""
+        for flight in self._in_flight:
+            if flight.batch is not None:
+                flight.batch.cancel()
+
+    def restore(self, events: Sequence[Event], region: str, reply: str) -> None:
+        """Take in what the log records of one finished call, without repeating it.
+
+        `region` is the one in the workspace at the time, and `reply` the call's reply.
+        """
+        if looks := [event for event in events if isinstance(event, Screened)]:
+            assert self._screen is not None
+            self._screen.restore(looks)
+        for event in events:
+            match event:
+                case TestStarted(number=number):
+                    self.regions[number], self._reports[number] = region, reply
+                    self._begun.append(region_sha256(region))
+                case TestFinished(number=number):
+                    outcome = TestOutcome(number, event.accuracies, region_sha256(region), self._lower)
+                    self.tests.append(outcome)
+                    self.ran += [] if outcome.failed else [number]
+                case Confirmed():
+                    self._pool(accuracies_by_role(events), event.tests)
+                case Submitted(number=number):
+                    self.submitted = number
 
     def submit(self, number: int, *, by: str) -> Observation:
         """Make test `number` final, if it is one that succeeded.
@@ -136,20 +260,13 @@ class Toolbox:
         best = self._ranked()
         finalists = sorted({nominee.number, *(test.number for test in best[: finalist_count(len(best))])})
         fresh = self._evaluator.measure(
-            Candidate("baseline", scaffold().region),
+            Candidate("baseline", baseline_region(self._profile)),
             [Candidate(f"test/{number}", self.regions[number]) for number in finalists],
             self._profile.visible,
             seeds,
             results=self._results,
         )
-        self.baseline = pooled(self.baseline, fresh["baseline"])
-        self.tests = [
-            dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
-            if test.number in finalists
-            else test
-            for test in self.tests
-        ]
-        self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
+        self._pool(fresh, finalists)
         chosen = next((test for test in self._ranked() if test.number in self.confirmed), None)
         self._log.append(
             Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)
@@ -157,8 +274,19 @@ class Toolbox:
         span = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
         return chosen, f"[confirm] {trained_again(self.confirmed, span).capitalize()}."
 
+    def _pool(self, fresh: Mapping[str, Accuracies], finalists: Sequence[int]) -> None:
+        """Add the accuracies on fresh seeds (by role) to the baseline and to those finalists that have any."""
+        self.baseline = pooled(self.baseline, fresh["baseline"])
+        self.tests = [
+            dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
+            if f"test/{test.number}" in fresh
+            else test
+            for test in self.tests
+        ]
+        self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
+
     def _ranked(self) -> list[TestOutcome]:
-        return ranked(self._profile.name, self.baseline, self.tests, self.look_scores)
+        return ranked(self._profile.name, self.baseline, self.tests, self.look_scores, self.noise)
 
     def _carry_out(self, call: ToolCall) -> Observation:
         match call.tool:
@@ -172,8 +300,6 @@ class Toolbox:
                 reply = self.workspace.rewrite(call.arguments.get("content"))
             case "screen":
                 return self._look(call.arguments.get("candidates"))
-            case "test":
-                return self._test()
             case "submit":
                 return self._submit(call.arguments)
             case unknown:
@@ -183,9 +309,9 @@ class Toolbox:
     @property
     def _looks_left(self) -> int:
         """New candidates that may be screened; 0 when no test is left, because looks only choose what to test."""
-        if self._screen is None or len(self.tests) >= self.budget:
+        if self._screen is None or self.tests_left <= 0:
             return 0
-        return self._screen.affordable(len(self.tests))
+        return self._screen.affordable(len(self._begun))
 
     def _look(self, candidates: Any) -> Observation:
         """Screen the candidates, or the present region when none are given."""
@@ -201,7 +327,7 @@ class Toolbox:
                 f"ERROR: {new} new candidates cost more than screening may spend now; {left} can be looked at. Test, "
                 "and it may spend more.",
             )
-        seen = self._screen.run(regions, len(self.tests))
+        seen = self._screen.run(regions, len(self._begun))
         return Observation(_looks_report(seen), looks=seen.looks, best_look=seen.best)
 
     def _submit(self, arguments: Mapping[str, Any]) -> Observation:
@@ -210,16 +336,19 @@ class Toolbox:
             return _refused("arguments", f"ERROR: Invalid arguments for 'submit': n must be an integer, not {number!r}")
         return self.submit(number, by="proposer")
 
-    def _test(self) -> Observation:
+    def _begin_test(self, step: int, call: ToolCall) -> Observation | None:
+        """Begin a test of the present region; None when it trains now. Otherwise it costs nothing."""
         self.workspace.verify()
         region = self.workspace.region
         digest = region_sha256(region)
-        for earlier in self.tests:
-            if earlier.region_sha256 == digest:
-                note = f"This region is the one of test #{earlier.number}; its result is repeated and costs nothing."
-                return Observation(f"{note}\n\n{self._reports[earlier.number]}", test=earlier)
-        if len(self.tests) >= self.budget:
-            used = f"{len(self.tests)}/{self.budget}"
+        if digest in self._begun:
+            flight = _InFlight(step, call, self._begun.index(digest) + 1, digest, None)
+            if any(test.number == flight.number for test in self.tests):
+                return self._repeated(flight)
+            self._in_flight.append(flight)
+            return None
+        if self.tests_left <= 0:
+            used = f"{len(self._begun)}/{self.budget}"
             return _refused(
                 "budget", f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose a test result."
             )
@@ -229,20 +358,29 @@ class Toolbox:
                 report.kind or "rejected",
                 f"ERROR: Test refused, nothing was spent: {report.message} [{report.kind}]",
             )
-        return self._paid_test(region, digest)
-
-    def _paid_test(self, region: str, digest: str) -> Observation:
-        number = len(self.tests) + 1
+        number = len(self._begun) + 1
         self._log.append(TestStarted(number=number, region_sha256=digest))
         self.workspace.tag(f"test/{number}")
-        outcomes = self._evaluator.evaluate(
-            [Candidate(f"test/{number}", region)],
-            self._profile.visible,
-            self._seeds,
-            results=self._results,
+        self._begun.append(digest)
+        self.regions[number] = region
+        batch = self._evaluator.begin(
+            [Candidate(f"test/{number}", region)], self._profile.visible, self._seeds, results=self._results
         )
+        self._in_flight.append(_InFlight(step, call, number, digest, batch))
+        return None
+
+    def _repeated(self, flight: _InFlight) -> Observation:
+        """The reply to a test of a region that was tested before."""
+        note = f"This region is the one of test #{flight.number}; its result is repeated and costs nothing."
+        earlier = next(test for test in self.tests if test.number == flight.number)
+        return Observation(f"{note}\n\n{self._reports[flight.number]}", test=earlier)
+
+    def _finish_test(self, flight: _InFlight, batch: Batch) -> Observation:
+        """Wait for a test, and record it."""
+        number = flight.number
+        outcomes = self._evaluator.finish(batch)
         accuracies = accuracies_of(outcomes, f"test/{number}")
-        outcome = TestOutcome(number, accuracies, digest)
+        outcome = TestOutcome(number, accuracies, flight.region_sha256, self._lower)
         self._log.append(
             TestFinished(
                 number=number,
@@ -253,7 +391,6 @@ class Toolbox:
         self.tests.append(outcome)
         if not outcome.failed:
             self.ran.append(number)
-        self.regions[number] = region
         self._reports[number] = self._report(number, outcomes)
         return Observation(
             self._reports[number],
@@ -263,7 +400,7 @@ class Toolbox:
         )
 
     def _report(self, number: int, outcomes: Outcomes) -> str:
-        left = self.budget - number
+        left = self.tests_left
         noun = "test" if left == 1 else "tests"
         hint = "; call submit(n=N) to choose which test result to submit as final" if left else ""
         parts = [f"[Test #{number}] ({left} {noun} remaining{hint})"]
@@ -275,7 +412,7 @@ class Toolbox:
                 for seed, outcome in by_seed.items()
                 if not isinstance(outcome, EvaluationResult)
             ]
-            parts.append(task_report(task.name, results, failures))
+            parts.append(task_report(task.name, results, failures, metric=task.metric))
         return "\n\n".join(parts)
 
 

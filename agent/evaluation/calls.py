@@ -1,24 +1,44 @@
 """Picklable calls that run in a slot: the candidate's tensors are made in isolation, then trained by trusted code.
 
 The parent process owns the isolation. A call asks the parent for tensors by a `Job`; a slot runs no candidate's code.
+A call for another machine takes the tensors with it (`prepared`), because a worker there cannot ask.
 """
 
 from __future__ import annotations
 
+import math
+import socket
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from agent.protocol import CandidateFailure
-from benchmark.results import EvaluationResult, region_sha256, result_key
-from benchmark.tasks import Task
+from benchmark.results import EpochMetrics, EvaluationResult, region_sha256, result_key, task_sha256
+from benchmark.task import Task
 from sandbox.isolate import Initialised, Job
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from benchmark.executor import Parent
+    from benchmark.executors import Parent
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the isolation made of a region, for a call that runs on another machine."""
+
+    ok: bool
+    kind: str | None
+    message: str
+    level: str
+    seconds: float
+    sha256: str | None
+    constructed: str | None
+    """See `sandbox.isolate.Initialised`."""
+    tensors: bytes = b""
+    """A safetensors file with the network's parameters; empty for a region that failed."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +54,22 @@ class EvaluationCall:
     data_root: Path | None = None
     checkpoints: Path | None = None
     """The folder for this training's checkpoint; None: it has none."""
+    made: Made | None = None
+    """None: the call asks its parent. A call for another machine has it, and trains only in its own environment."""
+    reports: ClassVar[type[EpochMetrics]] = EpochMetrics
+
+    def prepared(self, ask: Callable[[Job], Initialised]) -> EvaluationCall:
+        """The same call with the tensors inside."""
+        return replace(self, made=_make(self.region, self.task, self.seed, ask))
+
+    def without_tensors(self) -> tuple[EvaluationCall, bytes]:
+        """The call without its tensors, which can be JSON, and the tensors."""
+        made = self.made or Made(False, None, "", "", 0.0, None, None)
+        return replace(self, made=replace(made, tensors=b"")), made.tensors
+
+    def with_tensors(self, tensors: bytes) -> EvaluationCall:
+        """The call with these tensors."""
+        return self if self.made is None else replace(self, made=replace(self.made, tensors=tensors))
 
     @property
     def key(self) -> str:
@@ -45,14 +81,19 @@ class EvaluationCall:
         import torch
 
         from benchmark.checkpoint import Checkpoint
-        from benchmark.data import hold_out, load_dataset
+        from benchmark.data import hold_out
+        from benchmark.data.prepared import load_task_data
         from benchmark.hardware import threads
         from benchmark.train import train
 
         torch.set_num_threads(threads())
-        dataset = load_dataset(self.task.dataset, data_root=self.data_root)
+        if self.made is not None:
+            _require_environment(dict(self.environment), self.precision)
+        if self.task.trainer is not None:
+            return self._with_own_trainer(parent)
+        dataset = load_task_data(self.task.data, self.task.dataset, self.data_root)
         dataset = hold_out(dataset, self.task.recipe.held_out)
-        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, parent)
+        model, initialised = initialised_model(self.region, self.task, self.seed, parent, self.made)
         if not initialised.ok:
             return CandidateFailure(initialised.kind or "isolation", initialised.message)
         checkpoint = None
@@ -96,11 +137,63 @@ class EvaluationCall:
             isolation_level=initialised.level,
             isolation_seconds=initialised.seconds,
             weights_sha256=initialised.sha256,
+            task_sha256=task_sha256(self.task),
             training_seconds=outcome.seconds,
             device=environment.get("device", device),
             precision=environment.get("precision", self.precision),
             threads=threads(),
             versions={"torch": torch.__version__},
+        )
+
+    def _with_own_trainer(self, parent: Parent) -> EvaluationResult | CandidateFailure:
+        """Initialise, then let the user's own trainer train in a fresh process."""
+        import torch
+
+        from benchmark.executors import LocalExecutor
+        from benchmark.hardware import threads
+        from benchmark.own_trainer import TrainCall, remember_seconds
+        from benchmark.results import StepZero
+
+        task = self.task
+        assert task.trainer is not None
+        assert task.network is not None
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
+            weights = Path(folder) / "weights.safetensors"
+            initialised = _weights(weights, self.region, task, self.seed, parent, self.made)
+            if not initialised.ok:
+                return CandidateFailure(initialised.kind or "isolation", initialised.message)
+            call = TrainCall(task.trainer, task.network, weights, self.seed, device)
+            gpus = 1 if device == "cuda" else 0
+            with LocalExecutor(1, threads=threads(), gpus=gpus) as executor:
+                trained = executor.submit(call, on_report=parent.report).result()
+        if isinstance(trained, str):
+            return CandidateFailure("trainer", trained)
+        remember_seconds(task, trained.seconds)
+        if not math.isfinite(trained.score):
+            return CandidateFailure("not_finite", f"{task.trainer.spec} returned {trained.score} as {task.metric.name}")
+        environment = dict(self.environment)
+        return EvaluationResult(
+            key=self.key,
+            task=task.name,
+            seed=self.seed,
+            region_sha256=region_sha256(self.region),
+            status="ok",
+            best_test_acc=0.0,
+            last_test_acc=0.0,
+            test_loss=math.nan,
+            curve=trained.curve,
+            step_zero=StepZero(accuracy=0.0, loss=math.nan, p_value=1.0, suspicious=False),
+            isolation_level=initialised.level,
+            isolation_seconds=initialised.seconds,
+            weights_sha256=initialised.sha256,
+            task_sha256=task_sha256(task),
+            training_seconds=trained.seconds,
+            device=environment.get("device", device),
+            precision=environment.get("precision", self.precision),
+            threads=threads(),
+            versions={"torch": torch.__version__},
+            score=trained.score,
         )
 
 
@@ -112,19 +205,34 @@ class SignalCall:
     task: Task
     seed: int
     data_root: Path | None = None
+    made: Made | None = None
+    """See `EvaluationCall`."""
+
+    def prepared(self, ask: Callable[[Job], Initialised]) -> SignalCall:
+        """The same call with the tensors inside."""
+        return replace(self, made=_make(self.region, self.task, self.seed, ask))
+
+    def without_tensors(self) -> tuple[SignalCall, bytes]:
+        """See `EvaluationCall`."""
+        made = self.made or Made(False, None, "", "", 0.0, None, None)
+        return replace(self, made=replace(made, tensors=b"")), made.tensors
+
+    def with_tensors(self, tensors: bytes) -> SignalCall:
+        """See `EvaluationCall`."""
+        return self if self.made is None else replace(self, made=replace(self.made, tensors=tensors))
 
     def __call__(self, parent: Parent) -> tuple[str, ...]:
         """Let the parent initialise in isolation, then run one batch forwards and backwards."""
         import torch
 
         from benchmark.augment import Normalizer
-        from benchmark.data import load_dataset
+        from benchmark.data.prepared import load_task_data
         from benchmark.hardware import threads
         from benchmark.signal_stats import signal_statistics
 
         torch.set_num_threads(threads())
-        dataset = load_dataset(self.task.dataset, data_root=self.data_root)
-        model, initialised = _initialised(self.region, self.task.arch, dataset.num_classes, self.seed, parent)
+        dataset = load_task_data(self.task.data, self.task.dataset, self.data_root)
+        model, initialised = initialised_model(self.region, self.task, self.seed, parent, self.made)
         if not initialised.ok:
             return (f"{initialised.kind}: {initialised.message}",)
         count = self.task.recipe.batch_size
@@ -133,16 +241,63 @@ class SignalCall:
         return signal_statistics(model, images, dataset.train_labels[:count]).faults
 
 
-def _initialised(region: str, arch: str, classes: int, seed: int, parent: Parent) -> tuple[nn.Module, Initialised]:
-    """A new network with the weights that the region made in isolation, and the result of the isolation."""
-    from benchmark.models import build_model
+def job_for(task: Task, region: str, seed: int, out: Path | None = None) -> Job:
+    """The initialisation of the task's network by `region`."""
+    return Job(region, task.arch, task.num_classes, seed, out, task.network_for(region))
+
+
+def initialised_model(
+    region: str, task: Task, seed: int, parent: Parent, made: Made | None = None
+) -> tuple[nn.Module, Made | Initialised]:
+    """A new network with the weights that the region made in isolation, and the result of the isolation.
+
+    The result is a failure if the constructors of a user's network made something else in isolation.
+    """
+    from benchmark.building import build_task_model
+    from benchmark.networks import constructed_sha256
+    from benchmark.task_loading import random_otherwise
     from benchmark.weights import load_initial_weights
 
-    model = build_model(arch, classes)
+    model = build_task_model(task, seed)
+    here = constructed_sha256(model) if task.network_for(region) is not None else None
     with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
         weights = Path(folder) / "weights.safetensors"
-        initialised: Initialised = parent.ask(Job(region, arch, classes, seed, weights))
+        initialised = _weights(weights, region, task, seed, parent, made)
+        if initialised.ok and here != initialised.constructed:
+            message = random_otherwise(task.network.spec if task.network else task.arch)
+            return model, replace(initialised, ok=False, kind="network", message=message)
         if initialised.ok:
             # Isolation accepted and wrote this file. If it does not load, that is our fault, so it raises.
             load_initial_weights(weights, model)
     return model, initialised
+
+
+def _weights(out: Path, region: str, task: Task, seed: int, parent: Parent, made: Made | None) -> Made | Initialised:
+    """Write the tensors that the region made in isolation to `out`, and return the result of the isolation."""
+    if made is None:
+        found: Initialised = parent.ask(job_for(task, region, seed, out))
+        return found
+    out.write_bytes(made.tensors)
+    return made
+
+
+def _make(region: str, task: Task, seed: int, ask: Callable[[Job], Initialised]) -> Made:
+    """Let the isolation of this machine run the region once, and keep the tensors."""
+    with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
+        weights = Path(folder) / "weights.safetensors"
+        found = ask(job_for(task, region, seed, weights))
+        tensors = weights.read_bytes() if found.ok else b""
+    return Made(
+        found.ok, found.kind, found.message, found.level, found.seconds, found.sha256, found.constructed, tensors
+    )
+
+
+def _require_environment(wanted: dict[str, str], precision: str) -> None:
+    """Raise WrongMachine if this process would give other accuracies than those that the call's key names."""
+    from benchmark.executors import WrongMachine
+    from benchmark.hardware import environment
+
+    here = environment(precision)
+    unequal = [f"{name} {here.get(name)!r}, not {wanted[name]!r}" for name in wanted if here.get(name) != wanted[name]]
+    if unequal:
+        raise WrongMachine(f"{socket.gethostname()} has {', '.join(unequal)}")

@@ -30,9 +30,11 @@ class CheckReport:
 
 
 def check(
-    region: str, archs: Mapping[str, int], isolation: Isolation, *, seed: int = 0, describe: bool = False
+    region: str, archs: Mapping[str, int | Job], isolation: Isolation, *, seed: int = 0, describe: bool = False
 ) -> CheckReport:
-    """Apply the rules, then run the region on every architecture (name → number of classes), twice with one seed.
+    """Apply the rules, then run the region on every network, twice with one seed.
+
+    `archs`: name of one of our architectures → number of classes, or any name → the initialisation to run.
 
     The second run, in another interpreter, must give exactly the same tensors; `sha256` is their hash. `seeded` says
     whether another seed gives other tensors. `describe` adds `parameters`, which takes longer than the rest. Raises
@@ -46,15 +48,15 @@ def check(
     def refused(arch: str, kind: str | None, message: str) -> CheckReport:
         return CheckReport(False, kind, f"{arch}: {message}", isolation.level, {**made, arch: {}})
 
-    for arch, num_classes in archs.items():
-        job = Job(region, arch, num_classes, seed)
+    for arch, wanted in archs.items():
+        job = Job(region, arch, wanted, seed) if isinstance(wanted, int) else wanted
         first = isolation.initialise(job)
         if not first.ok:
             return refused(arch, first.kind, first.message)
         again = isolation.repeat(job)
         if again.sha256 != first.sha256:
             return refused(arch, *difference(again))
-        other = isolation.initialise(dataclasses.replace(job, seed=seed + 1))
+        other = isolation.initialise(dataclasses.replace(job, seed=job.seed + 1))
         if not other.ok:
             return refused(arch, other.kind, other.message)
         made[arch] = {

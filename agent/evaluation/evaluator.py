@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.evaluation.calls import EvaluationCall, SignalCall
+from agent.evaluation.calls import EvaluationCall, SignalCall, job_for
 from agent.evaluation.check import CheckReport, check, difference
 from agent.progress import Progress
 from agent.protocol import Accuracies, CandidateFailure, Outcome
 from agent.runs.log import Evaluated
-from benchmark.cost import pictures
-from benchmark.data import NUM_CLASSES
-from benchmark.executor import Executor, InfrastructureError
+from benchmark.cost import pictures, rough_seconds
+from benchmark.executors import Executor, InfrastructureError, Priority
+from benchmark.recipes.as_built import REGION as AS_BUILT
 from benchmark.results import EvaluationResult
 from benchmark.store import LayeredStore
-from benchmark.tasks import Task
+from benchmark.task import Task
 from sandbox.isolate import Initialised, Isolation, Job
 from sandbox.region import scaffold
+from sandbox.rules import check_region
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,44 @@ class Settings:
     """The folder for checkpoints of trainings; None: they have none."""
 
 
+def jobs_for(tasks: Sequence[Task], region: str, seed: int) -> dict[str, Job]:
+    """The initialisations that a check of `region` makes: architecture, or task where two have one's name → job."""
+    jobs: dict[str, Job] = {}
+    for task in tasks:
+        job = job_for(task, region, seed)
+        if jobs.get(task.arch, job) == job:
+            jobs[task.arch] = job
+        else:
+            jobs[task.name] = job
+    return jobs
+
+
 Outcomes = dict[tuple[str, str, int], Outcome]
 """(role, task name, seed) → result or failure."""
+
+
+@dataclass
+class Batch:
+    """Evaluations that were begun together. `Evaluator.finish` has their outcomes, in the order of `jobs`."""
+
+    jobs: list[tuple[str, EvaluationCall]]
+    """(role, call)."""
+    results: LayeredStore
+    known: dict[int, Outcome] = field(default_factory=dict)
+    """Index of a job → its outcome, for those that were in the store."""
+    running: dict[int, Future[Outcome]] = field(default_factory=dict)
+    """Index of a job → its outcome, for those that are trained. It is stored before the future has it."""
+    failed: Future[Outcome] = field(default_factory=Future)
+    """Raises what the first of them raised because our own machinery failed."""
+    waiting: list[Future[Outcome]] = field(default_factory=list)
+    """The executor's own futures, to cancel them."""
+    places: dict[int, list[str]] = field(default_factory=dict)
+    """Index of a job → where it began to run, once for each attempt."""
+
+    def cancel(self) -> None:
+        """Do not begin those that wait."""
+        for future in self.waiting:
+            future.cancel()
 
 
 def require_baseline(outcomes: Outcomes, role: str) -> None:
@@ -77,7 +115,7 @@ def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | 
     accuracies: dict[str, dict[int, float | None]] = {}
     for (of_role, task, seed), outcome in outcomes.items():
         if of_role == role:
-            value = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
+            value = outcome.value if isinstance(outcome, EvaluationResult) else None
             accuracies.setdefault(task, {})[seed] = value
     return accuracies
 
@@ -101,6 +139,8 @@ class Evaluator:
         """Job (with `out` None) → SHA-256 of the parameters that it gave in both interpreters."""
         self._waits: list[float] = []
         """Seconds that calls waited for an initialisation and that are not added to the clock yet."""
+        self._trusted = {scaffold().region, AS_BUILT}
+        """Regions of our own, which are not run twice."""
         self._seconds: dict[str, float] = {}
         """Task name → seconds that one training of it has taken here."""
         self._note = record
@@ -109,11 +149,11 @@ class Evaluator:
 
     def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
         """Check the region on the networks of these tasks, without training. Raises IsolationCrashed."""
-        archs = {task.arch: NUM_CLASSES[task.dataset] for task in tasks}
+        jobs = jobs_for(tasks, region, seed)
         with self._clock.phase("isolation"):
-            report = check(region, archs, self._isolation, seed=seed)
+            report = check(region, jobs, self._isolation)
         if report.accepted:
-            self._made |= {Job(region, arch, archs[arch], seed): made["sha256"] for arch, made in report.archs.items()}
+            self._made |= {jobs[name]: made["sha256"] for name, made in report.archs.items()}
         return report
 
     def evaluate(
@@ -128,40 +168,57 @@ class Evaluator:
 
         Raises InfrastructureError when our own machinery failed. A candidate's failure is an outcome.
         """
-        jobs = [
-            (candidate.role, self._call(candidate.region, task, seed))
-            for seed in seeds  # outermost, so that after an interruption all candidates have the same seeds
-            for candidate in candidates
-            for task in tasks
-        ]
-        started = time.monotonic()
-        pending: dict[int, Future[Outcome]] = {}
-        known: dict[int, Outcome] = {}
-        # Of each seed, the longest first: what is begun last decides how long the other slots stand idle.
-        longest = sorted(enumerate(jobs), key=lambda job: (seeds.index(job[1][1].seed), -self._expected(job[1][1])))
-        for index, (role, call) in longest:
-            accepted = self._made.get(Job(call.region, call.task.arch, NUM_CLASSES[call.task.dataset], call.seed))
+        return self.finish(self.begin(candidates, tasks, seeds, results=results))
+
+    def begin(
+        self,
+        candidates: Sequence[Candidate],
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        results: LayeredStore,
+        first: bool = False,
+    ) -> Batch:
+        """Begin to evaluate, and do not wait. Several batches may be under way; `first`: before all that wait.
+
+        Each outcome is stored as soon as it is there, and nothing is recorded before `finish`.
+        """
+        batch = Batch(
+            [
+                (candidate.role, self._call(candidate.region, task, seed))
+                for seed in seeds  # outermost, so that after an interruption all candidates have the same seeds
+                for candidate in candidates
+                for task in tasks
+            ],
+            results,
+        )
+        for index, (role, call) in enumerate(batch.jobs):
+            accepted = self._made.get(job_for(call.task, call.region, call.seed))
             stored = results.find(call.key, weights_sha256=accepted)
             if stored is not None:
-                known[index] = stored
+                batch.known[index] = stored
                 continue
-            pending[index] = self._submit(role, call)
-        from_store = set(known)
+            # Of each seed, the longest first: what is begun last decides how long the other slots stand idle.
+            rank = -1.0 if first else float(seeds.index(call.seed))
+            self._submit(batch, index, role, call, (rank, -self._expected(call)))
+        return batch
+
+    def finish(self, batch: Batch) -> Outcomes:
+        """Wait for the outcomes of a batch and record them in its order. Raises InfrastructureError."""
+        started = time.monotonic()
         outcomes: Outcomes = {}
         try:
-            for index, (role, call) in enumerate(jobs):
-                while index not in known:
-                    self._collect(pending, known, results)
-                outcome = known[index]
-                self._record(role, call, outcome, cached=index in from_store)
+            for index, (role, call) in enumerate(batch.jobs):
+                cached = index in batch.known
+                outcome = batch.known[index] if cached else self._wait(batch, index)
+                self._record(role, call, outcome, cached=cached, places=batch.places.get(index, []))
                 outcomes[role, call.task.name, call.seed] = outcome
         except BaseException:
-            for future in pending.values():
-                future.cancel()
+            batch.cancel()
             self._book_isolation()
             raise
         rest = max(0.0, time.monotonic() - started - self._book_isolation())
-        self._clock.add("training" if len(known) > len(from_store) else "other", rest)
+        self._clock.add("training" if batch.running else "other", rest)
         return outcomes
 
     def measure(
@@ -198,18 +255,49 @@ class Evaluator:
         )
 
     def _expected(self, call: EvaluationCall) -> float:
-        """Seconds of its training; 0 before the task was trained for the first time."""
-        return self._seconds.get(call.task.name, 0.0)
+        """Seconds of its training; a rough guess before the task was trained for the first time."""
+        return self._seconds.get(call.task.name, rough_seconds(call.task))
 
-    def _submit(self, role: str, call: EvaluationCall) -> Future[Outcome]:
+    def _submit(self, batch: Batch, index: int, role: str, call: EvaluationCall, priority: Priority) -> None:
         epochs = call.task.recipe.epochs
+        stored: Future[Outcome] = Future()
+
+        def started(place: str) -> None:
+            batch.places.setdefault(index, []).append(place)
+            self._progress.placed(role, call.task.name, call.seed, place, attempt=len(batch.places[index]))
+
+        def store(done: Future[Outcome]) -> None:
+            """Store it at once, so that a later crash does not lose it. Runs in a thread of the executor."""
+            try:
+                outcome = done.result()
+                if isinstance(outcome, EvaluationResult):
+                    batch.results.put(outcome)
+                    self._seconds[outcome.task] = outcome.training_seconds
+            except BaseException as error:  # noqa: BLE001 - `finish` raises it
+                with contextlib.suppress(InvalidStateError):  # only the first counts
+                    batch.failed.set_exception(error)
+                stored.set_exception(error)
+            else:
+                stored.set_result(outcome)
+
+        batch.running[index] = stored
         self._progress.started(role, call.task.name, call.seed, epochs, pictures(call.task)[0] // epochs)
-        return self._executor.submit(
+        future = self._executor.submit(
             call,
-            timeout=600 + 300 * epochs,
+            timeout=None if call.task.trainer else 600 + 300 * epochs,
             on_report=lambda metrics: self._progress.epoch(role, call.task.name, call.seed, metrics, epochs),
             on_ask=self._answer,
+            on_start=started,
+            priority=priority,
         )
+        batch.waiting.append(future)
+        future.add_done_callback(store)
+
+    def _wait(self, batch: Batch, index: int) -> Outcome:
+        """The outcome of one evaluation. Raises as soon as another one of the batch has failed."""
+        future = batch.running[index]
+        wait((future, batch.failed), return_when=FIRST_COMPLETED)
+        return batch.failed.result() if batch.failed.done() else future.result()
 
     def _answer(self, job: Job) -> Initialised:
         """Initialise for a call. Runs in the executor's threads, one candidate at a time."""
@@ -224,7 +312,7 @@ class Evaluator:
 
         The untouched region is our own code and is not run twice.
         """
-        if not made.ok or job.region == scaffold().region:
+        if not made.ok or job.region in self._trusted:
             return made
         here = dataclasses.replace(job, out=None)
         if here not in self._made:
@@ -238,27 +326,21 @@ class Evaluator:
             return dataclasses.replace(made, ok=False, kind="nondeterministic", message=message, weights=None)
         return made
 
-    def _collect(self, pending: dict[int, Future[Outcome]], known: dict[int, Outcome], results: LayeredStore) -> None:
-        """Wait for the next evaluation to finish and store it at once, so that a later crash does not lose it."""
-        done, _ = wait(pending.values(), return_when=FIRST_COMPLETED)
-        for index in [index for index, future in pending.items() if future in done]:
-            outcome = pending.pop(index).result()
-            if isinstance(outcome, EvaluationResult):
-                results.put(outcome)
-                self._seconds[outcome.task] = outcome.training_seconds
-            known[index] = outcome
-
-    def _record(self, role: str, call: EvaluationCall, outcome: Outcome, *, cached: bool) -> None:
+    def _record(
+        self, role: str, call: EvaluationCall, outcome: Outcome, *, cached: bool, places: Sequence[str]
+    ) -> None:
         self._note(
             Evaluated(
                 role=role,
                 task=call.task.name,
                 seed=call.seed,
                 key=call.key,
-                accuracy=None if isinstance(outcome, CandidateFailure) else outcome.best_test_acc,
+                accuracy=None if isinstance(outcome, CandidateFailure) else outcome.value,
                 failure=f"{outcome.kind}: {outcome.message}" if isinstance(outcome, CandidateFailure) else None,
                 cached=cached,
                 seconds=0.0 if isinstance(outcome, CandidateFailure) or cached else outcome.training_seconds,
+                place=places[-1] if places and self._executor.remote else None,
+                attempts=max(1, len(places)),
             )
         )
         self._progress.evaluated(role, call.task.name, call.seed, outcome, cached=cached)
@@ -273,3 +355,36 @@ class Evaluator:
         isolation = sum(waits) / max(1, min(self._executor.slots, len(waits)))
         self._clock.add("isolation", isolation)
         return isolation
+
+
+class EvaluatorOnDemand(Evaluator):
+    """An evaluator whose isolation and processes start at its first use. It applies the static rules without them."""
+
+    def __init__(self, start: Callable[[], Evaluator]) -> None:
+        self._start = start
+
+    def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
+        """See `Evaluator.check`."""
+        if (rejection := check_region(region)) is not None:
+            return CheckReport(False, rejection.kind, rejection.message)
+        return self._start().check(region, tasks, seed)
+
+    def begin(
+        self,
+        candidates: Sequence[Candidate],
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        results: LayeredStore,
+        first: bool = False,
+    ) -> Batch:
+        """See `Evaluator.begin`."""
+        return self._start().begin(candidates, tasks, seeds, results=results, first=first)
+
+    def finish(self, batch: Batch) -> Outcomes:
+        """See `Evaluator.finish`."""
+        return self._start().finish(batch)
+
+    def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
+        """See `Evaluator.signal_faults`."""
+        return self._start().signal_faults(region, tasks, seed)

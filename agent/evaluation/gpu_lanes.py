@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agent.config import SearchConfig
 from benchmark import HARNESS_VERSION
-from benchmark.executor import InfrastructureError, LocalExecutor
+from benchmark.executors import InfrastructureError, LocalExecutor
 from benchmark.files import write_atomically
 from benchmark.hardware import environment, gpu_count
 from benchmark.lanes import MOST_LANES

@@ -11,15 +11,16 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import UsageError
+from agent.evaluation.engines import open_engine, plan_slots, side_by_side
 from agent.evaluation.evaluator import Evaluator, Settings
-from agent.evaluation.gpu_lanes import UNMEASURED, known_lanes
 from agent.progress import Progress
 from agent.runs.log import Evaluated
 from agent.secrets import kept_from_children
-from benchmark.executor import Executor, LocalExecutor
-from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count
-from benchmark.tasks import Profile
+from benchmark.executors import Executor
+from benchmark.hardware import DescribeEnvironment, cpu_count
 from sandbox.isolate import Isolation, IsolationUnavailable
+
+__all__ = ["Workbench", "open_workbench", "plan_slots", "recorded_threads", "side_by_side"]
 
 
 @dataclass(frozen=True)
@@ -44,23 +45,34 @@ def open_workbench(
     evaluations: int | None = None,
     threads: int | None = None,
     checkpoints: Path | None = None,
+    datasets: tuple[str, ...] = (),
 ) -> Iterator[Workbench]:
     """Start isolation and processes as `config` says, and stop them when the block ends.
 
-    `evaluations` and `threads`: see `plan_slots`. `checkpoints`: a folder for those of long trainings. Processes that
-    are started in the block inherit no key or token.
-    Raises UsageError when no acceptable isolation works here.
+    `evaluations` and `threads`: see `plan_slots`. `checkpoints`: a folder for those of long trainings. `datasets`: see
+    `open_engine`. Processes that are started in the block inherit no key or token. Raises UsageError when no acceptable
+    isolation works here, or the engine does not.
     """
     with ExitStack() as stack:
         stack.enter_context(kept_from_children())
-        slots, threads, gpus = plan_slots(config, evaluations, threads)
-        executor = stack.enter_context(LocalExecutor(slots, threads=threads, gpus=gpus, log=log, say=progress.message))
-        count = f"{slots} training process{'' if slots == 1 else 'es'}"
-        if gpus:
-            count = f"{slots} lane{'' if slots == 1 else 's'} on {gpus} GPU{'' if gpus == 1 else 's'}"
-        progress.message(f"starting {count}, and the isolation with its self-test")
+        folder = config.runs if log is None else log.parent
+        engine = stack.enter_context(
+            open_engine(
+                config,
+                progress.message,
+                folder=folder,
+                log=log,
+                evaluations=evaluations,
+                threads=threads,
+                datasets=datasets,
+            )
+        )
+        executor = engine.executor
+        slots = executor.slots
+        progress.message(f"starting {engine.words}, and the isolation with its self-test")
         # Submit first, so that workers import torch while isolation starts and runs its self-test.
-        describe = [executor.submit(DescribeEnvironment(config.precision, config.kernels)) for _ in range(slots)]
+        call = DescribeEnvironment(config.precision, config.kernels)
+        describe = [] if engine.environment else [executor.submit(call) for _ in range(slots)]
         try:
             isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)
         except IsolationUnavailable as error:
@@ -69,8 +81,9 @@ def open_workbench(
         # Isolation started in parallel with the slots, so it cost only its share of the cores.
         clock.add("isolation", isolation.seconds / min(slots + 1, cpu_count()))
         progress.message(f"isolation: {in_words(isolation)}")
-        environment, *_ = [future.result() for future in describe]
-        progress.message(f"{count} ready: {environment.get('device')}, precision {environment.get('precision')}")
+        known = [future.result() for future in describe]
+        environment = engine.environment or known[0]
+        progress.message(f"{engine.words} ready: {environment.get('device')}, precision {environment.get('precision')}")
         isolation.start_second()  # in the background, after everything that a search waits for
         settings = Settings(environment, config.precision, config.data_root, checkpoints)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
@@ -82,35 +95,6 @@ def in_words(isolation: Isolation) -> str:
     stronger = isolation.evidence["stronger_levels"]
     reasons = [f"; not {name}: {reason}" for name, reason in dict(stronger).items()]  # type: ignore[call-overload]
     return f"{isolation.level}, started and tested in {isolation.seconds:.0f} s{''.join(reasons)}"
-
-
-def side_by_side(config: SearchConfig, profile: Profile) -> int:
-    """How many evaluations of a test, or of the hidden pair, can run at a time. Most of a search consists of these."""
-    return config.seeds * max(len(profile.visible), 2 * len(profile.hidden))
-
-
-def plan_slots(
-    config: SearchConfig, evaluations: int | None = None, threads: int | None = None
-) -> tuple[int, int, int]:
-    """(slots, CPU threads per slot, GPUs). `auto`: as many as have work. On a CPU they share the cores.
-
-    On a GPU a slot is a lane, and `workers` is the number of lanes on each. A lane has one thread, whatever runs
-    beside it: threads are part of a result's key. `evaluations`: how many can run at a time (None: enough for all
-    cores). `threads`: those of earlier results, which decide their last digits (None: the cores are divided among the
-    slots).
-    """
-    gpus, cores = gpu_count(), cpu_count()
-    if gpus:
-        lanes = config.workers if isinstance(config.workers, int) else known_lanes(config) or UNMEASURED
-        slots = gpus * lanes
-        return slots if config.workers != "auto" else min(slots, evaluations or slots), threads or 1, gpus
-    if config.kernels not in ("auto", "eager"):
-        raise UsageError(f"--set kernels={config.kernels}: torch sees no GPU here; a CPU has only eager")
-    if isinstance(config.workers, int):
-        slots = config.workers
-    else:
-        slots = max(1, min(cores // (threads or 1), evaluations or cores))
-    return slots, threads or max(1, cores // slots), gpus
 
 
 def recorded_threads(environment: object) -> int | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agent.protocol import Accuracies, Situation
 from benchmark.noise import noise_prior
 from benchmark.tasks import Profile
 from prompts import environment
 from sandbox.region import SCAFFOLD_NAME, scaffold
+
+Means = Literal["calls", "mcp", "folder"]
 
 
 def system_prompt() -> str:
@@ -32,19 +34,23 @@ def task_prompt(
     scaled: bool = False,
     screening: bool = False,
     confirm: int = 0,
+    parallel: int = 1,
     networks: bool = True,
+    means: Means = "calls",
 ) -> str:
-    """The task, which is the first user message.
+    """The task: the first user message of a language model, TASK.md of a session, a resource and a prompt of MCP.
 
+    `means`: how the reader acts, by tool calls, by the tools of `agent mcp`, or by commands in a session's folder.
     `scaled`: the hybrid proposer also scales the numbers of each test. `screening`: there is a tool for looks between
-    tests. `confirm`: number of fresh seeds for finalists. `networks`: include the networks' source, two fifths of the
-    text.
+    tests. `confirm`: number of fresh seeds for finalists. `parallel`: tests of one answer that are trained side by
+    side. `networks`: include the networks' source, two fifths of the text.
     """
     import benchmark.models
 
     first, last = situation.editable
     return _render(
-        "llm_task.j2",
+        "task.j2",
+        means=means,
         profile=profile,
         recipe=profile.visible[0].recipe,
         tasks=[task_facts(profile.name, task.name, situation.baseline, len(seeds)) for task in profile.visible],
@@ -59,6 +65,7 @@ def task_prompt(
         scaled=scaled,
         screening=screening,
         confirm=confirm,
+        parallel=parallel,
     )
 
 

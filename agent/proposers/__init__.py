@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from agent.config import SearchConfig, suggestion
 from agent.errors import UsageError
+from agent.profiles import baseline_region
 from agent.protocol import Proposer, Situation
 from agent.runs.log import EventLog
 from agent.spaces.start import starting_region
@@ -58,6 +59,8 @@ class ProposerKind:
 
     asks_a_server = False
     """Whether a search sends its conversation and the key to a server."""
+    in_session: str | None = None
+    """How such a run is started, where a session carries out its calls (`agent.sessions`); None for all others."""
 
     def __init__(self, argument: str = "") -> None:
         self.argument = argument
@@ -89,7 +92,7 @@ class _Optuna(ProposerKind):
         from agent.spaces.base import BuiltIn, space_for
 
         architectures = [task.arch for task in context.profile.visible]
-        space = space_for(config.start, context.start_region or scaffold().region, architectures)
+        space = space_for(config.start, context.start_region or baseline_region(context.profile), architectures)
         test_start = config.start is not None and isinstance(space, BuiltIn)
         if test_start:
             context.say(f"--start {config.start} has no number to scale: it is tested as it is, then known ideas are")
@@ -114,7 +117,7 @@ class _Null(ProposerKind):
     def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
         from agent.proposers.null import NullProposer
 
-        return NullProposer()
+        return NullProposer(baseline_region(context.profile))
 
 
 class _LanguageModel(ProposerKind):
@@ -164,6 +167,31 @@ class _Demo(ProposerKind):
         return LLMProposer(brief, DemoModel(), context.log, name="demo", say=context.say)
 
 
+class _Session(ProposerKind):
+    """`session` and `mcp`: whoever edits the file of a session, or calls the tools of `agent mcp`."""
+
+    in_session = "a session is started by `agent session start DIR`, or by `agent mcp`"
+
+    def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
+        raise UsageError(f"--proposer {config.proposer}: {self.in_session}")
+
+
+class _Command(_Session):
+    """`command:CMD`: a program, such as a coding agent, that runs in the folder of a session."""
+
+    in_session = "only `agent search` runs a command"
+
+    def script(self, config: SearchConfig) -> str | None:
+        """The command. It stands in the log, so that the session's own commands go on without naming it."""
+        return self.argument
+
+    def check(self, config: SearchConfig) -> Checked:
+        from agent.proposers.shell import require_program
+
+        require_program(self.argument)
+        return Checked(script=self.argument)
+
+
 class _Script(ProposerKind):
     """`scripted:FILE`: tool calls, or a region to test and submit."""
 
@@ -200,11 +228,14 @@ PROPOSERS: Mapping[str, type[ProposerKind]] = {
     "null": _Null,
     "llm": _LanguageModel,
     "hybrid": _Hybrid,
+    "session": _Session,
+    "mcp": _Session,
+    "command:CMD": _Command,
     "scripted:demo": _Demo,
     "scripted:FILE": _Script,
     "transcript:FILE": _Transcript,
 }
-"""The values of --proposer. FILE stands for any path."""
+"""The values of --proposer. FILE stands for any path, CMD for any shell command."""
 
 
 def proposer_kind(config: SearchConfig) -> ProposerKind:
@@ -270,4 +301,5 @@ def _brief(config: SearchConfig, context: ProposerContext, *, model: str, scaled
         scaled=scaled,
         screening=config.screen > 0,
         confirm=config.confirm,
+        parallel=1 if scaled else config.parallel,
     )

@@ -1,7 +1,8 @@
 """The hybrid proposer: a language model writes the structure, Optuna scales its numbers. They share the budget.
 
 After each test of a new structure, half of the tests that are then left (rounded down) go to its numbers. The model
-gets the table of these trials with the reply to its test, and the region holds the best of them.
+gets the table of these trials with the reply to its test, and the region holds the best of them. With several tests in
+flight, the trials of one structure are trained side by side. The model's own test is waited for.
 """
 
 from __future__ import annotations
@@ -31,6 +32,15 @@ from agent.spaces.literals import (
 _REFUSALS_IN_A_ROW = 5
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """One trial of the numbers, and its region."""
+
+    trial: optuna.Trial
+    values: dict[str, float]
+    region: str
+
+
 @dataclass
 class _Scaling:
     """The numbers of one structure while they are being scaled."""
@@ -45,9 +55,10 @@ class _Scaling:
     rows: list[dict[str, Any]] = field(default_factory=list)
     regions: dict[int, str] = field(default_factory=dict)
     outcomes: dict[int, TestOutcome] = field(default_factory=dict)
-    trial: optuna.Trial | None = None
-    values: dict[str, float] = field(default_factory=dict)
-    region: str = ""
+    trial: _Trial | None = None
+    """The trial that is being written into the region."""
+    tested: list[tuple[ToolCall, _Trial]] = field(default_factory=list)
+    """The tests that were asked for and not told, with their trials."""
     written: bool = False
     refused: int = 0
     restoring: bool = False
@@ -75,12 +86,14 @@ class HybridProposer:
 
     def ask(self, situation: Situation) -> ToolCall | None:
         """The next call of the current scaling; without a scaling, the model's next call."""
-        self._region, self._tests_left = situation.region, situation.tests_left
         if self._scaling is not None:
             call = self._scale(self._scaling, situation)
-            if call is not None:
+            if call is not None or situation.in_flight:
                 return call
             self._hand_over(self._scaling, situation)
+        elif situation.in_flight:  # the model's own test: its numbers are scaled before anything else
+            return None
+        self._region, self._tests_left = situation.region, situation.tests_left
         return self._model.ask(situation)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
@@ -120,14 +133,21 @@ class HybridProposer:
     def _scale(self, scaling: _Scaling, situation: Situation) -> ToolCall | None:
         """The next call of the scaling, or None when it is over."""
         if scaling.written:
-            return ToolCall("test")
-        if scaling.trials_left > 0 and situation.tests_left > 0 and scaling.refused < _REFUSALS_IN_A_ROW:
-            scaling.trial = scaling.study.ask()
-            scaling.values = suggest(scaling.trial, scaling.numbers)
-            scaling.region = rescale(scaling.structure, scaling.values)
-            content = {"structure": self._structures, "trial": scaling.trial.number, "parameters": scaling.values}
+            assert scaling.trial is not None
+            call = ToolCall("test")
+            scaling.tested.append((call, scaling.trial))
+            scaling.written = False
+            return call
+        left = scaling.trials_left - len(scaling.tested)
+        if left > 0 and situation.tests_left > 0 and scaling.refused < _REFUSALS_IN_A_ROW:
+            trial = scaling.study.ask()
+            values = suggest(trial, scaling.numbers)
+            scaling.trial = _Trial(trial, values, rescale(scaling.structure, values))
+            content = {"structure": self._structures, "trial": trial.number, "parameters": values}
             self._log.append(Proposal(proposer=self.name, content=content))
-            return ToolCall("rewrite", {"content": scaling.region})
+            return ToolCall("rewrite", {"content": scaling.trial.region})
+        if scaling.tested:
+            return None
         best = _best(scaling)
         if scaling.regions[best] != situation.region and not scaling.restoring:
             scaling.restoring = True
@@ -140,22 +160,26 @@ class HybridProposer:
         if call.tool == "rewrite" and observation.ok:
             scaling.written = True
             return
-        scaling.written = False
-        trial, test = scaling.trial, observation.test
-        assert trial is not None
+        if call.tool == "rewrite":
+            assert scaling.trial is not None
+            tried = scaling.trial
+        else:
+            index = next(index for index, (asked, _) in enumerate(scaling.tested) if asked is call)
+            _, tried = scaling.tested.pop(index)
+        test = observation.test
         if test is None:
-            scaling.study.tell(trial, state=TrialState.FAIL)
+            scaling.study.tell(tried.trial, state=TrialState.FAIL)
             scaling.refused += 1
             return
         # A point with the same digits as an earlier one costs no test. It counts as a trial, so that the scaling ends.
         scaling.trials_left -= 1
         if test.failed:
-            scaling.study.tell(trial, state=TrialState.FAIL)
+            scaling.study.tell(tried.trial, state=TrialState.FAIL)
         else:
-            scaling.study.tell(trial, test.score)
+            scaling.study.tell(tried.trial, test.score)
         if test.number > self._tests:
             self._tests = test.number
-            _keep(scaling, scaling.values, scaling.region, test)
+            _keep(scaling, tried.values, tried.region, test)
 
     def _hand_over(self, scaling: _Scaling, situation: Situation) -> None:
         """Give the model its reply with the table of trials."""

@@ -54,6 +54,8 @@ class Brief:
     """The hybrid proposer scales the numbers of what the model tests."""
     screening: bool = False
     confirm: int = 0
+    parallel: int = 1
+    """Tests that may be in flight: those of one answer are trained side by side."""
 
 
 class LLMProposer:
@@ -83,6 +85,7 @@ class LLMProposer:
         self._room = _room(brief)
         self._conversation: Conversation | None = None
         self._steps: deque[ToolCall | str] = deque()  # from the last answer: calls to carry out, replies to give
+        self._awaited: list[tuple[ToolCall, Exchange, int]] = []  # calls whose replies are to come, with their places
         self._note = ""  # text before the next message to the model
         self._baseline_is_news = False
         self._sent: list[str] = []  # our messages since the last answer that are no tool replies, for the log
@@ -108,12 +111,15 @@ class LLMProposer:
             while self._steps:
                 step = self._steps.popleft()
                 if isinstance(step, ToolCall):
+                    self._await(step)
                     return step
                 self._reply(step, ours=True)
+            if self._awaited:  # the model reads the replies to all calls of an answer before it goes on
+                return None
             self._next_answer(situation)
 
     def tell(self, call: ToolCall, observation: Observation, *, look_first: bool = False) -> None:
-        """Keep the reply for the model. After a refusal the other calls of the same answer are not carried out.
+        """Keep the reply, in the order of the model's calls. After a refusal the answer's other calls are left out.
 
         With `look_first` they are not carried out either, because the model should read the reply first.
         """
@@ -124,7 +130,7 @@ class LLMProposer:
         reply = observation.reply
         if self._idle and self._idle % _NUDGE_EVERY == 0:
             reply = f"{reply}\n\n{prompting.note('nudge', count=self._idle, left=self._tests_left)}"
-        self._reply(reply)
+        self._reply(reply, to=call)
         if not observation.ok or look_first:
             skipped = prompting.note("look_first" if observation.ok else "skipped")
             self._steps = deque([skipped] * len(self._steps))
@@ -143,6 +149,7 @@ class LLMProposer:
                 scaled=brief.scaled,
                 screening=brief.screening,
                 confirm=brief.confirm,
+                parallel=brief.parallel,
                 networks=brief.context_tokens is None or brief.context_tokens >= _ROOM_FOR_NETWORKS,
             )
             system, answer_format = prompting.system_prompt(), self._answer_format()
@@ -187,14 +194,30 @@ class LLMProposer:
             detail += prompting.note("cut", count=answer.usage.completion)
         self._reply(prompting.note("no_call", form=self._form, detail=detail), ours=True)
 
-    def _reply(self, text: str, *, ours: bool = False) -> None:
-        """Add a reply for the model. `ours`: it is not a tool's reply, so the next proposal event records it."""
+    def _await(self, call: ToolCall) -> None:
+        """Keep the place of the reply to this call."""
+        assert self._conversation is not None
+        exchange = self._conversation.exchanges[-1]
+        self._awaited.append((call, exchange, len(exchange.replies)))
+        exchange.replies.append("")
+
+    def _reply(self, text: str, *, to: ToolCall | None = None, ours: bool = False) -> None:
+        """Add a reply for the model, to one of its calls or (`ours`) to the answer.
+
+        The next proposal event records what is ours, because no tool's reply in the log holds it.
+        """
         assert self._conversation is not None
         if self._note:
             text, self._note = f"{self._note}\n{text}", ""
         if ours:
             self._sent.append(text)
-        self._conversation.exchanges[-1].replies.append(text)
+        same = [index for index, (call, *_) in enumerate(self._awaited) if call is to]
+        place = next(iter(same or (index for index, (call, *_) in enumerate(self._awaited) if call == to)), None)
+        if place is None:
+            self._conversation.exchanges[-1].replies.append(text)
+        else:
+            _, exchange, position = self._awaited.pop(place)
+            exchange.replies[position] = text
 
     # -- from the log, or from the model --------------------------------------------------------------------------
 

@@ -13,15 +13,19 @@ class NullProposer:
     """Tests copies of the baseline one after the other, then submits the best one, as a search does."""
 
     name = "null"
+    ignores_baseline = True
 
-    def __init__(self) -> None:
+    def __init__(self, baseline: str | None = None) -> None:
         self._refused = False
+        self._baseline = scaffold().region if baseline is None else baseline
 
     def ask(self, situation: Situation) -> ToolCall | None:
         """Edit the next copy in, test it, or submit the best when no test is left."""
         if self._refused or situation.tests_left <= 0:
+            if situation.in_flight:
+                return None
             return ToolCall("submit", {"n": situation.best}) if situation.best else None
-        region = relabelled(scaffold().region, len(situation.tests) + 1)
+        region = relabelled(self._baseline, len(situation.tests) + situation.in_flight + 1)
         return ToolCall("test") if situation.region == region else replace_region(situation, region)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:

@@ -38,7 +38,10 @@ class OptunaProposer:
     before each test and the best one is tested. The others are reported to Optuna as pruned trials with their held-out
     loss. `random` samples the same space at random, without the enqueued points. A refused or failed candidate costs
     its trial. With `test_start` the region in the workspace is tested first.
+    With tests in flight, the sampler counts their points as bad ones (constant liar), so that the next is another.
     """
+
+    ignores_baseline = True
 
     def __init__(
         self, name: str, *, seed: int, space: Space, log: EventLog, journal: Path, test_start: bool = False
@@ -55,13 +58,17 @@ class OptunaProposer:
         self._chosen = False
         self._edited = test_start  # the workspace already holds the start region
         self._refused = 0
+        self._tested: list[tuple[ToolCall, _Point | None]] = []
+        """The tests that were asked for and not told, with their points."""
 
     def ask(self, situation: Situation) -> ToolCall | None:
         """Screen new points, edit the best one in, test what was edited, or submit when no test is left."""
         if self._edited:
-            return ToolCall("test")
+            return self._test()
         if not self._chosen:
             if situation.tests_left <= 0 or self._refused >= _REFUSALS_IN_A_ROW:
+                if situation.in_flight:
+                    return None
                 return ToolCall("submit", {"n": situation.best}) if situation.best else None
             if situation.looks_left and situation.looks_left + len(self._pool) > 1:
                 self._pool += [self._new_point() for _ in range(situation.looks_left)]
@@ -70,8 +77,7 @@ class OptunaProposer:
         assert self._point is not None
         self._chosen = False
         if self._point.region == situation.region:
-            self._edited = True
-            return ToolCall("test")
+            return self._test()
         return replace_region(situation, self._point.region)
 
     def tell(self, call: ToolCall, observation: Observation) -> None:
@@ -80,10 +86,20 @@ class OptunaProposer:
             self._record_looks(observation)
         elif call.tool == "edit" and observation.ok:
             self._edited = True
-        elif call.tool in ("edit", "test"):
-            self._edited = False
-            if self._point is not None:
-                self._record_test(self._point, observation)
+        elif call.tool == "edit" and self._point is not None:
+            self._record_test(self._point, observation)
+        elif call.tool == "test":
+            index = next(index for index, (asked, _) in enumerate(self._tested) if asked is call)
+            _, point = self._tested.pop(index)
+            if point is not None:
+                self._record_test(point, observation)
+
+    def _test(self) -> ToolCall:
+        """The call that tests the present point."""
+        call = ToolCall("test")
+        self._tested.append((call, self._point))
+        self._edited = False
+        return call
 
     def _new_point(self) -> _Point:
         trial = self._study.ask(dict(self._space.distributions()))

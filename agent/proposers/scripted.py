@@ -20,6 +20,8 @@ Step = Callable[[Situation], ToolCall]
 class ScriptedProposer:
     """Makes its calls one after the other and ignores the replies."""
 
+    ignores_baseline = True
+
     def __init__(self, steps: Iterable[ToolCall | Step], name: str = "scripted") -> None:
         self.name = name
         self._steps = iter(tuple(steps))

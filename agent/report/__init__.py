@@ -10,14 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import AgentError, Interrupted
+from agent.errors import AgentError, Interrupted, UsageError
+from agent.profiles import allowed_profile, names_programs
 from agent.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
     from agent.report.findings import Findings
     from agent.runs.log_lines import Fields
     from agent.runs.record import RunRecord
-    from benchmark.executor import Executor
+    from benchmark.executors import Executor
+    from benchmark.tasks import Profile
     from sandbox.isolate import Isolation
 
 __all__ = ["measured_network", "report_at_end", "try_to_write_report", "write_report"]
@@ -32,13 +34,15 @@ def write_report(
     output: Path | None = None,
     data_root: Path | None = None,
     held: bool | None = None,
+    given: Profile | None = None,
 ) -> Path:
     """Write the page of a run in any state, and return its path.
 
     With `measure`, the networks are initialised again to show what the function does to them, unless that was measured
     before. This uses `isolation`, or starts one, and data from `data_root` or the usual places. The processes of
-    `executor` measure, or this one. `held`: whether a process works on the run, if the caller knows. Raises RunDamaged
-    without a run.json, OSError when the page cannot be written.
+    `executor` measure, or this one. The code of a user's tasks runs only with their profile `given`. `held`: whether a
+    process works on the run, if the caller knows. Raises RunDamaged without a run.json, OSError when the page cannot be
+    written.
     """
     from agent.report.findings import find
     from agent.report.flags import raise_flags
@@ -51,7 +55,7 @@ def write_report(
     record = record if held is None else replace(record, held=held)
     findings = find(record)
     network, note = measured_network(
-        record, findings, isolation=isolation, executor=executor, measure=measure, data_root=data_root
+        record, findings, isolation=isolation, executor=executor, measure=measure, data_root=data_root, given=given
     )
     views = network_views(network, f"test {findings.subject}") if network is not None else []
     page = render(record, findings, raise_flags(record, findings, network), views, note)
@@ -66,9 +70,10 @@ def report_at_end(
     isolation: Isolation,
     say: Callable[[str], None],
     *,
-    executor: Executor,
+    executor: Executor | None,
     page: bool = True,
     data_root: Path | None = None,
+    given: Profile | None = None,
 ) -> Iterator[None]:
     """Write report.html when the block ends, also after an error, but not after a signal; see `try_to_write_report`.
 
@@ -84,7 +89,7 @@ def report_at_end(
         raise
     if page:
         started = time.monotonic()
-        if try_to_write_report(run, say, isolation=isolation, executor=executor, data_root=data_root):
+        if try_to_write_report(run, say, isolation=isolation, executor=executor, data_root=data_root, given=given):
             run.write_summary({**run.read_summary(), "page_seconds": round(time.monotonic() - started, 3)})
 
 
@@ -96,6 +101,7 @@ def try_to_write_report(
     executor: Executor | None = None,
     measure: bool = True,
     data_root: Path | None = None,
+    given: Profile | None = None,
 ) -> bool:
     """Call `write_report` and say when it begins and ends. If it fails, only say so: the page must not end the run.
 
@@ -106,7 +112,7 @@ def try_to_write_report(
     try:
         # The caller holds the run and is at its end.
         page = write_report(
-            run, isolation=isolation, executor=executor, measure=measure, data_root=data_root, held=False
+            run, isolation=isolation, executor=executor, measure=measure, data_root=data_root, held=False, given=given
         )
     except Interrupted:
         raise
@@ -125,6 +131,7 @@ def measured_network(
     executor: Executor | None = None,
     measure: bool = True,
     data_root: Path | None = None,
+    given: Profile | None = None,
 ) -> tuple[Fields | None, str]:
     """The measurements of the networks, read from the run or made now; or None and the reason."""
     from agent.report.network import measure_network, read_network, save_network
@@ -134,9 +141,20 @@ def measured_network(
         return None, "There is no tested code whose effect could be shown."
     if (kept := read_network(record, test)) is not None:
         return kept, ""
+    try:
+        profile = record.own_profile()
+    except ValueError:  # of another version: the names in run.json have to do
+        profile = None
+    if profile is not None and any(task.trainer is not None for task in profile.tasks):
+        return None, "The networks were not measured: only the task's own trainer knows their input."
     if not measure:
         return None, "The networks were not measured."
-    measure_in = partial(measure_network, record, test, executor=executor, data_root=data_root)
+    if profile is not None and names_programs(profile):
+        try:
+            profile = allowed_profile(record.directory.path, profile, given)
+        except UsageError as error:
+            return None, f"The networks were not measured: {error}"
+    measure_in = partial(measure_network, record, test, executor=executor, data_root=data_root, profile=profile)
     return _measure_now(record, isolation, measure_in, save_network)
 
 
@@ -146,7 +164,7 @@ def _measure_now(
     measure: Callable[[Isolation], Fields],
     save: Callable[[RunDirectory, Fields], None],
 ) -> tuple[Fields | None, str]:
-    from benchmark.executor import InfrastructureError
+    from benchmark.executors import InfrastructureError
     from sandbox.isolate import Isolation, IsolationCrashed, IsolationUnavailable
 
     with ExitStack() as stack:

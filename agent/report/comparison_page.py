@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.analysis.comparison import compare_tasks
 from agent.report.drawings import curve_line
 from agent.report.figures import LEAST_POINTS, Drawing, curves
-from agent.report.findings import Findings, find, overall_of
+from agent.report.findings import Findings, find, overall_of, recorded_noise
 from agent.report.page import template
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, mapping, number, read_run, text
@@ -87,6 +87,10 @@ def _between(comparisons: dict[str, Comparison | None], other: Member, first: Me
     overall = combine(comparisons)
     if overall.failed:
         return f"{other.letter} and {first.letter} cannot be compared on {', '.join(overall.failed)}"
+    if overall.known_ci is None:
+        return (
+            f"{other.letter} cannot be told from {first.letter} ({signed(overall.gain, 2)} points; no noise is known)"
+        )
     low, high = (signed(bound) for bound in overall.ci)
     points = f"{signed(overall.gain)} points, {overall.confidence * 100:g} % interval {low} … {high}"
     words = {"improvement": "is better than", "worse": "is worse than", "not resolved": "cannot be told from"}
@@ -130,16 +134,17 @@ def drawings(runs: Sequence[Member]) -> list[Drawing]:
     return figures
 
 
-def comparison_page(runs: Sequence[Member]) -> str:
-    """The HTML of a comparison."""
+def comparison_page(runs: Sequence[Member], *, name: str = "compare.html.j2", more: Mapping[str, object] = {}) -> str:
+    """The HTML of a comparison. `name` is a template that extends its own, and `more` what that needs besides."""
     return str(
-        template("compare.html.j2").render(
+        template(name).render(
             runs=runs,
             verdicts=verdicts(runs),
             pairs=pairs(runs),
             notes=comparability(runs),
             drawings=drawings(runs),
             **_common(),
+            **more,
         )
     )
 
@@ -170,7 +175,8 @@ def _pair(
     if shared:
         before, after = ({seed: side[seed] for seed in shared} for side in (before, after))
     try:
-        comparison = compare_tasks(first.record.profile, {task: before}, {task: after})[task]
+        noise = recorded_noise(first.record) or recorded_noise(other.record)
+        comparison = compare_tasks(first.record.profile, {task: before}, {task: after}, noise=noise)[task]
     except StatisticsError as error:
         return Pair(kind, task, first.letter, other.letter, shared, None, str(error))
     words = "failed with at least one seed" if comparison is None else in_words(comparison)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.analysis.design import Overhead
+from agent.evaluation.calls import job_for
+from agent.profiles import baseline_region
 from benchmark.cost import MeasureCost, measure_costs, pictures
-from benchmark.data import NUM_CLASSES
-from benchmark.executor import Executor, Parent
+from benchmark.executors import Executor, Parent
 from benchmark.hardware import DescribeEnvironment
 from benchmark.tasks import Profile, Task
-from sandbox.region import scaffold
 
 if TYPE_CHECKING:
     from sandbox.isolate import Level
@@ -37,15 +37,17 @@ class MeasureSignal:
         import torch
 
         from agent.report.network import IMAGES, describe_parameters
+        from benchmark.building import build_task_model
         from benchmark.hardware import threads
-        from benchmark.models import build_model
         from benchmark.signal_stats import signal_statistics
 
         torch.set_num_threads(threads())
         started = time.monotonic()
-        model = build_model(self.task.arch, NUM_CLASSES[self.task.dataset])
-        labels = torch.arange(IMAGES) % NUM_CLASSES[self.task.dataset]
-        signal_statistics(model, torch.randn(IMAGES, 3, 32, 32), labels)
+        if self.task.trainer is not None:
+            return 0.0  # the page has no signal of such a network
+        model = build_task_model(self.task, 0)
+        labels = torch.arange(IMAGES) % self.task.num_classes
+        signal_statistics(model, torch.randn(IMAGES, *self.task.picture), labels)
         describe_parameters(model)
         return time.monotonic() - started
 
@@ -62,7 +64,7 @@ def measure(
     describe = [executor.submit(DescribeEnvironment(precision, kernels)) for _ in range(executor.slots)]
     process: list[float] = []
     describe[0].add_done_callback(lambda _: process.append(time.monotonic() - started))
-    made = _initialisations(tasks, level)  # while the processes import torch, as in a search
+    made = _initialisations(tasks, level, baseline_region(profile))  # while the processes import torch, as in a search
     environment, *_ = [future.result() for future in describe]
     ready = time.monotonic() - started - sum(made.values())
     again = time.monotonic()
@@ -80,17 +82,18 @@ def measure(
 def _steps(task: Task, cost: float) -> float:
     """Seconds of the two passes that `MeasureCost` trains; what it takes beyond them is warming up."""
     train, test = pictures(task)
+    if not train:
+        return 0.0  # a task with a trainer of its own, of which no step can be taken
     return 2 * MeasureCost(task).steps * task.recipe.batch_size * cost / (train + test / 3)
 
 
-def _initialisations(tasks: tuple[Task, ...], level: Level) -> dict[str, float]:
+def _initialisations(tasks: tuple[Task, ...], level: Level, region: str) -> dict[str, float]:
     """Seconds of one isolated initialisation by task name."""
-    from sandbox.isolate import Isolation, IsolationUnavailable, Job
+    from sandbox.isolate import Isolation, IsolationUnavailable
 
     try:
         with Isolation(level=level) as isolation:
-            region = scaffold().region
-            jobs = {task.name: Job(region, task.arch, NUM_CLASSES[task.dataset], 0) for task in tasks}
+            jobs = {task.name: job_for(task, region, 0) for task in tasks}
             return {name: isolation.initialise(job).seconds for name, job in jobs.items()}
     except IsolationUnavailable:
         return {task.name: 0.0 for task in tasks}

@@ -5,18 +5,24 @@ Baseline and submission differ in colour (Okabe & Ito's palette) and in line sty
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+P = ParamSpec("P")
+_KEPT = 64
+"""The most drawings that are remembered; each has some ten kilobytes."""
 
 _INK, _MUTED, _GRID, _BASE, _SUB, _BAD, _PAPER = (
     *("#010203", "#010204", "#010205", "#010206", "#010207", "#010208"),
@@ -98,6 +104,23 @@ class Drawing:
     note: str = ""
 
 
+def _remembered(draw: Callable[P, Drawing]) -> Callable[P, Drawing]:
+    """Keep the last drawings: a page that is made again, as `agent serve` does, mostly has the same ones."""
+    kept: OrderedDict[str, Drawing] = OrderedDict()
+
+    @functools.wraps(draw)
+    def once(*arguments: P.args, **named: P.kwargs) -> Drawing:
+        content = repr((arguments, named))
+        drawing = kept.pop(content, None) or draw(*arguments, **named)
+        kept[content] = drawing
+        while len(kept) > _KEPT:
+            kept.popitem(last=False)
+        return drawing
+
+    return once
+
+
+@_remembered
 def curves(
     title: str,
     lines: Sequence[Line],
@@ -127,6 +150,7 @@ def curves(
         return Drawing(title, _svg(figure, alt), note)
 
 
+@_remembered
 def best_so_far(
     title: str,
     scores: Sequence[tuple[int, float | None, bool]],

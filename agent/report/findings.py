@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from agent.analysis import comparison
 from agent.analysis.look_scores import look_scores
+from agent.analysis.noise import Noise, in_words, noise_from
 from agent.protocol import Accuracies
 from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, mapping, number, text, whole
@@ -74,20 +75,33 @@ class Findings:
     tone: Tone
     headline: str
     problems: tuple[str, ...]
+    noise: tuple[str, ...] = ()
+    """What the intervals rely on, one sentence for each kind of noise; () in a run of an older version."""
+
+
+def recorded_noise(record: RunRecord) -> Noise | None:
+    """The seed noise in the run's log; None in a run of an older version. Raises StatisticsError."""
+    return noise_from(next(record.of_kind("launch"), {}).get("noise"))
 
 
 def find(record: RunRecord) -> Findings:
     """Compare each test and the submission with the baseline."""
     problems: list[str] = []
+    noise: Noise | None = None
+    try:
+        noise = recorded_noise(record)
+    except StatisticsError as error:
+        problems.append(f"{error}; the intervals are those of the profile's priors.")
     baseline = record.accuracies("baseline")
     numbers = [whole(event.get("number")) or 0 for event in record.of_kind("test_started")]
     ok = [whole(event.get("number")) or 0 for event in record.of_kind("test_finished") if event.get("status") == "ok"]
     ran = {number: record.accuracies(f"test/{number}") for number in dict.fromkeys(ok)}
     scores = _look_scores(record)
-    tests = tuple(_test_row(record, n, baseline, ran, scores) for n in dict.fromkeys(numbers))
+    tests = tuple(_test_row(record, n, baseline, ran, scores, noise) for n in dict.fromkeys(numbers))
     subject = record.submitted or _best(tests)
-    visible = _compare_test(record, subject, baseline, ran, scores) if subject else {}
-    hidden = _compare(record.profile, record.accuracies("hidden/baseline"), record.accuracies("hidden/submission"))
+    visible = _compare_test(record, subject, baseline, ran, scores, noise) if subject else {}
+    before, after = record.accuracies("hidden/baseline"), record.accuracies("hidden/submission")
+    hidden = _compare(record.profile, before, after, noise=noise)
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
         problems += _contradictions(record, kind, comparisons)
     tone, headline, verdict = _verdict(record, visible, hidden, tests)
@@ -102,6 +116,7 @@ def find(record: RunRecord) -> Findings:
         tone=tone,
         headline=headline,
         problems=tuple(problems),
+        noise=tuple(in_words({name: one for name, one in (noise or {}).items() if name in {**visible, **hidden}})),
     )
 
 
@@ -122,7 +137,12 @@ def overall_of(comparisons: Comparisons) -> Overall | None:
 
 
 def _test_row(
-    record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies], scores: Mapping[int, float]
+    record: RunRecord,
+    test: int,
+    baseline: Accuracies,
+    ran: Mapping[int, Accuracies],
+    scores: Mapping[int, float],
+    noise: Noise | None,
 ) -> TestRow:
     accuracies = record.accuracies(f"test/{test}")
     content = _proposal_before(record, test)
@@ -138,7 +158,7 @@ def _test_row(
         label=text(content.get("strategy")),
         parameters=mapping(content.get("parameters")),
         accuracies=accuracies,
-        overall=overall_of(_compare_test(record, test, baseline, ran, scores)),
+        overall=overall_of(_compare_test(record, test, baseline, ran, scores, noise)),
         failures=failures,
         submitted=record.submitted == test,
         finished=any(event.get("number") == test for event in record.of_kind("test_finished")),
@@ -189,12 +209,17 @@ def _look_scores(record: RunRecord) -> dict[int, float]:
 
 
 def _compare_test(
-    record: RunRecord, test: int, baseline: Accuracies, ran: Mapping[int, Accuracies], scores: Mapping[int, float]
+    record: RunRecord,
+    test: int,
+    baseline: Accuracies,
+    ran: Mapping[int, Accuracies],
+    scores: Mapping[int, float],
+    noise: Noise | None,
 ) -> Comparisons:
     """Compare a test as the search does: as the best of all tests that ran, with the noise of the other tests."""
     others = [accuracies for number, accuracies in ran.items() if number != test]
     candidate, look = record.accuracies(f"test/{test}"), scores.get(test)
-    return _compare(record.profile, baseline, candidate, max(1, len(ran)), others, look)
+    return _compare(record.profile, baseline, candidate, max(1, len(ran)), others, look, noise)
 
 
 def _compare(
@@ -204,6 +229,7 @@ def _compare(
     tried: int = 1,
     others: Sequence[Accuracies] = (),
     look: float | None = None,
+    noise: Noise | None = None,
 ) -> Comparisons:
     """As `comparison.compare_tasks`; a task without a baseline or with impossible numbers counts as failed."""
     known = {task: seeds for task, seeds in candidate.items() if task in baseline}
@@ -212,7 +238,13 @@ def _compare(
         try:
             known_others = [other for other in others if task in other]
             comparisons |= comparison.compare_tasks(
-                profile, {task: baseline[task]}, {task: seeds}, n_candidates=tried, others=known_others, look=look
+                profile,
+                {task: baseline[task]},
+                {task: seeds},
+                n_candidates=tried,
+                others=known_others,
+                look=look,
+                noise=noise,
             )
         except StatisticsError:
             comparisons[task] = None
@@ -235,11 +267,15 @@ def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> l
             continue
         if abs(gain - computed.gain) > 1e-6:
             found.append(f"run.json says {signed(gain, 2)} points on {task}, the log gives {signed(computed.gain, 2)}.")
-        elif [round(bound, 6) for bound in computed.ci] != [round(b, 6) for b in mapping(recorded).get("ci") or []]:
+        elif _rounded(computed.known_ci) != _rounded(mapping(recorded).get("ci")):
             older = True
     if older:
         found.append(f"The {kind} intervals in run.json come from other statistics; these are today's.")
     return found
+
+
+def _rounded(ci: Any) -> list[float]:
+    return [round(bound, 6) for bound in ci or []]
 
 
 _WORDS = {
@@ -286,6 +322,8 @@ def _judged(overall: Overall | None) -> str:
         return "was not run"
     if overall.failed:
         return f"failed ({', '.join(overall.failed)})"
+    if overall.known_ci is None:
+        return f"shows no difference to the baseline ({signed(overall.gain, 2)} points, and no noise is known)"
     places = 1 if overall.smallest_visible_effect >= 0.5 else 2
     low, high = (signed(bound, places) for bound in overall.ci)
     gain = signed(overall.gain, places) if overall.resolved == "not resolved" else f"{abs(overall.gain):.{places}f}"

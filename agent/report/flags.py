@@ -121,6 +121,8 @@ def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
     seeds = {comparison.n_candidate for comparison in findings.visible.values() if comparison is not None}
     if seeds == {1}:
         message = "Only one seed: its noise is taken from a prior, not measured in this run (--seeds 3 measures it)."
+        if findings.noise:
+            message = f"Only one seed, so this run shows no noise (--seeds 3 does): {'; '.join(findings.noise)}."
         yield Flag("note", "seeds", message)
     if failed := [test.number for test in findings.tests if test.failures]:
         yield Flag("note", "failures", f"Failed: test {', '.join(map(str, failed))}.")
@@ -131,10 +133,10 @@ def _gain_flags(record: RunRecord, findings: Findings, region: str) -> Iterator[
     for comparisons in (findings.visible, findings.hidden):
         for task, one in comparisons.items():
             if one is not None and one.resolved == "not resolved":
-                message = (
-                    f"{signed(one.gain)} points on {task}, no difference shown: "
-                    f"the smallest detectable effect is about {one.smallest_visible_effect:.1f}."
-                )
+                least = f"the smallest detectable effect is about {one.smallest_visible_effect:.1f}."
+                if one.known_ci is None:
+                    least = "no noise is known for it, and these seeds show none."
+                message = f"{signed(one.gain)} points on {task}, no difference shown: {least}"
                 yield Flag("note", "small gain", message)
     if visible is not None and hidden is not None and visible.resolved == "improvement" != hidden.resolved:
         yield Flag("look", "transfer", "The gain is resolved on the visible tasks only.")

@@ -19,14 +19,15 @@ from agent.runs.directory import RunDirectory
 from agent.runs.files import read_object
 from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, text
-from benchmark.data import DataError, load_dataset
+from benchmark.data import DataError
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
-    from benchmark.executor import Executor, Parent
+    from benchmark.executors import Executor, Parent
+    from benchmark.tasks import Profile, Task
     from sandbox.isolate import Initialised, Isolation, Job
 
 SCHEMA = 1
@@ -44,12 +45,14 @@ def measure_network(
     *,
     executor: Executor | None = None,
     data_root: Path | None = None,
+    profile: Profile | None = None,
 ) -> Fields:
     """Initialise every network of the run with the baseline and with test `test`, and measure.
 
     `executor` measures side by side, in processes that have torch; without one it happens in this process. Data are
     looked for in `data_root` and the usual places, not in the folder that the run names. The hidden task's network is
-    measured only after a submission. Failures become `error` entries. Raises IsolationCrashed, InfrastructureError.
+    measured only after a submission. `profile` is that of the run, if the code of its tasks may run here.
+    Failures become `error` entries. Raises IsolationCrashed, InfrastructureError.
     """
     regions = {"baseline": record.baseline_region, "submission": record.regions[test]}
     tasks = [*record.tasks("visible"), *(record.tasks("hidden") if record.submitted is not None else [])]
@@ -58,7 +61,8 @@ def measure_network(
     for task in tasks[:_MAX_NETWORKS]:
         arch, dataset = text(task.get("arch")), text(task.get("dataset"))
         for role, region in regions.items():
-            calls.append((text(task["name"]), role, MeasureCall(region, arch, dataset, seed, data_root)))
+            own = _own_task(profile, text(task["name"]))
+            calls.append((text(task["name"]), role, MeasureCall(region, arch, dataset, seed, data_root, own)))
     found: Fields = {}
     for name, role, measured in _each(calls, isolation, executor):
         found.setdefault(name, {})[role] = measured
@@ -75,6 +79,12 @@ def _each(
         return
     futures = [executor.submit(call, timeout=_SECONDS, on_ask=isolation.initialise) for _, _, call in calls]
     yield from ((name, role, future.result()) for (name, role, _), future in zip(calls, futures, strict=True))
+
+
+def _own_task(profile: Profile | None, name: str) -> Task | None:
+    """The task of a user's profile; None for one of ours, which is known by its names."""
+    found = [task for task in profile.tasks if task.name == name] if profile is not None else []
+    return found[0] if found and (found[0].network is not None or found[0].data is not None) else None
 
 
 def save_network(directory: RunDirectory, measured: Fields) -> None:
@@ -127,38 +137,55 @@ class MeasureCall:
     dataset: str
     seed: int
     data_root: Path | None = None
+    task: Task | None = None
+    """A user's task, which names alone do not tell."""
 
     def __call__(self, parent: Parent) -> Fields:
         """Let the parent initialise in isolation, send one batch forwards and backwards."""
         import torch
 
+        from benchmark.augment import Normalizer
+        from benchmark.building import build_task_model
+        from benchmark.data.prepared import load_task_data
         from benchmark.models import build_model
         from benchmark.signal_stats import signal_statistics
         from benchmark.weights import WeightsRejected, load_initial_weights
         from sandbox.isolate import Job
 
+        task = self.task
         try:
-            dataset = load_dataset(self.dataset, data_root=self.data_root)
-            model = build_model(self.arch, dataset.num_classes)
+            dataset = load_task_data(task.data if task else None, self.dataset, self.data_root)
+            model = build_task_model(task, self.seed) if task else build_model(self.arch, dataset.num_classes)
         except (DataError, ValueError, KeyError) as error:
             return {"error": str(error)}
+        own = task is not None and not task.strict
+        built = {name: value.detach().clone() for name, value in model.named_parameters()} if own else {}
         with tempfile.TemporaryDirectory(prefix="initsearch-report-") as folder:
             weights = Path(folder) / "weights.safetensors"
-            made = parent.ask(Job(self.region, self.arch, dataset.num_classes, self.seed, weights))
+            network = task.network_for(self.region) if task else None
+            made = parent.ask(Job(self.region, self.arch, dataset.num_classes, self.seed, weights, network))
             if not made.ok:
                 return {"error": f"{made.kind}: {made.message}"}
             try:
                 load_initial_weights(weights, model)
             except WeightsRejected as error:
                 return {"error": str(error)}
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (dataset.mean, dataset.std))
-        images = (dataset.train_images[:IMAGES].float() / 255 - mean) / std
+        if task is None:
+            mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (dataset.mean, dataset.std))
+            images = (dataset.train_images[:IMAGES].float() / 255 - mean) / std
+        else:
+            normalize = Normalizer(dataset.mean, dataset.std, torch.device("cpu"))
+            images = normalize(dataset.train_images[:IMAGES].contiguous())
         signal = signal_statistics(model, images, dataset.train_labels[:IMAGES])
-        return {"parameters": describe_parameters(model), "signal": _finite(signal.as_json())}
+        return {"parameters": describe_parameters(model, built), "signal": _finite(signal.as_json())}
 
 
-def describe_parameters(model: nn.Module) -> list[Fields]:
-    """Role, statistics and std relative to Kaiming's of every parameter, in the model's order."""
+def describe_parameters(model: nn.Module, built: Mapping[str, Tensor] = {}) -> list[Fields]:
+    """Role, statistics and std relative to Kaiming's of every parameter, in the model's order.
+
+    `own` marks a parameter that has the value which the network's constructors gave it (`built`).
+    """
+    import torch
     from torch import nn
 
     rows = []
@@ -175,7 +202,8 @@ def describe_parameters(model: nn.Module) -> list[Fields]:
                     "mean": values.mean().item(),
                     "std": values.std(correction=0).item(),
                     "constant": values.flatten()[0].item() if constant else None,
-                    "kaiming_ratio": None if constant else _kaiming_ratio(values.std(correction=0).item(), module),
+                    "kaiming_ratio": None if constant or values.dim() < 2 else _ratio(values),
+                    **({"own": True} if name in built and torch.equal(built[name], parameter.detach()) else {}),
                 }
             )
     return rows
@@ -185,22 +213,21 @@ def _role(module: nn.Module, last_linear: bool, name: str) -> str:
     """The role of a parameter in its network, such as `depthwise convolution weight`."""
     from torch import nn
 
+    from benchmark.initializers.branches import is_norm
+
     what = "bias" if name.endswith("bias") else "weight"
     if isinstance(module, nn.Conv2d):
         kind = "depthwise convolution" if module.groups > 1 else "convolution"
         return f"{kind} {what}"
     if isinstance(module, nn.Linear):
         return f"{'head' if last_linear else 'hidden linear'} {what}"
-    return f"norm {what}"
+    return f"norm {what}" if is_norm(module) else f"{type(module).__name__} {name.rpartition('.')[2]}"
 
 
-def _kaiming_ratio(std: float, module: nn.Module) -> float | None:
+def _ratio(values: Tensor) -> float:
     """The std over √(2 / fan_in): 1 keeps the signal's scale through ReLU layers (He et al. 2015, equation 10)."""
-    weight = getattr(module, "weight", None)
-    if weight is None or weight.dim() < 2:
-        return None
-    fan_in = math.prod(weight.shape[1:])
-    return std / math.sqrt(2 / fan_in)
+    fan_in = math.prod(values.shape[1:])
+    return values.std(correction=0).item() / math.sqrt(2 / fan_in)
 
 
 def _finite(value: Any) -> Any:

@@ -151,6 +151,8 @@ def _rules(sides: dict[str, Fields]) -> list[RuleRow]:
 
 
 def _words(parameter: Fields) -> str:
+    if parameter.get("own") is True:
+        return "the network's own"
     constant, ratio = number(parameter.get("constant")), number(parameter.get("kaiming_ratio"))
     if constant is not None:
         return f"{constant:g}"

@@ -55,13 +55,23 @@ class GainRow:
 
 
 def render(
-    record: RunRecord, findings: Findings, flags: Sequence[Flag], network: Sequence[NetworkView], network_note: str
+    record: RunRecord,
+    findings: Findings,
+    flags: Sequence[Flag],
+    network: Sequence[NetworkView],
+    network_note: str,
+    *,
+    name: str = "report.html.j2",
+    more: Mapping[str, object] = {},
 ) -> str:
-    """The HTML text. The transcript is shortened until the page is smaller than MAX_BYTES."""
-    context = _context(record, findings, flags, network, network_note)
+    """The HTML text. The transcript is shortened until the page is smaller than MAX_BYTES.
+
+    `name` is a template that extends the page's, and `more` what it needs besides.
+    """
+    context = {**_context(record, findings, flags, network, network_note), **more}
     budget = _TRANSCRIPT_BYTES
     while True:
-        page: str = template("report.html.j2").render(**context, transcript=transcript(record.steps, budget=budget))
+        page: str = template(name).render(**context, transcript=transcript(record.steps, budget=budget))
         if len(page.encode()) < MAX_BYTES or budget < 1000:
             return page
         budget //= 2
@@ -118,7 +128,7 @@ def _gain_rows(comparisons: Comparisons, baseline: Mapping[str, Any], submission
     differences = {task: _differences(baseline.get(task, {}), submission.get(task, {})) for task, _ in shown}
     reach = max(
         [
-            *(abs(bound) for _, one in shown if one is not None for bound in (*one.ci, one.gain)),
+            *(abs(bound) for _, one in shown if one is not None for bound in (*(one.known_ci or ()), one.gain)),
             *(abs(value) for values in differences.values() for value in values),
             1e-9,
         ]
@@ -127,7 +137,7 @@ def _gain_rows(comparisons: Comparisons, baseline: Mapping[str, Any], submission
         GainRow(
             task,
             one,
-            None if one is None else _strip(task, one, differences[task], reach * 1.05),
+            None if one is None or one.known_ci is None else _strip(task, one, differences[task], reach * 1.05),
             baseline.get(task, {}),
             submission.get(task, {}),
         )

@@ -128,5 +128,5 @@ def _gains(findings: Findings) -> Iterator[tuple[str, float]]:
             if one is not None and math.isfinite(one.gain):
                 name = re.sub(r"[^A-Za-z0-9.]+", "-", task)[:100]
                 yield f"{kind} gain {name}", one.gain
-                yield f"{kind} gain {name} low", one.ci[0]
-                yield f"{kind} gain {name} high", one.ci[1]
+                for end, bound in zip(("low", "high"), one.known_ci or (), strict=False):
+                    yield f"{kind} gain {name} {end}", bound

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import email.utils
-import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -12,61 +10,15 @@ from importlib.metadata import version
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_bytes
 from agent.runs.log import Launch, Submitted, chain, read_events
+from agent.runs.stand_alone import stand_alone
 from benchmark.files import write_atomically
 from sandbox.diff import unified_diff
-from sandbox.parsing import parse
 from sandbox.region import scaffold, split
 
 PATCH, MODULE = "submission.patch", "initialize_weights.py"
 VERSION, LOG = "Initsearch-Version", "Initsearch-Log"
 """Trailers of the patch: the version of this package; the SHA-256 of the log line with the submission."""
 _NO_TRAILERS: Mapping[str, str] = {}
-
-
-_HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {number}).
-
-    import torchvision
-    from initialize_weights import {helper}initialize_weights
-    model = torchvision.models.resnet18()
-    initialize_weights(model, {example})
-
-For networks of Conv2d, BatchNorm2d and Linear layers. `config` has arch (any string), num_classes, and depth, the
-number of Conv2d and Linear layers.
-
-What was measured (accuracy in percent, gains in points, against Kaiming initialisation):
-
-{measured}
-"""
-
-from __future__ import annotations
-
-{imports}
-'''
-
-_IMPORTS = {
-    "math": "import math",
-    "np": "import numpy as np",
-    "torch": "import torch",
-    "F": "import torch.nn.functional as F",
-    "nn": "from torch import nn",
-    "init": "from torch.nn import init",
-}
-
-_HELPER = '''
-
-def config_of(model: nn.Module) -> dict[str, str | int]:
-    """The `config` that initialize_weights wants, read from the network."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    linears = [module for module in layers if isinstance(module, nn.Linear)]
-    classes = linears[-1].out_features if linears else 0
-    return {"arch": type(model).__name__.lower(), "num_classes": classes, "depth": len(layers)}
-'''
-
-_BLOCK = '''
-
-class {name}(nn.Module):
-    """Stands for this project's block of that name: no other network has one, so branches that ask for it are idle."""
-'''
 
 
 def write_artifacts(run: RunDirectory, region: str, number: int, measured: Sequence[str] = ()) -> None:
@@ -123,33 +75,3 @@ def trailers_of(run: RunDirectory) -> dict[str, str]:
         return {}
     pairs = (line.partition(": ") for line in head.split("\n\n")[-1].split("\n"))
     return {key: value for key, _, value in pairs if key in (VERSION, LOG)}
-
-
-def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()) -> str:
-    """The region as a module that needs only torch (and numpy, if it uses it), nothing of this project.
-
-    `sandbox.region.region_of` takes the region out of it again, by the form of what stands before the region.
-    """
-    tree = parse(region)
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    blocks = [name for name in ("BasicBlock", "InvertedResidual") if name in used - defined]
-    helper = "config_of" not in defined
-    if blocks or helper:
-        used.add("nn")
-    lines = measured or ["Nothing: the run had not ended. Its report has the rest."]
-    header = _HEADER.format(
-        run=run,
-        number=number,
-        helper="config_of, " if helper else "",
-        example="config_of(model)" if helper else '{"arch": "resnet18", "num_classes": 1000, "depth": 21}',
-        measured="\n".join(textwrap.fill(_plain(line), 116, subsequent_indent="  ") for line in lines),
-        imports="\n".join(line for name, line in _IMPORTS.items() if name in used),
-    )
-    parts = [header, _HELPER if helper else "", *(_BLOCK.format(name=name) for name in blocks)]
-    return "".join(parts) + "\n\n" + region
-
-
-def _plain(sentence: str) -> str:
-    """The sentence without characters that could end the docstring around it."""
-    return sentence.replace("\\", "/").replace('"', "'")

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import secrets
+import shlex
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from filelock import FileLock, Timeout
 
 from agent.errors import RunBusy, RunDamaged, UsageError
 from agent.runs import files
-from benchmark.files import open_plain, write_atomically
+from benchmark.files import open_plain, read_plain, write_atomically, write_in_place
 
 _LOCK = ".lock"
+_LONGEST_COMMAND = 300
+_MAX_HOLDER = 2000
 
 
 @dataclass(frozen=True)
@@ -124,12 +128,27 @@ class RunDirectory:
         try:
             lock.acquire(timeout=0.1)  # `is_held` of a reader takes it for an instant
         except Timeout:
-            raise RunBusy(f"{self.path}: another process is working on this run; wait for it or stop it") from None
+            holder = self.holder
+            who = f" ({holder})" if holder else ""
+            raise RunBusy(f"{self.path}: another process is working on this run{who}; wait for it or stop it") from None
         try:
+            with suppress(OSError):  # on a full disk the lock holds without a name
+                write_in_place(self.path, _LOCK, data=f"process {os.getpid()}: {_command()}\n".encode())
             self._sweep()
             yield
         finally:
             lock.release()
+
+    @property
+    def holder(self) -> str:
+        """The process that locked the run last, and its command, such as `process 7: agent session test`; "" before.
+
+        The text is untrusted where the run is.
+        """
+        try:
+            return read_plain(self.path, _LOCK, limit=_MAX_HOLDER).decode(errors="replace").strip()
+        except OSError:
+            return ""
 
     @property
     def is_held(self) -> bool:
@@ -153,6 +172,12 @@ class RunDirectory:
                 leftover.unlink()
         for lock in self.path.glob(f"{self.study.name}.lock*"):
             lock.unlink()
+
+
+def _command() -> str:
+    """The command line of this process, for whoever finds its run locked."""
+    name, *words = sys.argv
+    return shlex.join([Path(name).name or "python", *words])[:_LONGEST_COMMAND]
 
 
 def list_runs(runs: Path) -> list[Path]:

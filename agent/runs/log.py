@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, TypeAdapter, model_serializer
 
 from agent.errors import RunDamaged, in_one_sentence
 from agent.runs.log_lines import GENESIS, SCHEMA, Fields, read_lines
 from benchmark.files import NotPlain, open_plain, read_plain
+from benchmark.noise import TaskNoise
 
 MAX_LOG_BYTES = 256 * 2**20
 """A log of a thousand calls of a language model, with prompts and reasoning, has about a tenth of this."""
@@ -43,8 +44,17 @@ class Launch(_Event):
     """The edited file before the first call. The log can be replayed without any other file."""
     start_region: str | None = None
     """The region that `--start` gave; None without one. A resumed search does not read the user's file again."""
+    tasks: dict[str, Any] | None = None
+    """A user's own profile; see `agent.profiles.as_recorded`. None for a built-in one, and not written then."""
     script: str | None = None
     """Content of scripted:FILE or transcript:FILE: a region text or a JSON list of tool calls; None without a file."""
+    noise: dict[str, TaskNoise] | None = None
+    """Task → its seed noise as known when the search began; None in older runs, which used the profile's priors."""
+
+    @model_serializer(mode="wrap")
+    def _without_tasks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if value is not None or name != "tasks"}
 
 
 class Evaluated(_Event):
@@ -61,6 +71,16 @@ class Evaluated(_Event):
     failure: str | None = None
     cached: bool = False
     seconds: float = 0.0
+    place: str | None = None
+    """The machine that trained it; None for this machine. Only written when it is another one."""
+    attempts: int = 1
+    """How often it was begun: 2 when its first process or machine died. Only written when it is not 1."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = fields(self)
+        usual = {"place": None, "attempts": 1}
+        return {name: value for name, value in found.items() if name not in usual or value != usual[name]}
 
 
 class Proposal(_Event):
@@ -185,7 +205,7 @@ Event = Annotated[
 ]
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
 
-_VOLATILE = {"seconds", "cached"}
+_VOLATILE = {"seconds", "cached", "place", "attempts"}
 """Fields that may differ when a resumed search repeats an event."""
 
 
@@ -231,6 +251,7 @@ class EventLog:
         if os.path.lexists(path):
             self.records, intact, self._previous = _read(path)
         self._position = 0
+        self._held: list[Event] | None = None
         self._descriptor = open_plain(path.parent, path.name, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.ftruncate(self._descriptor, intact)
 
@@ -253,6 +274,10 @@ class EventLog:
             self._position += 1
         return self._position < len(self.records)
 
+    def skip(self, events: int) -> None:
+        """Go on after the first `events` events, whose effects a fold has restored (`agent.engine.restoring`)."""
+        self._position = events
+
     def recorded(self, kind: str) -> Event | None:
         """The tape's next event if it is of this kind, else None. Its effect need not be repeated."""
         if self.replaying and (event := self.records[self._position].event).kind == kind:
@@ -263,8 +288,11 @@ class EventLog:
         """Write `event` to the disk, or, while the tape lasts, compare it with the recorded one.
 
         Raises RunDamaged when the tape has another event, OSError when the disk fails. An incomplete line is removed
-        when the log is opened again.
+        when the log is opened again. Between `hold` and `release` the event is kept in memory.
         """
+        if self._held is not None:
+            self._held.append(event)
+            return
         if self.replaying:
             was, now = _compared(self.records[self._position].event, event)
             if was != now:
@@ -277,6 +305,15 @@ class EventLog:
             return
         self._write(event)
         self._position += 1
+
+    def hold(self) -> None:
+        """Keep events in memory until `release`: what comes before them in the log is still being measured."""
+        self._held = []
+
+    def release(self) -> list[Event]:
+        """Write events to the disk again. Returns those that were kept, in order; append them when it is their turn."""
+        held, self._held = self._held or [], None
+        return held
 
     def halt(self, reason: str) -> None:
         """Record that the search stopped, even when the tape has not ended."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.profiles import recorded_profile
 from agent.runs.directory import RunDirectory
 from agent.runs.log import MAX_LOG_BYTES
 from agent.runs.log_lines import SCHEMA, Fields, exchanges, read_lines, torn
@@ -14,6 +15,7 @@ from agent.runs.state import RunState, state_of
 from benchmark.files import read_plain
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
+from benchmark.tasks import Profile
 from sandbox.history import History
 from sandbox.region import RegionError, scaffold, split
 from sandbox.workspace import WorkspaceError
@@ -84,6 +86,11 @@ class RunRecord:
     def profile(self) -> str:
         """The profile's name; "" when it is not known."""
         return text(self.summary.get("profile"))
+
+    def own_profile(self) -> Profile:
+        """The profile by its name or, of a user's tasks, by the log. Raises ValueError."""
+        tasks = next(self.of_kind("launch"), {}).get("tasks")
+        return recorded_profile(self.profile, tasks if isinstance(tasks, dict) else None)
 
     @property
     def status(self) -> str:

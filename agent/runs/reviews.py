@@ -81,6 +81,10 @@ _NEW_FIELDS = ("log_sha256", "previous", "signature")
 _REVIEW: TypeAdapter[Review] = TypeAdapter(Review)
 
 
+class Outdated(UsageError):
+    """A verdict was given on something that has changed since."""
+
+
 @dataclass(frozen=True)
 class Standing:
     """All reviews of a run, oldest first, and the verdict that is in force for the present patch and log."""
@@ -159,6 +163,14 @@ def patch_sha256(run: RunDirectory) -> str | None:
         return None
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What lay before a reviewer: the SHA-256 of the patch, and of the log's last line."""
+
+    patch_sha256: str
+    log_sha256: str
+
+
 def add_review(
     run: RunDirectory,
     kind: Kind,
@@ -168,10 +180,13 @@ def add_review(
     file: str | None = None,
     line: int | None = None,
     key: Path | None = None,
+    by: str | None = None,
+    seen: Seen | None = None,
 ) -> Review:
     """Append a review of the present patch and sync the file. `key` (the file of an ssh key) signs it.
 
-    Raises UsageError when there is no patch or no message, or when the key cannot sign.
+    `by` is the author (None: `author`). Raises UsageError when there is no patch or no message, or when the key cannot
+    sign; Outdated when the patch or the log is not what was `seen`.
     """
     digest = patch_sha256(run)
     if digest is None:
@@ -181,7 +196,10 @@ def add_review(
     before, log = _lines(run), chain(run.events)
     previous = hashlib.sha256(before[-1][0].encode()).hexdigest() if before else GENESIS
     head = log[-1] if log else GENESIS
-    review = Review(kind, message.strip(), author(), time.time(), digest, test, file, line, head, previous)
+    if seen is not None and seen != Seen(digest, head):
+        what = "patch" if seen.patch_sha256 != digest else "log"
+        raise Outdated(f"{run.path}: the {what} has changed since this was shown; look again, then decide")
+    review = Review(kind, message.strip(), by or author(), time.time(), digest, test, file, line, head, previous)
     if key is not None:
         review = dataclasses.replace(review, signature=sign(review.signed_text, key))
     data = (json.dumps(review.as_json(), ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

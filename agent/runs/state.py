@@ -45,6 +45,7 @@ class RunState:
         if not self.running:
             return {
                 RunStatus.RUNNING: "This search was killed, its process is gone.",
+                RunStatus.SESSION: "This session waits for its next command.",
                 RunStatus.INTERRUPTED: "This search was interrupted.",
                 RunStatus.INFRA: "This search broke off because the machinery failed, not a candidate.",
             }.get(self.status, "This search broke off.")

@@ -12,6 +12,8 @@ class RunStatus(StrEnum):
 
     RUNNING = "running"
     """A process works on it, or was killed."""
+    SESSION = "session"
+    """A session (`agent session`) waits for its next command. No process works on it."""
     INTERRUPTED = "interrupted"
     """Stopped by a signal."""
     FAILED = "failed"
@@ -39,7 +41,13 @@ class RunStatus(StrEnum):
     @property
     def resumable(self) -> bool:
         """Whether `agent search --resume` can continue the run."""
-        return self in (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.FAILED, RunStatus.INFRA)
+        return self in (
+            RunStatus.RUNNING,
+            RunStatus.SESSION,
+            RunStatus.INTERRUPTED,
+            RunStatus.FAILED,
+            RunStatus.INFRA,
+        )
 
     @property
     def waiting(self) -> bool:

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 from agent.analysis.comparison import compare_tasks
+from agent.analysis.noise import Noise
 from agent.clock import Clock
 from agent.config import for_rerun
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, Evaluator, accuracies_of
 from agent.evaluation.workbench import open_workbench
+from agent.profiles import allowed_profile
 from agent.progress import Progress
 from agent.report.ablation import Ablation, Contribution, PartResult, Seeds
-from agent.report.findings import find
+from agent.report.findings import find, recorded_noise
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, read_run, text
 from agent.studies.parts import Part, find_parts
@@ -28,7 +30,7 @@ from benchmark.results import region_sha256
 from benchmark.seeds import unused_seeds
 from benchmark.statistics import Resolved, combine
 from benchmark.store import LayeredStore, ResultStore, user_store
-from benchmark.tasks import Profile, get_profile
+from benchmark.tasks import Profile
 
 DEFAULT_SHARE = 1.0
 """As much training as the search spent on the visible tasks."""
@@ -48,12 +50,14 @@ def ablate(
     seeds: int | None = None,
     allow_unsandboxed: bool = False,
     data_root: Path | None = None,
+    given: Profile | None = None,
 ) -> Ablation:
     """Measure the parts of a run's submission (or of its best test so far), and write the result to ablation.json.
 
     `seeds` is the number of fresh seeds (default: as many as the search used). Parts that `agent check` refuses cost
     nothing. Parts that `share` does not pay for are left out. The result names both. Whatever the run says, its code is
-    isolated unless `allow_unsandboxed`, and data are looked for in `data_root` and the usual places.
+    isolated unless `allow_unsandboxed`, and data are looked for in `data_root` and the usual places. A run of a task
+    file needs that file's profile as `given`.
     Raises UsageError when there is no tested code or the share pays for no part, RunDamaged.
     """
     record = read_run(run)
@@ -62,9 +66,10 @@ def ablate(
         raise UsageError(f"{run.path}: there is no tested code whose parts could be taken back")
     region = record.regions[test]
     try:
-        config, profile = for_rerun(record.summary["config"], data_root), get_profile(record.profile)
+        config, profile = for_rerun(record.summary["config"], data_root), record.own_profile()
     except (KeyError, TypeError, ValueError) as error:
         raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
+    profile = allowed_profile(run.path, profile, given)
     config = config.model_copy(update={"allow_unsandboxed": allow_unsandboxed})
     parts = find_parts(_start(record), region)
     # Above all seeds of the search, also those of its confirmation.
@@ -94,7 +99,7 @@ def ablate(
                 )
                 accuracies = {candidate.role: accuracies_of(outcomes, candidate.role) for candidate in candidates}
     submission = accuracies.pop(_SUBMISSION, {})
-    contributions = _contributions(profile.name, submission, accuracies)
+    contributions = _contributions(profile.name, submission, accuracies, recorded_noise(record))
     results = tuple(
         PartResult(
             kind=part.kind,
@@ -142,21 +147,26 @@ def _refusals(parts: Sequence[Part], profile: Profile, evaluator: Evaluator, aff
 
 
 def _contributions(
-    profile: str, submission: Mapping[str, Seeds], variants: Mapping[str, Mapping[str, Seeds]]
+    profile: str,
+    submission: Mapping[str, Seeds],
+    variants: Mapping[str, Mapping[str, Seeds]],
+    noise: Noise | None = None,
 ) -> dict[str, Contribution]:
     """Label → submission minus variant. The intervals are Dunnett's: many variants against one submission."""
     found = {}
     for label, variant in variants.items():
         others = [other for name, other in variants.items() if name != label]
-        overall = combine(compare_tasks(profile, submission, variant, n_candidates=len(variants), others=others))
+        overall = combine(
+            compare_tasks(profile, submission, variant, n_candidates=len(variants), others=others, noise=noise)
+        )
         low, high = overall.ci
         found[label] = (
             Contribution(resolved="needed", failed=overall.failed)
             if overall.failed
             else Contribution(
                 gain=0.0 - overall.gain,
-                ci=(-high, -low),
-                smallest_visible_effect=overall.smallest_visible_effect,
+                ci=None if overall.known_ci is None else (-high, -low),
+                smallest_visible_effect=None if overall.known_ci is None else overall.smallest_visible_effect,
                 resolved=_SIDES[overall.resolved],
             )
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.analysis.noise import Noise, noise_here, prior_of
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.evaluation.evaluator import Candidate
@@ -16,7 +17,7 @@ from agent.progress import Progress
 from agent.protocol import CandidateFailure
 from benchmark.recipes import get_recipe
 from benchmark.results import EvaluationResult
-from benchmark.statistics import Comparison, compare, learn_noise, noise_prior
+from benchmark.statistics import Comparison, compare
 from benchmark.store import LayeredStore, ResultStore, user_store
 from benchmark.tasks import Profile, Task
 
@@ -60,7 +61,7 @@ class Row:
             "accuracies": self.accuracies,
             "failed": self.failed,
             "gain": comparison.gain if comparison else None,
-            "ci": list(comparison.ci) if comparison else None,
+            "ci": comparison.known_ci if comparison else None,
             "resolved": comparison.resolved if comparison else None,
             "target": self.target,
             "reached_target": len(self.epochs_to_target),
@@ -93,6 +94,7 @@ def measure(
         user = user_store() if config.cache else None
         visible = LayeredStore(ResultStore(Path(folder) / "results"), user)
         with open_workbench(config, Clock(), progress) as workbench:
+            noise = noise_here(profile, workbench.environment, cache=config.cache)
             evaluate = workbench.evaluator.evaluate
             outcomes = evaluate(candidates, profile.visible, seeds, results=visible)
             if hidden:
@@ -102,16 +104,25 @@ def measure(
     rows = []
     for task in tasks:
         results = {name: {seed: outcomes[name, task.name, seed] for seed in seeds} for name in names}
-        rows += make_rows(profile.name, task, results, n_candidates=len(names) - 1, target=target)
+        rows += make_rows(profile.name, task, results, n_candidates=len(names) - 1, target=target, noise=noise)
     return rows
 
 
 def make_rows(
-    profile: str, task: Task, results: Results, *, n_candidates: int, target: float | None = None
+    profile: str,
+    task: Task,
+    results: Results,
+    *,
+    n_candidates: int,
+    target: float | None = None,
+    noise: Noise | None = None,
 ) -> list[Row]:
-    """Compare every recipe with the baseline on one task. The intervals hold for all recipes together."""
+    """Compare every recipe with the baseline on one task. The intervals hold for all recipes together.
+
+    `noise`: see `agent.analysis.comparison.compare_tasks`.
+    """
     accuracies = {
-        name: {seed: r.best_test_acc for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}
+        name: {seed: r.value for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}
         for name, by_seed in results.items()
     }
     if target is None:
@@ -121,7 +132,8 @@ def make_rows(
         comparison = None
         if name != BASELINE and accuracies[name] and accuracies[BASELINE]:
             others = [values for other, values in accuracies.items() if other not in (name, BASELINE)]
-            prior = learn_noise(noise_prior(profile, task.name), others)
+            own_df = len(accuracies[BASELINE]) + len(accuracies[name]) - 2
+            prior = prior_of(profile, noise, task.name, others, own_df)
             comparison = compare(accuracies[BASELINE], accuracies[name], prior, n_candidates=max(1, n_candidates))
         trained = [result for result in by_seed.values() if isinstance(result, EvaluationResult)]
         reached = [

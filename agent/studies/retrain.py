@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.analysis import comparison
+from agent.analysis.noise import Noise, noise_here
 from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
 from agent.engine.setup import make_toolbox
@@ -27,6 +28,7 @@ from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate, accuracies_of
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
+from agent.profiles import allowed_profile, baseline_region, recorded_profile, scaffold_of
 from agent.progress import Progress
 from agent.proposers.transcript import function_region
 from agent.protocol import Accuracies, ToolCall
@@ -37,31 +39,34 @@ from agent.transcripts.verdict import NO_RESULT, Judgement, difference
 from agent.transcripts.views import STAND_IN
 from benchmark.results import region_sha256
 from benchmark.store import LayeredStore, ResultStore, user_store
-from benchmark.tasks import Profile, get_profile
+from benchmark.tasks import Profile
 from sandbox.parsing import parse
-from sandbox.region import scaffold
 from sandbox.workspace import Workspace
 
 ELSEWHERE = "trained again, but the record is of another machine or version, where accuracies need not be equal"
 
 
 @contextmanager
-def own_run(path: Path, progress: Progress, data_root: Path | None = None) -> Iterator[Replay]:
+def own_run(
+    path: Path, progress: Progress, data_root: Path | None = None, given: Profile | None = None
+) -> Iterator[Replay]:
     """A replay of our run (its folder or events.jsonl) that trains the tests. It reads nothing from a store.
 
+    `given` is the profile of a task file that the caller named, which a run of one needs.
     Raises UsageError when this version cannot carry out the log.
     """
     transcript = load_transcript(path)
     log = path / "events.jsonl" if path.is_dir() else path
     events = [record.event for record in read_events(log)]
     launch = next(event for event in events if isinstance(event, Launch))
-    if launch.scaffold != scaffold().text:
-        raise UsageError(f"{path}: its scaffold is not this version's, so its tests cannot be run here")
     try:
         config = for_rerun(launch.config, data_root)
-        profile = get_profile(launch.profile)
+        profile = recorded_profile(launch.profile, launch.tasks)
     except (ValidationError, ValueError) as error:
         raise UsageError(f"{path}: of another version: {in_one_sentence(error)}") from None
+    if launch.scaffold != scaffold_of(profile).text:
+        raise UsageError(f"{path}: its scaffold is not this version's, so its tests cannot be run here")
+    profile = allowed_profile(path, profile, given)
     recorded = {(event.role, event.task, event.seed): event for event in events if isinstance(event, Evaluated)}
     trained: list[Evaluated] = []
     with ExitStack() as stack:
@@ -77,13 +82,14 @@ def own_run(path: Path, progress: Progress, data_root: Path | None = None) -> It
         tools = make_toolbox(
             config,
             profile,
-            workbench,
-            workspace=stack.enter_context(Workspace.create(folder / "workspace")),
+            workbench.evaluator,
+            workspace=stack.enter_context(Workspace.create(folder / "workspace", profile.baseline)),
             log=stack.enter_context(EventLog(folder / "events.jsonl")),
             results=results,
+            noise=launch.noise,
         )
         if config.confirm:  # the finalists are chosen by their gains
-            baseline = Candidate("baseline", scaffold().region)
+            baseline = Candidate("baseline", baseline_region(profile))
             seeds = config.baseline_evaluation_seeds
             measured = workbench.evaluator.measure(baseline, [], profile.visible, seeds, results=results)
             tools.baseline = measured[baseline.role]
@@ -177,6 +183,7 @@ class Strategies:
     """The results of all versions of a conversation's function. They are filled while its replay is iterated."""
 
     profile: Profile
+    noise: Noise | None = None
     baseline: Accuracies = field(default_factory=dict)
     found: list[Strategy] = field(default_factory=list)
 
@@ -186,7 +193,9 @@ class Strategies:
         return [
             (
                 strategy,
-                comparison.compare_tasks(self.profile.name, self.baseline, strategy.accuracies, n_candidates=len(ran))
+                comparison.compare_tasks(
+                    self.profile.name, self.baseline, strategy.accuracies, n_candidates=len(ran), noise=self.noise
+                )
                 if strategy.accuracies is not None
                 else {},
             )
@@ -240,8 +249,9 @@ def conversation(
         workbench = stack.enter_context(open_workbench(config, Clock(), progress, evaluations=most))
         progress.begin((count + 1) * len(profile.visible) * len(config.evaluation_seeds))
         results = LayeredStore(ResultStore(folder), user_store() if config.cache else None)
+        strategies.noise = noise_here(profile, workbench.environment, cache=config.cache)
         trainer = _Trainer(workbench, config, profile, results)
-        strategies.baseline = trainer.train("baseline", scaffold().region)
+        strategies.baseline = trainer.train("baseline", baseline_region(profile))
         numbers = itertools.count()
 
         def open_machine(segment: Segment, whole: Transcript) -> _Conversation:

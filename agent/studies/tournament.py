@@ -23,7 +23,7 @@ from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluation.evaluator import Candidate, accuracies_of
 from agent.evaluation.workbench import open_workbench
-from agent.profiles import with_default_seeds
+from agent.profiles import baseline_region, with_default_seeds
 from agent.progress import Progress
 from agent.proposers import proposer_kind
 from agent.protocol import Accuracies
@@ -32,9 +32,8 @@ from agent.runs.log import Submitted, accuracies_by_role, read_events
 from agent.runs.status import RunStatus
 from benchmark.seeds import FRESH_FROM, TOURNAMENT_STEP, tournament_seed, winners_seeds
 from benchmark.store import LayeredStore, ResultStore, user_store
-from benchmark.tasks import Profile
+from benchmark.tasks import Profile, is_task_file
 from sandbox.history import History
-from sandbox.region import scaffold
 
 _ELSEWHERE = frozenset({"runs", "cache", "download"})  # settings that change no accuracy
 
@@ -149,7 +148,8 @@ class Tournament:
     def search_config(self, proposer: str, number: int) -> SearchConfig:
         """The configuration of one search; repeats are numbered from 1."""
         seed = tournament_seed(self.config.seed, number)
-        changes = {"proposer": proposer, "seed": seed, "profile": self.profile.name, "submit": True}
+        name = self.config.profile if is_task_file(self.config.profile) else self.profile.name
+        changes = {"proposer": proposer, "seed": seed, "profile": name, "submit": True}
         return SearchConfig.model_validate({**self.config.model_dump(), **changes})
 
     def fresh_seeds(self, number: int) -> range:
@@ -166,7 +166,10 @@ class Tournament:
                 config = self.search_config(proposer, number)
                 run, done = find_run(config)
                 if run is None or not done:
-                    search = Search.create(config) if run is None else Search.resume(run, allowed=Allowed.of(config))
+                    if run is None:
+                        search = Search.create(config, resolved=(self.profile, "as asked"))
+                    else:
+                        search = Search.resume(run, allowed=Allowed.of(config, self.profile))
                     run = search.run
                     self._execute(search, number, make_progress())
                 yield self._repeat(proposer, number, config.seed, run, found=done)
@@ -204,7 +207,7 @@ class Tournament:
         """
         results = LayeredStore(ResultStore(self.config.runs / "fresh"), user_store() if self.config.cache else None)
         gains: dict[str, list[Gains]] = {name: [] for name in self.proposers}
-        baseline = scaffold().region
+        baseline = baseline_region(self.profile)
         tasks = self.profile.visible
         progress.begin(self.repeats * (len(self.proposers) + 1) * len(tasks) * self.fresh)
         with open_workbench(self.config, Clock(), progress) as workbench:

@@ -13,6 +13,7 @@ from agent.config import SearchConfig, for_rerun
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads
+from agent.profiles import names_programs, recorded_profile
 from agent.progress import Progress
 from agent.report.network import measure_network, read_network
 from agent.runs.directory import RunDirectory
@@ -44,7 +45,6 @@ from agent.studies.verify_files import (
 from agent.studies.verify_results import result_findings
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import LayeredStore, ResultStore
-from benchmark.tasks import get_profile
 from sandbox.history import History
 from sandbox.region import RegionError, split
 from sandbox.workspace import WorkspaceError
@@ -186,7 +186,14 @@ def _rerun_faults(
         return
     region = record.regions[last]
     config = for_rerun(launch.config, data_root)
-    task = get_profile(launch.profile).task(recorded.task)
+    profile = recorded_profile(launch.profile, launch.tasks)
+    if names_programs(profile):
+        yield Unproven(
+            "not trained again: its tasks name programs, which run only if the command line names them: "
+            f"agent replay {record.name} --execute --profile FILE.toml"
+        )
+        return
+    task = profile.task(recorded.task)
     with (
         tempfile.TemporaryDirectory(prefix="initsearch-verify-") as folder,
         open_workbench(
@@ -202,7 +209,7 @@ def _rerun_faults(
         if final is not None:
             yield from _network_again(record, final.number, workbench, data_root)
     outcome = outcomes["again", recorded.task, recorded.seed]
-    again = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
+    again = outcome.value if isinstance(outcome, EvaluationResult) else None
     if again != recorded.accuracy:
         yield f"{recorded.task} seed {recorded.seed}: recorded {recorded.accuracy}, now {again}"
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from agent.analysis.finalists import pooled
 from agent.analysis.look_scores import look_scores
+from agent.analysis.noise import Noise
 from agent.config import SearchConfig
 from agent.engine.loop import End
 from agent.engine.outcome import conclude
 from agent.errors import Rejected, RunDamaged
+from agent.profiles import recorded_profile
 from agent.protocol import Accuracies, TestOutcome
 from agent.runs.artifacts import MODULE, PATCH, VERSION, artifacts, trailers_of
 from agent.runs.directory import RunDirectory
@@ -34,9 +36,9 @@ from agent.runs.log import (
     read_events,
 )
 from agent.runs.patch_effect import effect_fault
+from agent.runs.stand_alone import stand_alone
 from agent.runs.status import RunStatus
 from benchmark.results import region_sha256
-from benchmark.tasks import get_profile
 from sandbox.history import History
 from sandbox.region import RegionError, split
 from sandbox.workspace import WorkspaceError
@@ -55,6 +57,7 @@ class FromLog:
     submitted: int | None
     confirmed: tuple[int, ...]
     look_scores: Mapping[str, float] = field(default_factory=dict)
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
         submitted=None if final is None else final.number,
         confirmed=confirmed,
         look_scores=look_scores(looks) if config.screen else {},
+        noise=next((event.noise for event in events if isinstance(event, Launch)), None),
     )
 
 
@@ -108,7 +112,7 @@ def summary_of(run: RunDirectory, events: Sequence[Event], *, waiting: bool = Fa
     if not events or not isinstance(events[0], Launch):
         raise RunDamaged(f"{run.events} does not begin with a launch")
     launch = events[0]
-    config, profile = SearchConfig.model_validate(launch.config), get_profile(launch.profile)
+    config, profile = SearchConfig.model_validate(launch.config), recorded_profile(launch.profile, launch.tasks)
     evidence = from_log(events, config)
     ends = [event for event in events if isinstance(event, Ended)]
     roles = accuracies_by_role(events)
@@ -221,9 +225,10 @@ def _other_version(
             return f"the log's scaffold has no region: {error}"
         fault = effect_fault(content, before.text, before.with_region(region).text)
         return None if fault is None else f"{PATCH}: {fault}"
-    # All code must be equal. Only the sentences of the docstring may be worded differently.
-    code = [text.partition(b'\n"""\n') for text in (content, expected)]
-    if code[0][2] != code[1][2]:
+    # All code must be equal to one of the forms. Only the sentences of the docstring may be worded differently.
+    earlier = stand_alone(region, run_name(run), 0, adapted=False).encode()
+    code = [text.partition(b'\n"""\n') for text in (content, expected, earlier)]
+    if code[0][2] not in (code[1][2], code[2][2]):
         return f"{MODULE} is not the submitted function ({_first_difference(code[0][2], code[1][2])})"
     if not content.startswith(b'"""') or content.index(b'"""', 3) != len(code[0][0]) + 1 or b"\\" in code[0][0]:
         return f"{MODULE} does not begin with a docstring"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import json
 import math
@@ -14,6 +13,7 @@ from typing import Any
 
 from agent.analysis.null_claims import NOTICE
 from agent.config import SearchConfig
+from agent.profiles import recorded_profile
 from agent.runs.artifacts import LOG, PATCH, trailers_of
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_object, read_text
@@ -25,7 +25,7 @@ from agent.runs.signing import examine
 from agent.runs.status import RunStatus
 from agent.studies.verify_artifacts import ONGOING, is_ours, run_name, submission, summary_of
 from benchmark.results import region_sha256
-from benchmark.tasks import Profile, get_profile
+from benchmark.tasks import Profile
 from sandbox.region import split
 
 
@@ -121,7 +121,7 @@ def summary_findings(run: RunDirectory, launch: Launch, events: Sequence[Event])
 
 
 def _launch_differences(summary: Fields, launch: Launch) -> Iterator[str]:
-    config, profile = SearchConfig.model_validate(launch.config), get_profile(launch.profile)
+    config, profile = SearchConfig.model_validate(launch.config), recorded_profile(launch.profile, launch.tasks)
     evidence = mapping(summary.get("isolation"))
     expected: Fields = {
         "profile": launch.profile,
@@ -145,9 +145,7 @@ def _launch_differences(summary: Fields, launch: Launch) -> Iterator[str]:
 
 def _tasks(profile: Profile) -> Any:
     kinds = (("visible", profile.visible), ("hidden", profile.hidden))
-    return json.loads(
-        json.dumps({kind: [{"name": t.name, **dataclasses.asdict(t)} for t in tasks] for kind, tasks in kinds})
-    )
+    return json.loads(json.dumps({kind: [{"name": t.name, **t.as_json()} for t in tasks] for kind, tasks in kinds}))
 
 
 def _outcome_differences(summary: Fields, expected: Fields, ends: Sequence[Ended], ongoing: bool) -> Iterator[str]:
@@ -236,7 +234,7 @@ def network_findings(record: RunRecord, launch: Launch, events: Sequence[Event])
     if final is None:
         yield Unproven("nothing submitted yet")
         return
-    config, profile = SearchConfig.model_validate(launch.config), get_profile(launch.profile)
+    config, profile = SearchConfig.model_validate(launch.config), recorded_profile(launch.profile, launch.tasks)
     regions = {"baseline": region_sha256(split(launch.scaffold).region), "submission": final.region_sha256}
     yield from differences("regions", kept.get("regions"), regions)
     yield from differences("seed", kept.get("seed"), config.evaluation_seeds[0])

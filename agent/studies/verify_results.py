@@ -6,20 +6,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from agent.config import SearchConfig
+from agent.profiles import recorded_profile
 from agent.runs.log import Evaluated, Event, Launch, Screened, Submitted, TestFinished, TestStarted, accuracies_by_role
 from agent.runs.record import RunRecord
 from agent.studies.verify_artifacts import is_ours, submission
 from agent.studies.verify_files import Finding, Unproven
 from benchmark.results import EvaluationResult, region_sha256, result_key
 from benchmark.store import ResultStore
-from benchmark.tasks import Profile, get_profile
+from benchmark.tasks import Profile
 from sandbox.region import split
 
 
 def result_findings(record: RunRecord, launch: Launch, events: Sequence[Event]) -> Iterator[Finding]:
     """Compare each `evaluated` event with its file, its key and its position in the run."""
     visible, hidden = ResultStore(record.directory.results), ResultStore(record.directory.hidden)
-    profile, ours = get_profile(launch.profile), is_ours(record.directory)
+    profile, ours = recorded_profile(launch.profile, launch.tasks), is_ours(record.directory)
     regions, digests = _regions(record, launch, events), _digests(launch, events)
     submitted, other_keys = False, 0
     for event in events:
@@ -88,7 +89,10 @@ def _key_fits(event: Evaluated, region: str, profile: Profile, launch: Launch) -
 def _file_faults(event: Evaluated, result: EvaluationResult, launch: Launch, digests: set[str]) -> Iterator[str]:
     accuracies = [epoch.test_acc for epoch in result.curve]
     tail = accuracies[-10:]
-    if result.best_test_acc != event.accuracy or result.best_test_acc != max(accuracies):
+    if result.score is not None:  # of the user's own trainer, whose curve need not have it
+        if result.score != event.accuracy:
+            yield f"the log says {event.accuracy}, the result file {result.score}"
+    elif result.best_test_acc != event.accuracy or result.best_test_acc != max(accuracies):
         yield f"the log says {event.accuracy}, the result file {result.best_test_acc}"
     elif not math.isclose(result.last_test_acc, sum(tail) / len(tail), abs_tol=1e-9):
         yield f"the result file says {result.last_test_acc} for the last epochs, its curve {sum(tail) / len(tail)}"

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from agent.errors import RunDamaged
+from agent.profiles import recorded_profile
 from agent.runs.log import Launch, Record, read_events
 from agent.runs.log_lines import Fields, exchanges
 from agent.transcripts.model import Note, RecordedCall, Segment, Transcript, TranscriptError
-from benchmark.tasks import PROFILES
 from sandbox.editing import Dialect
 from sandbox.region import SCAFFOLD_NAME, RegionError, split
 
@@ -33,7 +33,10 @@ def read_run(path: Path) -> Transcript:
     budget = launch.config.get("budget")
     if isinstance(budget, bool) or not isinstance(budget, int):
         raise TranscriptError(f"{log}: the launch names no budget of tests; the log was edited")
-    profile = PROFILES.get(launch.profile)
+    try:
+        profile = recorded_profile(launch.profile, launch.tasks)
+    except ValueError:  # of another version, or edited: then nothing is known to be hidden
+        profile = None
     try:
         prompt, entries = _conversation(records)
         budget = int(launch.config["budget"])

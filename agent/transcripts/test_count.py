@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from agent.transcripts.model import RecordedCall, Segment, Transcript
+from sandbox.editing import Dialect
 
 DEFAULT_BUDGET = 3
 
@@ -42,6 +43,8 @@ class TestBook:
     """Whether tests are submitted by `test(submit=N)` and the last one by itself, as the middle dialect says."""
     short_wording: bool = False
     """Whether `test(submit=N)` without a result is refused in the words of the newer `submit` tool."""
+    ours: bool = False
+    """Whether our own tools replied, which word two refusals in their own way."""
     used: int = 0
     unanswered: int = 0
     """How many of the counted tests have no recorded reply, so that nobody knows if they were carried out."""
@@ -69,10 +72,9 @@ class TestBook:
     def _test(self) -> PredictedReply:
         if self.used >= self.budget:
             used = f"{self.used}/{self.budget}"
+            choose = "choose a test result." if self.ours else "choose which test result to submit as final."
             return PredictedReply(
-                f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose which test result to "
-                "submit as final.",
-                whole=True,
+                f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to {choose}", whole=True
             )
         self.used += 1
         left = self.budget - self.used
@@ -110,7 +112,8 @@ class TestBook:
         if chosen is LAST:
             chosen = self.used
         if isinstance(chosen, bool) or not isinstance(chosen, int) or not 1 <= chosen <= self.used:
-            return PredictedReply(f"ERROR: There is no test #{chosen}; tests so far: {self.used}.", whole=True)
+            known = ", ".join(map(str, range(1, self.used + 1))) if self.ours else str(self.used)
+            return PredictedReply(f"ERROR: There is no test #{chosen}; tests so far: {known}.", whole=True)
         return PredictedReply(f"[submit] Submitting result from test #{chosen} as final.", whole=False)
 
 
@@ -142,6 +145,7 @@ def open_book(transcript: Transcript, segment: Segment) -> TestBook:
         names_any_test=not hints or "choose" in hints[0],
         by_test=bool(hints) and hints[0].startswith(_BY_TEST),
         short_wording=short,
+        ours=transcript.dialect is Dialect.OURS,
     )
 
 

@@ -11,22 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmark.task import NUM_CLASSES
+
 if TYPE_CHECKING:
     import torch
 
 UInt8Array = npt.NDArray[np.uint8]
 
-ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+__all__ = ["ARRAY_NAMES", "NUM_CLASSES", "DataError", "DataNotFound", "ImageDataset", "UInt8Array"]
 
-NUM_CLASSES: dict[str, int] = {
-    "cifar10": 10,
-    "cifar100": 100,
-    "fmnist": 10,
-    "openclipart100": 100,
-    "fmnist_pocket": 10,
-    "tiny": 10,
-}
-"""The number of classes of each data set, known without loading it."""
+ARRAY_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 class DataError(Exception):
@@ -41,7 +35,8 @@ class DataNotFound(DataError):
 class ImageDataset:
     """Pictures and labels in memory, on the CPU.
 
-    Images are uint8 (N, 3, 32, 32). Grey pictures are padded to 32×32 and their three channels share one memory
+    Images are uint8 (N, C, H, W), in our own sets (N, 3, 32, 32). A user's may also be float32 and already normalised;
+    `mean` is then 0 and `std` 1/255. Our grey pictures are padded to 32×32 and their three channels share one memory
     (`expand`): call `.contiguous()` before writing. Labels are int64 (N,). `mean` and `std` are those of the training
     images including the padding, per channel, scaled to [0, 1]. `sha256` identifies the content, not the files: see
     `content_sha256`.
@@ -54,8 +49,8 @@ class ImageDataset:
     test_labels: torch.Tensor
     num_classes: int
     class_names: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     provenance: str
     sha256: str
 

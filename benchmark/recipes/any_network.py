@@ -158,6 +158,16 @@ def recognised_blocks(model: nn.Module, notes: list[str]) -> Iterator[None]:
             del module.__dict__[name]
 
 
+@contextlib.contextmanager
+def blocks_left_out(model: nn.Module, notes: list[str]) -> Iterator[None]:
+    """For a module without `recognised_blocks`: say that no block of the network is recognised."""
+    notes.append(
+        "what the strategy does to the blocks BasicBlock and InvertedResidual of initsearch is left out; "
+        "load_for_any_network of initsearch's benchmark.recipes finds the residual blocks of other networks"
+    )
+    yield
+
+
 def attributes_of(module: nn.Module, found: list[tuple[list[nn.Module], nn.Module | None]]) -> dict[str, object]:
     """What a block needs to pass for one of this project's; nothing where it is another kind of module."""
     if len(found) != 1:

@@ -147,6 +147,8 @@ def serve() -> None:
     import agent.report
     import agent.runs.artifacts
     import agent.runs.reviews
+    import agent.sessions.checking
+    import agent.sessions.command
     import agent.studies.verify
     from agent.clock import Clock
     from agent.evaluation.evaluator import Evaluator, Settings
@@ -193,12 +195,15 @@ def serve() -> None:
         yield Workbench(isolation, evaluator, surroundings, 1, executor)
 
     agent.engine.search.open_workbench = agent.studies.verify.open_workbench = workbench  # type: ignore[attr-defined]
+    agent.sessions.checking.Isolation = lambda level: contextlib.nullcontext(isolation)  # type: ignore[attr-defined, misc, assignment]
 
     for line in sys.stdin:
         order = json.loads(line)
         shared[:] = bytes(16)
         child = os.fork()
         if child == 0:
+            for interpreter in (isolation._first, isolation._second):
+                _inherited(interpreter)
             _run(order, shared)
         _say({"pid": child})
         _, status = os.waitpid(child, 0)
@@ -209,12 +214,18 @@ def serve() -> None:
     isolation.close()
 
 
+def _inherited(interpreter: Any) -> None:
+    """Say that the server's zygote runs. Its Popen says that it ended, since the child cannot wait for it."""
+    interpreter.zygote._process.poll = lambda: None
+
+
 class _Here:
     """An executor that runs each call at once, where it is."""
 
     slots = 1
+    remote = False
 
-    def submit(self, call: Any, *, timeout: float | None = None, on_report: Any = None, on_ask: Any = None) -> Any:
+    def submit(self, call: Any, *, on_report: Any = None, on_ask: Any = None, **ignored: Any) -> Any:
         future: Future[Any] = Future()
         future.set_result(call(SimpleNamespace(report=on_report, ask=on_ask)))
         return future

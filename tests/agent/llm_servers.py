@@ -19,7 +19,7 @@ from agent.evaluation.evaluator import Evaluator
 from agent.llm.client import ChatClient, Model
 from agent.llm.settings import ModelSettings, SpendingLimits
 from agent.proposers.llm import Brief, LLMProposer
-from agent.protocol import Observation, Proposer, TestOutcome
+from agent.protocol import Observation, Proposer, TestOutcome, ToolCall
 from agent.runs.log import EventLog, Proposal, ToolReplied, read_events
 from benchmark.results import region_sha256
 from benchmark.store import LayeredStore, ResultStore
@@ -198,6 +198,9 @@ class Bench(Toolbox):
         self.by = by
         return super().submit(number, by=by)
 
+    def _begin_test(self, step: int, call: ToolCall) -> Observation:
+        return self._test()
+
     def _test(self) -> Observation:
         region = self.workspace.region
         digest = region_sha256(region)
@@ -210,6 +213,7 @@ class Bench(Toolbox):
         value = None if "fail" in region else self._score(number, region)
         outcome = TestOutcome(number, {TASK: {0: value}}, digest)
         self.tests.append(outcome)
+        self._begun.append(digest)
         self.workspace.tag(f"test/{number}")
         left = self.budget - number
         self._reports[number] = f"[Test #{number}] ({left} tests remaining)\n\ntest_acc_{TASK}={value}"

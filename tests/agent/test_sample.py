@@ -11,11 +11,12 @@ from agent.engine.search import SearchOutcome
 from agent.errors import UsageError
 from agent.report import write_report
 from agent.report.findings import find
-from agent.runs.artifacts import write_artifacts
+from agent.runs.artifacts import MODULE, PATCH, write_artifacts
 from agent.runs.log import read_events
 from agent.runs.record import read_run
 from agent.studies.verify import verify
 from agent.studies.verify_artifacts import submitted_region
+from tests.agent.conftest import Agent
 from tests.agent.report_samples import Fields, change_log, change_summary, copy_run
 from tests.sample import MAX_BYTES, SAMPLE, keep, restore
 
@@ -65,3 +66,26 @@ def test_the_sample(tmp_path: Path) -> None:
     page = write_report(run, measure=False)
     assert page.stat().st_size < 1_000_000
     assert find(read_run(run)).headline in page.read_text(encoding="utf-8")
+
+
+def test_the_sample_resumes_to_its_end(agent: Agent, tmp_path: Path) -> None:
+    """Cut off after its second test, it comes to the same end; in another environment it is refused in one sentence.
+
+    The sample that was kept before did not: a generated strategy had another text than when it was recorded.
+    """
+    run = restore(SAMPLE, tmp_path / "runs" / read_run(restore(SAMPLE, tmp_path / "whole")).summary["run"])
+    records = read_events(run.events)
+    second = [record.seq for record in records if record.event.kind == "test_finished"][1]
+    run.events.write_bytes(b"".join(run.events.read_bytes().splitlines(keepends=True)[: second + 1]))
+    for name in (PATCH, MODULE):
+        (run.path / name).unlink()
+    change_summary(run, status="interrupted")
+    done = agent("search", "--resume", str(run.path), "--no-page", "--json", timeout=600)
+    if done.returncode == 2:
+        assert "the search began in another environment" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    again = [record.event for record in read_events(run.events)]
+    assert [event.model_dump(exclude={"seconds", "cached"}) for event in again[:-1]] == [
+        record.event.model_dump(exclude={"seconds", "cached"}) for record in records[:-1]
+    ]

@@ -21,6 +21,7 @@ from benchmark.data import (
     available,
     build_fmnist_pocket,
     build_openclipart,
+    build_tiny,
     load_dataset,
 )
 from benchmark.data.container import unpack
@@ -83,7 +84,7 @@ def test_no_test_picture_has_a_twin_among_the_training_pictures(openclipart: Ima
     assert nearest / train.shape[1] ** 0.5 > build_openclipart.NEAR_RMS
 
 
-@pytest.mark.parametrize("name", ["openclipart100", "fmnist_pocket"])
+@pytest.mark.parametrize("name", ["openclipart100", "fmnist_pocket", "tiny"])
 def test_one_changed_byte_is_refused(name: str, tmp_path: Path) -> None:
     """A damaged installation says so, instead of training on damaged pictures."""
     for suffix in ("bz2", "json"):
@@ -108,7 +109,7 @@ def test_the_decoded_arrays_are_checked_too(tmp_path: Path) -> None:
 
 def test_a_missing_file_and_an_unknown_name(tmp_path: Path) -> None:
     """Both are DataErrors that say what is wrong."""
-    with pytest.raises(DataError, match="cannot read the embedded data set openclipart100"):
+    with pytest.raises(DataError, match="cannot read the embedded data set tiny"):
         load_embedded("tiny", tmp_path)
     with pytest.raises(DataError, match="unknown data set 'mnist'; known: cifar10, "):
         load_dataset("mnist")
@@ -141,6 +142,11 @@ def test_the_builder_reproduces_fashion_mnist_pocket() -> None:
     if not DEBIAN_FOLDER.is_dir():
         pytest.skip(f"Debian's package dataset-fashion-mnist is not installed: {DEBIAN_FOLDER} is missing")
     assert build_fmnist_pocket.build().differences(EMBEDDED) == []
+
+
+def test_the_builder_reproduces_tiny() -> None:
+    """`tiny` is a part of OpenClipart-100, byte for byte."""
+    assert build_tiny.build().differences(EMBEDDED) == []
 
 
 def test_the_builder_reproduces_openclipart() -> None:

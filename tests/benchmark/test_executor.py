@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.executor import InfrastructureError, LocalExecutor, Parent
+from benchmark.executors import InfrastructureError, LocalExecutor, Parent
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmark.executor import InfrastructureError, LocalExecutor, Parent
+from benchmark.executors import InfrastructureError, LocalExecutor, Parent
 from benchmark.lanes import Gate
 from benchmark.tasks import Recipe
 from benchmark.train import train

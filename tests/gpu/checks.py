@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmark.augment import Normalizer, crop, pad_images
 from benchmark.checkpoint import Checkpoint
 from benchmark.data_stream import DataStream
-from benchmark.executor import LocalExecutor, Parent
+from benchmark.executors import LocalExecutor, Parent
 from benchmark.lane_rate import noise
 from benchmark.models import build_model
 from benchmark.results import EpochMetrics

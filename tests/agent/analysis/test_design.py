@@ -12,7 +12,7 @@ from agent.config import load_config
 from agent.engine.forecast import say_if_long
 from agent.errors import UsageError
 from benchmark.cost import KnownCosts, pictures
-from benchmark.executor import LocalExecutor
+from benchmark.executors import LocalExecutor
 from benchmark.statistics import NoisePrior, StatisticsError, combine, compare, noise_prior, smallest_visible_effect
 from benchmark.tasks import get_profile
 

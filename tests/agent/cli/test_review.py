@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.review_text import look_at
 from agent.engine.search import SearchOutcome
 from agent.errors import RunDamaged, UsageError
 from agent.report.flags import code_flags, weight_flags
 from agent.runs.directory import RunDirectory
 from agent.runs.reviews import add_review, standing
+from agent.studies.reviewing import look_at
 from tests.agent.conftest import Agent, agent_command, agent_environment
 from tests.agent.report_samples import HOSTILE, change_log, change_summary, copy_run
 from tests.agent.terminals import converse

@@ -22,7 +22,7 @@ from agent.progress import Progress
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.secrets import kept_from_children, scrub
-from benchmark.executor import Parent
+from benchmark.executors import Parent
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
 from tests.agent.engine.test_screening import smoke
 from tests.agent.harm import Server

@@ -17,7 +17,7 @@ from agent.proposers.scripted import ScriptedProposer
 from agent.protocol import Observation, Proposer, ToolCall
 from agent.runs.log import EventLog
 from agent.spaces.base import BuiltIn
-from benchmark.executor import InfrastructureError
+from benchmark.executors import InfrastructureError
 from tests.agent.llm_servers import GOOD, Bench, bench
 
 

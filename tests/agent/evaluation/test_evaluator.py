@@ -21,7 +21,7 @@ from agent.progress import Progress
 from agent.protocol import CandidateFailure
 from agent.runs.log import Evaluated
 from benchmark.data import DataError, hold_out, load_dataset
-from benchmark.executor import LocalExecutor
+from benchmark.executors import LocalExecutor
 from benchmark.results import EvaluationResult, StepZero
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import PROFILES, Task

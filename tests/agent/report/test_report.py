@@ -14,7 +14,7 @@ import pytest
 from agent.engine.search import SearchOutcome
 from agent.report import write_report
 from agent.runs.directory import RunDirectory
-from benchmark.executor import LocalExecutor
+from benchmark.executors import LocalExecutor
 from sandbox.isolate import Isolation
 from tests.agent.report_samples import (
     HOSTILE,

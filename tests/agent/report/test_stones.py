@@ -18,7 +18,7 @@ from agent.report.findings import find
 from agent.report.flags import raise_flags
 from agent.runs.directory import RunDirectory
 from agent.runs.record import read_run
-from benchmark.executor import InfrastructureError
+from benchmark.executors import InfrastructureError
 from tests.agent.conftest import Main
 from tests.agent.report_samples import copy_run
 from tests.sample import SAMPLE, restore

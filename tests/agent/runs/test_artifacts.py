@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from agent.engine.search import SearchOutcome
-from agent.runs.artifacts import LOG, mail, stand_alone, write_artifacts
+from agent.runs.artifacts import LOG, mail, write_artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.patch_effect import effect_fault
+from agent.runs.stand_alone import stand_alone
 from benchmark.recipes import get_recipe, recipe_names
 from sandbox.diff import unified_diff
 from sandbox.region import region_of, scaffold
@@ -57,9 +58,11 @@ def test_an_exported_module_means_its_region() -> None:
     regions = {name: get_recipe(name).region for name in recipe_names()}
     regions["own helper"] = "import math\n\n\ndef config_of(model):\n    return {}\n\n\n" + regions["kaiming_normal"]
     regions["no names"] = "def initialize_weights(model, config):\n    pass\n"
+    regions["the adapter's names"] = "def listed():\n    pass\n\n\n" + regions["kaiming_normal"]
     for name, region in regions.items():
-        text = stand_alone(region, "a-run", 3, ['visible "a": +1.0 points'])
-        assert region_of(text) == region_of(text.replace("\n", "\r\n")) == region, name
+        for adapted in (True, False):
+            text = stand_alone(region, "a-run", 3, ['visible "a": +1.0 points'], adapted=adapted)
+            assert region_of(text) == region_of(text.replace("\n", "\r\n")) == region, name
     assert region_of("x = 1\n" + text) == "x = 1\n" + text, "only a whole module is taken apart"
 
 
@@ -74,6 +77,44 @@ def test_stand_alone_initialises_any_network(name: str, tmp_path: Path) -> None:
     assert "'arch': 'mobilenetv2', 'num_classes': 1000, 'depth': 53" in done.stdout
 
 
+LACKING = """
+import sys, warnings
+sys.path[:0] = [{folder!r}]
+from torch import nn
+import initialize_weights as taken
+class Plain(nn.Sequential):
+    pass
+model = Plain(
+    nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8),
+    nn.AdaptiveAvgPool2d(1), nn.Flatten(), *([nn.Linear(8, 5, bias=False)] if {head} else []),
+)
+names = list(model.state_dict())
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    taken.initialize_weights(model, taken.config_of(model) if hasattr(taken, "config_of") else dict(depth=3))
+assert list(model.state_dict()) == names
+print("; ".join(str(one.message) for one in caught))
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "said"),
+    [
+        ("head_small", False, "there is no Linear layer"),
+        ("torchvision_mobilenet", True, ""),
+        ("fixup", True, "BasicBlock and InvertedResidual of initsearch is left out"),
+        ("rbb", False, "there is no Linear layer"),
+    ],
+)
+def test_a_module_on_a_network_that_lacks_what_ours_have(name: str, head: bool, said: str, tmp_path: Path) -> None:
+    """BatchNorm2d(affine=False), no Linear or one without bias crashed the modules of 21 recipes; fixup was silent."""
+    (tmp_path / "initialize_weights.py").write_text(stand_alone(get_recipe(name).region, "a-run", 3), encoding="utf-8")
+    code = LACKING.format(folder=str(tmp_path), head=head)
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_stand_alone_says_what_was_measured(name: str) -> None:
     """The docstring has run, test and numbers; the region stands at the end, unchanged."""
@@ -83,7 +124,8 @@ def test_stand_alone_says_what_was_measured(name: str) -> None:
     assert "run a-run, test 3" in docstring
     assert "+1.0 points" in docstring
     assert "not resolved" in docstring
-    assert text.endswith(region)
+    assert region in text
+    assert region_of(text) == region
 
 
 def test_artifacts_of_a_run_say_what_it_found(finished: SearchOutcome) -> None:

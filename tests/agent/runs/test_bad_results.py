@@ -14,7 +14,7 @@ from agent.errors import UsageError
 from agent.evaluation.evaluator import Outcomes, require_baseline
 from agent.protocol import Accuracies, CandidateFailure, TestOutcome
 from agent.runs.log import read_events
-from benchmark.executor import InfrastructureError
+from benchmark.executors import InfrastructureError
 from benchmark.recipes import get_recipe
 from benchmark.results import EpochMetrics, EvaluationResult, StepZero
 from benchmark.store import ResultStore

@@ -1,0 +1,126 @@
+"""The seed noise that a run uses for its tasks: what was measured on this machine, or the prior in doubt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from benchmark.noise import NO_PRIOR, NoisePrior, StatisticsError, TaskNoise, has_prior, noise_prior
+from benchmark.noise_measured import measured_noise
+from benchmark.statistics import smallest_visible_effect
+from benchmark.store import ResultStore, user_store
+from benchmark.tasks import Profile
+
+Noise = Mapping[str, TaskNoise]
+"""Task name → its noise. A run without one is of an older version, and uses the priors as they are in the table."""
+
+MEASURING_SEEDS = 5
+"""Seeds with which `agent plan` offers to measure the noise."""
+_GIVEN_DF = 14.0
+_ADAPTER: TypeAdapter[dict[str, TaskNoise]] = TypeAdapter(dict[str, TaskNoise])
+_NO_GIVEN: Mapping[str, float] = {}
+
+
+def noise_here(
+    profile: Profile, environment: Mapping[str, str], *, cache: bool = True, given: Mapping[str, float] = _NO_GIVEN
+) -> dict[str, TaskNoise]:
+    """The noise of each task of the profile, with what the user's store of results shows about this machine.
+
+    `given` maps a task to the prior SD that its owner states, in units of the metric. Without `cache` the store is not
+    read. The hidden task's results are in a store of their own, where only `agent baselines --hidden` puts any.
+    """
+    store = user_store()
+    hidden = ResultStore(store.folder.with_name("hidden"))
+    return {
+        task.name: measured_noise(
+            task,
+            _prior(profile.name, task.name, given),
+            environment,
+            [] if not cache else [hidden] if task in profile.hidden else [store],
+        )
+        for task in (*profile.visible, *profile.hidden)
+    }
+
+
+def _prior(profile: str, task: str, given: Mapping[str, float]) -> NoisePrior:
+    if task in given:
+        return NoisePrior(given[task], _GIVEN_DF, source="given in the task file")
+    return noise_prior(profile, task) if has_prior(profile, task) else NO_PRIOR
+
+
+def prior_of(
+    profile: str, noise: Noise | None, task: str, others: Sequence[Mapping[int, float]], own_df: int
+) -> NoisePrior:
+    """The prior for one comparison; see `TaskNoise.prior_for`. Without `noise`, as older versions did."""
+    from benchmark.noise import learn_noise
+
+    known = None if noise is None else noise.get(task)
+    return learn_noise(noise_prior(profile, task), others) if known is None else known.prior_for(others, own_df)
+
+
+def noise_from(fields: object) -> Noise | None:
+    """The noise in a launch event as JSON; None where there is none. Raises StatisticsError for any other content."""
+    if fields is None:
+        return None
+    try:
+        return _ADAPTER.validate_python(fields)
+    except ValidationError as error:
+        raise StatisticsError(f"the recorded noise cannot be read: {error.errors()[0]['msg']}") from None
+
+
+def sentence(one: TaskNoise) -> str:
+    """What a comparison on this task relies on, such as "measured on this machine, 14 degrees of freedom"."""
+    if (measured := one.measured) is not None:
+        freedom = "degree" if one.measured_df == 1 else "degrees"
+        return f"measured on this machine, {one.measured_df} {freedom} of freedom (SD {measured.sd:.2g})"
+    if not one.df:
+        return "not known: only the seeds of a run can show it"
+    return f"not measured on this machine: intervals allow for a prior SD ({one.sd:.2g}) that is 1.5 times too small"
+
+
+def in_words(noise: Noise | None) -> list[str]:
+    """One line for each task; tasks of which the same can be said share one."""
+    said: dict[str, list[str]] = {}
+    for task, one in (noise or {}).items():
+        said.setdefault(sentence(one), []).append(task)
+    return [f"noise {words} [{', '.join(tasks)}]" for words, tasks in said.items()]
+
+
+def as_json(noise: Noise) -> dict[str, Any]:
+    """Task → SD in use, degrees of freedom of the measurement, whether it was measured here, and the sentence."""
+    return {
+        task: {
+            "sd": _sd(one),
+            "measured": one.measured is not None,
+            "degrees_of_freedom": one.measured_df,
+            "words": sentence(one),
+        }
+        for task, one in noise.items()
+    }
+
+
+def recorded(noise: Noise) -> dict[str, Any]:
+    """The noise as plain values, as the launch event has it."""
+    return {task: asdict(one) for task, one in noise.items()}
+
+
+def unresolvable(noise: Noise, tasks: Sequence[str], baseline_seeds: int, seeds: int) -> list[str]:
+    """The tasks on which such a design can resolve nothing, because no noise is known and one seed shows none."""
+    return [
+        task
+        for task in tasks
+        if task in noise
+        and math.isinf(
+            smallest_visible_effect(noise[task].prior_for([], baseline_seeds + seeds - 2), baseline_seeds, seeds)
+        )
+    ]
+
+
+def _sd(one: TaskNoise) -> float | None:
+    if (measured := one.measured) is not None:
+        return measured.sd
+    return one.sd if one.df else None

@@ -1,0 +1,340 @@
+"""`agent session`: a run whose proposer is whoever edits a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, SeedOption, SeedsOption, UnsandboxedOption, app
+from agent.cli.output import print_json, print_next
+from agent.errors import AgentError, Interrupted
+
+if TYPE_CHECKING:
+    from agent.engine.resuming import Allowed
+    from agent.progress import Progress
+    from agent.sessions import Session, SessionReply, StillRunning
+
+session_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="""
+A session: edit DIR/custom_init.py with any editor, and test it from there.
+
+\b
+Examples:
+  agent session start work --budget 3      makes the folder, measures the baseline
+  cd work                                  edit custom_init.py; AGENTS.md says how
+  agent session check                      the free checks
+  agent session test                       spends a test
+  agent session submit 1                   the hidden task runs; the end
+""",
+)
+app.add_typer(session_app, name="session")
+
+SessionOption = Annotated[
+    Path | None, typer.Option("--session", metavar="DIR", help="The session's folder (default: this folder).")
+]
+
+
+@session_app.command()
+def start(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; it may exist.")],
+    profile: ProfileOption = None,
+    budget: Annotated[int | None, typer.Option(help="Tests that may be spent (default 3).")] = None,
+    seeds: SeedsOption = None,
+    screen: Annotated[
+        float | None, typer.Option(help="Before each test, looks may cost this share of a test (default 0).")
+    ] = None,
+    confirm: Annotated[
+        int | None, typer.Option(help="On submit, train the best tests again on so many fresh seeds (default 0).")
+    ] = None,
+    seed: SeedOption = None,
+    start: Annotated[str | None, typer.Option(help="Recipe or file that the session starts from.")] = None,
+    runs: Annotated[Path | None, typer.Option(help="Folder for the run (default runs).")] = None,
+    data_root: DataRootOption = None,
+    download: Annotated[bool | None, typer.Option("--download", help="Fetch missing data sets.")] = None,
+    allow_unsandboxed: UnsandboxedOption = False,
+    submit: Annotated[
+        bool | None, typer.Option("--submit/--no-submit", help="no: hold the hidden task back until agent submit.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Start a session in DIR and measure the baseline.
+
+    \b
+    Examples:
+      agent session start work
+      agent session start work --profile smoke --budget 2 --json
+
+    Progress is on stderr. If the command is killed, the next one goes on with the baseline.
+    """
+    from agent.config import read_config
+    from agent.sessions import OPEN, Session, require_no_session
+
+    require_no_session()
+    flags: dict[str, Any] = {
+        **{"profile": profile, "budget": budget, "seeds": seeds, "screen": screen, "confirm": confirm, "seed": seed},
+        **{"start": start, "runs": runs, "data_root": data_root, "download": download, "submit": submit},
+        **{"allow_unsandboxed": allow_unsandboxed or None, "proposer": OPEN},
+    }
+    config = read_config(flags).config
+
+    def launched(session: Session) -> None:
+        if as_json:
+            print_json(session.launch)
+        else:
+            print(f"session {folder}\nrun {session.run.path}", file=sys.stderr)
+
+    with showing(again="agent session wait") as progress:
+        session = Session.start(folder, config, progress=progress, launched=launched)
+    if not as_json:
+        _print_status(session)
+    print_next(f"edit {folder}/custom_init.py; cd {folder}; agent session test")
+
+
+@session_app.command()
+def check(
+    session: SessionOption = None, allow_unsandboxed: UnsandboxedOption = False, as_json: JsonFlag = False
+) -> None:
+    """Check the file as it is: rules, isolation, determinism. Costs nothing.
+
+    \b
+    Examples:
+      agent session check
+      agent session check --session work --json
+    """
+    from agent.evaluation.check import CheckReport
+    from agent.sessions import OutsideChanged, Session
+    from agent.sessions.checking import check_region_of
+
+    found = Session.open(session, allowed=_allowed(allow_unsandboxed, None))
+    assert found.folder is not None
+    try:
+        report = check_region_of(found.run, found.folder.region(), found.allowed)
+    except OutsideChanged as error:
+        report = CheckReport(False, "outside_region", str(error))
+    if as_json:
+        print_json(report.as_json())
+    elif report.accepted:
+        print(f"accepted on {', '.join(report.archs)} (isolation: {report.isolation_level})")
+    else:
+        print(f"rejected ({report.kind}): {report.message}")
+    print_next("agent session test" if report.accepted else "correct it and run agent session check again")
+    raise typer.Exit(0 if report.accepted else 3)
+
+
+@session_app.command("test")
+def spend_test(
+    background: Annotated[bool, typer.Option("--background", help="Return at once; agent session wait waits.")] = False,
+    session: SessionOption = None,
+    data_root: DataRootOption = None,
+    allow_unsandboxed: UnsandboxedOption = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Test the region in the file. Spends one test, unless it is refused or was tested before.
+
+    \b
+    Examples:
+      agent session test
+      agent session test --background; agent session wait --timeout 45
+    """
+    from agent.sessions import Session, begin_test
+
+    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root))
+    if background:
+        _finish(begin_test(found), as_json=as_json)
+    with showing(again="agent session test") as progress:
+        reply = found.test(progress=progress)
+    _finish(reply, as_json=as_json)
+
+
+@session_app.command()
+def wait(
+    timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which to return in any case.")] = None,
+    session: SessionOption = None,
+    data_root: DataRootOption = None,
+    allow_unsandboxed: UnsandboxedOption = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Wait for a running test and print its reply, or say that it is still running.
+
+    \b
+    Examples:
+      agent session wait
+      agent session wait --timeout 45 --json
+    """
+    from agent.sessions import Session, wait_for_reply
+
+    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root))
+    reply = wait_for_reply(found, timeout)
+    if reply is not None:
+        _finish(reply, as_json=as_json)
+    if as_json:
+        print_json({"event": "idle", "exit_code": 0})
+    else:
+        print("nothing is running, and nothing was tested yet")
+    print_next("agent session test")
+
+
+@session_app.command()
+def screen(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE…", help="Candidates (default: the file).")] = None,
+    session: SessionOption = None,
+    data_root: DataRootOption = None,
+    allow_unsandboxed: UnsandboxedOption = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Look briefly at candidates, in a session that was started with --screen. Spends no test.
+
+    \b
+    Examples:
+      agent session screen idea1.py idea2.py
+    """
+    from agent.sessions import Session
+    from agent.spaces.start import read_region
+
+    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root))
+    assert found.folder is not None
+    regions = [read_region(path) for path in files] if files else [found.folder.region()]
+    with showing(again="agent session screen") as progress:
+        reply = found.screen(regions, progress=progress)
+    _finish(reply, as_json=as_json)
+
+
+@session_app.command()
+def undo(
+    n: Annotated[int, typer.Argument(metavar="N", help="Changes to take back.")] = 1,
+    session: SessionOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Go back in the history and write the file. What was there is kept as custom_init.py.orig.
+
+    \b
+    Examples:
+      agent session undo
+      agent session undo 2
+    """
+    from agent.sessions import Session
+
+    found = Session.open(session, allowed=_allowed(False, None))
+    with showing(again="agent session undo") as progress:
+        reply = found.undo(n, progress=progress)
+    _finish(reply, as_json=as_json)
+
+
+@session_app.command()
+def restore(session: SessionOption = None, as_json: JsonFlag = False) -> None:
+    """Write the file as it was last recorded. What was there is kept as custom_init.py.orig.
+
+    \b
+    Examples:
+      agent session restore
+    """
+    from agent.sessions import Session
+    from agent.sessions.folder import ORIGINAL
+
+    found = Session.open(session)
+    assert found.folder is not None
+    changed = found.restore()
+    if as_json:
+        print_json({"event": "restored", "file": str(found.folder.file), "changed": changed, "exit_code": 0})
+    elif changed:
+        print(f"{found.folder.file} is as last recorded; what was there is {ORIGINAL}")
+    else:
+        print(f"{found.folder.file} was as last recorded")
+    print_next("agent session test")
+
+
+@session_app.command()
+def status(session: SessionOption = None, as_json: JsonFlag = False) -> None:
+    """Print budget, tests with their accuracies, the baseline with its noise, and what may be done next.
+
+    \b
+    Examples:
+      agent session status
+      agent session status --session work --json
+    """
+    from agent.sessions import Session, session_status
+
+    found = Session.open(session)
+    if as_json:
+        print_json(session_status(found).as_json())
+        return
+    _print_status(found)
+
+
+@session_app.command()
+def submit(
+    n: Annotated[int, typer.Argument(metavar="N", help="Number of the test to submit.")],
+    session: SessionOption = None,
+    data_root: DataRootOption = None,
+    allow_unsandboxed: UnsandboxedOption = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Submit test N. The hidden task runs, and the session ends.
+
+    \b
+    Examples:
+      agent session submit 2
+    """
+    from agent.sessions import Session
+
+    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root))
+    with showing(again=f"agent session submit {n}") as progress:
+        reply = found.submit(n, progress=progress)
+    _finish(reply, as_json=as_json)
+
+
+@contextmanager
+def showing(*, again: str) -> Iterator[Progress]:
+    """Show progress on stderr. `again` is the command that goes on after a signal or a failure of our machinery."""
+    from agent.engine.summary import OUR_FAILURES
+    from agent.progress import make_progress
+
+    progress = make_progress()
+    try:
+        yield progress
+    except (Interrupted, KeyboardInterrupt) as stop:
+        progress.close()
+        print(f"stopped; nothing is lost, go on with: {again}", file=sys.stderr)
+        raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
+    except OUR_FAILURES as error:
+        raise AgentError(f"{error}\nwhat was done is kept; go on with: {again}") from None
+    finally:
+        progress.close()
+
+
+def _allowed(allow_unsandboxed: bool, data_root: Path | None) -> Allowed:
+    """What flags and the user's own variables and files allow a session that goes on."""
+    from agent.config import read_config
+    from agent.engine.resuming import Allowed
+
+    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root})
+    return Allowed.loaded(found, ())
+
+
+def _finish(reply: SessionReply | StillRunning, *, as_json: bool) -> None:
+    """Print the reply and exit with its code."""
+    if as_json:
+        print_json(reply.as_json())
+        if (done := getattr(reply, "done", None)) is not None:
+            print_json(done)
+    else:
+        print("\n\n".join([reply.text, "\n".join(getattr(reply, "words", ()))]).strip())
+    if done := getattr(reply, "done", None):
+        print_next(f"agent {'review' if done['status'] == 'waiting_for_review' else 'show'} {done['run']}")
+    raise typer.Exit(reply.exit_code)
+
+
+def _print_status(session: Session) -> None:
+    from agent.sessions import session_status
+    from agent.sessions.status import status_lines
+
+    found = session_status(session)
+    print("\n".join(status_lines(found)))
+    print_next(" | ".join(found.next))

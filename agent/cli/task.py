@@ -1,0 +1,117 @@
+"""`agent task`: writes a task file, and looks whether one can be used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agent.cli.app import DataRootOption, JsonFlag, WorkersOption, app
+from agent.cli.output import print_json, print_next
+from agent.errors import UsageError
+
+task_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="""
+\b
+Examples:
+  agent task new my.toml
+  agent task check my.toml
+  agent search --profile my.toml
+
+Tasks of your own: any network, any pictures, or any score with a trainer of your own.
+""",
+)
+app.add_typer(task_app, name="task")
+
+
+@task_app.command()
+def new(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task file to write.")],
+) -> None:
+    """Write a commented task file.
+
+    \b
+    Examples:
+      agent task new my.toml
+    """
+    from prompts import environment
+
+    if file.suffix != ".toml":
+        raise UsageError(f"{file}: a task file's name ends in .toml")
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(environment().get_template("task_file.toml.j2").render(name=_name(file)))
+    except FileExistsError:
+        raise UsageError(f"{file}: it exists already; name another, or remove it") from None
+    except OSError as error:
+        raise UsageError(f"{file}: cannot be written: {error.strerror}") from None
+    print(file)
+    print_next(f"edit network and data in {file}, then agent task check {file}")
+
+
+@task_app.command()
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE.toml", help="The task file.")],
+    noise: Annotated[
+        int, typer.Option(metavar="K", min=0, max=50, help="Also train the baseline K times, shortly: its SD.")
+    ] = 0,
+    workers: WorkersOption = None,
+    data_root: DataRootOption = None,
+    download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Load the data, build the networks, initialise them in isolation, train a few steps, evaluate.
+
+    \b
+    Examples:
+      agent task check my.toml
+      agent task check my.toml --noise 5
+      agent task check my.toml --json
+
+    Runs the code that the file names. The exit code is 2 when something in the file cannot be used.
+    """
+    from agent.config import load_config
+    from agent.profiles import resolve_profile
+    from agent.progress import make_progress
+    from agent.studies.task_check import check_task_file
+    from benchmark.tasks import is_task_file
+
+    if not is_task_file(str(file)):
+        raise UsageError(f"{file}: a task file's name ends in .toml")
+    settings = {"profile": str(file), "workers": workers, "data_root": data_root, "download": download or None}
+    config = load_config(settings)
+    progress = make_progress()
+    try:
+        progress.message(f"loading the data and building the networks of {file}")
+        profile, _ = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
+        checked = check_task_file(profile, config, progress, noise=noise)
+    finally:
+        progress.close()
+    if as_json:
+        print_json(checked.as_json())
+        return
+    print(f"{file}: task file {profile.name}, baseline {profile.baseline_name}")
+    print("\n".join(checked.in_words()))
+    if profile.caveat:
+        print(profile.caveat)
+    print(_cost(checked.seconds(task) for task in profile.visible), end="")
+    print_next(f"agent search --profile {file} --budget 3, or agent plan --profile {file}")
+
+
+def _cost(seconds: object) -> str:
+    from agent.analysis.design import duration
+
+    per_test = sum(seconds)  # type: ignore[call-overload]
+    return f"a test takes about {duration(per_test)} of training, and a search with --budget 3 four times that\n"
+
+
+def _name(file: Path) -> str:
+    from benchmark.task_schema import component
+
+    try:
+        return component(file.stem)
+    except ValueError:
+        return "my-task"

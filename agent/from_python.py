@@ -1,0 +1,158 @@
+"""`search(network=…, data=…)`: a task made of a function and arrays, without a file."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import UsageError
+
+if TYPE_CHECKING:
+    from benchmark.networks import Network
+    from benchmark.task import Prepared, Profile
+
+MODULE = "network"
+"""The name of the module that isolation imports in place of the caller's code."""
+
+
+def is_own(settings: Mapping[str, Any]) -> bool:
+    """Whether settings of `search` describe a task of the caller's own."""
+    return "network" in settings
+
+
+def take_task(settings: dict[str, Any]) -> Profile:
+    """Take the keys of a task out of `settings` and make its profile. Raises UsageError.
+
+    `network` is a function, or a text as in a task file; `data` four arrays, or a text. Every key of a task file's
+    table counts, and `caveat`, `baseline` and `noise`. Texts are relative to the working directory.
+    """
+    from agent.profiles import finished_profile
+    from benchmark.task_loading import make_profile
+    from benchmark.task_schema import TaskFileError, TaskTable, parsed
+
+    network, data = settings.pop("network"), settings.pop("data", None)
+    table = {name: settings.pop(name) for name in list(settings) if name in TaskTable.model_fields}
+    whole = {name: settings.pop(name) for name in ("caveat", "baseline", "noise") if name in settings}
+    made, prepared = None, None
+    if callable(network):
+        function = network
+        name = function.__name__ if function.__name__.isidentifier() else "network"
+        made, network = (lambda packages: network_of(function, name, packages)), f"{MODULE}.py:{name}"
+    if data is not None and not isinstance(data, str):
+        prepared, data = _prepared(data), "arrays"
+    if data is not None:
+        table["data"] = data
+    try:
+        written = parsed({"visible": [{**table, "network": network}], **whole}, "search")
+        profile = make_profile(
+            written,
+            Path.cwd(),
+            None,
+            given=lambda _: prepared,
+            networks_given=lambda one: made(one.packages) if made else None,
+        )
+    except TaskFileError as error:
+        raise UsageError(str(error)) from None
+    return finished_profile(profile, "search", Path.cwd())
+
+
+def _prepared(data: Any) -> Prepared:
+    from benchmark.data import DataError
+    from benchmark.data.arrays import returned, shuffled
+    from benchmark.data.prepared import prepare
+
+    try:
+        return prepare(shuffled(returned(data, "data")))
+    except DataError as error:
+        raise UsageError(f"search: {error}") from None
+
+
+def network_of(function: Callable[..., object], name: str, packages: tuple[str, ...] = ()) -> Network:
+    """The network that a function builds, as text. Raises UsageError where its source cannot be had."""
+    from benchmark.networks import LIBRARIES, Network
+    from benchmark.sources import Source
+    from benchmark.task_loading import imported
+
+    text = source_of(function)
+    used = tuple(library for library in LIBRARIES if library in imported([text]))
+    return Network(
+        f"{MODULE}.py:{name}",
+        None,
+        sources=(Source(MODULE, f"{MODULE}.py", text),),
+        packages=tuple(dict.fromkeys((*packages, *used))),
+        versions=tuple((library, _version(library)) for library in used),
+    )
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import version
+
+    return version(name)
+
+
+def source_of(function: Callable[..., object]) -> str:
+    """A module with the function and everything of the caller's own that it uses: functions, classes, imports, numbers.
+
+    Raises UsageError.
+    """
+    parts: dict[str, str] = {}
+    imports: dict[str, str] = {}
+    _collect(function, parts, imports)
+    return "\n".join(imports.values()) + "\n\n\n" + "\n\n".join(parts.values())
+
+
+def _collect(thing: Any, parts: dict[str, str], imports: dict[str, str]) -> None:
+    name = getattr(thing, "__name__", repr(thing))
+    if name in parts:
+        return
+    if inspect.isfunction(thing) and thing.__closure__:
+        raise UsageError(f"network: {name} uses variables of the function around it; pass a function of a module")
+    if inspect.isfunction(thing) and thing.__name__ == "<lambda>":
+        raise UsageError("network: the source of a lambda cannot be had alone; define a function with def")
+    try:
+        text = textwrap.dedent(inspect.getsource(thing))
+    except (OSError, TypeError):
+        raise UsageError(
+            f"network: the source of {name} cannot be had, and isolation needs it; define it in a file or a notebook"
+        ) from None
+    parts[name] = ""  # before what it uses, so that recursion ends
+    names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+    scope = vars(inspect.getmodule(thing) or object()) if inspect.isclass(thing) else thing.__globals__
+    for used in sorted(names & set(scope)):
+        value = scope[used]
+        if inspect.ismodule(value):
+            if not _is_installed(value):
+                raise UsageError(
+                    f"network: {name} uses {used}, a module of your own; network='FILE.py:{name}' takes it along"
+                )
+            imports[used] = f"import {value.__name__} as {used}"
+        elif inspect.isclass(value) or inspect.isfunction(value):
+            if _is_installed(value):
+                imports[used] = f"from {value.__module__} import {value.__name__} as {used}"
+            else:
+                _collect(value, parts, imports)
+        elif isinstance(value, int | float | str | bool | tuple | list | dict | None):
+            parts[f"={used}"] = f"{used} = {value!r}\n"
+        elif inspect.isbuiltin(value):
+            continue
+        else:
+            raise UsageError(
+                f"network: {name} uses {used}, a {type(value).__name__}, which cannot be sent to isolation"
+            )
+    parts[name] = parts.pop(name) or text  # after what it uses
+
+
+def _is_installed(thing: Any) -> bool:
+    """Whether a module, class or function comes from an installed package or the standard library."""
+    import sys
+
+    name = thing.__name__ if inspect.ismodule(thing) else thing.__module__
+    module = sys.modules.get(name)
+    file = getattr(module, "__file__", None)
+    if module is None or name == "__main__":
+        return False
+    return file is None or "site-packages" in file or "dist-packages" in file or f"python{sys.version_info[0]}." in file

@@ -1,0 +1,49 @@
+"""The free checks of a region with the settings of a run: rules, then isolation on its visible architectures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.config import SearchConfig
+from agent.errors import RunDamaged, UsageError, in_one_sentence
+from agent.evaluation.check import CheckReport, check
+from agent.profiles import resolve_profile
+from agent.runs.directory import RunDirectory
+from benchmark.data import NUM_CLASSES
+from sandbox.isolate import Isolation, IsolationUnavailable, Level
+from sandbox.rules import check_region
+
+if TYPE_CHECKING:
+    from agent.engine.resuming import Allowed
+
+
+def check_region_of(run: RunDirectory, region: str, allowed: Allowed | None = None) -> CheckReport:
+    """Check `region` as a test of this run would. Trains nothing.
+
+    Raises UsageError when the run works without isolation and that is not `allowed`, RunDamaged.
+    """
+    if (rejection := check_region(region)) is not None:
+        return CheckReport(False, rejection.kind, rejection.message)
+    recorded = run.read_summary()
+    try:
+        config = SearchConfig.model_validate(recorded["config"])
+        profile, _ = resolve_profile(recorded["profile"])
+    except (KeyError, ValueError) as error:
+        raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
+    level: Level = config.isolation
+    if (begun := recorded.get("isolation_level")) in ("bubblewrap", "landlock"):
+        level = begun
+    if config.allow_unsandboxed:
+        if allowed is None or not allowed.allow_unsandboxed:
+            raise UsageError(
+                f"{run.path}: this session runs candidates without isolation, with all your rights; if you would run "
+                "their code yourself, add --allow-unsandboxed"
+            )
+        level = "none"
+    archs = {task.arch: NUM_CLASSES[task.dataset] for task in profile.visible}
+    try:
+        with Isolation(level=level) as isolation:
+            isolation.start_second()  # it imports torch while the first one works
+            return check(region, archs, isolation, seed=config.evaluation_seeds[0])
+    except IsolationUnavailable as error:
+        raise UsageError(str(error)) from None

@@ -1,0 +1,181 @@
+"""The folder of a session: the file that is edited, texts for whoever edits it, and a pointer to the run."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.errors import Rejected, UsageError
+from agent.runs.directory import RunDirectory
+from benchmark.files import NotPlain, read_plain, write_atomically
+from sandbox.lines import unify_newlines
+from sandbox.region import RegionError, scaffold
+
+if TYPE_CHECKING:
+    from agent.config import SearchConfig
+    from agent.protocol import Accuracies
+    from benchmark.tasks import Profile
+
+FILE = "custom_init.py"
+ORIGINAL = f"{FILE}.orig"
+"""What `undo` and `restore` found in place of the file."""
+POINTER = ".initsearch-session.json"
+TASK = "TASK.md"
+AGENTS = "AGENTS.md"
+POINTING_TO_AGENTS = ("CLAUDE.md", "GEMINI.md")
+VARIABLE = "INITSEARCH_SESSION"
+"""Names the session's folder to every process that a command as proposer starts."""
+MAX_BYTES = 2**20
+"""Largest size of the file. A region has at most 16 kB."""
+
+
+class OutsideChanged(Rejected):
+    """The file is not the scaffold with another region. The message says the line and how to get the file back."""
+
+
+@dataclass(frozen=True)
+class SessionFolder:
+    """A folder in which a session was started."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, run: RunDirectory, region: str | None = None) -> SessionFolder:
+        """Write the pointer and the file, with the untouched region or with `region`.
+
+        Raises UsageError where a file of a session is in the way.
+        """
+        require_free(path)
+        folder = cls(path.absolute())
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            folder.write(scaffold().region if region is None else region)
+            folder._put(POINTER, json.dumps({"schema": 1, "run": str(run.path)}, indent=2) + "\n")
+        except OSError as error:
+            raise UsageError(f"{path}: the session's files cannot be written there: {error.strerror}") from None
+        return folder
+
+    @classmethod
+    def find(cls, given: Path | None = None) -> SessionFolder:
+        """The session in `given`, else in the working directory, else the one that INITSEARCH_SESSION names.
+
+        Raises UsageError without one, Rejected when INITSEARCH_SESSION names another one.
+        """
+        within = os.environ.get(VARIABLE)
+        try:
+            here = Path.cwd()
+        except FileNotFoundError:
+            raise UsageError("this folder was deleted; --session DIR names the folder of a session") from None
+        if given is None and within and not (here / POINTER).is_file():
+            here = Path(within)
+        folder = cls((given or here).resolve())
+        if within and folder.path != Path(within).resolve():
+            raise Rejected(f"{folder.path}: this process belongs to the session in {within} and may use no other one")
+        if not (folder.path / POINTER).is_file():
+            raise UsageError(
+                f"{folder.path}: no session was started here; agent session start DIR starts one, and --session DIR "
+                "names its folder"
+            )
+        return folder
+
+    @property
+    def run(self) -> RunDirectory:
+        """The session's run. Raises UsageError where it is gone."""
+        try:
+            run = json.loads(read_plain(self.path, POINTER, limit=MAX_BYTES))["run"]
+            found = RunDirectory(Path(run))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{self.path / POINTER}: not the pointer to a run: {error!s:.200}") from None
+        if not found.has("run.json"):
+            raise UsageError(f"{self.path / POINTER}: the run of this session, {found.path}, is not there any more")
+        return found
+
+    @property
+    def file(self) -> Path:
+        """The file that is edited."""
+        return self.path / FILE
+
+    def region(self) -> str:
+        """The region in the file as it is. Raises OutsideChanged."""
+        back = "nothing was spent. `agent session restore` gives the file back and keeps this one as " + ORIGINAL
+        try:
+            text = unify_newlines(read_plain(self.path, FILE, limit=MAX_BYTES).decode("utf-8"))
+        except FileNotFoundError:
+            raise OutsideChanged(f"{self.file} is not there; {back}") from None
+        except NotPlain as error:
+            raise OutsideChanged(f"{error}; {back}") from None
+        except UnicodeDecodeError as error:
+            raise OutsideChanged(f"{self.file}: not UTF-8 text ({error}); {back}") from None
+        except OSError as error:
+            raise UsageError(f"{self.file}: cannot be read: {error.strerror}") from None
+        try:
+            return scaffold().region_in(text if text.endswith("\n") else text + "\n")
+        except RegionError as error:
+            raise OutsideChanged(f"{self.file}: {error}; {back}") from None
+
+    def write(self, region: str) -> None:
+        """Put the scaffold with this region into the file, and keep what is there otherwise as `ORIGINAL`."""
+        data = scaffold().with_region(region).text.encode()
+        try:
+            found: bytes | None = self.file.read_bytes() if self.file.is_file() else None
+        except OSError:
+            found = None
+        if found == data:
+            return
+        if os.path.lexists(self.file):
+            self.file.replace(self.path / ORIGINAL)
+        write_atomically(self.file, data)
+
+    def write_texts(self, config: SearchConfig, profile: Profile, baseline: Accuracies) -> None:
+        """Write TASK.md, with the baseline where it was measured, AGENTS.md and the files that point to it."""
+        from agent.llm.prompting import task_prompt
+        from agent.protocol import Situation
+        from prompts import environment
+
+        lines = scaffold().lines
+        situation = Situation(
+            filename=FILE,
+            region=scaffold().region,
+            editable=(lines.start, lines.end),
+            tests_left=config.budget,
+            tests=(),
+            baseline=baseline,
+            best=None,
+        )
+        task = task_prompt(
+            profile,
+            situation,
+            budget=config.budget,
+            seeds=config.evaluation_seeds,
+            screening=config.screen > 0,
+            confirm=config.confirm,
+            means="folder",
+        )
+        self._put(TASK, task)
+        agents = environment().get_template("session_agents.md.j2")
+        self._put(AGENTS, agents.render(budget=config.budget, screening=config.screen > 0, file=FILE, task=TASK))
+        for name in POINTING_TO_AGENTS:
+            self._put(name, f"Read @{AGENTS}: it says what to do in this folder.\n")
+
+    def _put(self, name: str, text: str) -> None:
+        write_atomically(self.path / name, text.encode())
+
+
+def require_no_session() -> None:
+    """Raise Rejected in a process of a session: what another session trains is outside the record of this one."""
+    if within := os.environ.get(VARIABLE):
+        raise Rejected(f"this process belongs to the session in {within} and may start no other one")
+
+
+def require_free(path: Path) -> None:
+    """Raise UsageError unless a session can be started in `path`: no file that it writes is there."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is not a folder")
+    written = (POINTER, FILE, TASK, AGENTS, *POINTING_TO_AGENTS)
+    if taken := [name for name in written if os.path.lexists(path / name)]:
+        raise UsageError(
+            f"{path} has {', '.join(taken)} already, and a session would overwrite it; name another folder"
+        )

@@ -1,0 +1,272 @@
+"""A session: an ordinary run whose calls are made one process at a time, by whoever edits a file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.errors import Rejected, UsageError
+from agent.progress import Progress
+from agent.protocol import ToolCall
+from agent.runs.directory import RunDirectory
+from agent.runs.fold import Fold, edited, fold
+from agent.runs.log import Launch, TestStarted, read_events
+from agent.runs.status import RunStatus
+from agent.sessions.folder import SessionFolder, require_free
+from agent.sessions.replies import SessionEnded, SessionReply, StillRunning
+from sandbox.region import SCAFFOLD_NAME
+
+if TYPE_CHECKING:
+    from agent.config import SearchConfig
+    from agent.engine.resuming import Allowed
+    from agent.engine.search import Search
+    from agent.evaluation.check import CheckReport
+    from agent.sessions.live import LiveSession
+
+OPEN, CLOSED = "session", "mcp"
+"""The values of the run's `proposer`: anyone with a shell edits the file, or only tools over MCP do."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session by its run, and its folder if it has one.
+
+    Methods that change the run lock it and raise RunBusy when another process has the lock. They finish first what a
+    killed command began. `region` arguments default to the region in the folder's file.
+    """
+
+    run: RunDirectory
+    folder: SessionFolder | None = None
+    allowed: Allowed | None = field(default=None, compare=False)
+    """What the run wants and only the one who goes on with it may allow, such as a data folder."""
+
+    # -- begin and find --------------------------------------------------------------------------------------------
+
+    @classmethod
+    def start(
+        cls,
+        folder: Path | None,
+        config: SearchConfig,
+        *,
+        progress: Progress | None = None,
+        launched: Callable[[Session], None] = lambda session: None,
+    ) -> Session:
+        """Make a run and, unless `folder` is None, the session's folder; then measure the baseline.
+
+        `config.proposer` is `OPEN`, `CLOSED` or a command. `launched` is called before the baseline. If the process is
+        killed then, the next command measures it. Raises UsageError before anything was made.
+        """
+        session, search = cls._made(folder, config)
+        launched(session)
+        with session._live(progress, search=search):
+            pass
+        return session
+
+    @classmethod
+    def create(cls, folder: Path | None, config: SearchConfig) -> Session:
+        """Like `start`, but the first call, or `finish_begun`, measures the baseline."""
+        return cls._made(folder, config)[0]
+
+    @classmethod
+    def _made(cls, folder: Path | None, config: SearchConfig) -> tuple[Session, Search]:
+        from agent.engine.resuming import Allowed
+        from agent.engine.search import Search
+
+        if folder is not None:
+            require_free(folder)
+        search = Search.create(config, by_session=True)
+        made = SessionFolder.create(folder, search.run) if folder is not None else None
+        session = cls(search.run, made, Allowed.of(config))
+        if made is not None:
+            made.write_texts(search.config, search.profile, {})
+        search.summary.save(status=RunStatus.SESSION, created=time.time())
+        return session, search
+
+    @classmethod
+    def open(cls, folder: Path | None = None, *, allowed: Allowed | None = None) -> Session:
+        """The session in a folder; see `SessionFolder.find`. Raises UsageError, Rejected, RunDamaged."""
+        found = SessionFolder.find(folder)
+        session = cls(found.run, found, allowed)
+        if session.proposer == CLOSED:
+            raise Rejected(f"{found.path}: only the tools of agent mcp may act in this session, because it is closed")
+        return session
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """The object that `agent session start --json` prints first."""
+        summary = self.run.read_summary()
+        config = summary.get("config", {})
+        return {
+            "event": "launch",
+            "run": str(self.run.path),
+            "session": None if self.folder is None else str(self.folder.path),
+            "profile": summary.get("profile"),
+            "budget": config.get("budget"),
+            "proposer": config.get("proposer"),
+            "reason": summary.get("reason"),
+        }
+
+    @property
+    def proposer(self) -> str:
+        """The run's proposer. Raises RunDamaged where the run is no session."""
+        return str(self.run.read_summary().get("config", {}).get("proposer"))
+
+    # -- what changes the run --------------------------------------------------------------------------------------
+
+    def test(self, *, region: str | None = None, progress: Progress | None = None) -> SessionReply:
+        """Take in the region and test it. A region that was tested repeats its result and costs nothing.
+
+        Raises OutsideChanged, SessionEnded.
+        """
+        region = self._region(region)
+        with self._live(progress) as live:
+            self._require_open(live)
+            live.take_in(region)
+            done = live.finished
+            if done is not None and done.tool == "test" and live.is_tested(region):
+                return done
+            self._require_open(live)
+            return live.call(ToolCall("test"))
+
+    def screen(self, regions: Sequence[str], *, progress: Progress | None = None) -> SessionReply:
+        """Look at each region, if the session was started with screening. Raises SessionEnded."""
+        with self._live(progress) as live:
+            self._require_open(live)
+            return live.call(ToolCall("screen", {"candidates": list(regions)}))
+
+    def call(self, tool: str, *, progress: Progress | None = None, **arguments: object) -> SessionReply:
+        """Carry out one call of any tool of PROTOCOL.md after taking in the file, and write the file afterwards."""
+        with self._live(progress) as live:
+            self._require_open(live)
+            self._take_in_file(live)
+            reply = live.call(ToolCall(tool, arguments))
+            region = live.tools.workspace.region
+        if self.folder is not None and tool in ("edit", "rewrite", "undo") and reply.ok:
+            self.folder.write(region)
+        return reply
+
+    def undo(self, n: int = 1, *, progress: Progress | None = None) -> SessionReply:
+        """Go back `n` accepted changes and write the file. An edit that no command has seen is recorded first."""
+        return self.call("undo", progress=progress, n=n)
+
+    def submit(self, n: int, *, progress: Progress | None = None) -> SessionReply:
+        """Submit test `n`, run the hidden task and write the page. The session ends. Raises SessionEnded."""
+        with self._live(progress) as live:
+            done = live.finished
+            return done if done is not None and done.submitted is not None else live.call(ToolCall("submit", {"n": n}))
+
+    def restore(self) -> bool:
+        """Write the file as it was last recorded, and keep what is there as custom_init.py.orig. Needs no lock.
+
+        Returns whether the file was changed.
+        """
+        if self.folder is None:
+            raise UsageError("this session has no folder, so there is no file to restore")
+        before = self.folder.file.read_bytes() if self.folder.file.is_file() else None
+        self.folder.write(self.recorded_region())
+        return before != self.folder.file.read_bytes()
+
+    # -- what only looks -------------------------------------------------------------------------------------------
+
+    def recorded_region(self) -> str:
+        """The region after the last finished call."""
+        editor, _ = edited(self.fold().calls)
+        return editor.files[SCAFFOLD_NAME].range_text()
+
+    def check(self, region: str | None = None) -> CheckReport:
+        """The free checks, in isolation, on the visible architectures. Takes no lock and logs nothing."""
+        from agent.sessions.checking import check_region_of
+
+        return check_region_of(self.run, self._region(region), self.allowed)
+
+    def finish_begun(self, *, progress: Progress | None = None) -> SessionReply | None:
+        """Finish what a killed command began. Returns the reply of its call, if it was one."""
+        with self._live(progress) as live:
+            return live.finished
+
+    def fold(self) -> Fold:
+        """The log as it is now. Raises RunDamaged; without a log the fold is empty."""
+        records = read_events(self.run.events) if self.run.has(self.run.events.name) else []
+        launch = records[0].event if records else None
+        tasks = self.run.read_summary().get("tasks", {}).get("visible", [])
+        config = launch.config if isinstance(launch, Launch) else {}
+        seeds = config.get("baseline_seeds") or config.get("seeds") or 1
+        return fold(records, int(seeds) * len(tasks))
+
+    def running(self, folded: Fold | None = None) -> StillRunning | None:
+        """What is unfinished, by this process or another or none: baseline, call, or hidden task after a submission."""
+        folded = self.fold() if folded is None else folded
+        status = RunStatus.of(self.run.read_summary())
+        if status.finished or status.waiting:
+            return None
+        seconds = max(0.0, time.time() - folded.since) if folded.since else 0.0
+        if not folded.baseline:
+            return StillRunning("the baseline", seconds)
+        if folded.pending is not None:
+            number = next((event.number for event in folded.inner if isinstance(event, TestStarted)), None)
+            return StillRunning(folded.pending.tool, seconds, number)
+        if folded.submission is not None:
+            return StillRunning("submit", seconds, folded.submission.number)
+        return None
+
+    def last_reply(self, folded: Fold | None = None) -> SessionReply | None:
+        """The reply of the last finished `test`, `screen` or `submit`; None before the first."""
+        folded = self.fold() if folded is None else folded
+        tested: dict[str, int] = {}
+        reply = None
+        for found in folded.calls:
+            number = tested.get(found.reply.region_sha256) if found.call.tool == "test" else None
+            if found.call.tool in ("test", "screen", "submit"):
+                reply = SessionReply.recorded(found, number)
+            tested |= {e.region_sha256: e.number for e in found.inner if isinstance(e, TestStarted)}
+        return reply
+
+    # -- implementation --------------------------------------------------------------------------------------------
+
+    def _region(self, given: str | None) -> str:
+        if given is not None:
+            return given
+        return self.recorded_region() if self.folder is None else self.folder.region()
+
+    def _take_in_file(self, live: LiveSession) -> None:
+        """Record an edit that no command has seen. A file that is no scaffold any more is overwritten, and kept."""
+        if self.folder is None:
+            return
+        try:
+            live.take_in(self.folder.region())
+        except Rejected:
+            return
+
+    def require_going_on(self) -> None:
+        """Raise SessionEnded when the session has ended or waits for a review."""
+        status = RunStatus.of(self.run.read_summary())
+        name = self.run.path
+        if status.waiting:
+            raise SessionEnded(
+                f"{name}: this session has ended and waits for a review; agent submit {name.name} goes on"
+            )
+        if status.finished:
+            raise SessionEnded(f"{name}: this session has ended ({status}); agent show {name} prints what was found")
+
+    @contextmanager
+    def _live(self, progress: Progress | None, *, search: Search | None = None) -> Iterator[LiveSession]:
+        from agent.engine.search import Search
+        from agent.sessions.live import live_session
+
+        self.require_going_on()
+        search = search or Search.resume(self.run, allowed=self.allowed)
+        with live_session(search, progress or Progress()) as live:
+            if not live.folded.baseline and self.folder is not None and self.folder.path.is_dir():
+                self.folder.write_texts(search.config, search.profile, live.tools.baseline)
+            yield live
+
+    def _require_open(self, live: LiveSession) -> None:
+        """Raise SessionEnded when the session ended while what an earlier command began was finished."""
+        if live.outcome is not None:
+            raise SessionEnded(
+                f"{self.run.path}: this session has ended; agent show {self.run.path} prints what was found"
+            )

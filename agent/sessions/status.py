@@ -1,0 +1,211 @@
+"""Where a session stands: budget, tests, baseline with noise, what may be done next. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from agent.errors import Rejected
+from agent.runs.fold import Fold
+from agent.runs.log import Confirmed, TestFinished, TestStarted, accuracies_by_role
+from agent.runs.status import RunStatus
+from agent.sessions.session import CLOSED, Session
+from benchmark.noise import learn_noise, noise_prior
+from sandbox.region import scaffold, sha256
+
+Accuracies = Mapping[str, Mapping[int, float | None]]
+
+
+@dataclass(frozen=True)
+class TaskBaseline:
+    """The baseline on one task: percent; `noise_sd` is the standard deviation from seed to seed, in points.
+
+    Differences of one test below `noticeable` points (two standard errors) cannot be told from chance.
+    """
+
+    mean: float
+    seeds: Mapping[int, float]
+    noise_sd: float
+    noticeable: float
+
+
+@dataclass(frozen=True)
+class TestStatus:
+    """A test. `mean` over tasks and seeds in percent, `gain` over the baseline in points; both None if it failed."""
+
+    __test__ = False
+
+    number: int
+    status: str
+    """`ok`, `failed` or `running`."""
+    accuracies: Accuracies
+    mean: float | None
+    gain: float | None
+    region_sha256: str
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """What `agent session status` prints; `next` are commands that may be given now."""
+
+    session: str | None
+    run: str
+    kind: str
+    """`open`: whoever edits has a shell. `closed`: only tools over MCP."""
+    state: str
+    """`ready`, `running`, `unfinished` (the next command goes on with it), `waiting_for_review` or `ended`."""
+    status: str
+    """The run's status, as in run.json."""
+    profile: str
+    budget: int
+    tests_used: int
+    tests_left: int
+    tests: tuple[TestStatus, ...]
+    highest: int | None
+    """Number of the test with the highest mean gain. The verdict may prefer another one, for its intervals."""
+    baseline: Mapping[str, TaskBaseline]
+    """Task → accuracies; empty before it was measured."""
+    running: str | None
+    file: str | None
+    """`recorded`, `changed` since the last command, `refused` for a change outside the region; None without a file."""
+    submitted: int | None
+    next: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that --json prints."""
+        return {"event": "status", **asdict(self)}
+
+
+def session_status(session: Session) -> SessionStatus:
+    """Read the log and the file. Takes no lock. Raises RunDamaged."""
+    summary = session.run.read_summary()
+    status = RunStatus.of(summary)
+    folded = session.fold()
+    config = summary.get("config", {})
+    budget, seeds = int(config.get("budget", 0)), int(config.get("seeds", 1))
+    profile = str(summary.get("profile"))
+    measured: Accuracies = accuracies_by_role(folded.baseline).get("baseline", {})
+    tests = _tests(folded, measured)
+    submission = folded.submission
+    submitted = submission.number if submission is not None else summary.get("submitted_test")
+    running = session.running(folded)
+    state = "ended" if status.finished else "waiting_for_review" if status.waiting else "ready"
+    if running is not None:
+        state = "running" if session.run.is_held else "unfinished"
+    ok = [test for test in tests if test.gain is not None]
+    highest = max(ok, key=lambda test: test.gain or -math.inf).number if ok else None
+    return SessionStatus(
+        session=None if session.folder is None else str(session.folder.path),
+        run=str(session.run.path),
+        kind="closed" if config.get("proposer") == CLOSED else "open",
+        state=state,
+        status=str(status),
+        profile=profile,
+        budget=budget,
+        tests_used=len(tests),
+        tests_left=budget - len(tests),
+        tests=tests,
+        highest=highest,
+        baseline={task: _baseline(profile, task, values, seeds) for task, values in measured.items()},
+        running=None if running is None else running.text,
+        file=_file(session, folded),
+        submitted=submitted if isinstance(submitted, int) else None,
+        next=_next(session, state, budget - len(tests), highest, screening=bool(config.get("screen"))),
+    )
+
+
+def _tests(folded: Fold, baseline: Accuracies) -> tuple[TestStatus, ...]:
+    events = [event for call in folded.calls for event in call.inner] + list(folded.inner)
+    finished = {event.number: event for event in events if isinstance(event, TestFinished)}
+    confirmed = accuracies_by_role(events) if any(isinstance(event, Confirmed) for event in events) else {}
+    found = []
+    for event in events:
+        if not isinstance(event, TestStarted):
+            continue
+        end = finished.get(event.number)
+        accuracies: Accuracies = {} if end is None else confirmed.get(f"test/{event.number}", end.accuracies)
+        gains = _means(accuracies, baseline)
+        status = "running" if end is None else end.status
+        usable = status == "ok" and gains is not None
+        mean, gain = gains if usable and gains is not None else (None, None)
+        found.append(TestStatus(event.number, status, accuracies, mean, gain, event.region_sha256))
+    return tuple(found)
+
+
+def _means(accuracies: Accuracies, baseline: Accuracies) -> tuple[float, float] | None:
+    """Mean accuracy over tasks and seeds, and mean gain on seeds that the baseline has too; None if any is missing."""
+    means, gains = [], []
+    for task, seeds in accuracies.items():
+        values = [value for value in seeds.values() if value is not None]
+        pairs = [(value, baseline.get(task, {}).get(seed)) for seed, value in seeds.items()]
+        differences = [value - base for value, base in pairs if value is not None and base is not None]
+        if len(values) < len(seeds) or not differences:
+            return None
+        means.append(sum(values) / len(values))
+        gains.append(sum(differences) / len(differences))
+    return (sum(means) / len(means), sum(gains) / len(gains)) if means else None
+
+
+def _baseline(profile: str, task: str, values: Mapping[int, float | None], seeds: int) -> TaskBaseline:
+    known = {seed: value for seed, value in values.items() if value is not None}
+    sd = learn_noise(noise_prior(profile, task), [known]).sd
+    mean = sum(known.values()) / len(known) if known else math.nan
+    return TaskBaseline(mean, known, round(sd, 3), round(2 * sd * math.sqrt(1 / max(1, len(known)) + 1 / seeds), 3))
+
+
+def _file(session: Session, folded: Fold) -> str | None:
+    if session.folder is None:
+        return None
+    recorded = folded.calls[-1].reply.region_sha256 if folded.calls else sha256(scaffold().region)
+    try:
+        return "recorded" if sha256(session.folder.region()) == recorded else "changed"
+    except Rejected:
+        return "refused"
+
+
+def _next(session: Session, state: str, left: int, highest: int | None, *, screening: bool) -> tuple[str, ...]:
+    if state == "ended":
+        return (f"agent show {session.run.path}",)
+    if state == "waiting_for_review":
+        return (f"agent review {session.run.path}", f"agent submit {session.run.path}")
+    if state in ("running", "unfinished"):
+        return ("agent session wait",)
+    words = ["agent session check", "agent session test"] if left > 0 else []
+    words += ["agent session screen FILE"] if screening and left > 0 else []
+    return (*words, *([f"agent session submit {highest}"] if highest is not None else []))
+
+
+def status_lines(found: SessionStatus) -> list[str]:
+    """The status for people."""
+    lines = [
+        f"session {found.session or '(no folder)'}, {found.kind}; run {found.run}",
+        f"{found.state}; {found.tests_used} of {found.budget} tests used, {found.tests_left} left"
+        + (f"; test #{found.submitted} was submitted" if found.submitted is not None else ""),
+    ]
+    lines += [found.running] if found.running else []
+    if not found.baseline:
+        lines.append("baseline: not measured yet")
+    for task, base in found.baseline.items():
+        lines.append(
+            f"baseline {task}: {base.mean:.2f} %; another seed moves it by about {base.noise_sd:.2g} points, so a gain "
+            f"below {base.noticeable:.2g} points cannot be told from chance"
+        )
+    for test in found.tests:
+        parts = [f"{task} {_list(seeds)}" for task, seeds in test.accuracies.items()]
+        gain = f", mean gain {test.gain:+.2f}" if test.gain is not None else ""
+        lines.append(f"test #{test.number}: {test.status}{gain}{': ' if parts else ''}{'; '.join(parts)}")
+    if found.file is not None:
+        lines.append(
+            {
+                "recorded": "file: as last recorded",
+                "changed": "file: changed since the last command",
+                "refused": "file: changed outside the region, which is refused; agent session restore gives it back",
+            }[found.file]
+        )
+    return lines
+
+
+def _list(seeds: Mapping[int, float | None]) -> str:
+    return ", ".join("failed" if value is None else f"{value:.2f} %" for value in seeds.values())

@@ -1,0 +1,321 @@
+"""Looks at each task of a task file, by training a few steps of it on this machine: `agent task check`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import resource
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.clock import Clock
+from agent.config import SearchConfig
+from agent.errors import UsageError
+from agent.evaluation.calls import initialised_model, job_for
+from agent.evaluation.evaluator import Candidate
+from agent.evaluation.workbench import open_workbench
+from agent.profiles import baseline_region
+from agent.progress import Progress
+from agent.protocol import CandidateFailure
+from benchmark.results import EvaluationResult
+from benchmark.store import LayeredStore, ResultStore
+from benchmark.task import Profile, Task
+from benchmark.task_loading import trainer_sees
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from benchmark.executors import Parent
+
+STEPS = 4
+"""Training steps of each task, after two to warm up."""
+_TESTED = 256
+_SHORT_EPOCHS = 3
+"""Epochs of a training that measures the noise, at most."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What was found out about one task."""
+
+    parameters: int
+    seconds_per_epoch: float
+    branches: int
+    traced: bool
+    """Whether torch.fx can trace the network. If not, it counts as one without branches."""
+    depthwise: int
+    hidden_linear: int
+    head: str
+    memory: int
+    """Bytes that the training process had at its peak, or on a GPU that its tensors had."""
+    device: str
+    accuracy: float | None = None
+    """Test accuracy after the few steps, percent."""
+    repeatable: bool | None = None
+    """Of an own trainer: whether a second training with the same seed gave the same score."""
+    score: float | None = None
+    epochs: int = 0
+    """Epochs that an own trainer reported."""
+
+
+@dataclass(frozen=True)
+class CheckCall:
+    """A call for an executor that looks at one task. A text in the answer says why the task cannot be used."""
+
+    task: Task
+    region: str
+    precision: str
+    data_root: Path | None = None
+
+    def __call__(self, parent: Parent) -> TaskFacts | str:
+        """Initialise in isolation, train, evaluate."""
+        import torch
+
+        from benchmark.hardware import threads
+
+        torch.set_num_threads(threads())
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.task.trainer is not None:
+            return self._own_trainer(parent, device)
+        model, made = initialised_model(self.region, self.task, 0, parent)
+        if not made.ok:
+            return f"the baseline fails: {made.message} [{made.kind}]"
+        return self._trained(model, device)
+
+    def _trained(self, model: nn.Module, device: str) -> TaskFacts | str:
+        import torch
+
+        from benchmark.data.prepared import load_task_data
+        from benchmark.train import train
+
+        data, recipe = load_task_data(self.task.data, self.task.dataset, self.data_root), self.task.recipe
+        roles = _roles(model)
+        count = min(STEPS * recipe.batch_size, self.task.sizes[0])
+        tested = min(_TESTED, self.task.sizes[1])
+        few = dataclasses.replace(recipe, epochs=1, warmup_epochs=0.0, train_limit=count, test_limit=tested)
+        one = dataclasses.replace(few, train_limit=min(recipe.batch_size, count))
+        try:
+            _, first, outcome = (
+                train(model, data, part, seed=0, device=device, precision=self.precision) for part in (one, one, few)
+            )
+        except (RuntimeError, ValueError, TypeError) as error:  # such as no bfloat16, or no memory
+            return f"a training step fails: {' '.join(str(error).split())[:300]}"
+        train_size, test_size = (
+            min(size, limit or size)
+            for size, limit in zip(self.task.sizes, (recipe.train_limit, recipe.test_limit), strict=True)
+        )
+        more = count - (one.train_limit or 0)
+        per_image = (outcome.seconds - first.seconds) / more if more else 0.0  # without what each training does once
+        if per_image <= 0:
+            per_image = outcome.seconds / (count + tested / 3)  # a forward pass is a third of a step
+        memory = torch.cuda.max_memory_allocated() if device == "cuda" else _peak()
+        return TaskFacts(
+            seconds_per_epoch=per_image * (train_size + test_size / 3),
+            memory=memory,
+            device=device,
+            accuracy=outcome.curve[-1].test_acc,
+            **roles,
+        )
+
+    def _own_trainer(self, parent: Parent, device: str) -> TaskFacts | str:
+        from benchmark.executors import LocalExecutor
+        from benchmark.hardware import threads
+        from benchmark.networks import build
+        from benchmark.own_trainer import TrainCall, Trained, remember_seconds
+
+        task = self.task
+        assert task.trainer is not None
+        assert task.network is not None
+        scores: list[Trained] = []
+        with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
+            weights = Path(folder) / "weights.safetensors"
+            made = parent.ask(job_for(task, self.region, 0, weights))
+            if not made.ok:
+                return f"the baseline fails: {made.message} [{made.kind}]"
+            for _ in range(2):
+                with LocalExecutor(1, threads=threads(), gpus=1 if device == "cuda" else 0) as executor:
+                    call = TrainCall(task.trainer, task.network, weights, 0, device)
+                    trained = executor.submit(call, on_report=parent.report).result()
+                if isinstance(trained, str):
+                    return trained
+                if not math.isfinite(trained.score):
+                    return (
+                        f"train {task.trainer.spec} returned {trained.score} as {task.metric.name}, which is no score"
+                    )
+                remember_seconds(task, trained.seconds)
+                scores.append(trained)
+        epochs = len(scores[0].curve)
+        return TaskFacts(
+            seconds_per_epoch=scores[1].seconds / max(1, epochs),
+            memory=_peak(),
+            device=device,
+            repeatable=scores[0].score == scores[1].score,
+            score=scores[0].score,
+            epochs=epochs,
+            **_roles(build(task.network, 0)),
+        )
+
+
+def _peak() -> int:
+    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def _roles(model: nn.Module) -> dict[str, Any]:
+    """The parts of the network that the built-in search space knows."""
+    from torch import nn
+
+    from benchmark.initializers.branches import residual_branches
+
+    branches = residual_branches(model)
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "branches": len(branches or ()),
+        "traced": branches is not None,
+        "depthwise": sum(module.groups == module.in_channels > 1 for module in convolutions),
+        "hidden_linear": max(0, len(linears) - 1),
+        "head": linears[-1] if linears else "",
+    }
+
+
+@dataclass(frozen=True)
+class CheckedTasks:
+    """The result of a check: task → what was found, and with noise task → scores of the short trainings."""
+
+    profile: Profile
+    facts: Mapping[str, TaskFacts]
+    noise: Mapping[str, Sequence[float]]
+
+    def as_json(self) -> dict[str, Any]:
+        """The `agent task check --json` object."""
+        return {
+            "ok": True,
+            "name": self.profile.name,
+            "tasks": [
+                self._task_json(task, role)
+                for role, tasks in (("visible", self.profile.visible), ("hidden", self.profile.hidden))
+                for task in tasks
+            ],
+        }
+
+    def _task_json(self, task: Task, role: str) -> dict[str, Any]:
+        facts = self.facts[task.name]
+        found: dict[str, Any] = {
+            "name": task.name,
+            "role": role,
+            "parameters": facts.parameters,
+            "classes": task.num_classes,
+            "train_images": task.sizes[0],
+            "test_images": task.sizes[1],
+            "seconds_per_epoch": round(facts.seconds_per_epoch, 3),
+            "branches": facts.branches,
+        }
+        if facts.repeatable is not None:
+            found |= {"metric": task.metric.name, "direction": task.metric.direction, "repeatable": facts.repeatable}
+        if scores := self.noise.get(task.name):
+            found["noise"] = {"sd": sd_of(scores), "scores": list(scores), "epochs": _short(task).recipe.epochs}
+        return found
+
+    def seconds(self, task: Task) -> float:
+        """Seconds of one whole training."""
+        facts = self.facts[task.name]
+        return facts.seconds_per_epoch * (facts.epochs or task.recipe.epochs)
+
+    def in_words(self) -> list[str]:
+        """Lines for a person."""
+        lines = []
+        for role, tasks in (("visible", self.profile.visible), ("hidden", self.profile.hidden)):
+            for task in tasks:
+                lines += [f"{role} {task.name}", *(f"  {line}" for line in self._about(task))]
+        return lines
+
+    def _about(self, task: Task) -> list[str]:
+        facts = self.facts[task.name]
+        lines = [f"network {task.network.spec if task.network else task.arch}: {facts.parameters:,} parameters"]
+        if task.trainer is None:
+            channels, height, width = task.picture
+            lines.append(
+                f"data {task.dataset}: {task.sizes[0]:,} training and {task.sizes[1]:,} test pictures of "
+                f"{channels}×{height}×{width}, {task.num_classes} classes"
+            )
+            lines += list(task.data.notes) if task.data else []
+        else:
+            value = task.metric.text(facts.score or 0.0)
+            lines.append(f"trainer {task.trainer.spec}: {task.metric.name} {value}, {task.metric.direction}")
+            again = "the same" if facts.repeatable else "another score, so equal code can differ"
+            lines.append(f"a second training with the same seed gave {again}")
+            lines.append("the chance-level check of untrained networks knows classes only, so it is left out")
+            for file in trainer_sees(task):
+                lines.append(f"{file} holds network and trainer, so the candidate can read the trainer")
+        branches = f"{facts.branches} residual branches" if facts.traced else "torch.fx cannot trace it: no branches"
+        lines.append(
+            f"roles: {branches}, {facts.depthwise} depthwise convolutions, {facts.hidden_linear} hidden Linear layers, "
+            f"head {facts.head or 'none'}"
+        )
+        if facts.accuracy is not None:
+            lines.append(f"after {STEPS + 2} steps: test accuracy {facts.accuracy:.1f} %")
+        lines.append(
+            f"about {facts.seconds_per_epoch:.1f} s an epoch, {self.seconds(task):.0f} s a training on {facts.device}; "
+            f"memory {facts.memory / 2**20:,.0f} MiB"
+        )
+        if scores := self.noise.get(task.name):
+            lines.append(
+                f"SD of one seed over {len(scores)} short trainings: {sd_of(scores):.3g} {task.metric.points} "
+                f"([noise] in the task file takes such a number)"
+            )
+        return lines
+
+
+def sd_of(scores: Sequence[float]) -> float | None:
+    """The sample standard deviation; None for a single score."""
+    return statistics.stdev(scores) if len(scores) > 1 else None
+
+
+def check_task_file(profile: Profile, config: SearchConfig, progress: Progress, *, noise: int = 0) -> CheckedTasks:
+    """Look at every task. `noise` is the number of short trainings of the baseline. Raises UsageError."""
+    region = baseline_region(profile)
+    with open_workbench(config, Clock(), progress, evaluations=max(1, noise)) as workbench:
+        calls = {task.name: CheckCall(task, region, config.precision, config.data_root) for task in profile.tasks}
+        facts: dict[str, TaskFacts] = {}
+        for name, call in calls.items():
+            said = "trains twice" if call.task.trainer else f"trains {STEPS + 2} steps"
+            progress.message(f"{name}: {said}, then evaluates")
+            found = workbench.executor.submit(call, on_ask=workbench.isolation.initialise).result()
+            if isinstance(found, str):
+                raise UsageError(f"--profile {profile.file or profile.name}: task {name}: {found}")
+            facts[name] = found
+        scores: dict[str, Sequence[float]] = {}
+        if noise:
+            tasks = [_short(task) for task in profile.tasks]
+            progress.begin(noise * len(tasks))
+            with tempfile.TemporaryDirectory(prefix="initsearch-noise-") as folder:
+                outcomes = workbench.evaluator.evaluate(
+                    [Candidate("baseline", region)],
+                    tasks,
+                    config.evaluation_seeds[:1] if noise == 1 else tuple(range(config.seed, config.seed + noise)),
+                    results=LayeredStore(ResultStore(Path(folder))),
+                )
+            for (_, name, seed), outcome in outcomes.items():
+                if isinstance(outcome, CandidateFailure):
+                    raise UsageError(f"task {name} with seed {seed}: {outcome.message} [{outcome.kind}]")
+            for task in tasks:
+                scores[task.name] = [
+                    outcome.value
+                    for (_, name, _), outcome in outcomes.items()
+                    if name == task.name and isinstance(outcome, EvaluationResult)
+                ]
+    return CheckedTasks(profile, facts, scores)
+
+
+def _short(task: Task) -> Task:
+    """The task with a short training; one with a trainer of its own stays as it is."""
+    if task.trainer is not None:
+        return task
+    epochs = min(task.recipe.epochs, _SHORT_EPOCHS)
+    warmup = min(task.recipe.warmup_epochs, epochs - 1)
+    return dataclasses.replace(task, recipe=dataclasses.replace(task.recipe, epochs=epochs, warmup_epochs=warmup))

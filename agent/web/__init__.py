@@ -1,0 +1,1 @@
+"""`agent serve`: the runs in a browser, live, with review and with searches that are started there."""

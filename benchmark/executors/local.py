@@ -1,0 +1,207 @@
+"""Runs evaluations on this machine: one persistent process per slot."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+from benchmark.executors.seam import AnswerT, Ask, Call, InfrastructureError, OnStart, Priority, Report
+from benchmark.slot_process import Running, SlotProcess
+
+
+@dataclass
+class _Job:
+    call: Call[Any]
+    timeout: float | None
+    on_report: Report | None
+    on_ask: Ask | None
+    on_start: OnStart | None
+    future: Future[Any] = field(default_factory=Future)
+
+
+class LocalExecutor:
+    """Runs `slots` evaluations side by side on this machine, each with `threads` CPU threads.
+
+    Slots get GPUs in turn. All slots of a GPU are lanes of one process, since one small network does not fill it and
+    processes would take turns. Without a GPU, `lanes` slots share a process: one, but in tests.
+    A process that dies is replaced and its calls are retried once. A second death is an InfrastructureError.
+    `say` gets sentences for the user, such as that the memory does not suffice for all lanes.
+    """
+
+    remote = False
+
+    def __init__(
+        self,
+        slots: int,
+        *,
+        threads: int,
+        gpus: int = 0,
+        log: Path | None = None,
+        lanes: int = 1,
+        say: Callable[[str], None] | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """`environ`: the environment variables of the processes; None: those of this process."""
+        if slots < 1 or threads < 1:
+            raise ValueError("slots and threads must be at least 1")
+        self.slots = slots
+        self._queue: queue.PriorityQueue[tuple[Priority, int, _Job | None]] = queue.PriorityQueue()
+        self._order = itertools.count()
+        self._closing = threading.Event()
+        count = min(gpus, slots) or -(-slots // lanes)
+        names = _gpu_names(gpus) if gpus else [""] * count
+        inherited = dict(os.environ if environ is None else environ)
+        shared = [
+            _process(inherited, threads, names[index], log, len(range(index, slots, count))) for index in range(count)
+        ]
+        self._slots = [_Slot(index + 1, shared[index % count], index // count, say) for index in range(slots)]
+        self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> LocalExecutor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def submit(
+        self,
+        call: Call[AnswerT],
+        *,
+        timeout: float | None = None,
+        on_report: Report | None = None,
+        on_ask: Ask | None = None,
+        on_start: OnStart | None = None,
+        priority: Priority = (),
+    ) -> Future[AnswerT]:
+        """See `Executor.submit`."""
+        if self._closing.is_set():
+            raise RuntimeError("the executor is closed")
+        job = _Job(call, timeout, on_report, on_ask, on_start)
+        self._queue.put((priority, next(self._order), job))
+        return job.future
+
+    def close(self) -> None:
+        """Kill the processes with all their children. Unfinished futures raise InfrastructureError."""
+        self._closing.set()
+        for slot in self._slots:
+            slot.stop()
+        for _ in self._threads:
+            self._queue.put(((), next(self._order), None))
+        for thread in self._threads:
+            thread.join(timeout=10)
+
+    def _serve(self, slot: _Slot) -> None:
+        while (job := self._queue.get()[2]) is not None:
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                job.future.set_result(self._run(slot, job))
+            except BaseException as error:  # noqa: BLE001 - the future passes every error on
+                job.future.set_exception(error)
+        slot.stop()
+
+    def _run(self, slot: _Slot, job: _Job) -> Any:
+        for attempt in (1, 2):
+            if self._closing.is_set():
+                raise InfrastructureError("the executor was closed while the evaluation was waiting or running")
+            if job.on_start is not None:
+                job.on_start(f"slot {slot.number}")
+            try:
+                return slot.run(job)
+            except _Crashed as crash:
+                slot.stop()
+                if attempt == 2:
+                    raise InfrastructureError(f"an evaluation process died twice: {crash}") from None
+        raise AssertionError("unreachable")
+
+
+def _gpu_names(count: int) -> list[str]:
+    """Return the names of the first `count` GPUs for CUDA_VISIBLE_DEVICES; they keep the user's names, if set."""
+    chosen = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return chosen[:count] if len(chosen) >= count else [str(index) for index in range(count)]
+
+
+def _reply(on_ask: Ask | None, question: Any) -> memoryview:
+    """Answer a question. Return, pickled, whether there is an answer, and the answer or the reason."""
+    if on_ask is None:
+        return ForkingPickler.dumps((False, "nobody answers the questions of this call"))
+    try:
+        return ForkingPickler.dumps((True, on_ask(question)))
+    except Exception:  # noqa: BLE001 - the waiting call must receive the error
+        return ForkingPickler.dumps((False, traceback.format_exc()))
+
+
+class _Crashed(Exception):
+    """The slot's process has ended."""
+
+
+def _process(inherited: Mapping[str, str], threads: int, gpu: str, log: Path | None, lanes: int) -> SlotProcess:
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), str(threads))
+    return SlotProcess({**inherited, **counts, "CUDA_VISIBLE_DEVICES": gpu}, log, lanes=lanes)
+
+
+class _Slot:
+    """One lane of a child process, which answers calls. The first call starts the process."""
+
+    def __init__(self, number: int, process: SlotProcess, lane: int, say: Callable[[str], None] | None) -> None:
+        self.number = number
+        self._process, self._lane, self._say = process, lane, say
+        self._running: Running | None = None
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return self._process.environment
+
+    def run(self, job: _Job) -> Any:
+        """Send one call, handle its reports and questions, return its answer. Raises _Crashed, InfrastructureError."""
+        running = self._running = self._process.running()
+        connection = running.connections[self._lane]
+        deadline = None if job.timeout is None else time.monotonic() + job.timeout
+        try:
+            connection.send(job.call)
+            while True:
+                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
+                if not connection.poll(remaining):
+                    self.stop()
+                    raise InfrastructureError(f"an evaluation did not finish within {job.timeout:.0f} s")
+                kind, content = connection.recv()
+                if kind == "report":
+                    if job.on_report is not None:
+                        job.on_report(content)
+                elif kind == "ask":
+                    asked = time.monotonic()
+                    reply = _reply(job.on_ask, content)
+                    if deadline is not None:
+                        deadline += time.monotonic() - asked
+                    try:
+                        connection.send_bytes(reply)
+                    except OSError as error:  # the socket was closed meanwhile
+                        raise _Crashed(self._process.describe_exit(running, error)) from None
+                elif kind == "note":
+                    if self._say is not None:
+                        self._say(content)
+                elif kind == "answer":
+                    return content
+                else:
+                    raise InfrastructureError(f"an evaluation failed in our own code:\n{content}")
+        except (EOFError, ConnectionError, BrokenPipeError) as error:
+            raise _Crashed(self._process.describe_exit(running, error)) from None
+
+    def stop(self) -> None:
+        """Kill the process that answered the last call, with everything it started and all its lanes."""
+        running, self._running = self._running, None
+        if running is not None:
+            self._process.stop(running)
+            running.connections[self._lane].close()

@@ -1,0 +1,296 @@
+"""Makes the tasks of a task file: loads the data, builds each network, and looks at what came out.
+
+The user's code runs in a process of its own, which sees their folder. Nothing of it runs in the caller's process.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark import networks
+from benchmark.data.dataset import DataError
+from benchmark.executors import InfrastructureError, LocalExecutor, Parent
+from benchmark.hardware import cpu_count
+from benchmark.networks import LIBRARIES, Network, NetworkError, described
+from benchmark.sources import captured, forget, import_file, module_name
+from benchmark.task import OURS, Prepared, Profile, Recipe, Task, Trainer
+from benchmark.task_schema import TaskFile, TaskFileError, TaskTable, read_task_file
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_TAKE_AT_MOST = 3600.0
+"""Seconds for loading data and building networks."""
+_MAX_SOURCES = 2**20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a task cannot be used, in one sentence."""
+
+    text: str
+
+
+def load_task_file(path: Path, *, data_root: Path | None = None, download: bool = False) -> Profile:
+    """The profile of a task file. Its `baseline` is only named, not read. Raises TaskFileError."""
+    written = read_task_file(path)
+    return make_profile(written, path.resolve().parent, path, data_root=data_root, download=download)
+
+
+def make_profile(
+    written: TaskFile,
+    folder: Path,
+    file: Path | None,
+    *,
+    data_root: Path | None = None,
+    download: bool = False,
+    given: Callable[[TaskTable], Prepared | None] = lambda table: None,
+    networks_given: Callable[[TaskTable], Network | None] = lambda table: None,
+) -> Profile:
+    """The profile of a parsed task file whose paths are relative to `folder`. Raises TaskFileError.
+
+    `given` and `networks_given` give what Python has already, instead of a file.
+    """
+    name = written.name or (file.stem if file is not None else written.visible[0].title)
+    tables = [*written.visible, *written.hidden]
+    where = str(file) if file is not None else "search"
+    with LocalExecutor(1, threads=cpu_count()) as executor:
+        calls = [
+            PrepareTask(table, folder, data_root, download, given(table), networks_given(table)) for table in tables
+        ]
+        futures = [executor.submit(call, timeout=_TAKE_AT_MOST) for call in calls]
+        tasks: list[Task] = []
+        for table, future in zip(tables, futures, strict=True):
+            try:
+                made = future.result()
+            except InfrastructureError as error:
+                last = str(error).strip().splitlines()[-1]
+                raise TaskFileError(f"{where}: task {table.title}: its code ended the process: {last}") from None
+            if isinstance(made, Problem):
+                raise TaskFileError(f"{where}: task {table.title}: {made.text}")
+            tasks.append(made)
+    count = len(written.visible)
+    return Profile(
+        name=name,
+        visible=tuple(tasks[:count]),
+        hidden=tuple(tasks[count:]),
+        caveat=written.caveat,
+        fidelities=written.fidelities,
+        baseline_name=written.baseline,
+        noise=tuple(sorted(written.noise.items())),
+        file=file,
+    )
+
+
+@dataclass(frozen=True)
+class PrepareTask:
+    """A call for an executor that makes one task."""
+
+    table: TaskTable
+    folder: Path
+    data_root: Path | None = None
+    download: bool = False
+    data: Prepared | None = None
+    network: Network | None = None
+
+    def __call__(self, parent: Parent) -> Task | Problem:
+        """Load, build, send two pictures through the network."""
+        try:
+            return self._task()
+        except (DataError, NetworkError) as error:
+            return Problem(" ".join(str(error).split()))
+        except OSError as error:
+            return Problem(f"{error.filename or 'a file'}: {error.strerror or error}")
+
+    def _task(self) -> Task:
+        from benchmark.own_data import is_ours, prepared_data
+
+        table = self.table
+        forget(self.folder)
+        if table.train is not None:
+            trainer = find_trainer(table.train, self.folder)
+            forget(self.folder)
+            network = examined(self.network) if self.network else find_network(table, self.folder, None, None)
+            return Task(table.arch, table.dataset, Recipe(1, 1.0), table.name, network, None, trainer, table.score)
+        assert table.data is not None
+        data = self.data
+        if data is None and not is_ours(table.data, table.image_size):
+            data = prepared_data(
+                table.data, table.image_size, self.folder, data_root=self.data_root, download=self.download
+            )
+            forget(self.folder)
+        task = Task(table.arch, table.dataset, table.recipe(), table.name, None, data)
+        task = replace(task, recipe=table.recipe(task.picture[1]))
+        if self.network is not None:
+            network = examined(replace(self.network, num_classes=task.num_classes, picture=task.picture))
+        else:
+            network = find_network(table, self.folder, task.num_classes, task.picture)
+        return replace(task, network=network)
+
+
+def find_network(
+    table: TaskTable, folder: Path, num_classes: int | None, picture: tuple[int, int, int] | None
+) -> Network:
+    """Build what `table.network` names and describe it. Raises NetworkError."""
+    spec = table.network
+    first, _, second = spec.rpartition(":")
+    network = Network(spec, num_classes, picture, packages=tuple(table.packages))
+    if not first and spec not in OURS:
+        raise NetworkError(
+            f"network {spec!r} is none of ours ({', '.join(OURS)}), nor FILE:FUNCTION, torchvision:NAME or timm:NAME"
+        )
+    if first in LIBRARIES:
+        network = replace(network, packages=tuple(dict.fromkeys((*table.packages, first))))
+    elif first:
+        network = from_user_file(network, first, second, folder)
+    network = replace(network, versions=tuple((name, _version(name)) for name in network.packages if name in LIBRARIES))
+    return examined(network)
+
+
+def from_user_file(network: Network, file: str, function: str, folder: Path) -> Network:
+    """The network with the text of its modules. Builds it once from the user's folder. Raises NetworkError."""
+    import torch
+
+    path = folder / file
+    if not path.is_file():
+        raise NetworkError(f"network {network.spec}: {path}: no such file")
+    try:
+        networks.preload(LIBRARIES if "torchvision" in path.read_text(encoding="utf-8", errors="replace") else ())
+        module = import_file(file, folder)
+    except (Exception, SystemExit) as error:
+        raise NetworkError(f"network {network.spec}: {file} cannot be imported: {described(error)}") from error
+    make = networks.caller(network, getattr(module, function, None))
+    torch.manual_seed(0)
+    try:
+        model = make()
+    except (Exception, SystemExit) as error:
+        raise NetworkError(f"network {network.spec}: {described(error)}") from error
+    try_out(network, networks.checked(network.spec, model))
+    return with_sources(network, file, folder)
+
+
+def with_sources(network: Network, file: str, folder: Path) -> Network:
+    """The network with the text of every module imported from its folder, and the libraries that these import."""
+    try:
+        sources = captured(file, folder)
+    except (OSError, UnicodeDecodeError) as error:
+        raise NetworkError(f"network {network.spec}: a module cannot be read: {error}") from None
+    if sum(len(source.text) for source in sources) > _MAX_SOURCES:
+        raise NetworkError(f"network {network.spec}: its modules have more than {_MAX_SOURCES:,} characters")
+    packages = [*network.packages, *(name for name in LIBRARIES if name in imported(s.text for s in sources))]
+    return replace(network, sources=sources, packages=tuple(dict.fromkeys(packages)))
+
+
+def imported(texts: Any) -> set[str]:
+    """The names of the packages that these texts import anywhere."""
+    names: set[str] = set()
+    for text in texts:
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names
+
+
+def examined(network: Network) -> Network:
+    """The network with its layout, after it was built twice and tried with pictures. Raises NetworkError."""
+    first = _built_from_memory(network)
+    again = _built_from_memory(network)
+    constructed = networks.constructed_sha256(again)
+    if networks.constructed_sha256(first) != constructed:
+        raise NetworkError(random_otherwise(network.spec))
+    try_out(network, first)
+    layout = tuple((name, tuple(parameter.shape)) for name, parameter in again.named_parameters())
+    return replace(network, layout=layout, constructed=constructed)
+
+
+def random_otherwise(spec: str) -> str:
+    """The sentence for constructors that differ under the same seed."""
+    return (
+        f"network {spec}: its constructor is random otherwise: two builds with one seed differ, though torch, numpy "
+        "and random are seeded; use these and nothing else (no clock, no os.urandom, no hash())"
+    )
+
+
+def _built_from_memory(network: Network) -> nn.Module:
+    try:
+        return networks.build(network, 0)
+    except NetworkError as error:
+        word = networks.what_it_does(error)
+        if word is None:
+            raise
+        raise NetworkError(f"{error}; its constructor {word}, which isolation does not allow") from error
+
+
+def try_out(network: Network, model: nn.Module) -> None:
+    """Send two pictures through the network. Raises NetworkError unless there is a score for each class."""
+    import torch
+
+    if network.picture is None:
+        return
+    shape = "×".join(map(str, network.picture))
+    pictures = torch.randn(2, *network.picture, generator=torch.Generator().manual_seed(0))
+    model.eval()
+    try:
+        with torch.no_grad():
+            out = model(pictures)
+    except (Exception, SystemExit) as error:
+        raise NetworkError(f"network {network.spec} fails on a picture of {shape}: {described(error)}") from error
+    if not isinstance(out, torch.Tensor):
+        raise NetworkError(f"network {network.spec} gives {type(out).__name__} for a picture, not a tensor of logits")
+    if tuple(out.shape) != (2, network.num_classes):
+        raise NetworkError(
+            f"network {network.spec} gives shape {tuple(out.shape)} for 2 pictures of {shape}; "
+            f"{network.num_classes} classes need (2, {network.num_classes})"
+        )
+
+
+def find_trainer(spec: str, folder: Path) -> Trainer:
+    """Import FILE:FUNCTION and look at its signature. Raises NetworkError."""
+    file, _, function = spec.rpartition(":")
+    if not file:
+        raise NetworkError(f"train {spec!r} is not FILE:FUNCTION")
+    if not (folder / file).is_file():
+        raise NetworkError(f"train {spec}: {folder / file}: no such file")
+    try:
+        made = getattr(import_file(file, folder), function, None)
+    except (Exception, SystemExit) as error:
+        raise NetworkError(f"train {spec}: {file} cannot be imported: {described(error)}") from error
+    if made is None or not callable(made):
+        raise NetworkError(f"train {spec}: {file} has no function {function!r}")
+    try:
+        inspect.signature(made).bind(None, seed=0, device="cpu", report=print)
+    except TypeError as error:
+        raise NetworkError(
+            f"train {spec} is called as {function}(model, seed=…, device=…, report=…), "
+            f"but takes {inspect.signature(made)}: {error}"
+        ) from None
+    sources = [(source.file, hashlib.sha256(source.text.encode()).hexdigest()) for source in captured(file, folder)]
+    own = module_name(file)
+    sources.sort(key=lambda one: (Path(one[0]).stem != own, one[0]))
+    return Trainer(spec, folder, tuple(sources))
+
+
+def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def trainer_sees(task: Task) -> Sequence[str]:
+    """Files of the trainer that the candidate can read, because the network's modules include them."""
+    if task.trainer is None or task.network is None:
+        return ()
+    file = os.path.normpath(task.trainer.spec.rpartition(":")[0])
+    return [source.file for source in task.network.sources if source.file == file]

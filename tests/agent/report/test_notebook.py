@@ -1,0 +1,88 @@
+"""A run in a notebook: what a cell shows, and that a search says what it does."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import load_run
+from agent.engine.search import SearchOutcome
+from agent.report.notebook import LoadedRun, in_notebook, notebook_progress
+from tests.agent.conftest import ROOT
+from tests.agent.report_samples import HOSTILE, change_summary, copy_run
+from tests.sample import SAMPLE, restore
+
+pytestmark = pytest.mark.usefixtures("drawn_once")
+
+
+def test_a_loaded_run_is_its_summary_and_shows_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the dictionary that it was, with verdict, table and curve for a notebook, and sentences elsewhere."""
+    run = restore(SAMPLE, tmp_path / "run")
+    loaded = load_run(run.path)
+    assert isinstance(loaded, dict)
+    assert json.loads(json.dumps(loaded))["status"] == "submitted"
+    html = loaded._repr_html_()
+    for part in ("beats the baseline by 5.6 points", "+2.5 … +8.7", "<b>+3.69</b>", "−10.93 … +2.63", "<svg"):
+        assert part in html
+    loaded.show()
+    assert "a resolved improvement" in capsys.readouterr().out
+    assert not in_notebook()
+    assert notebook_progress() is None
+
+
+def test_an_outcome_shows_itself(finished: SearchOutcome) -> None:
+    """The last line of a cell with a search."""
+    assert finished.run.name in finished._repr_html_()
+
+
+def test_texts_of_a_run_stay_texts(tmp_path: Path) -> None:
+    """A notebook runs the scripts of what it shows."""
+    run = copy_run(restore(SAMPLE, tmp_path / "run").path, tmp_path / "copies")
+    change_summary(run, caveat=HOSTILE)
+    html = LoadedRun(load_run(run.path))._repr_html_()
+    assert "<script" not in html
+    assert "<img" not in html
+
+
+_CELLS = """
+import sys
+sys.path.insert(0, {root!r})
+from agent import load_run
+from agent.report.notebook import in_notebook, notebook_progress
+assert in_notebook()
+progress = notebook_progress()
+progress.message("measuring <the> baseline")
+progress.close()
+load_run({run!r}).show()
+load_run({run!r})
+"""
+
+
+def test_in_a_kernel(tmp_path: Path) -> None:
+    """In a real kernel: the progress in one output that is replaced, and the run as HTML."""
+    manager: Any = pytest.importorskip("jupyter_client.manager", reason="jupyter_client is not installed")
+    pytest.importorskip("ipykernel", reason="ipykernel is not installed")
+    run = restore(SAMPLE, tmp_path / "run")
+    kernel, client = manager.start_new_kernel(kernel_name="python3", extra_arguments=["--no-secure"])
+    found: list[tuple[str, str]] = []
+
+    def keep(message: dict[str, Any]) -> None:
+        content = message["content"]
+        found.append((message["msg_type"], content.get("data", {}).get("text/html", "") or str(content)))
+
+    try:
+        client.execute_interactive(
+            _CELLS.format(root=str(ROOT), run=str(run.path)), output_hook=keep, timeout=120, store_history=False
+        )
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+    shown = [html for kind, html in found if kind in ("display_data", "execute_result")]
+    assert len(shown) == 3, found
+    assert "measuring &lt;the&gt; baseline" in next(html for kind, html in found if kind == "update_display_data")
+    assert all("beats the baseline by 5.6 points" in html for html in shown[1:])
+    assert sys.executable

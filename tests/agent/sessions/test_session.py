@@ -1,0 +1,460 @@
+"""`agent session` as a person with an editor uses it, and kill -9 over its commands."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.runs.directory import RunDirectory
+from agent.runs.log import read_events
+from agent.sessions import CLOSED, Session, SessionEnded, session_status
+from agent.sessions.folder import FILE, ORIGINAL, POINTER
+from agent.studies.verify import verify
+from sandbox.region import scaffold
+from tests.agent.conftest import Agent
+from tests.agent.harm import Server, left_running, outcome
+
+KILLS = int(os.environ.get("INITSEARCH_SESSION_KILLS", "8"))
+REGION = """def initialize_weights(model, config):
+    for p in model.parameters():
+        nn.init.ones_(p) if p.dim() < 2 else nn.init.orthogonal_(p, gain={gain})
+"""
+
+
+class Desk:
+    """A folder with a session, and `agent` as the server of tests/agent/harm.py runs it."""
+
+    def __init__(self, server: Server, home: Path, cache: Path) -> None:
+        self.server, self.home, self.cache = server, home, cache
+        self.work = home / "work"
+        self.operations: list[int] = []
+
+    def agent(self, *words: str, **harm: Any) -> int:
+        """Run a command in the session's folder if it is there. `said` and `printed` are what it wrote."""
+        folder = self.work if self.work.is_dir() else self.home
+        for name in ("stdout", "stderr"):
+            (folder / name).unlink(missing_ok=True)
+        code, operations = self.server.run(folder, *words, cache=str(self.cache), **harm)
+        self.operations.append(operations)
+        self.printed, self.said = (
+            (folder / name).read_text() if (folder / name).is_file() else "" for name in ("stdout", "stderr")
+        )
+        return code
+
+    def session(self, *words: str, **harm: Any) -> int:
+        return self.agent("session", *words, **harm)
+
+    def start(self, *words: str, **harm: Any) -> int:
+        return self.session("start", "work", "--profile", "smoke", "--runs", str(self.home / "runs"), *words, **harm)
+
+    def edit(self, gain: float) -> str:
+        region = REGION.format(gain=gain)
+        (self.work / FILE).write_text(scaffold().with_region(region).text)
+        return region
+
+    def json(self, *words: str) -> dict[str, Any]:
+        self.session(*words, "--json")
+        found: dict[str, Any] = json.loads(self.printed.splitlines()[0])
+        return found
+
+    @property
+    def run(self) -> Path:
+        return Path(json.loads((self.work / POINTER).read_text())["run"])
+
+    @property
+    def text(self) -> str:
+        return (self.work / FILE).read_text()
+
+
+@pytest.fixture(scope="module")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("session-cache")
+
+
+@pytest.fixture
+def desk(server: Server, tmp_path: Path, session_cache: Path) -> Desk:
+    return Desk(server, tmp_path, session_cache)
+
+
+@pytest.fixture
+def started(desk: Desk) -> Desk:
+    """A session with two tests."""
+    assert desk.start("--budget", "2", "--json") == 0, desk.said
+    return desk
+
+
+def faults(run: Path) -> list[Any]:
+    return [check for check in verify(RunDirectory(run)) if check.fault]
+
+
+def test_a_session_from_its_start_to_its_end(started: Desk) -> None:
+    """Edit, check, test, status, the budget, submit: the exit codes of each, and a record like that of any run."""
+    launch = json.loads(started.printed.splitlines()[0])
+    assert (launch["event"], launch["session"], launch["run"]) == ("launch", str(started.work), str(started.run))
+    task = (started.work / "TASK.md").read_text()
+    assert "Measured in this run, with 1 seed(s)" in task
+    assert "fmnist" not in task + (started.work / "AGENTS.md").read_text()
+    for name in ("CLAUDE.md", "GEMINI.md"):
+        assert "AGENTS.md" in (started.work / name).read_text()
+
+    assert started.session("submit", "1") == 3
+    assert "No test results yet" in started.printed
+    started.edit(1.0)
+    assert started.session("check") == 0, started.said
+    before = len(read_events(started.run / "events.jsonl"))
+    assert started.session("test") == 0, started.said
+    assert started.printed.startswith("[Test #1] (1 test remaining; call submit(n=N)")
+    assert started.session("test") == 0
+    assert "its result is repeated and costs nothing" in started.printed
+    kinds = [record.event.kind for record in read_events(started.run / "events.jsonl")[before:]]
+    assert kinds.count("test_started") == 1
+    assert [r.event.tool for r in read_events(started.run / "events.jsonl") if r.event.kind == "tool_called"] == [
+        *("submit", "rewrite", "test", "test")
+    ]
+
+    status = started.json("status")
+    assert (status["state"], status["tests_used"], status["tests_left"], status["kind"]) == ("ready", 1, 1, "open")
+    assert status["baseline"]["resnet20-tiny"]["noise_sd"] == 6.0
+    assert status["next"] == ["agent session check", "agent session test", "agent session submit 1"]
+    started.edit(0.5)
+    assert started.json("status")["file"] == "changed"
+    assert started.json("test")["test"] == 2
+    started.edit(0.7)
+    assert started.session("test") == 4
+    assert started.session("submit", "3") == 3
+    assert started.session("submit", "1", "--json") == 0, started.said
+    reply, done = map(json.loads, started.printed.splitlines())
+    assert (reply["submitted"], done["event"], done["submitted_test"]) == (1, "done", 1)
+    assert done["hidden"]
+    for words in (("submit", "1"), ("test",), ("undo",)):
+        assert started.session(*words) == 3
+        assert "this session has ended" in started.said
+    assert started.json("status")["state"] == "ended"
+    assert faults(started.run) == []
+    for command in ("replay", "audit", "show"):
+        assert started.agent(command, str(started.run)) == 0, started.said
+
+
+def test_a_change_outside_the_region_is_refused_with_its_line(started: Desk) -> None:
+    """The line is named, nothing is spent or logged, and restore gives the file back and keeps the other one."""
+    good, log = started.text, (started.run / "events.jsonl").read_bytes()
+    bad = good.replace("import math\n", "import math, os\n")
+    (started.work / FILE).write_text(bad)
+    for words in (("test",), ("test", "--background"), ("check",)):
+        assert started.session(*words) == 3
+        assert "line 15 must read 'import math'" in started.said + started.printed
+        assert "agent session restore" in started.said + started.printed
+    assert (started.run / "events.jsonl").read_bytes() == log
+    assert started.json("status")["file"] == "refused"
+    assert started.session("restore") == 0
+    assert (started.text, (started.work / ORIGINAL).read_text()) == (good, bad)
+    (started.work / FILE).unlink()
+    assert started.session("test") == 3
+    assert started.session("restore") == 0
+    assert started.text == good
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"\xff\xfe", "not UTF-8"), (b"", "line 1 must read"), (b"#" * 2**21, "larger"), (None, "link")],
+    ids=["bytes", "empty", "huge", "link"],
+)
+def test_a_file_that_is_no_scaffold(started: Desk, content: bytes | None, words: str) -> None:
+    """Whatever lies there is refused in one sentence."""
+    file = started.work / FILE
+    file.unlink()
+    if content is None:
+        file.symlink_to(started.run / "run.json")
+    else:
+        file.write_bytes(content)
+    assert started.session("test") == 3
+    assert words in started.said
+    assert "Traceback" not in started.said
+    assert started.session("restore") == 0
+    assert started.text == scaffold().text
+
+
+def test_windows_line_ends_and_no_final_newline_are_no_change(started: Desk) -> None:
+    """Editors write both."""
+    (started.work / FILE).write_bytes(scaffold().text.rstrip("\n").replace("\n", "\r\n").encode())
+    assert started.json("status")["file"] == "recorded"
+
+
+def test_undo_goes_back_and_keeps_what_was_there(started: Desk) -> None:
+    """An edit that no command has seen is recorded first, so undo takes back that one and the history loses nothing."""
+    assert started.session("undo") == 3
+    assert "Nothing to undo" in started.printed
+    untouched = started.text
+    started.edit(1.0)
+    assert started.session("test") == 0
+    tested = started.text
+    started.edit(0.5)
+    unseen = started.text
+    assert started.session("undo") == 0
+    assert (started.text, (started.work / ORIGINAL).read_text()) == (tested, unseen)
+    assert started.session("undo", "1") == 0
+    assert started.text == untouched
+    assert started.session("undo", "0") == 3
+    assert "n must be a whole number" in started.printed
+
+
+def test_a_refused_test_costs_nothing(started: Desk) -> None:
+    """Code that does not parse is refused by the rules, code that leaves parameters unset by isolation: exit 3."""
+    for region, kind in (("def initialize_weights(model, config:\n", "syntax"), ("x = 1\n", "signature")):
+        (started.work / FILE).write_text(scaffold().with_region(region).text)
+        assert started.session("check", "--json") == 3
+        assert json.loads(started.printed)["kind"] == kind
+        assert started.session("test", "--json") == 3
+        assert json.loads(started.printed)["error"] == kind
+    (started.work / FILE).write_text(scaffold().with_region("def initialize_weights(model, config):\n    pass\n").text)
+    assert started.json("test")["error"] == "unset_parameter"
+    assert started.json("status")["tests_left"] == 2
+
+
+def test_a_test_that_fails_is_paid_and_cannot_be_submitted(started: Desk) -> None:
+    """Weights that pass the check and train to nothing: the exit code says that a test was spent."""
+    huge = (
+        "def initialize_weights(model, config):\n    for p in model.parameters():\n        nn.init.constant_(p, 1e30)\n"
+    )
+    (started.work / FILE).write_text(scaffold().with_region(huge).text)
+    reply = started.json("test")
+    status = started.json("status")
+    if reply["error"] == "candidate_failed":
+        assert (reply["exit_code"], status["tests"][0]["status"], status["tests"][0]["gain"]) == (0, "failed", None)
+        assert started.session("submit", "1") == 3
+    assert status["tests_used"] == (1 if reply["test"] else 0)
+
+
+def test_screening(desk: Desk) -> None:
+    """Looks are for sessions started with --screen. They are counted, and not paid twice by a later process."""
+    assert desk.start("--budget", "2", "--screen", "2.5", "--json") == 0, desk.said
+    candidates = []
+    for gain in (1.0, 0.5):
+        path = desk.home / f"idea{gain}.py"
+        path.write_text(REGION.format(gain=gain))
+        candidates.append(str(path))
+    assert desk.session("screen", *candidates) == 0, desk.said
+    assert desk.printed.startswith("[Screen] 2 candidates for")
+    assert desk.session("screen", *candidates) == 0
+    assert desk.printed.startswith("[Screen] 2 candidates for 0.00 of a test")
+    assert desk.session("test") == 0
+    assert desk.session("screen", str(desk.home / "none.py")) == 2
+    assert desk.session("submit", "1") == 0, desk.said
+    assert faults(desk.run) == []
+
+
+def test_screen_is_refused_without_screening(started: Desk) -> None:
+    """Exit 3, in the words of the tool."""
+    assert started.session("screen") == 3
+    assert "Screening is off" in started.printed
+
+
+def test_confirmation_goes_on_after_a_kill(desk: Desk) -> None:
+    """kill -9 during the fresh seeds of a submission: the next command finishes it and gives its reply."""
+    assert desk.start("--budget", "1", "--confirm", "2", "--json") == 0, desk.said
+    desk.edit(1.0)
+    assert desk.session("test") == 0
+    killed = len(read_events(desk.run / "events.jsonl")) + 3
+    assert desk.session("submit", "1", kill_after=killed) == -signal.SIGKILL
+    assert desk.json("status")["state"] == "unfinished"
+    assert desk.session("submit", "1") == 0, desk.said
+    assert "[confirm]" in desk.printed
+    assert faults(desk.run) == []
+
+
+def test_the_second_of_two_commands_says_who_holds_the_run(started: Desk) -> None:
+    """Commands that change the run are turned away with the number of the other process; the others answer."""
+    with RunDirectory(started.run).held():
+        for words in (("test",), ("undo",), ("submit", "1"), ("screen",)):
+            assert started.session(*words) == 1
+            assert f"process {os.getpid()}" in started.said
+        assert started.session("status") == 0
+        assert started.session("check") == 0
+        assert started.session("wait", "--timeout", "0.2") == 0
+        assert "still running" in started.printed
+        assert started.session("restore") == 0
+    assert started.session("wait") == 0
+    assert "nothing is running" in started.printed
+
+
+def test_start_refuses_what_it_would_overwrite(started: Desk) -> None:
+    """A second session in the folder, a folder with an AGENTS.md of its owner, a file in place of the folder."""
+    (started.home / "own").mkdir()
+    (started.home / "own" / "AGENTS.md").write_text("mine")
+    (started.home / "file").write_text("")
+    for name, words in (("work", "custom_init.py"), ("own", "AGENTS.md"), ("file", "is not a folder")):
+        assert started.session("start", str(started.home / name)) == 2
+        assert words in started.said
+    assert started.session("start", "new", "--budget", "0") == 2
+    assert not (started.work / "new").exists()
+    assert started.agent("search", "--proposer", "session") == 2
+
+
+def test_a_folder_without_a_session(desk: Desk) -> None:
+    """Every command says how a session is started; a pointer to a run that is gone says that."""
+    for words in (("status",), ("test",), ("wait",), ("submit", "1"), ("restore",)):
+        assert desk.session(*words) == 2
+        assert "agent session start DIR" in desk.said
+    (desk.home / POINTER).write_text('{"run": "/nowhere"}')
+    assert desk.session("status") == 2
+    assert "/nowhere, is not there" in desk.said
+    (desk.home / POINTER).write_text("[]")
+    assert desk.session("status") == 2
+
+
+def test_a_damaged_workspace_is_made_again_from_the_log(started: Desk) -> None:
+    """The repository can be deleted, and be changed by hand: the log is the state."""
+    started.edit(1.0)
+    assert started.session("test") == 0
+    shutil.rmtree(started.run / "workspace")
+    assert started.session("undo") == 0
+    assert started.text == scaffold().text
+    (started.run / "workspace" / "sandbox" / "custom_init.py").write_text("forged")
+    assert started.session("submit", "1") == 0, started.said
+    assert faults(started.run) == []
+
+
+def test_an_edited_log_is_refused(started: Desk) -> None:
+    """A changed line breaks the chain; exit 1, and nothing is done."""
+    log = started.run / "events.jsonl"
+    log.write_text(log.read_text().replace('"budget": 2', '"budget": 9', 1))
+    assert started.session("test") == 1
+    assert "the log was edited" in started.said or "does not give event" in started.said
+
+
+def test_held_back_for_a_review(desk: Desk) -> None:
+    """`--no-submit`: the hidden task waits for `agent submit`."""
+    assert desk.start("--budget", "1", "--no-submit") == 0, desk.said
+    desk.edit(1.0)
+    assert desk.session("test") == 0
+    assert desk.session("submit", "1") == 0
+    assert "The hidden task waits for: agent submit" in desk.printed
+    assert not (desk.run / "hidden").exists()
+    assert desk.session("test") == 3
+    assert desk.agent("submit", str(desk.run), "--json") == 0, desk.said
+    assert json.loads(desk.printed.splitlines()[-1])["hidden"]
+    assert faults(desk.run) == []
+
+
+def test_resume_finishes_what_was_begun_and_submits_nothing(started: Desk) -> None:
+    """`agent search --resume` on a session whose test was killed: the test has its result, the session goes on."""
+    started.edit(1.0)
+    events = len(read_events(started.run / "events.jsonl"))
+    assert started.session("test", kill_after=events + 4) == -signal.SIGKILL
+    assert started.agent("search", "--resume", str(started.run), "--json") == 0, started.said
+    done = json.loads(started.printed.splitlines()[-1])
+    assert (done["event"], done["tests_used"], done["submitted_test"]) == ("done", 1, None)
+    assert started.json("status")["state"] == "ready"
+    assert started.session("submit", "1") == 0
+    assert started.agent("search", "--resume", str(started.run), "--json") == 0
+
+
+def test_a_closed_session_is_not_touched_by_commands(started: Desk) -> None:
+    """A folder that points to a session of `agent mcp`: refused, because it would not be closed any more."""
+    summary = json.loads((started.run / "run.json").read_text())
+    summary["config"]["proposer"] = CLOSED
+    (started.run / "run.json").write_text(json.dumps(summary))
+    for words in (("status",), ("test",), ("submit", "1")):
+        assert started.session(*words) == 3
+        assert "agent mcp" in started.said
+    assert session_status(Session(RunDirectory(started.run))).kind == "closed"
+
+
+# -- kill -9 ----------------------------------------------------------------------------------------------------------
+
+Step = Callable[[Desk], tuple[str, ...]]
+
+
+def _edited(gain: float, *words: str) -> Step:
+    def step(desk: Desk) -> tuple[str, ...]:
+        if words[0] == "test":
+            desk.edit(gain)
+        return words
+
+    return step
+
+
+STEPS: tuple[Step, ...] = (
+    _edited(1.0, "test"),
+    _edited(0.5, "test"),
+    _edited(0.0, "submit", "2"),
+)
+
+
+def test_kills_over_session_commands(server: Server, tmp_path: Path, session_cache: Path) -> None:
+    """kill -9 at random moments of start, test and submit, each time followed by the same command: no test is lost,
+    none is paid twice, and the end is that of an undisturbed session. INITSEARCH_SESSION_KILLS sets how many.
+    """
+    undisturbed = Desk(server, tmp_path / "undisturbed", session_cache)
+    undisturbed.home.mkdir()
+    assert undisturbed.start("--budget", "2") == 0, undisturbed.said
+    for step in STEPS:
+        assert undisturbed.session(*step(undisturbed)) == 0, undisturbed.said
+    operations = undisturbed.operations
+    wanted = outcome(undisturbed.run)
+    moments, kills, sessions = random.Random(11), 0, 0
+    while kills < KILLS:
+        desk = Desk(server, tmp_path / str(sessions), session_cache)
+        desk.home.mkdir()
+        sessions += 1
+        while True:
+            code = desk.start("--budget", "2", kill_at=moments.randint(1, operations[0]))
+            kills += code == -signal.SIGKILL
+            if (desk.work / POINTER).is_file():
+                break
+            shutil.rmtree(desk.work, ignore_errors=True)
+        for step, most in zip(STEPS, operations[1:], strict=True):
+            words = step(desk)
+            while (code := desk.session(*words, kill_at=moments.randint(1, most))) == -signal.SIGKILL:
+                kills += 1
+                spent = [
+                    r.event.number for r in read_events(desk.run / "events.jsonl") if r.event.kind == "test_started"
+                ]
+                assert spent in ([], [1], [1, 2])
+            ended = json.loads((desk.run / "run.json").read_text())["status"] == "submitted"
+            assert code == 0 or (words[0] == "submit" and ended), desk.said
+        found = outcome(desk.run)
+        assert found["regions"][-1] == wanted["regions"][-1]
+        assert found["tests"] == wanted["tests"]
+        assert found["results"] == wanted["results"]
+        assert (found["submitted"], found["accuracies"]) == (wanted["submitted"], wanted["accuracies"])
+        assert faults(desk.run) == []
+
+
+def test_a_killed_background_test_is_not_lost(agent: Agent, tmp_path: Path) -> None:
+    """With real processes: its process is killed with -9 while it trains, and `wait` starts one that goes on."""
+    assert agent("session", "start", "work", "--profile", "smoke", "--budget", "1").returncode == 0
+    work = tmp_path / "work"
+    (work / FILE).write_text(scaffold().with_region(REGION.format(gain=1.0)).text)
+    begun = agent("session", "test", "--background", "--session", "work", "--json")
+    assert begun.returncode == 0, begun.stderr
+    assert json.loads(begun.stdout)["event"] == "running"
+    session = Session.open(work)
+    busy = agent("session", "undo", "--session", "work")
+    assert busy.returncode == 1
+    assert "agent session test --background" in busy.stderr
+    process = int(session.run.holder.partition(":")[0].removeprefix("process "))
+    deadline = time.monotonic() + 120
+    while (running := session.running()) is not None and running.test is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process, signal.SIGKILL)
+    waited = agent("session", "wait", "--session", "work", "--json")
+    assert waited.returncode == 0, waited.stderr
+    reply = json.loads(waited.stdout)
+    assert (reply["event"], reply["test"], reply["ok"]) == ("reply", 1, True)
+    assert outcome(session.run.path)["tests"] == [1]
+    left_running({(process, 0)}, seconds=0)
+    with contextlib.suppress(SessionEnded):
+        Session(session.run).submit(1)
+    with pytest.raises(SessionEnded):
+        Session(session.run).test(region=REGION.format(gain=0.1))

@@ -1,0 +1,217 @@
+"""A user's data in every form, and each kind of bad data in one sentence that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmark.data import DataError
+from benchmark.data import arrays as forms
+from benchmark.data.arrays import from_file, in_form, resized, returned
+from benchmark.data.pictures import from_folder
+from benchmark.data.prepared import load_prepared, prepare
+from benchmark.own_data import prepared_data
+from benchmark.vision import VisionMissing, vision
+from tests.benchmark.task_files import arrays, write_pictures
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(folder))
+    return folder
+
+
+def refused(call: Callable[[], Any]) -> str:
+    with pytest.raises(DataError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "made"),
+    [((20, 8, 6), (1, 8, 6)), ((20, 8, 6, 1), (1, 8, 6)), ((20, 8, 6, 3), (3, 8, 6)), ((20, 3, 8, 6), (3, 8, 6))],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_channels_may_be_first_last_or_absent(shape: tuple[int, ...], made: tuple[int, ...], dtype: Any) -> None:
+    images, labels = np.ones(shape, dtype=dtype), np.arange(20) % 2
+    found = in_form({"train_images": images, "train_labels": labels, "test_images": images, "test_labels": labels}, "x")
+    assert found.train_images.shape[1:] == made
+    assert found.train_images.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_labels": None}, "has no train_labels"),
+        ({"train_labels": np.arange(95) % 4}, "96 pictures, train_labels 95 labels"),
+        ({"train_labels": np.arange(96) % 4 + 1}, "no training picture has label 0"),
+        ({"train_labels": np.arange(96) % 4 - 1}, "a label is -1"),
+        ({"train_labels": np.arange(96) % 4 / 2}, "whole numbers"),
+        ({"train_labels": np.zeros(96, int), "test_labels": np.zeros(32, int)}, "one class only"),
+        ({"test_labels": np.zeros(32, int)}, "class 1 has no test picture"),
+        ({"train_images": np.zeros((96, 12, 12))}, "float64"),
+        ({"train_images": np.zeros((96, 12, 12, 2), np.uint8)}, "must be 1 or 3"),
+        ({"train_images": np.zeros((96, 144), np.uint8)}, "has shape (96, 144)"),
+        ({"test_images": np.zeros((32, 9, 9), np.uint8)}, "both need the same form"),
+    ],
+)
+def test_bad_arrays_are_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    found = {name: array for name, array in {**arrays(), **changes}.items() if array is not None}
+    np.savez(tmp_path / "toys.npz", **found)
+    message = refused(lambda: from_file(tmp_path / "toys.npz"))
+    assert said in message
+    assert "toys.npz" in message
+
+
+def test_a_file_that_is_none_or_pickled_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 and no more")
+    (tmp_path / "b.safetensors").write_bytes(b"\xff" * 40)
+    np.savez(tmp_path / "c.npz", **{**arrays(), "train_labels": np.array([{}] * 96, dtype=object)})
+    for name in ("a.npz", "b.safetensors", "c.npz"):
+        assert name in refused(lambda name=name: from_file(tmp_path / name))  # type: ignore[misc]
+    assert "no such file" in refused(lambda: prepared_data("none.npz", None, tmp_path))
+
+
+def test_npz_and_safetensors_give_the_same(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    found = arrays()
+    np.savez(tmp_path / "a.npz", **found)  # type: ignore[arg-type]
+    save_file(found, tmp_path / "a.safetensors")
+    both = [prepared_data(f"a.{ending}", None, tmp_path) for ending in ("npz", "safetensors")]
+    assert both[0] == both[1]
+    data = load_prepared(both[0])
+    assert tuple(data.train_images.shape) == (96, 1, 12, 12)
+    assert sorted(data.train_labels.tolist()) == sorted(found["train_labels"].tolist())
+
+
+def test_changed_prepared_data_are_not_used(tmp_path: Path) -> None:
+    made = prepare(in_form(arrays(test=8), "x"))
+    np.save(made.folder / "test_labels.npy", np.zeros(8, dtype=np.int64))
+    assert "were changed" in refused(lambda: load_prepared(made))
+
+
+def test_more_pictures_than_memory_holds_are_refused_before_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "toys.npz", **arrays())  # type: ignore[arg-type]
+    monkeypatch.setattr(forms, "available_memory", lambda: 1000)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("it was read"))
+    assert "memory" in refused(lambda: from_file(tmp_path / "toys.npz"))
+
+
+def test_float_arrays_stay_as_they_are(tmp_path: Path) -> None:
+    from benchmark.augment import Normalizer
+
+    images = np.random.default_rng(0).normal(size=(8, 1, 4, 4)).astype(np.float32)
+    labels = np.arange(8) % 2
+    data = load_prepared(prepare(returned([images, labels, images, labels], "load")))
+    normal = Normalizer(data.mean, data.std, data.train_images.device)(data.train_images)
+    np.testing.assert_allclose(normal.numpy(), images, rtol=1e-6)
+
+
+def test_a_folder_of_grey_pictures(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pets")
+    found = from_folder(tmp_path / "pets", None)
+    assert found.train_images.shape == (20, 1, 10, 10)
+    assert found.test_images.shape == (8, 1, 10, 10)
+    assert found.notes == ()
+    assert np.bincount(found.train_labels).tolist() == [10, 10]
+
+
+def test_one_coloured_picture_makes_all_rgb(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pets")
+    Image.new("RGB", (10, 10), "red").save(tmp_path / "pets/train/cat/red.png")
+    Image.new("RGB", (10, 10), (7, 7, 7)).save(tmp_path / "pets/train/dog/grey.png")
+    assert from_folder(tmp_path / "pets", None).train_images.shape == (22, 3, 10, 10)
+
+
+def test_without_a_test_folder_a_fixed_fifth_of_each_class_is_held_out(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pets", test=False)
+    one, two = (from_folder(tmp_path / "pets", None) for _ in range(2))
+    assert np.bincount(one.test_labels).tolist() == [2, 2]
+    assert np.bincount(one.train_labels).tolist() == [8, 8]
+    assert "a fixed fifth" in one.notes[0]
+    assert (one.test_images == two.test_images).all()
+
+
+def test_pictures_of_any_kind_become_eight_bits(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pets")
+    folder = tmp_path / "pets/train/cat"
+    Image.fromarray(np.full((10, 10), 65535, dtype=np.uint16)).save(folder / "deep.png")
+    Image.new("CMYK", (30, 20), (0, 255, 255, 0)).save(folder / "print.jpg")
+    Image.new("RGBA", (10, 10), (255, 0, 0, 0)).save(folder / "clear.webp")
+    Image.new("P", (12, 10)).save(folder / "palette.gif")
+    found = from_folder(tmp_path / "pets", 8)
+    assert found.train_images.shape == (24, 3, 8, 8)
+    by_name = dict(zip(sorted(path.name for path in folder.iterdir()), found.train_images, strict=False))
+    assert by_name["deep.png"].min() == 255
+    assert by_name["clear.webp"].min() == 255
+    assert by_name["print.jpg"][0].min() > 200 > by_name["print.jpg"][1].max()
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda p: (p / "train/cat/bad.png").write_bytes(b"\x89PNG\r\n"), "bad.png"),
+        (lambda p: (p / "train/cat/cut.png").write_bytes((p / "train/cat/0.png").read_bytes()[:80]), "cut.png"),
+        (lambda p: Image.new("L", (9, 9)).save(p / "train/cat/other.png"), "other.png"),
+        (lambda p: (p / "train/fox").mkdir(), "fox"),
+        (lambda p: [(p / "train/fox").mkdir(), Image.new("L", (10, 10)).save(p / "train/fox/1.png")], "fox"),
+        (lambda p: [(p / "test/fox").mkdir(), Image.new("L", (10, 10)).save(p / "test/fox/1.png")], "fox"),
+        (lambda p: (p / "train").rename(p / "training"), "no folder train"),
+    ],
+)
+def test_a_bad_folder_is_named(tmp_path: Path, harm: Callable[[Path], Any], said: str) -> None:
+    write_pictures(tmp_path / "pets")
+    harm(tmp_path / "pets")
+    assert said in refused(lambda: from_folder(tmp_path / "pets", None))
+
+
+def test_an_empty_folder_and_one_class_are_named(tmp_path: Path) -> None:
+    (tmp_path / "none/train").mkdir(parents=True)
+    write_pictures(tmp_path / "one", classes=("cat",))
+    assert "no folder of a class" in refused(lambda: from_folder(tmp_path / "none", None))
+    assert "one class only, cat" in refused(lambda: from_folder(tmp_path / "one", None))
+
+
+def test_arrays_are_resized_and_cropped() -> None:
+    found = resized(in_form(arrays(size=12), "x"), 8)
+    assert found.train_images.shape == (96, 1, 8, 8)
+    assert found.train_images.dtype == np.uint8
+
+
+def test_a_function_of_the_users_gives_the_arrays(tmp_path: Path) -> None:
+    (tmp_path / "data.py").write_text(
+        "import numpy as np\n"
+        "def load():\n    x = np.zeros((4, 3, 5, 5), np.uint8)\n    y = np.arange(4) % 2\n    return x, y, x, y\n"
+        "def fails():\n    raise KeyError('moon')\n"
+        "def wrong():\n    return 3\n"
+    )
+    assert prepared_data("data.py:load", None, tmp_path).size == (5, 5)
+    for name, said in (("fails", "KeyError: 'moon'"), ("wrong", "returns int"), ("none", "no function 'none'")):
+        assert said in refused(lambda name=name: prepared_data(f"data.py:{name}", None, tmp_path))  # type: ignore[misc]
+    assert "no such file" in refused(lambda: prepared_data("other.py:load", None, tmp_path))
+
+
+def test_our_sets_can_be_resized() -> None:
+    assert prepared_data("tiny", 16, Path()).size == (16, 16)
+
+
+def test_a_data_set_class_of_torchvision(tmp_path: Path) -> None:
+    try:
+        vision("datasets")
+    except VisionMissing as error:
+        pytest.skip(str(error))
+    assert "torchvision has no data set 'Nothing'" in refused(
+        lambda: prepared_data("torchvision:Nothing", None, tmp_path, data_root=tmp_path)
+    )
+    message = refused(lambda: prepared_data("torchvision:MNIST", None, tmp_path, data_root=tmp_path))
+    assert "--download fetches it" in message

@@ -1,0 +1,127 @@
+"""Task files: their keys, their bad input in one sentence, and the built-in profiles in the same form."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from benchmark.models import ARCHITECTURES
+from benchmark.results import result_key
+from benchmark.task import NUM_CLASSES, OURS, Recipe, Task
+from benchmark.task_schema import TaskFileError, read_task_file
+from benchmark.tasks import FOLDER, NAMES, PROFILES
+
+VISIBLE = '[[visible]]\nnetwork = "net.py:build"\ndata = "flowers"\n'
+
+
+def read(tmp_path: Path, text: str) -> str:
+    """The sentence with which a task file is refused."""
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(TaskFileError) as caught:
+        read_task_file(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(path))
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = [", "Invalid value"),
+        ("", "visible is missing"),
+        ("visible = []", "visible"),
+        (VISIBLE + "epoch = 3\n", "unknown key 'visible.1.epoch'; did you mean 'epochs'?"),
+        ("naem = 'x'\n" + VISIBLE, "unknown key 'naem'; did you mean 'name'?"),
+        (VISIBLE + "epochs = 0\n", "visible.1.epochs"),
+        (VISIBLE + "epochs = '3'\n", "visible.1.epochs"),
+        (VISIBLE + "lr = -1.0\n", "visible.1.lr"),
+        (VISIBLE + "optimizer = 'lion'\n", "visible.1.optimizer"),
+        (VISIBLE + "schedule = 'step'\n", "visible.1.schedule"),
+        (VISIBLE + "augment = true\n", "visible.1.augment"),
+        (VISIBLE + "name = 'a/b'\n", "visible.1.name"),
+        (VISIBLE + "name = '..'\n", "visible.1.name"),
+        ("name = '/tmp'\n" + VISIBLE, "name"),
+        (VISIBLE + VISIBLE, "two tasks are called 'net-flowers'"),
+        (VISIBLE + VISIBLE.replace("visible", "hidden"), "two tasks are called"),
+        ('[[visible]]\nnetwork = "net.py:build"\n', "data"),
+        ('[[visible]]\ndata = "x"\n', "visible.1.network is missing"),
+        (VISIBLE + 'train = "t.py:train"\n', "contradicts data"),
+        ('[[visible]]\nnetwork = "n.py:build"\ntrain = "t.py:train"\nlr = 0.1\n', "contradicts lr"),
+        (VISIBLE + 'metric = "loss"\n', "metric"),
+        (VISIBLE + "warmup_epochs = 10\n", "warmup_epochs must be below epochs"),
+        (
+            VISIBLE + "[noise]\nnet-flower = 1.0\n",
+            "noise.net-flower: no task has that name; did you mean 'net-flowers'?",
+        ),
+        (VISIBLE + "[noise]\nnet-flowers = 0\n", "noise.net-flowers"),
+        (VISIBLE + "packages = ['../x']\n", "packages"),
+    ],
+)
+def test_bad_input_is_one_sentence_with_its_key(tmp_path: Path, text: str, said: str) -> None:
+    assert said in read(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TaskFileError, match="no such file"):
+        read_task_file(tmp_path / "none.toml")
+
+
+def test_the_defaults_are_those_of_the_documented_example(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(VISIBLE)
+    table = read_task_file(path).visible[0]
+    assert table.recipe() == Recipe(epochs=10, lr=0.05, batch_size=64)
+    assert (table.title, read_task_file(path).baseline) == ("net-flowers", "as_built")
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [
+        ("net.py:build", "net"),
+        ("nets/net.py:small", "small"),
+        ("torchvision:resnet18", "resnet18"),
+        ("resnet56", "resnet56"),
+    ],
+)
+def test_a_name_is_made_of_network_and_data(tmp_path: Path, network: str, name: str) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(f'[[visible]]\nnetwork = "{network}"\ndata = "in/flowers.npz"\n')
+    assert read_task_file(path).visible[0].title == f"{name}-flowers"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_built_in_profiles_are_task_files(name: str) -> None:
+    written = read_task_file(FOLDER / f"{name}.toml")
+    assert written.name == name
+    assert all(table.is_ours for table in (*written.visible, *written.hidden))
+
+
+def test_names_known_without_torch_are_those_of_the_networks() -> None:
+    assert set(OURS) == set(ARCHITECTURES)
+    assert "tiny" in NUM_CLASSES
+
+
+def test_keys_of_stored_results_stay() -> None:
+    """Measured with the version before task files: results in users' stores are still found."""
+    task = PROFILES["pocket"].visible[0]
+    fields = {"epochs", "lr", "batch_size", "momentum", "weight_decay", "crop_padding", "flip"}
+    fields |= {"train_limit", "test_limit", "held_out"}
+    assert set(task.identity()) == {"arch", "dataset", "recipe"}
+    assert set(task.identity()["recipe"]) == fields
+    assert result_key("x", task, 0, environment={"device": "cpu"}) == POCKET_KEY
+
+
+def test_a_changed_recipe_has_another_key() -> None:
+    task = Task("resnet20", "tiny", Recipe(epochs=1, lr=0.1))
+    keys = {result_key("x", task, 0, environment={})}
+    for change in ({"optimizer": "adamw"}, {"schedule": "linear"}, {"warmup_epochs": 0.5}, {"label_smoothing": 0.1}):
+        recipe = dataclasses.replace(task.recipe, **change)
+        keys.add(result_key("x", dataclasses.replace(task, recipe=recipe), 0, environment={}))
+    assert len(keys) == 5
+
+
+POCKET_KEY = "c78ca16ae8f2f2370ab898fd46169642c168f0b81606d5b3997fb0a938e42797"
