@@ -35,8 +35,8 @@ def search(*, progress: Progress | None = None, **settings: Any) -> SearchOutcom
     Raises UsageError before anything is trained, and later the other types of `agent.errors`.
     """
     from agent.config import read_config
+    from agent.engine.own_task import is_own, take_task
     from agent.engine.search import Search
-    from agent.from_python import is_own, take_task
     from agent.llm.consent import confirm_loaded
     from agent.progress import Progress
     from agent.report import report_at_end

@@ -53,7 +53,7 @@ class SearchConfig(BaseModel):
     """Fresh seeds with which the best tests and the baseline are trained again before one is submitted; 0: none."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: Literal["auto"] | int = "auto"
-    """Evaluations that run side by side: processes on a CPU, lanes on each GPU."""
+    """Evaluations that run side by side: processes on a CPU, lanes on a GPU."""
     parallel: int = Field(default=1, ge=1, le=1000)
     """Tests that may be in flight. A candidate is asked for after exactly the tests that came so many before it."""
     executor: Literal["local", "ray", "slurm", "auto"] = "local"

@@ -237,18 +237,18 @@ def training_view(
     """The table of running trainings and the line below it, for a terminal.
 
     `rows`: (role, task, seed, epoch, epochs, accuracy). `elapsed` and `left` are seconds, `tests` those that are left.
-    `paces`: (role, task, seed) → how fast it trains, in words.
     """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("training", "task", "seed", "epoch", "test accuracy", "pace"):
+    for heading in ("training", "task", "seed", "epoch", "test accuracy", *(["pace"] if paces else [])):
         table.add_column(heading, justify="left" if heading in ("training", "task", "pace") else "right")
     for role, task, seed, epoch, epochs, accuracy in rows:
         shown = "" if accuracy is None else f"{accuracy:.2f} %"
-        table.add_row(role, task, str(seed), f"{epoch}/{epochs}", shown, paces.get((role, task, seed), ""))
+        row = [role, task, str(seed), f"{epoch}/{epochs}", shown]
+        table.add_row(*row, *([paces.get((role, task, seed), "")] if paces else []))
     parts = [f"{_clock_time(elapsed)} elapsed"]
     if left is not None:
         parts.append(f"about {_clock_time(left)} to go")

@@ -119,9 +119,10 @@ def in_words(result: Comparison | Overall) -> str:
 def places_for(result: Comparison | Overall) -> int:
     """How many digits after the point a gain has: one or two of points, two that count of another metric."""
     effect = result.smallest_visible_effect
-    if result.metric.is_accuracy or not (math.isfinite(effect) and effect > 0):
+    if result.metric.is_accuracy:
         return 1 if effect >= 0.5 else 2
-    return min(8, max(1, 1 - math.floor(math.log10(effect))))
+    sizes = [size for size in (effect, abs(result.gain)) if math.isfinite(size) and size > 0]
+    return min(8, max(1, 1 - math.floor(math.log10(min(sizes, default=1.0)))))
 
 
 def signed(value: float, places: int = 1) -> str:

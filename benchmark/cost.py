@@ -82,11 +82,11 @@ class MeasureCost:
         torch.set_num_threads(threads())
         recipe, classes = self.task.recipe, self.task.num_classes
         count = self.steps * recipe.batch_size
+        tests = min(8, count // 4)  # so few that there is an evaluation after each epoch
         channels = self.task.picture[0]
         noise = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (count, *self.task.picture), dtype=torch.uint8, generator=noise)
         labels = torch.arange(count) % classes
-        tests = min(8, count // 4)  # so few that there is an evaluation after each epoch
         fake = ImageDataset(
             "noise",
             images,
@@ -105,8 +105,14 @@ class MeasureCost:
         def note_time(metrics: EpochMetrics) -> None:
             ends.append(time.process_time() / threads() if self.idle else time.perf_counter())
 
-        model = build_task_model(self.task, 0)
-        train(model, fake, replace(recipe, epochs=2), seed=0, precision=self.precision, on_epoch=note_time)
+        train(
+            build_task_model(self.task, 0),
+            fake,
+            replace(recipe, epochs=2),
+            seed=0,
+            precision=self.precision,
+            on_epoch=note_time,
+        )
         return _whole(self.task, (ends[1] - ends[0]) / count)
 
 
@@ -140,7 +146,7 @@ def pictures(task: Task) -> tuple[int, int]:
     return recipe.epochs * train_size, recipe.epochs * test_size
 
 
-_PICTURE = {"resnet20": 1.0, "resnet56": 3.0, "vgg8bn": 0.6, "vgg16bn": 2.5, "mobilenetv2": 2.5}
+_PICTURE = {"resnet20": 1.0, "resnet56": 3.0, "vgg16bn": 2.5, "mobilenetv2": 2.5}
 """About how long a network trains on one picture, milliseconds on a CPU core."""
 
 

@@ -114,11 +114,12 @@ _PRIORS: dict[tuple[str, str], NoisePrior] = {
 }
 
 
-# Where a prior was not measured on the machine, its SD may be 1.5 times too small. A prior SD × 1.2 with 4 degrees of
+# Where a prior was not measured on the machine, its SD may be 1.5 times too small. A prior SD × 1.25 with 4 degrees of
 # freedom then keeps all promises, also for heavy-tailed noise and the best of 50, and widens the interval least among
 # the pairs that do (docs/statistics.md, tests/benchmark/test_noise_simulation.py).
-_ALLOWANCE = 1.2
+_ALLOWANCE = 1.25
 _DOUBTED_DF = 4.0
+_MOST_WRONG = 1.5
 _MEASURED_DF = 8.0
 """The most degrees of freedom that a measurement counts for. With more, the best of 50 candidates with one seed would
 be claimed too often where the noise has heavier tails than the normal one."""
@@ -169,12 +170,13 @@ class TaskNoise:
         """The prior after the measurement; None where nothing was measured.
 
         Prior and measurement may disagree. So its variance is not less than the measured one, and its degrees of
-        freedom are fewer than their sum.
+        freedom are fewer than their sum. Its SD is not less than the prior's divided by 1.5, because code that hardly
+        trains scatters less than the code that a search is looking for.
         """
         if not self.measured_df or not self.squares:
             return None
         pooled, _ = self.base.pooled(self.squares, self.measured_df)
-        variance = max(pooled, self.squares / self.measured_df)
+        variance = max(pooled, self.squares / self.measured_df, (self.sd / _MOST_WRONG) ** 2 if self.df else 0.0)
         df = min(_MEASURED_DF, _DOUBTED_DF + self.measured_df / 8)
         df = df if self.df else min(df, self.measured_df)
         effect = self.base.effect if self.df else None

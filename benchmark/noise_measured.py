@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,9 @@ from benchmark.noise import NoisePrior, TaskNoise
 from benchmark.results import EvaluationResult, task_sha256
 from benchmark.store import ISOLATED, ResultStore
 from benchmark.tasks import Task
+
+_MOST_RESULTS = 1000
+"""Results of one task that are read. These take half a second, and more would not make the noise better known."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ def measured_noise(
     found = (result for store in stores for result in store.containing(digest) if result.task_sha256 == digest)
     scatter = scatter_of(
         result
-        for result in found
+        for result in itertools.islice(found, _MOST_RESULTS)
         if (result.device, result.precision) == (environment.get("device"), environment.get("precision"))
         and result.isolation_level in ISOLATED
     )

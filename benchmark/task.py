@@ -207,12 +207,14 @@ class Task:
 
     def as_json(self) -> dict[str, Any]:
         """The task as it stands in run.json and in a log, from which `agent.profiles.recorded_profile` reads it."""
-        found = {"arch": self.arch, "dataset": self.dataset, "recipe": self.recipe.identity()}
+        found: dict[str, Any] = {"arch": self.arch, "dataset": self.dataset, "recipe": self.recipe.identity()}
         extra = {"title": self.title, "network": self.network, "data": self.data, "trainer": self.trainer}
         for name, value in extra.items():
             if value is not None:
-                fields = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+                fields: Any = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
                 found[name] = json.loads(json.dumps(fields, default=str))
+                if isinstance(fields, dict) and "folder" in fields:
+                    found[name]["folder"] = ""  # where it lies is not part of the task
         if not self.metric.is_accuracy:
             found["metric"] = dataclasses.asdict(self.metric)
         return found

@@ -1,4 +1,4 @@
-"""Build the bubblewrap command line. The worker gets its own root with an interpreter, torch and ten project files.
+"""Build the bubblewrap command line. The worker gets its own root with an interpreter, torch and some project files.
 
 Everything in that root is read-only, and no folder is writable: results leave through a pipe. The worker has its own
 name spaces for processes, network, IPC and host name. It has no capabilities, and it ends when its starter ends.

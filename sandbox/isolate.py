@@ -117,15 +117,22 @@ class Isolation:
 
     `level` "auto" chooses the strongest level that passes the canary; "none" is for users who passed
     --allow-unsandboxed. Raises IsolationUnavailable. Calls from several threads wait for each other.
+    `at_once`: a named level starts the interpreter of `repeat` too, beside the first one.
     """
 
-    def __init__(self, *, level: Level = "auto", limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(self, *, level: Level = "auto", limits: Limits = DEFAULT_LIMITS, at_once: bool = False) -> None:
         started = time.monotonic()
         self.limits = limits
-        zygote, tested, rejected = _choose(level)
+        second = Zygote(level, apart=True) if at_once and level in LEVELS and obstacle_to(level) is None else None
+        try:
+            zygote, tested, rejected = _choose(level)
+        except BaseException:
+            if second is not None:
+                second.close()
+            raise
         self.level: str = zygote.level
         self._first = _Interpreter(lambda: Zygote(self.level), zygote)
-        self._second = _Interpreter(lambda: Zygote(self.level, apart=True))
+        self._second = _Interpreter(lambda: Zygote(self.level, apart=True), second)
         self._with_packages: dict[tuple[str, ...], tuple[_Interpreter, _Interpreter]] = {}
         self._lock = threading.Lock()
         self.evidence: dict[str, object] = {

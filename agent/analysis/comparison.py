@@ -43,14 +43,14 @@ def compare_tasks(
         before, after = _complete(baseline[task]), _complete(submission[task])
         groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
         metric = metric_of(profile, task)
-        before, after = _signed(before, metric), _signed(after, metric)
-        groups = [signed for seeds in groups if (signed := _signed(seeds, metric)) is not None]
+        before, after = signed_scores(before, metric), signed_scores(after, metric)
+        groups = [signed for seeds in groups if (signed := signed_scores(seeds, metric)) is not None]
         if before is None or after is None:
             comparisons[task] = None
             continue
         prior = prior_of(profile, noise, task, groups, len(before) + len(after) - 2)
         prior = prior if look is None else prior.after_look(look)
-        comparisons[task] = _in_metric(compare(before, after, prior, n_candidates=n_candidates), metric)
+        comparisons[task] = in_metric(compare(before, after, prior, n_candidates=n_candidates), metric)
     return comparisons
 
 
@@ -60,12 +60,12 @@ def metric_of(profile: str, task: str) -> Metric:
     return next((one.metric for one in known.tasks if one.name == task), ACCURACY) if known else ACCURACY
 
 
-def _signed(seeds: dict[int, float] | None, metric: Metric) -> dict[int, float] | None:
+def signed_scores(seeds: dict[int, float] | None, metric: Metric) -> dict[int, float] | None:
     """The scores so that higher is better."""
     return seeds if seeds is None or metric.sign > 0 else {seed: -value for seed, value in seeds.items()}
 
 
-def _in_metric(comparison: Comparison, metric: Metric) -> Comparison:
+def in_metric(comparison: Comparison, metric: Metric) -> Comparison:
     """The comparison of signed scores, with its means as the metric has them."""
     if metric.is_accuracy:
         return comparison
@@ -137,6 +137,11 @@ def verdict(visible: Mapping[str, Comparison | None], hidden: Mapping[str, Compa
     return f"{_verdict_on('the visible tasks', visible)}; {_verdict_on('the hidden task', hidden)}."
 
 
+def _metric_json(metric: Metric) -> dict[str, str]:
+    """The metric of a task whose score is no accuracy."""
+    return {} if metric.is_accuracy else {"metric": metric.name, "direction": metric.direction}
+
+
 def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str:
     if not comparisons:
         return f"{where} were not run" if where.endswith("s") else f"{where} was not run"
@@ -187,5 +192,5 @@ def _task_json(comparison: Comparison | None) -> dict[str, Any]:
         "smallest_visible_effect": comparison.smallest_visible_effect if known else None,
         "resolved": comparison.resolved,
         "seeds": comparison.n_candidate,
-        **({} if comparison.metric.is_accuracy else dataclasses.asdict(comparison.metric)),
+        **_metric_json(comparison.metric),
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -79,7 +78,7 @@ def sentence(one: TaskNoise) -> str:
         return f"measured on this machine, {one.measured_df} {freedom} of freedom (SD {measured.sd:.2g})"
     if not one.df:
         return "not known: only the seeds of a run can show it"
-    return f"not measured on this machine: intervals allow for a prior SD ({one.sd:.2g}) that is 1.5 times too small"
+    return "not measured on this machine: intervals allow for a prior SD that is 1.5 times too small"
 
 
 def in_words(noise: Noise | None) -> list[str]:
@@ -101,11 +100,6 @@ def as_json(noise: Noise) -> dict[str, Any]:
         }
         for task, one in noise.items()
     }
-
-
-def recorded(noise: Noise) -> dict[str, Any]:
-    """The noise as plain values, as the launch event has it."""
-    return {task: asdict(one) for task, one in noise.items()}
 
 
 def unresolvable(noise: Noise, tasks: Sequence[str], baseline_seeds: int, seeds: int) -> list[str]:

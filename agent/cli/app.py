@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from agent.cli.courtesy import require_allowed
 
+
+class _InOrderOfADay(TyperGroup):
+    """Lists groups of commands, which Typer puts last, behind the commands that act and before those that look."""
+
+    def __init__(self, *, commands: dict[str, Any] | None = None, **settings: Any) -> None:
+        commands = dict(commands or {})
+        groups = [name for name, command in commands.items() if isinstance(command, TyperGroup)]
+        names = [name for name in commands if name not in groups]
+        names[_ACTING:_ACTING] = groups
+        super().__init__(commands={name: commands[name] for name in names}, **settings)
+
+
+_ACTING = 4
+"""How many commands are listed before the groups."""
+
 app = typer.Typer(
     name="agent",
+    cls=_InOrderOfADay,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -45,7 +62,7 @@ TaskFileOption = Annotated[
 SeedsOption = Annotated[int | None, typer.Option(help="Training runs per task and candidate (default 1; paper: 3).")]
 SeedOption = Annotated[int | None, typer.Option(help="The first seed (default 0).")]
 WorkersOption = Annotated[
-    str | None, typer.Option(help="Evaluations side by side: processes, or lanes on each GPU (default auto).")
+    str | None, typer.Option(help="Evaluations side by side: processes, or lanes on a GPU (default auto).")
 ]
 ParallelOption = Annotated[
     int | None, typer.Option(help="Tests in flight (default 1). Those are chosen without each other's results.")

@@ -70,7 +70,7 @@ def plan(
         cost, overhead, environment = measure(
             chosen, executor, precision=config.precision, level=level, kernels=config.kernels
         )
-    noise = noise_here(chosen, environment, cache=config.cache)
+    noise = noise_here(chosen, environment, cache=config.cache, given=dict(chosen.noise))
     found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect, noise=noise)
     found = {**with_overhead(found, overhead), "environment": environment}
     if as_json:

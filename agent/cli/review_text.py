@@ -111,6 +111,7 @@ def as_json(directory: RunDirectory, subject: Subject) -> dict[str, Any]:
         "status": subject.record.status,
         "verdict": subject.findings.verdict,
         "headline": subject.findings.headline,
+        "caveat": subject.record.summary.get("caveat"),
         "submitted_test": subject.record.submitted,
         "visible": tasks_json(subject.findings.visible),
         "hidden": tasks_json(subject.findings.hidden),

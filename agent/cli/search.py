@@ -181,6 +181,8 @@ def search(
         if is_command(loaded):
             require_typed(found, given)
             raise typer.Exit(search_by_command(loaded, pass_env or [], as_json=as_json))
+        if is_task_file(loaded.profile):
+            say(f"loading the data and building the networks of {loaded.profile}")
         trackers = trackers_of(track)
         raise typer.Exit(execute(Search.create(loaded, say=say), page=page, as_json=as_json, trackers=trackers))
     run = RunDirectory.find(resume, loaded.runs)

@@ -90,7 +90,7 @@ def start(
         else:
             print(f"session {folder}\nrun {session.run.path}", file=sys.stderr)
 
-    with showing(again="agent session wait") as progress:
+    with showing(again=f"agent session wait --session {folder}") as progress:
         session = Session.start(folder, config, progress=progress, launched=launched)
     if not as_json:
         _print_status(session)
@@ -112,10 +112,10 @@ def check(
     from agent.sessions import OutsideChanged, Session
     from agent.sessions.checking import check_region_of
 
-    found = Session.open(session, allowed=_allowed(allow_unsandboxed, None))
+    found = Session.open(session)
     assert found.folder is not None
     try:
-        report = check_region_of(found.run, found.folder.region(), found.allowed)
+        report = check_region_of(found.run, found.folder.region(), allow_unsandboxed=allow_unsandboxed)
     except OutsideChanged as error:
         report = CheckReport(False, "outside_region", str(error))
     if as_json:
@@ -170,8 +170,8 @@ def wait(
     """
     from agent.sessions import Session, wait_for_reply
 
-    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root))
-    reply = wait_for_reply(found, timeout)
+    found = Session.open(session)
+    reply = wait_for_reply(found, timeout, allowed=lambda: _allowed(allow_unsandboxed, data_root))
     if reply is not None:
         _finish(reply, as_json=as_json)
     if as_json:

@@ -82,8 +82,9 @@ def _lines(path: Path, summary: dict[str, Any], unfinished: tuple[RunState, list
         yield from unfinished[1]
         return
     yield f"tests      {summary.get('tests_used', 0)} of {summary.get('budget')}"
+    own = {task["name"]: "metric" in task for task in dict(summary.get("tasks") or {}).get("visible", [])}
     for test in summary.get("tests", []):
-        means = ", ".join(f"{task} {_mean(seeds)}" for task, seeds in test["accuracies"].items())
+        means = ", ".join(f"{task} {_mean(seeds, own.get(task, False))}" for task, seeds in test["accuracies"].items())
         chosen = "  <- submitted" if test["number"] == summary.get("submitted_test") else ""
         yield f"  test {test['number']}   {means}{chosen}"
     if seconds := summary.get("seconds"):
@@ -103,6 +104,9 @@ def _wrapped(line: str) -> str:
     return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or line
 
 
-def _mean(seeds: dict[str, float | None]) -> str:
+def _mean(seeds: dict[str, float | None], own: bool = False) -> str:
+    """The mean accuracy in percent, or of a trainer of the user's own the mean score."""
     values = [value for value in seeds.values() if value is not None]
+    if own and len(values) == len(seeds):
+        return f"{sum(values) / len(values):.4g}"
     return f"{sum(values) / len(values):.2f} %" if len(values) == len(seeds) else "failed"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.analysis import comparison, generalisation, null_claims
+from agent.analysis import comparison, generalisation, null_claims, openness
 from agent.analysis import noise as noises
 from agent.analysis.finalists import trained_again
 from agent.config import SearchConfig
@@ -28,7 +28,7 @@ _ALWAYS_DONE = (
     *("status", "run", "tests_used", "submitted_test"),
     *("visible", "hidden", "generalisation", "seconds"),
 )
-_SOMETIMES_DONE = ("confirmed", "null", "would_have_claimed")
+_SOMETIMES_DONE = ("confirmed", "null", "would_have_claimed", "session")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,10 @@ def conclude(
         found += _own_metrics(profile)
         if config.null:
             found.append(null_claims.in_words(claims))
-    words = [end.message, *([null_claims.NOTICE] if config.null else []), *found, profile.caveat]
+    notice = openness.notice(config.proposer)
+    caveat = [profile.caveat] if profile.caveat else []  # a task file need not have one
+    words = [end.message, *([null_claims.NOTICE] if config.null else []), *found]
+    words += [*([notice] if notice else []), *caveat]
     done: dict[str, Any] = {
         "event": "done",
         "status": end.status,
@@ -162,6 +165,8 @@ def conclude(
         done["confirmed"] = list(tools.confirmed)
     if config.null:
         done |= {"null": True, "would_have_claimed": claims}
+    if notice:
+        done["session"] = openness.openness(config.proposer)
     return done, words
 
 

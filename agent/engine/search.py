@@ -181,8 +181,7 @@ class Search:
 
             @functools.cache
             def workbench() -> Workbench:
-                if self.pinned.executor == "local":
-                    learn_lanes(self.pinned, self.profile, progress.message)
+                learn_lanes(self.pinned, self.profile, progress.message)
                 return stack.enter_context(
                     open_workbench(
                         self.pinned,

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from typing import Any
 
-from agent.analysis import null_claims
+from agent.analysis.openness import caveat
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import AgentError, Interrupted
@@ -74,7 +74,7 @@ class RunSummary:
             "seeds": list(config.evaluation_seeds),
             "budget": config.budget,
             "null": config.null,
-            "caveat": f"{null_claims.NOTICE} {profile.caveat}" if config.null else profile.caveat,
+            "caveat": caveat(config.proposer, profile.caveat),
             "tasks": {
                 kind: [{"name": task.name, **task.as_json()} for task in tasks]
                 for kind, tasks in (("visible", profile.visible), ("hidden", profile.hidden))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,15 +31,21 @@ class CheckReport:
 
 
 def check(
-    region: str, archs: Mapping[str, int | Job], isolation: Isolation, *, seed: int = 0, describe: bool = False
+    region: str,
+    archs: Mapping[str, int | Job],
+    isolation: Isolation,
+    *,
+    seed: int = 0,
+    describe: bool = False,
+    side_by_side: bool = False,
 ) -> CheckReport:
     """Apply the rules, then run the region on every network, twice with one seed.
 
     `archs`: name of one of our architectures → number of classes, or any name → the initialisation to run.
 
     The second run, in another interpreter, must give exactly the same tensors; `sha256` is their hash. `seeded` says
-    whether another seed gives other tensors. `describe` adds `parameters`, which takes longer than the rest. Raises
-    IsolationCrashed when our own machinery fails.
+    whether another seed gives other tensors. `describe` adds `parameters`, which takes longer than the rest.
+    `side_by_side`: the second run takes place beside the first. Raises IsolationCrashed when our own machinery fails.
     """
     rejection = check_region(region)
     if rejection is not None:
@@ -48,24 +55,26 @@ def check(
     def refused(arch: str, kind: str | None, message: str) -> CheckReport:
         return CheckReport(False, kind, f"{arch}: {message}", isolation.level, {**made, arch: {}})
 
-    for arch, wanted in archs.items():
-        job = Job(region, arch, wanted, seed) if isinstance(wanted, int) else wanted
-        first = isolation.initialise(job)
-        if not first.ok:
-            return refused(arch, first.kind, first.message)
-        again = isolation.repeat(job)
-        if again.sha256 != first.sha256:
-            return refused(arch, *difference(again))
-        other = isolation.initialise(dataclasses.replace(job, seed=job.seed + 1))
-        if not other.ok:
-            return refused(arch, other.kind, other.message)
-        made[arch] = {
-            "seconds": round(other.seconds, 4),
-            "seeded": other.sha256 != first.sha256,
-            "sha256": first.sha256,
-        }
-        if describe and first.payload is not None:
-            made[arch]["parameters"] = [_describe(name, value) for name, value in first.payload.tensors().items()]
+    with ThreadPoolExecutor(1) as beside:
+        for arch, wanted in archs.items():
+            job = Job(region, arch, wanted, seed) if isinstance(wanted, int) else wanted
+            begun = beside.submit(isolation.repeat, job) if side_by_side else None
+            first = isolation.initialise(job)
+            if not first.ok:
+                return refused(arch, first.kind, first.message)
+            again = isolation.repeat(job) if begun is None else begun.result()
+            if again.sha256 != first.sha256:
+                return refused(arch, *difference(again))
+            other = isolation.initialise(dataclasses.replace(job, seed=job.seed + 1))
+            if not other.ok:
+                return refused(arch, other.kind, other.message)
+            made[arch] = {
+                "seconds": round(other.seconds, 4),
+                "seeded": other.sha256 != first.sha256,
+                "sha256": first.sha256,
+            }
+            if describe and first.payload is not None:
+                made[arch]["parameters"] = [_describe(name, value) for name, value in first.payload.tensors().items()]
     return CheckReport(True, isolation_level=isolation.level, archs=made)
 
 

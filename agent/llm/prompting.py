@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,8 +46,6 @@ def task_prompt(
     tests. `confirm`: number of fresh seeds for finalists. `parallel`: tests of one answer that are trained side by
     side. `networks`: include the networks' source, two fifths of the text.
     """
-    import benchmark.models
-
     first, last = situation.editable
     return _render(
         "task.j2",
@@ -58,7 +57,9 @@ def task_prompt(
         first=first,
         last=last,
         listing=numbered(scaffold().with_region(situation.region).text),
-        models=Path(benchmark.models.__file__).read_text(encoding="utf-8") if networks else "",
+        models=_networks(profile) if networks else "",
+        own=own_tasks(profile) if profile.is_own else [],
+        may_keep=any(not task.strict for task in profile.visible),
         budget=budget,
         seeds=len(seeds),
         measured=bool(situation.baseline),
@@ -67,6 +68,38 @@ def task_prompt(
         confirm=confirm,
         parallel=parallel,
     )
+
+
+def _networks(profile: Profile) -> str:
+    """The source of the visible networks: of our module, and of a user's files."""
+    import benchmark.models
+
+    sources = dict.fromkeys(source for task in profile.visible if task.network for source in task.network.sources)
+    texts = [f"# {source.file}\n{source.text}" for source in sources]
+    if any(task.strict for task in profile.visible):
+        texts.append(Path(benchmark.models.__file__).read_text(encoding="utf-8"))
+    return "\n\n".join(texts)
+
+
+def own_tasks(profile: Profile) -> list[str]:
+    """One line about each visible task of a user's profile: network, data, training, and what its score is."""
+    lines = []
+    for task in profile.visible:
+        network = task.network.spec if task.network else task.arch
+        if task.trainer is not None:
+            how = "higher" if task.metric.sign > 0 else "lower"
+            lines.append(
+                f"{task.name}: {network}, a trainer of its own; the score is {task.metric.name}, {how} is better"
+            )
+            continue
+        recipe = task.recipe
+        channels, height, width = task.picture
+        lines.append(
+            f"{task.name}: {network}, {task.num_classes} classes, {task.sizes[0]} pictures of "
+            f"{channels}×{height}×{width}; {recipe.optimizer}, learning rate {recipe.lr}, {recipe.schedule}, "
+            f"{recipe.epochs} epoch(s), batch {recipe.batch_size}; the score is the best test accuracy in percent"
+        )
+    return lines
 
 
 def baseline_note(profile: Profile, baseline: Accuracies, seeds: tuple[int, ...]) -> str:
@@ -109,6 +142,14 @@ def task_facts(profile: str, task: str, baseline: Accuracies, seeds: int) -> dic
 def numbered(text: str) -> str:
     """The text with right-aligned line numbers, counted from 1."""
     return "\n".join(f"{number:>4}: {line}" for number, line in enumerate(text.splitlines(), start=1))
+
+
+def _source(module: str) -> str:
+    """The text of a module, which is not imported: torch takes seconds."""
+    found = find_spec(module)
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).read_text(encoding="utf-8")
 
 
 def _render(template: str, **values: Any) -> str:

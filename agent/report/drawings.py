@@ -6,10 +6,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from agent.analysis.comparison import metric_of
 from agent.report.figures import LEAST_POINTS, Drawing, Line, best_so_far, curves
 from agent.report.findings import Findings, TestRow
 from agent.runs.record import RunRecord, text
-from benchmark.results import EvaluationResult
+from benchmark.results import EpochMetrics, EvaluationResult
+from benchmark.tasks import ACCURACY, Metric
 
 _LONG = 40
 """From so many epochs on, the last quarter has its own figure: in the whole, a difference of a point is invisible."""
@@ -22,23 +24,23 @@ def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
     for kind, before, after in pairs:
         for task in record.tasks(kind):
             name = text(task["name"])
+            metric = metric_of(record.profile, name)
             lines = [
                 line
                 for line in (
-                    curve_line("baseline", record.curves(before, name), baseline=True),
-                    curve_line(f"test {findings.subject}", record.curves(after, name)),
+                    curve_line("baseline", record.curves(before, name), baseline=True, metric=metric),
+                    curve_line(f"test {findings.subject}", record.curves(after, name), metric=metric),
                 )
                 if line is not None
             ]
             if any(len(line.x) > 1 for line in lines):  # one epoch is a number of the table, and no curve
                 title = name if kind == "visible" else f"{name} (hidden)"
-                figures.append(_curve_figure(title, lines))
+                figures.append(_curve_figure(title, lines, metric))
                 last = round(max(line.x[-1] for line in lines))
                 if last >= _LONG:
                     first = last - last // 4 + 1
-                    figures.append(
-                        _curve_figure(f"{title}, epochs {first} to {last}", [_from(line, first) for line in lines])
-                    )
+                    ends = [_from(line, first) for line in lines]
+                    figures.append(_curve_figure(f"{title}, epochs {first} to {last}", ends, metric))
     return figures
 
 
@@ -51,14 +53,29 @@ def _from(line: Line, first: int) -> Line:
     return dataclasses.replace(line, x=x, y=y, low=low, high=high)
 
 
+def own_value(point: EpochMetrics, metric: Metric) -> float:
+    """The test accuracy of an epoch or, of a user's own trainer, what it reported under the metric's name, or last."""
+    if point.own is None:
+        return point.test_acc
+    return point.own.get(metric.name, next(reversed(point.own.values()), math.nan))
+
+
 def curve_line(
-    label: str, results: Sequence[EvaluationResult], *, baseline: bool = False, series: int = 0
+    label: str,
+    results: Sequence[EvaluationResult],
+    *,
+    baseline: bool = False,
+    series: int = 0,
+    metric: Metric = ACCURACY,
 ) -> Line | None:
-    """Mean, lowest and highest test accuracy over the seeds at each epoch that at least one seed reached."""
+    """Mean, lowest and highest test accuracy, or value of another `metric`, over the seeds at each
+    epoch that at least one seed reached.
+    """
     by_epoch: dict[int, list[float]] = {}
     for result in results:
         for point in result.curve:
-            by_epoch.setdefault(point.epoch, []).extend([point.test_acc] if math.isfinite(point.test_acc) else [])
+            value = own_value(point, metric)
+            by_epoch.setdefault(point.epoch, []).extend([value] if math.isfinite(value) else [])
     if not by_epoch:
         return None
     epochs = sorted(by_epoch)
@@ -75,8 +92,9 @@ def curve_line(
     )
 
 
-def _curve_figure(title: str, lines: Sequence[Line]) -> Drawing:
-    described = "; ".join(f"{line.label} {_ends(line)}" for line in lines)
+def _curve_figure(title: str, lines: Sequence[Line], metric: Metric = ACCURACY) -> Drawing:
+    described = "; ".join(f"{line.label} {_ends(line, metric)}" for line in lines)
+    what = "test accuracy" if metric.is_accuracy else metric.name
     note = (
         "Some values are not finite and leave a gap." if any(not math.isfinite(y) for o in lines for y in o.y) else ""
     )
@@ -84,24 +102,28 @@ def _curve_figure(title: str, lines: Sequence[Line]) -> Drawing:
         title,
         lines,
         x="epoch",
-        y="test accuracy, %",
-        alt=f"Test accuracy over epochs on {title}: {described}",
+        y="test accuracy, %" if metric.is_accuracy else metric.name,
+        alt=f"{what[0].upper()}{what[1:]} over epochs on {title}: {described}",
         note=note,
-        least_span=LEAST_POINTS,
+        least_span=LEAST_POINTS if metric.is_accuracy else 0.0,
     )
 
 
-def _ends(line: Line) -> str:
+def _ends(line: Line, metric: Metric = ACCURACY) -> str:
     known = [value for value in line.y if math.isfinite(value)]
     if not known:
         return "has no finite value"
+    if not metric.is_accuracy:
+        best = max(known) if metric.sign > 0 else min(known)
+        return f"from {metric.text(known[0])} to {metric.text(known[-1])}, best {metric.text(best)}"
     return f"from {known[0]:.1f} to {known[-1]:.1f} %, best {max(known):.1f} %"
 
 
 def search_progress(findings: Findings) -> Drawing | None:
     """A figure of the mean visible accuracy of each test, and the best so far; None before the first test ended."""
     tests = [test for test in findings.tests if test.finished]
-    if not tests:
+    ours = all(one is None or one.metric.is_accuracy for one in findings.visible.values())
+    if not tests or not ours:  # scores of another metric have no common axis
         return None
     scores = [(test.number, test.mean, test.submitted) for test in tests]
     described = ", ".join(_score(test) for test in tests[:12]) + (" …" if len(tests) > 12 else "")

@@ -16,7 +16,7 @@ from agent.protocol import Accuracies
 from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, mapping, number, text, whole
 from agent.runs.status import RunStatus
-from benchmark.comparison import signed
+from benchmark.comparison import places_for, signed
 from benchmark.statistics import Comparison, Overall, StatisticsError, combine
 
 Tone = Literal["good", "bad", "open"]
@@ -279,9 +279,9 @@ def _rounded(ci: Any) -> list[float]:
 
 
 _WORDS = {
-    "improvement": "beats the baseline by {gain} points ({interval})",
-    "worse": "is worse than the baseline by {gain} points ({interval})",
-    "not resolved": "shows no difference to the baseline ({gain} points, {interval})",
+    "improvement": "beats the baseline by {gain} {unit} ({interval})",
+    "worse": "is worse than the baseline by {gain} {unit} ({interval})",
+    "not resolved": "shows no difference to the baseline ({gain} {unit}, {interval})",
 }
 
 
@@ -323,12 +323,13 @@ def _judged(overall: Overall | None) -> str:
     if overall.failed:
         return f"failed ({', '.join(overall.failed)})"
     if overall.known_ci is None:
-        return f"shows no difference to the baseline ({signed(overall.gain, 2)} points, and no noise is known)"
-    places = 1 if overall.smallest_visible_effect >= 0.5 else 2
+        gain = f"{signed(overall.gain, 2)} {overall.metric.points}"
+        return f"shows no difference to the baseline ({gain}, and no noise is known)"
+    places = places_for(overall)
     low, high = (signed(bound, places) for bound in overall.ci)
     gain = signed(overall.gain, places) if overall.resolved == "not resolved" else f"{abs(overall.gain):.{places}f}"
     interval = f"{overall.confidence * 100:g} % interval {low} … {high}"
-    return _WORDS[overall.resolved].format(gain=gain, interval=interval)
+    return _WORDS[overall.resolved].format(gain=gain, interval=interval, unit=overall.metric.points)
 
 
 def _without_submission(record: RunRecord, tests: tuple[TestRow, ...]) -> tuple[str, str]:

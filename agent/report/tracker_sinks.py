@@ -78,10 +78,8 @@ class MlflowSink:
         self._client: Any = MlflowClient(tracking_uri=uri)
         if not isinstance(state.get("run_id"), str):
             found = self._client.get_experiment_by_name(PROJECT)
-            where = (
-                {} if "MLFLOW_TRACKING_URI" in os.environ else {"artifact_location": (folder / "artifacts").as_uri()}
-            )
-            experiment = found.experiment_id if found else self._client.create_experiment(PROJECT, **where)
+            place = None if "MLFLOW_TRACKING_URI" in os.environ else (folder / "artifacts").as_uri()
+            experiment = found.experiment_id if found else self._client.create_experiment(PROJECT, place)
             made = self._client.create_run(experiment, run_name=name, tags={"mlflow.user": _ANONYMOUS})
             state["run_id"] = made.info.run_id
             for key, value in config.items():

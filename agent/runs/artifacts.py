@@ -34,8 +34,21 @@ def artifacts(run: RunDirectory, name: str, region: str, number: int, measured: 
     """File name → content. It depends only on the log, the region and the sentences; `name` is the run's."""
     return {
         PATCH: patch_text(run, name, region, number).encode(),
-        MODULE: stand_alone(region, name, number, measured).encode(),
+        MODULE: stand_alone(region, name, number, measured, **_against(run)).encode(),
     }
+
+
+def _against(run: RunDirectory) -> dict[str, str]:
+    """What a user's own tasks were measured in and against; {} for our own, of which the defaults are true."""
+    records = read_events(run.events) if run.has(run.events.name) else []
+    launch = next((record.event for record in records if isinstance(record.event, Launch)), None)
+    if launch is None or launch.tasks is None:
+        return {}
+    own = any(task.get("metric") for kind in ("visible", "hidden") for task in launch.tasks[kind])
+    name = str(launch.tasks["baseline_name"])
+    known = {"as_built": "the network as its own constructors make it", "kaiming_normal": "Kaiming initialisation"}
+    units = {"units": "scores and gains in the metric of each task"} if own else {}
+    return {**units, "baseline": known.get(name, f"the baseline {name}")}
 
 
 def patch_text(run: RunDirectory, name: str, region: str, number: int) -> str:

@@ -63,6 +63,9 @@ class LiveFile(Progress):
         self._write("started", role=role, task=task, seed=seed, epochs=epochs)
         self._shown.started(role, task, seed, epochs, pictures)
 
+    def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
+        self._shown.placed(role, task, seed, place, attempt=attempt)
+
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         known = {"epoch": metrics.epoch, "loss": metrics.train_loss, "accuracy": metrics.test_acc}
         self._write("epoch", role=role, task=task, seed=seed, epochs=epochs, **known)
@@ -186,7 +189,7 @@ class LiveState:
         """Over the last epochs of all trainings; None before the second one."""
         if len(self._epochs) < 2 or now <= self._epochs[0]:
             return None
-        return 60 * len(self._epochs) / max(1e-3, now - self._epochs[0])
+        return 60 * (len(self._epochs) - 1) / max(1e-3, now - self._epochs[0])
 
 
 class LiveReader:

@@ -140,6 +140,7 @@ def read_run(directory: RunDirectory) -> RunRecord:
     submitted = [whole(event.get("number")) for event in events if event.get("kind") == "submitted"]
     number = submitted[-1] if submitted else whole(summary.get("submitted_test"))
     baseline, regions = _read_regions(directory, events, problems)
+    _remember_tasks(summary, events, problems)
     return RunRecord(
         directory=directory,
         summary=summary,
@@ -178,6 +179,16 @@ def whole(value: object) -> int | None:
 def mapping(value: object) -> Fields:
     """The untrusted value if it is a JSON object, else {}."""
     return value if isinstance(value, dict) else {}
+
+
+def _remember_tasks(summary: Fields, events: tuple[Fields, ...], problems: list[str]) -> None:
+    """Let comparisons of this process know the metrics of a user's own tasks."""
+    tasks = next((event.get("tasks") for event in events if event.get("kind") == "launch"), None)
+    if isinstance(tasks, dict):
+        try:
+            recorded_profile(text(summary.get("profile")), tasks)
+        except ValueError as error:
+            problems.append(f"The log's tasks cannot be read: {str(error)[:200]}.")
 
 
 def _read_events(path: Path, problems: list[str]) -> tuple[Fields, ...]:

@@ -26,7 +26,7 @@ _HEADER = '''"""A weight initialisation found by initsearch (run {run}, test {nu
 For networks of Conv2d, BatchNorm2d and Linear layers. `config` has arch (any string), num_classes, and depth, the
 number of Conv2d and Linear layers.
 
-What was measured (accuracy in percent, gains in points, against Kaiming initialisation):
+What was measured ({units}, against {baseline}):
 
 {measured}
 """
@@ -75,7 +75,16 @@ _ADAPTER_IMPORTS = {"contextlib", "functools", "warnings", "Any", "Callable", "t
 _WRAP = "initialize_weights = on_any_network(initialize_weights, blocks={blocks})\n"
 
 
-def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = (), *, adapted: bool = True) -> str:
+def stand_alone(
+    region: str,
+    run: str,
+    number: int,
+    measured: Sequence[str] = (),
+    *,
+    units: str = "accuracy in percent, gains in points",
+    baseline: str = "Kaiming initialisation",
+    adapted: bool = True,
+) -> str:
     """The region as a module that needs only torch (and numpy, if it uses it), nothing of this project.
 
     `adapted` False gives the form of version 0.1.0: the region stands at the end, and fails on networks that lack what
@@ -93,6 +102,8 @@ def stand_alone(region: str, run: str, number: int, measured: Sequence[str] = ()
         used |= _ADAPTER_IMPORTS
     lines = measured or ["Nothing: the run had not ended. Its report has the rest."]
     header = _HEADER.format(
+        units=_plain(units),
+        baseline=_plain(baseline),
         run=run,
         number=number,
         helper="config_of, " if helper else "",

@@ -7,14 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.errors import AgentError
 from agent.sessions.replies import SessionReply, StillRunning
 from agent.sessions.session import Session
 from benchmark.files import open_plain, read_plain
+
+if TYPE_CHECKING:
+    from agent.engine.resuming import Allowed
 
 LOG = "session.log"
 """What processes in the background say, in the run directory."""
@@ -55,10 +59,13 @@ def finish_in_background(session: Session) -> Worker:
     return Worker(session, {"tool": None})
 
 
-def wait_for_reply(session: Session, timeout: float | None = None) -> SessionReply | StillRunning | None:
+def wait_for_reply(
+    session: Session, timeout: float | None = None, *, allowed: Callable[[], Allowed] | None = None
+) -> SessionReply | StillRunning | None:
     """Wait until nothing runs, at most `timeout` seconds: the reply of the last test, screen or submit, or None.
 
-    Takes no lock. Where a killed process left something unfinished, another one goes on with it.
+    Takes no lock. Where a killed process left something unfinished, another one goes on with it, with what `allowed`
+    allows then (default: what the session was opened with).
     """
     deadline = None if timeout is None else time.monotonic() + timeout
     worker: Worker | None = None
@@ -73,6 +80,7 @@ def wait_for_reply(session: Session, timeout: float | None = None) -> SessionRep
                 return _reply_of(worker, session)
             idle += 1
             if worker is None and idle > 2:  # the lock is free for an instant between two commands
+                session = session if allowed is None else replace(session, allowed=allowed())
                 worker = Worker(session, {"tool": None})
         if deadline is not None and time.monotonic() >= deadline:
             return running or StillRunning("another command", 0.0)

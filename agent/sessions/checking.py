@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from agent.config import SearchConfig
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.check import CheckReport, check
@@ -13,14 +11,11 @@ from benchmark.data import NUM_CLASSES
 from sandbox.isolate import Isolation, IsolationUnavailable, Level
 from sandbox.rules import check_region
 
-if TYPE_CHECKING:
-    from agent.engine.resuming import Allowed
 
-
-def check_region_of(run: RunDirectory, region: str, allowed: Allowed | None = None) -> CheckReport:
+def check_region_of(run: RunDirectory, region: str, *, allow_unsandboxed: bool = False) -> CheckReport:
     """Check `region` as a test of this run would. Trains nothing.
 
-    Raises UsageError when the run works without isolation and that is not `allowed`, RunDamaged.
+    Raises UsageError when the run works without isolation and `allow_unsandboxed` is not given again, RunDamaged.
     """
     if (rejection := check_region(region)) is not None:
         return CheckReport(False, rejection.kind, rejection.message)
@@ -34,7 +29,7 @@ def check_region_of(run: RunDirectory, region: str, allowed: Allowed | None = No
     if (begun := recorded.get("isolation_level")) in ("bubblewrap", "landlock"):
         level = begun
     if config.allow_unsandboxed:
-        if allowed is None or not allowed.allow_unsandboxed:
+        if not allow_unsandboxed:
             raise UsageError(
                 f"{run.path}: this session runs candidates without isolation, with all your rights; if you would run "
                 "their code yourself, add --allow-unsandboxed"
@@ -42,8 +37,7 @@ def check_region_of(run: RunDirectory, region: str, allowed: Allowed | None = No
         level = "none"
     archs = {task.arch: NUM_CLASSES[task.dataset] for task in profile.visible}
     try:
-        with Isolation(level=level) as isolation:
-            isolation.start_second()  # it imports torch while the first one works
-            return check(region, archs, isolation, seed=config.evaluation_seeds[0])
+        with Isolation(level=level, at_once=True) as isolation:
+            return check(region, archs, isolation, seed=config.evaluation_seeds[0], side_by_side=True)
     except IsolationUnavailable as error:
         raise UsageError(str(error)) from None

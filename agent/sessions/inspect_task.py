@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import anyio.to_thread
@@ -43,6 +44,14 @@ MESSAGES = 400
 SILENT = 3
 """After so many answers in a row without a call of a tool the search ends."""
 _POLL_SECONDS = 1.0
+_WORDS = {
+    "op": "replace puts content in place of lines, insert adds it between two",
+    "content": "The complete new text of the range",
+    "start_line": "First line to replace, counted from 1",
+    "end_line": "Last line to replace, included",
+    "after_line": "Line after which to insert",
+    "n": "Number of the test",
+}
 
 
 def build(*, runs: str | None, **settings: Any) -> Task:
@@ -130,11 +139,18 @@ def _tools(config: SearchConfig) -> list[ToolDef]:
             known[described["function"]["name"]],
             name=described["function"]["name"],
             description=described["function"]["description"],
-            parameters=ToolParams.model_validate(described["function"]["parameters"]),
+            parameters=_described(described["function"]["parameters"]),
             max_output=0,
         )
         for described in prompting.tools(screening=config.screen > 0, confirm=config.confirm)
     ]
+
+
+def _described(parameters: dict[str, Any]) -> ToolParams:
+    """The parameters, each with a description, which Inspect demands."""
+    for name, schema in parameters["properties"].items():
+        schema.setdefault("description", _WORDS.get(name, name))
+    return ToolParams.model_validate(parameters)
 
 
 async def _reply(config: SearchConfig, work: Callable[[SharedSession], SessionReply | StillRunning]) -> str:
@@ -162,7 +178,7 @@ def _session(config: SearchConfig) -> Session:
     path = store().get(RUN)
     if not path:
         raise ToolError("ERROR: the session of this sample was not started")
-    return Session(RunDirectory(path), None, Allowed.of(config))
+    return Session(RunDirectory(Path(path)), None, Allowed.of(config))
 
 
 def _end(session: Session) -> None:
@@ -220,7 +236,7 @@ def _mean_gain(tasks: dict[str, Any]) -> float:
 
 def _leaks(messages: list[ChatMessage], run: RunDirectory) -> list[dict[str, object]]:
     """What the audit finds in our record, and in the conversation as Inspect kept it."""
-    hidden = frozenset(run.read_summary().get("tasks", {}).get("hidden", []))
+    hidden = frozenset(task["name"] for task in run.read_summary()["tasks"]["hidden"])
     found: list[Audit] = [audit(run.path), audit(conversation(messages, hidden))]
     return [leak.as_object() for one in found for leak in one.leaks]
 

@@ -14,8 +14,8 @@ CLIENTS = {
 }
 """Client → where its configuration lies."""
 _NAME = "initsearch"
-_SECONDS = 120
-"""Longer than a call of `test` or `wait` takes by default, 45 s."""
+_SECONDS, _START_SECONDS = 120, 60
+"""Longer than a call of `test` or `wait` takes by default, 45 s, and than a busy machine needs to import everything."""
 
 
 def client_config(client: str, command: str, arguments: Sequence[str], *, url: str = "", variable: str = "") -> str:
@@ -42,4 +42,5 @@ def _codex(command: str, arguments: Sequence[str], url: str, variable: str) -> s
         lines = [f"url = {json.dumps(url)}", f"bearer_token_env_var = {json.dumps(variable)}"]
     else:
         lines = [f"command = {json.dumps(command)}", f"args = {json.dumps(list(arguments))}"]
-    return "\n".join([f"[mcp_servers.{_NAME}]", *lines, f"tool_timeout_sec = {_SECONDS}", ""])
+    lines += [f"startup_timeout_sec = {_START_SECONDS}", f"tool_timeout_sec = {_SECONDS}"]
+    return "\n".join([f"[mcp_servers.{_NAME}]", *lines, ""])

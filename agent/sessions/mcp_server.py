@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -217,9 +218,8 @@ class _Tools:
         while True:
             left = deadline - time.monotonic()
             try:
-                found = await anyio.to_thread.run_sync(
-                    lambda left=left: self._shared.wait(max(0.0, min(_TICK, left))), abandon_on_cancel=True
-                )
+                once = partial(self._shared.wait, max(0.0, min(_TICK, left)))
+                found = await anyio.to_thread.run_sync(once, abandon_on_cancel=True)
             except AgentError as error:
                 return _refused(tool, error)
             if isinstance(found, SessionReply):

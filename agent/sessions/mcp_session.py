@@ -17,7 +17,7 @@ from agent.runs.fold import edited
 from agent.runs.log import accuracies_by_role
 from agent.runs.status import RunStatus
 from agent.sessions.background import Worker, begin, begin_test, finish_in_background
-from agent.sessions.replies import SessionReply, StillRunning
+from agent.sessions.replies import SessionEnded, SessionReply, StillRunning
 from agent.sessions.session import Session
 from agent.sessions.status import session_status, status_lines
 from sandbox.lines import Range
@@ -66,16 +66,16 @@ class SharedSession:
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
-    def call(self, tool: str, **arguments: object) -> SessionReply:
+    def call(self, tool: str, **arguments: Any) -> SessionReply:
         """Carry out edit, rewrite or undo. Raises RunBusy, SessionEnded."""
         return self.started.call(tool, **arguments)
 
     def view(self) -> SessionReply:
-        """The editable range. While something runs it is shown without an entry in the log, which is locked then."""
+        """The editable range. Without an entry in the log, while something runs and after the end."""
         session = self.started
         try:
             return session.call("view") if session.running() is None else self._seen(session)
-        except RunBusy:
+        except (RunBusy, SessionEnded):
             return self._seen(session)
 
     def check(self) -> SessionReply:
@@ -155,6 +155,7 @@ class SharedSession:
         """The task, with the baseline where it was measured. Makes no session."""
         session = self._session
         baseline: Accuracies = {}
+        name: str
         if session is None:
             assert self._config is not None
             config, name = self._config, self._config.profile

@@ -181,7 +181,8 @@ class Session:
         """The free checks, in isolation, on the visible architectures. Takes no lock and logs nothing."""
         from agent.sessions.checking import check_region_of
 
-        return check_region_of(self.run, self._region(region), self.allowed)
+        allowed = self.allowed is not None and self.allowed.allow_unsandboxed
+        return check_region_of(self.run, self._region(region), allow_unsandboxed=allowed)
 
     def finish_begun(self, *, progress: Progress | None = None) -> SessionReply | None:
         """Finish what a killed command began. Returns the reply of its call, if it was one."""

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from agent.analysis.openness import openness
 from agent.errors import Rejected
 from agent.runs.fold import Fold
 from agent.runs.log import Confirmed, TestFinished, TestStarted, accuracies_by_role
 from agent.runs.status import RunStatus
-from agent.sessions.session import CLOSED, Session
+from agent.sessions.session import Session
 from benchmark.noise import learn_noise, noise_prior
 from sandbox.region import scaffold, sha256
 
@@ -99,7 +100,7 @@ def session_status(session: Session) -> SessionStatus:
     return SessionStatus(
         session=None if session.folder is None else str(session.folder.path),
         run=str(session.run.path),
-        kind="closed" if config.get("proposer") == CLOSED else "open",
+        kind=openness(config.get("proposer")) or "open",
         state=state,
         status=str(status),
         profile=profile,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
+_NO_ROLES: builtin.Roles = {}
+
+
 class Space(Protocol):
     """A search space. Each of its points can be written as a region text."""
 
@@ -33,26 +36,29 @@ class Space(Protocol):
 class BuiltIn:
     """The strategy of `agent.spaces.builtin`, with the numbers that act on the visible architectures."""
 
-    def __init__(self, architectures: Sequence[str]) -> None:
+    def __init__(self, architectures: Sequence[str], roles: builtin.Roles = _NO_ROLES) -> None:
+        """`roles`: those of networks that are not this project's (`builtin.roles_of`)."""
         self._architectures = architectures
+        self._known = {**builtin.ROLES, **roles}
 
     def distributions(self) -> Mapping[str, BaseDistribution]:
         """See `Space`."""
-        return builtin.distributions(self._architectures)
+        return builtin.distributions(self._architectures, self._known)
 
     def first(self) -> Sequence[Mapping[str, Any]]:
         """Points for the ideas known from papers: see `builtin.first_points`."""
         searched = self.distributions()
         return [
             {name: value for name, value in parameters.as_dict().items() if name in searched}
-            for parameters in builtin.first_points(self._architectures)
+            for parameters in builtin.first_points(self._architectures, self._known)
         ]
 
     def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
         """See `Space`."""
-        parameters = builtin.suggest(trial, self._architectures)
-        described = {"strategy": builtin.describe(parameters), "parameters": dataclasses.asdict(parameters)}
-        return builtin.render(parameters), described
+        parameters = builtin.suggest(trial, self._architectures, self._known)
+        base = "as built" if builtin.is_foreign(self._architectures) else "kaiming normal"
+        described = {"strategy": builtin.describe(parameters, base=base), "parameters": dataclasses.asdict(parameters)}
+        return builtin.render(parameters, self._architectures), described
 
 
 class Scaled:
@@ -78,15 +84,15 @@ class Scaled:
         return literals.rescale(self._region, values), {"strategy": f"{self._name}: {shown}", "parameters": values}
 
 
-def space_for(start: str | None, region: str, architectures: Sequence[str]) -> Space:
+def space_for(start: str | None, region: str, architectures: Sequence[str], roles: builtin.Roles = _NO_ROLES) -> Space:
     """The numbers of the start region; the built-in strategy when there is no start or it has no numbers.
 
-    Raises UsageError when its `# scale:` comments cannot be read.
+    `roles`: see `BuiltIn`. Raises UsageError when its `# scale:` comments cannot be read.
     """
     if start is None:
-        return BuiltIn(architectures)
+        return BuiltIn(architectures, roles)
     try:
         numbers = literals.find_numbers(region)
     except (SyntaxError, literals.ScaleCommentError) as error:
         raise UsageError(f"--start {start}: its numbers cannot be read: {error}") from None
-    return Scaled(region, start) if numbers else BuiltIn(architectures)
+    return Scaled(region, start) if numbers else BuiltIn(architectures, roles)

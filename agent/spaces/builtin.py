@@ -20,6 +20,7 @@ from prompts import environment
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
+    from torch import nn
 
 Role = Literal["conv", "branch", "skip_conv", "depthwise", "hidden", "head"]
 
@@ -166,7 +167,11 @@ _SMALL_BRANCHES: tuple[Parameters, ...] = (
 )
 
 
-def first_points(architectures: Iterable[str] | None = None) -> tuple[Parameters, ...]:
+Roles = Mapping[str, frozenset[Role]]
+"""Roles by architecture."""
+
+
+def first_points(architectures: Iterable[str] | None = None, known: Roles = ROLES) -> tuple[Parameters, ...]:
     """The first points of a search on these (visible) networks, best guess first; None: on any network.
 
     A search with three tests tries only these, so their order matters; docs/search-space.md has the measurements.
@@ -175,31 +180,31 @@ def first_points(architectures: Iterable[str] | None = None) -> tuple[Parameters
     is not changed. Otherwise the first points have small branches and a small head, and the third has no small head, to
     show whether it was needed. The rest are other known ideas with small branches.
     """
-    residual = architectures is not None and all("branch" in _roles(architecture) for architecture in architectures)
+    residual = architectures is not None and all("branch" in known.get(arch, ()) for arch in architectures)
     if residual:
         return _SMALL_BRANCHES
     first, second, *rest = (dataclasses.replace(point, head_scale=0.1) for point in _SMALL_BRANCHES)
     return (first, second, _FIXUP, Parameters(head_scale=0.1), *rest)
 
 
-def distributions(architectures: Iterable[str] | None = None) -> dict[str, BaseDistribution]:
+def distributions(architectures: Iterable[str] | None = None, known: Roles = ROLES) -> dict[str, BaseDistribution]:
     """Optuna distributions of all numbers that act on at least one of the (visible) `architectures`; None: of all.
 
     A number that acts on no visible network stays neutral. A search cannot learn it, and a random value could harm the
-    hidden task.
+    hidden task. An architecture without an entry in `known` counts as having all roles.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     space: dict[str, BaseDistribution] = {name: CategoricalDistribution(choices) for name, choices in _CHOICES.items()}
-    for knob in _active(architectures):
+    for knob in _active(architectures, known):
         space[knob.name] = FloatDistribution(knob.sampled_low, knob.high, log=knob.log)
     return space
 
 
-def suggest(trial: optuna.Trial, architectures: Iterable[str] | None = None) -> Parameters:
+def suggest(trial: optuna.Trial, architectures: Iterable[str] | None = None, known: Roles = ROLES) -> Parameters:
     """The point that a trial proposes, over the same space as `distributions`."""
     sampled: dict[str, Any] = {name: trial.suggest_categorical(name, choices) for name, choices in _CHOICES.items()}
-    for knob in _active(architectures):
+    for knob in _active(architectures, known):
         sampled[knob.name] = trial.suggest_float(knob.name, knob.sampled_low, knob.high, log=knob.log)
     return decode(sampled)
 
@@ -215,20 +220,27 @@ def decode(sampled: Mapping[str, Any]) -> Parameters:
     return Parameters(**values)
 
 
-def _active(architectures: Iterable[str] | None) -> list[Knob]:
-    roles = _EVERYTHING if architectures is None else {role for arch in architectures for role in _roles(arch)}
-    return [knob for knob in KNOBS if knob.role in roles]
+def _active(architectures: Iterable[str] | None, known: Roles) -> list[Knob]:
+    every = (
+        _EVERYTHING if architectures is None else {r for arch in architectures for r in known.get(arch, _EVERYTHING)}
+    )
+    return [knob for knob in KNOBS if knob.role in every]
 
 
-def _roles(architecture: str) -> frozenset[Role]:
-    return ROLES.get(architecture, _EVERYTHING)
+def is_foreign(architectures: Iterable[str] | None) -> bool:
+    """Whether any of these networks is not one of this project's."""
+    return architectures is not None and not ROLES.keys() >= set(architectures)
 
 
-def render(parameters: Parameters) -> str:
+def render(parameters: Parameters, architectures: Iterable[str] | None = None) -> str:
     """The point as region code: Python that ends in a newline and contains only the ideas that the point uses.
 
     Its numbers have names and `# scale:` comments, so `agent.spaces.literals` or a language model can vary them.
+    For `architectures` with a network that is not this project's, the code reads all roles from the module graph, and
+    every number is relative to the weights that the network's constructors drew. The neutral point changes nothing.
     """
+    if is_foreign(architectures):
+        return _render_foreign(parameters)
     description = describe(parameters)
     changes_gamma = parameters.gamma_last != 1 or parameters.gamma_rise != 0
     changes_branch_end = parameters.branch_last_alpha != 0 or changes_gamma or parameters.bn_beta != 0
@@ -254,8 +266,70 @@ def render(parameters: Parameters) -> str:
     )
 
 
-def describe(parameters: Parameters) -> str:
-    """Describe the point in one line, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1"."""
+def _render_foreign(parameters: Parameters) -> str:
+    import inspect
+    import re
+
+    from benchmark import roles
+
+    neutral = Parameters()
+    changes_gamma = parameters.gamma_last != 1 or parameters.gamma_rise != 0
+    by_role = ("shortcut_gain", "branch_last_alpha", "gamma_last", "gamma_rise", "bn_beta", "g_hidden", "head_scale")
+    uses_roles = any(getattr(parameters, name) != getattr(neutral, name) for name in by_role)
+    if parameters == neutral:
+        return _FOREIGN_NEUTRAL
+    functions = (roles.is_norm, roles.is_layer, roles.network_roles) if uses_roles else (roles.is_layer,)
+    source = "\n\n".join(inspect.getsource(function) for function in functions)
+    description = describe(parameters, base="as built")
+    factors = ["conv_gain"] * (parameters.g_conv != 1)
+    factors += ["math.exp(depth_slope * (index / len(convs) - 0.5))"] * (parameters.depth_slope != 0)
+    return (
+        environment()
+        .get_template("strategy_any.j2")
+        .render(
+            p=parameters,
+            source=re.sub(r"  # (type: ignore|noqa: BLE001)[^\n]*", "", source),
+            numbers=_numbers(parameters),
+            summary=textwrap.wrap(description[0].upper() + description[1:] + ".", 112),
+            details=[_FOREIGN_BASE, *_details(parameters)[1:]],
+            conv_factor=" * ".join(factors),
+            changes_gamma=changes_gamma,
+            uses_roles=uses_roles,
+        )
+    )
+
+
+_FOREIGN_BASE = "Base: the weights that the network's own constructors drew. Every number is relative to them."
+_FOREIGN_NEUTRAL = '''def initialize_weights(model, config):
+    """As built: the weights that the network's own constructors drew."""
+'''
+
+
+def roles_of(model: nn.Module) -> frozenset[Role]:
+    """The roles that a network has, for networks that are not in `ROLES`."""
+    from torch import nn
+
+    from benchmark.roles import is_layer, network_roles
+
+    layers = [module for module in model.modules() if is_layer(module)]
+    convs = [layer for layer in layers if isinstance(layer, nn.modules.conv._ConvNd)]
+    found = network_roles(model)
+    has: dict[Role, bool] = {
+        "conv": bool(convs),
+        "branch": bool(found["branches"]),
+        "skip_conv": bool(found["skips"]),
+        "depthwise": any(conv.groups == conv.in_channels > 1 for conv in convs),
+        "hidden": any(isinstance(layer, nn.Linear) and layer is not found["head"] for layer in layers),
+        "head": found["head"] is not None and bool(found["head"].weight.any()),
+    }
+    return frozenset(role for role, present in has.items() if present)
+
+
+def describe(parameters: Parameters, *, base: str = "kaiming normal") -> str:
+    """Describe the point in one line, such as "kaiming normal, branch ends × L^-0.5, last γ 0, head × 0.1".
+
+    `base` is what the normal structure is called.
+    """
     parts = {
         "filter_norm": "filters of equal norm",
         "g_conv": "convolutions × {}",
@@ -269,8 +343,8 @@ def describe(parameters: Parameters) -> str:
         "g_hidden": "hidden Linear × {}",
         "head_scale": "head × {}",
     }
-    starts = {"normal": "kaiming normal", "orthogonal": "orthogonal"}
-    start = starts.get(parameters.structure, f"kaiming normal mixed with {parameters.identity_share:.3g} identity")
+    starts = {"normal": base, "orthogonal": "orthogonal"}
+    start = starts.get(parameters.structure, f"{base} mixed with {parameters.identity_share:.3g} identity")
     neutral = Parameters()
     changed = [name for name in parts if getattr(parameters, name) != getattr(neutral, name)]
     return ", ".join([start, *(parts[name].format(f"{getattr(parameters, name):.3g}") for name in changed)])

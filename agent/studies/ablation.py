@@ -67,6 +67,7 @@ def ablate(
     region = record.regions[test]
     try:
         config, profile = for_rerun(record.summary["config"], data_root), record.own_profile()
+        noise = recorded_noise(record)
     except (KeyError, TypeError, ValueError) as error:
         raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
     profile = allowed_profile(run.path, profile, given)
@@ -99,7 +100,7 @@ def ablate(
                 )
                 accuracies = {candidate.role: accuracies_of(outcomes, candidate.role) for candidate in candidates}
     submission = accuracies.pop(_SUBMISSION, {})
-    contributions = _contributions(profile.name, submission, accuracies, recorded_noise(record))
+    contributions = _contributions(profile.name, submission, accuracies, noise)
     results = tuple(
         PartResult(
             kind=part.kind,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.analysis.comparison import in_metric, signed_scores
 from agent.analysis.noise import Noise, noise_here, prior_of
 from agent.clock import Clock
 from agent.config import SearchConfig
@@ -15,10 +16,11 @@ from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
-from benchmark.recipes import get_recipe
+from benchmark.recipes import as_built, get_recipe
 from benchmark.results import EvaluationResult
 from benchmark.statistics import Comparison, compare
 from benchmark.store import LayeredStore, ResultStore, user_store
+from benchmark.task import AS_BUILT
 from benchmark.tasks import Profile, Task
 
 BASELINE = "kaiming_normal"
@@ -87,6 +89,9 @@ def measure(
     """
     names = [BASELINE, *(name for name in recipes if name != BASELINE)]
     candidates = [Candidate(name, get_recipe(name).region) for name in names]
+    if profile.baseline == as_built.REGION:  # what a search on these tasks is measured against
+        names.append(AS_BUILT)
+        candidates.append(Candidate(AS_BUILT, as_built.REGION))
     seeds = config.evaluation_seeds
     tasks = (*profile.visible, *profile.hidden) if hidden else profile.visible
     progress.begin(len(candidates) * len(tasks) * len(seeds))
@@ -131,10 +136,13 @@ def make_rows(
     for name, by_seed in results.items():
         comparison = None
         if name != BASELINE and accuracies[name] and accuracies[BASELINE]:
-            others = [values for other, values in accuracies.items() if other not in (name, BASELINE)]
+            signed = {other: signed_scores(values, task.metric) or {} for other, values in accuracies.items()}
+            others = [values for other, values in signed.items() if other not in (name, BASELINE)]
             own_df = len(accuracies[BASELINE]) + len(accuracies[name]) - 2
             prior = prior_of(profile, noise, task.name, others, own_df)
-            comparison = compare(accuracies[BASELINE], accuracies[name], prior, n_candidates=max(1, n_candidates))
+            comparison = in_metric(
+                compare(signed[BASELINE], signed[name], prior, n_candidates=max(1, n_candidates)), task.metric
+            )
         trained = [result for result in by_seed.values() if isinstance(result, EvaluationResult)]
         reached = [
             next((epoch for epoch in result.curve if target is not None and epoch.test_acc >= target), None)

@@ -43,7 +43,7 @@ from sandbox.history import History
 from sandbox.region import RegionError, split
 from sandbox.workspace import WorkspaceError
 
-ONGOING = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.FAILED)
+ONGOING = (RunStatus.RUNNING, RunStatus.SESSION, RunStatus.INTERRUPTED, RunStatus.FAILED)
 """In these states the log may be ahead of run.json, and the artifacts may not be written yet."""
 
 

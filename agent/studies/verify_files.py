@@ -6,12 +6,12 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.analysis.null_claims import NOTICE
+from agent.analysis.openness import caveat
 from agent.config import SearchConfig
 from agent.profiles import recorded_profile
 from agent.runs.artifacts import LOG, PATCH, trailers_of
@@ -129,7 +129,7 @@ def _launch_differences(summary: Fields, launch: Launch) -> Iterator[str]:
         "seeds": list(config.evaluation_seeds),
         "budget": config.budget,
         "null": config.null,
-        "caveat": f"{NOTICE} {profile.caveat}" if config.null else profile.caveat,
+        "caveat": caveat(config.proposer, profile.caveat),
         "tasks": _tasks(profile),
         "environment": launch.environment,
         "isolation_level": launch.isolation_level,
@@ -243,17 +243,21 @@ def network_findings(record: RunRecord, launch: Launch, events: Sequence[Event])
         yield f"its tasks are {', '.join(mapping(kept.get('tasks')))}"
     for task, roles in mapping(kept.get("tasks")).items():
         for role, network in mapping(roles).items():
-            for row in mapping(network).get("parameters") or []:
-                if not _ratio_fits(row):
+            rows = mapping(network).get("parameters") or []
+            shapes = {str(row.get("name")): row.get("shape") or [] for row in rows}
+            for row in rows:
+                if not _ratio_fits(row, shapes):
                     yield f"{task}, {role}, {row.get('name')}: kaiming_ratio does not follow from std and shape"
     yield Unproven("its numbers are not checked: needs measuring (--execute)")
 
 
-def _ratio_fits(row: Fields) -> bool:
-    ratio, shape = row.get("kaiming_ratio"), row.get("shape") or []
-    if ratio is None or len(shape) < 2:
-        return ratio is None
-    return math.isclose(ratio, row["std"] / math.sqrt(2 / math.prod(shape[1:])), rel_tol=1e-6)
+def _ratio_fits(row: Fields, shapes: Mapping[str, list[int]]) -> bool:
+    """Whether the ratio is the std over √(2 / fan_in) of the layer, which the shape of the layer's weight gives."""
+    ratio = row.get("kaiming_ratio")
+    if ratio is None:
+        return True
+    shape = shapes.get(f"{str(row.get('name')).rpartition('.')[0]}.weight") or []
+    return len(shape) >= 2 and math.isclose(ratio, row["std"] / math.sqrt(2 / math.prod(shape[1:])), rel_tol=1e-6)
 
 
 def review_findings(run: RunDirectory, allowed: Path | None) -> Iterator[Finding]:

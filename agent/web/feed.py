@@ -36,8 +36,8 @@ _LONGEST_WAIT = 60.0
 class Watched(Protocol):
     """What a feed looks at. Called in a thread."""
 
-    def look(self) -> tuple[str, str, float]:
-        """(live part, version of the page, seconds that the page takes to make)."""
+    def look(self) -> tuple[str, str, float, object]:
+        """(live part, version of the page, seconds that the page takes to make, what must be told at once)."""
 
 
 class RunWatched:
@@ -53,8 +53,8 @@ class RunWatched:
         self._html = ""
         self._made = 0.0
 
-    def look(self) -> tuple[str, str, float]:
-        """See `Watched`."""
+    def look(self) -> tuple[str, str, float, object]:
+        """See `Watched`. That a process begins or ends is told at once."""
         signature, now = signature_of(self._run), time.monotonic()
         if signature != self._signature:
             self._signature = signature
@@ -69,7 +69,8 @@ class RunWatched:
             self._seen, self._made = seen, now
             self._reader.read()
             self._html = live_html(self._reader.state, self._state)
-        return self._html, self._pages.version(self._run), self._pages.seconds
+        urgent = (self._state is not None and self._state.running, self._pages.processes(self._run))
+        return self._html, self._pages.version(self._run), self._pages.seconds, urgent
 
 
 class ShelfWatched:
@@ -79,9 +80,9 @@ class ShelfWatched:
         self._shelf = shelf
         self._version = version
 
-    def look(self) -> tuple[str, str, float]:
+    def look(self) -> tuple[str, str, float, object]:
         """See `Watched`."""
-        return "", self._version(self._shelf.signature()), 0.2
+        return "", self._version(self._shelf.signature()), 0.2, None
 
 
 class Feed:
@@ -123,12 +124,12 @@ class Feed:
                 self._task, self._live, self._version = None, None, ""  # what was true is not what is true
 
     async def _watch(self) -> None:
+        urgent: object = None
         while True:
             with contextlib.suppress(OSError):
-                live, version, seconds = await run_in_threadpool(self._watched.look)
-                ends = bool(self._live) and not live
-                if version != self._version and (ends or time.monotonic() >= self._next_version):
-                    self._version = version
+                live, version, seconds, now = await run_in_threadpool(self._watched.look)
+                if version != self._version and (now != urgent or time.monotonic() >= self._next_version):
+                    self._version, urgent = version, now
                     self._next_version = time.monotonic() + min(_LONGEST_WAIT, _SHARE * seconds)
                 self._live = live
                 for listener in self._listeners:

@@ -157,8 +157,11 @@ class Jobs:
                 process.wait()
 
     def _begin(self, run: Path, what: str, *words: str) -> None:
-        if (job := self._jobs.get(run)) is not None and job.running:
-            raise UsageError(f"{run.name}: {job.what} is at work already")
+        if (job := self._jobs.get(run)) is not None:
+            try:
+                job.process.wait(_GRACE)  # one that has let go of the run is about to end
+            except subprocess.TimeoutExpired:
+                raise UsageError(f"{run.name}: {job.what} is at work already") from None
         job = StartedCommand(what, self._start(*words))
         _drain(job)
         self._keep(run, job)

@@ -73,6 +73,10 @@ class RunPages:
         """Changes when the page would, its live part left out."""
         return (*signature_of(run), self._jobs.signature(run.path))
 
+    def processes(self, run: RunDirectory) -> object:
+        """Changes when a process begins or ends to work on the run."""
+        return run.is_held, self._jobs.signature(run.path)
+
     def version(self, run: RunDirectory) -> str:
         """A short name of the signature."""
         return hashlib.sha256(repr(self.signature(run)).encode()).hexdigest()[:16]

@@ -118,7 +118,8 @@ class Server:
 
         `harm`: kill_at (n-th operation), delay (s after it), kill_after (events in the log), file_size (bytes that a
         file may have), clock (s by which it jumps after the first event), late_after (the kind of event after which
-        any limit on time is passed), path (a folder put before PATH).
+        any limit on time is passed), path (a folder put before PATH), environ (more variables),
+        go_to (the folder that it works in, if not `folder`).
         `cache`: the folder of the result store. `report`: whether the page is written, which takes a second.
         """
         assert self._process.stdin is not None
@@ -195,7 +196,7 @@ def serve() -> None:
         yield Workbench(isolation, evaluator, surroundings, 1, executor)
 
     agent.engine.search.open_workbench = agent.studies.verify.open_workbench = workbench  # type: ignore[attr-defined]
-    agent.sessions.checking.Isolation = lambda level: contextlib.nullcontext(isolation)  # type: ignore[attr-defined, misc, assignment]
+    agent.sessions.checking.Isolation = lambda **how: contextlib.nullcontext(isolation)  # type: ignore[attr-defined, misc, assignment]
 
     for line in sys.stdin:
         order = json.loads(line)
@@ -247,6 +248,8 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
         os.chdir(order["folder"])
         for number, name in ((0, os.devnull), (1, "stdout"), (2, "stderr")):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
+        os.environ.update(order.get("environ", {}))
+        os.chdir(order.get("go_to", "."))
         os.environ["INITSEARCH_CACHE_DIR"] = order.get("cache") or str(Path(order["folder"]) / "cache")
         os.environ["PATH"] = os.pathsep.join([*([order["path"]] if "path" in order else []), os.environ["PATH"]])
         if "file_size" in order:

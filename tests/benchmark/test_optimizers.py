@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def _trained(recipe: Recipe, steps: int, *, by_torch: bool) -> tuple[list[torch.
     inputs, labels = torch.randn(16, 6), torch.arange(16) % 3
     rates: list[float] = []
     if by_torch:
-        options = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+        options: dict[str, Any] = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
         theirs = (
             torch.optim.AdamW(model.parameters(), betas=(recipe.momentum, 0.999), foreach=False, **options)
             if recipe.optimizer == "adamw"
@@ -43,14 +44,14 @@ def _trained(recipe: Recipe, steps: int, *, by_torch: bool) -> tuple[list[torch.
             loss = F.cross_entropy(model(inputs), labels)
             if by_torch:
                 theirs.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 rates.append(theirs.param_groups[0]["lr"])
                 theirs.step()
                 schedule.step()
             else:
                 ours.begin_step()
                 ours.forget_gradients()
-                loss.backward()
+                torch.autograd.backward(loss)
                 rates.append(ours.lr)
                 ours.step()
         if not by_torch:

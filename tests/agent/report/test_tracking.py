@@ -89,13 +89,12 @@ def wandb_records(path: Path) -> Iterator[bytes]:
 
 def from_wandb(folder: Path) -> tuple[Points, float]:
     """See `from_tensorboard`. A resumed run has a second file."""
-    from wandb.proto import wandb_internal_pb2
-
+    messages: Any = importlib.import_module("wandb.proto.wandb_internal_pb2")
     points: Points = []
     gain = 0.0
     for path in sorted(folder.glob("wandb/*/*.wandb")):
         for data in wandb_records(path):
-            record: Any = wandb_internal_pb2.Record()
+            record = messages.Record()
             record.ParseFromString(data)
             items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
             if f"{SERIES}/epoch" in items:

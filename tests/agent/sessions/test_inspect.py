@@ -23,11 +23,18 @@ if "initsearch" not in entry_points(group="inspect_ai").names:
 
 from inspect_ai import eval as evaluate
 from inspect_ai.log import EvalLog, read_eval_log
-from inspect_ai.model import ChatMessageAssistant, ChatMessageTool, ChatMessageUser, ModelOutput, get_model
+from inspect_ai.model import ChatMessageAssistant, ChatMessageTool, ChatMessageUser, ModelOutput, ModelUsage, get_model
 from inspect_ai.tool import ToolCall as InspectCall
 
 from agent.sessions.inspect_task import conversation
 
+ROOT = Path(__file__).resolve().parents[3]
+COUNTS_BYTES = """import tiktoken
+RANKS = {bytes([n]): n for n in range(256)}
+ONE = tiktoken.Encoding("bytes", pat_str=r"[\\s\\S]", mergeable_ranks=RANKS, special_tokens={})
+tiktoken.get_encoding = lambda name: ONE
+"""
+"""The mock model counts tokens by a table that tiktoken downloads; this one needs no network."""
 HIDDEN = PROFILES["smoke"].hidden[0].name
 REGION = """def initialize_weights(model, config):
     for parameter in model.parameters():
@@ -35,7 +42,13 @@ REGION = """def initialize_weights(model, config):
 """
 
 
-@pytest.fixture(autouse=True)
+whole_searches = pytest.mark.skipif(
+    os.environ.get("INITSEARCH_ENVIRONMENTS") != "all",
+    reason="a search by Inspect takes half a minute; INITSEARCH_ENVIRONMENTS=all",
+)
+
+
+@pytest.fixture
 def shared_results(finished: object, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The baseline comes from the results of the search that the tests share."""
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
@@ -56,9 +69,13 @@ def scores(log: EvalLog) -> tuple[dict[str, float], dict[str, Any]]:
 def scripted(*calls: ToolCall) -> Any:
     """Inspect's mock model, which makes these calls one by one."""
     outputs = [ModelOutput.for_tool_call("mockllm/model", call.tool, dict(call.arguments)) for call in calls]
+    for output in outputs:  # without it the mock model counts tokens, by a table that is downloaded
+        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
     return get_model("mockllm/model", custom_outputs=outputs)
 
 
+@whole_searches
+@pytest.mark.usefixtures("shared_results")
 def test_scores_are_those_of_the_run(tmp_path: Path) -> None:
     """A model that edits, tests, submits what does not exist, then test 1: gains and intervals are the run's."""
     model = scripted(
@@ -95,13 +112,17 @@ def test_scores_are_those_of_the_run(tmp_path: Path) -> None:
     assert audit(Path(metadata["run"])).leaks == ()
 
 
+@whole_searches
+@pytest.mark.usefixtures("shared_results")
 def test_the_command_line_with_a_model_that_never_acts(tmp_path: Path) -> None:
     """`inspect eval` finds the task by its name; a model that only talks ends the search, and gets no gain."""
     command = [sys.executable, "-m", "inspect_ai", "eval", "initsearch/init_search", "--model", "mockllm/model"]
     options = ["-T", "profile=smoke", "-T", "budget=1", "--log-dir", str(tmp_path / "logs"), "--display", "none"]
+    (tmp_path / "sitecustomize.py").write_text(COUNTS_BYTES, encoding="utf-8")
+    places = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
         [*command, *options],
-        env={**os.environ, "INITSEARCH_RUNS": str(tmp_path / "runs")},
+        env={**os.environ, "INITSEARCH_RUNS": str(tmp_path / "runs"), "PYTHONPATH": places},
         cwd=tmp_path,
         capture_output=True,
         text=True,

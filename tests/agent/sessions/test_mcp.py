@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from agent.cli.mcp import _repeated
+from agent.cli.mcp import _print_config, _repeated, _shared
+from agent.errors import UsageError
 from agent.runs.directory import RunDirectory
 from agent.runs.log import read_events
 from agent.transcripts import audit
@@ -28,6 +29,8 @@ from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, get_default_environment
 from mcp.client.streamable_http import streamable_http_client
 
+from agent.sessions.mcp_http import chosen_token
+
 ROOT = Path(__file__).resolve().parents[3]
 TOOLS = {"view", "edit", "rewrite", "undo", "check", "screen", "test", "wait", "status", "submit"}
 REGION = """def initialize_weights(model, config):
@@ -37,6 +40,12 @@ REGION = """def initialize_weights(model, config):
 TOKEN = "a token of the test"
 PATIENCE = 1.5
 """Seconds after which an impatient client gives up; a test takes longer."""
+
+
+whole_searches = pytest.mark.skipif(
+    os.environ.get("INITSEARCH_ENVIRONMENTS") != "all",
+    reason="a search by foreign clients takes a minute; INITSEARCH_ENVIRONMENTS=all",
+)
 
 
 def words(*options: str) -> list[str]:
@@ -56,11 +65,16 @@ def environment(**more: str) -> dict[str, str]:
     return {**get_default_environment(), **kept, "PYTHONPATH": str(ROOT), **more}
 
 
+def text_of(part: Any) -> str:
+    """The text of a part that has one."""
+    return str(part.text)
+
+
 async def call(client: Client, tool: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
     """The reply of a tool: its text and its structured content."""
     found = await client.call_tool(tool, arguments)
     assert found.is_error == (found.structured_content["state"] == "refused"), found
-    return found.content[0].text, found.structured_content
+    return text_of(found.content[0]), found.structured_content
 
 
 def the_run(runs: Path) -> Path:
@@ -88,46 +102,62 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-def test_nothing_is_made_before_a_tool_is_called(tmp_path: Path) -> None:
-    """Clients start every server that they know; each start must not cost a baseline."""
+def test_list_edit_and_test(tmp_path: Path) -> None:
+    """Clients start every server that they know, so nothing is made before a tool is called. Then edits and a test.
 
-    async def look() -> None:
-        async with Client(stdio("--profile", "smoke", "--budget", "2", "--runs", str(tmp_path / "runs"))) as client:
-            tools = (await client.list_tools()).tools
-            assert {tool.name for tool in tools} == TOOLS
-            assert all(tool.description and tool.output_schema for tool in tools)
-            schema = {tool.name: tool.input_schema["properties"] for tool in tools}
-            assert schema["edit"]["op"]["enum"] == ["replace", "insert", "create"]
-            assert schema["test"]["wait_s"]["default"] == schema["wait"]["timeout_s"]["default"] == 45
-            resources = {str(found.uri) for found in (await client.list_resources()).resources}
-            assert resources == {"initsearch://task", "initsearch://custom_init.py"}
-            task = (await client.read_resource("initsearch://task")).contents[0].text
-            assert "You may spend 2 test(s)" in task
-            assert PROFILES["smoke"].hidden[0].name not in task
-            assert (
-                "EDITABLE REGION: begin" in (await client.read_resource("initsearch://custom_init.py")).contents[0].text
-            )
-            (prompt,) = (await client.list_prompts()).prompts
-            assert task in (await client.get_prompt(prompt.name)).messages[0].content.text
+    The test is of the untouched region, whose result is known.
+    """
+    runs = tmp_path / "runs"
 
-    anyio.run(look)
-    assert not (tmp_path / "runs").exists()
+    async def look(client: Client) -> None:
+        tools = (await client.list_tools()).tools
+        assert {tool.name for tool in tools} == TOOLS
+        assert all(tool.description and tool.output_schema for tool in tools)
+        schema = {tool.name: tool.input_schema["properties"] for tool in tools}
+        assert schema["edit"]["op"]["enum"] == ["replace", "insert", "create"]
+        assert schema["test"]["wait_s"]["default"] == schema["wait"]["timeout_s"]["default"] == 45
+        resources = {str(found.uri) for found in (await client.list_resources()).resources}
+        assert resources == {"initsearch://task", "initsearch://custom_init.py"}
+        task = text_of((await client.read_resource("initsearch://task")).contents[0])
+        assert "You may spend 2 test(s)" in task
+        assert PROFILES["smoke"].hidden[0].name not in task
+        file = text_of((await client.read_resource("initsearch://custom_init.py")).contents[0])
+        assert "EDITABLE REGION: begin" in file
+        (prompt,) = (await client.list_prompts()).prompts
+        assert task in text_of((await client.get_prompt(prompt.name)).messages[0].content)
 
+    async def act(client: Client) -> None:
+        text, _ = await call(client, "view")
+        assert text.startswith("[Current file: ")
+        text, found = await call(client, "edit", op="replace", content="x", start_line=1, end_line=129)
+        assert text.startswith("ERROR: Lines 1..129 exceed the editable range.")
+        assert found["state"] == "refused"
+        text, _ = await call(client, "rewrite", content=REGION.format(scale=0.5))
+        assert text.startswith("OK: Rewrote")
+        text, _ = await call(client, "undo")
+        assert text.startswith("Undo complete:")
+        text, found = await call(client, "test", wait_s=600)
+        assert text.startswith("[Test #1] (1 test remaining; call submit(n=N)")
+        assert (found["state"], found["test"]) == ("done", 1)
+        _, status = await client_status(client)
+        assert (status["tests_used"], status["tests_left"], status["kind"]) == (1, 1, "closed")
+        assert "submit n=1" in status["next"]
 
-def test_a_client_that_gives_up_and_vanishes_loses_no_test(runs: Path) -> None:
-    """Edits, then a test: the client's patience ends, then the client. Another one fetches the reply, paid once."""
-
-    async def edit_and_give_up() -> None:
+    async def both() -> None:
         async with Client(stdio("--profile", "smoke", "--budget", "2", "--runs", str(runs))) as client:
-            text, _ = await call(client, "view")
-            assert text.startswith("[Current file: ")
-            text, found = await call(client, "edit", op="replace", content="x", start_line=1, end_line=129)
-            assert text.startswith("ERROR: Lines 1..129 exceed the editable range.")
-            assert found["state"] == "refused"
-            text, _ = await call(client, "rewrite", content=REGION.format(scale=0.5))
-            assert text.startswith("OK: Rewrote")
-            text, _ = await call(client, "undo")
-            assert text.startswith("Undo complete:")
+            await look(client)
+            assert not runs.exists()
+            await act(client)
+
+    anyio.run(both)
+
+
+@whole_searches
+def test_a_client_that_gives_up_and_vanishes_loses_no_test(runs: Path) -> None:
+    """In the middle of a test the client's patience ends, then the client. Another one fetches the reply, paid once."""
+
+    async def give_up() -> None:
+        async with Client(stdio("--profile", "smoke", "--budget", "2", "--runs", str(runs))) as client:
             await call(client, "rewrite", content=REGION.format(scale=0.05))
             text, _ = await call(client, "check")
             assert text.startswith("OK: accepted on resnet20")
@@ -141,11 +171,8 @@ def test_a_client_that_gives_up_and_vanishes_loses_no_test(runs: Path) -> None:
             assert (found["state"], found["test"]) == ("done", 1)
             text, _ = await call(client, "test")
             assert text.startswith("This region is the one of test #1; its result is repeated")
-            _, status = await client_status(client)
-            assert (status["tests_used"], status["tests_left"], status["kind"]) == (1, 1, "closed")
-            assert "submit n=1" in status["next"]
 
-    anyio.run(edit_and_give_up)
+    anyio.run(give_up)
     anyio.run(fetch)
     assert kinds(the_run(runs)).count("test_started") == 1
 
@@ -153,7 +180,7 @@ def test_a_client_that_gives_up_and_vanishes_loses_no_test(runs: Path) -> None:
 async def client_status(client: Client) -> tuple[str, dict[str, Any]]:
     """The reply of `status`."""
     found = await client.call_tool("status", {})
-    return found.content[0].text, found.structured_content
+    return text_of(found.content[0]), found.structured_content
 
 
 @pytest.fixture
@@ -181,6 +208,7 @@ def client_of(address: str, http: httpx2.AsyncClient) -> Client:
     return Client(streamable_http_client(address, http_client=http))
 
 
+@whole_searches
 def test_two_clients_share_a_session_and_a_cancelled_call_stops_nothing(runs: Path, address: str) -> None:
     """One client begins a test and cancels its call; the other one waits for it. Its edits are refused meanwhile."""
     assert httpx2.post(address, json={}).status_code == 401
@@ -201,11 +229,11 @@ def test_two_clients_share_a_session_and_a_cancelled_call_stops_nothing(runs: Pa
             assert "0.1)" in text
             seen: list[str] = []
 
-            async def progress(done: float, total: float | None, message: str | None) -> None:
+            async def note(progress: float, total: float | None, message: str | None) -> None:
                 seen.append(message or "")
 
             with anyio.move_on_after(4 * PATIENCE) as scope:
-                await one.call_tool("test", {}, progress_callback=progress)
+                await one.call_tool("test", {}, progress_callback=note)
             assert scope.cancelled_caught
             assert any("test" in message for message in seen)
             text, found = await call(other, "edit", op="insert", after_line=28, content="")
@@ -219,6 +247,7 @@ def test_two_clients_share_a_session_and_a_cancelled_call_stops_nothing(runs: Pa
     assert kinds(the_run(runs)).count("test_started") == 2
 
 
+@whole_searches
 def test_submit_runs_the_hidden_task_and_ends_the_session(runs: Path) -> None:
     """The reply has the verdict; nothing hidden showed before it, and nothing can be changed after it."""
     run = the_run(runs)
@@ -240,7 +269,7 @@ def test_submit_runs_the_hidden_task_and_ends_the_session(runs: Path) -> None:
 
     anyio.run(end)
     summary = RunDirectory(run).read_summary()
-    assert (summary["status"], summary["submitted_test"], summary["proposer"]) == ("submitted", 1, "mcp")
+    assert (summary["status"], summary["submitted_test"], summary["config"]["proposer"]) == ("submitted", 1, "mcp")
     assert audit(run).leaks == ()
 
 
@@ -264,38 +293,36 @@ def test_garbage_on_stdin_is_survived() -> None:
     assert b"Traceback" not in served.stderr
 
 
-def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
-    """A folder without a session, settings that contradict one, a short token, a missing port."""
-    for options, says in (
-        (["--session", str(tmp_path)], "no session was started"),
-        (["--session", str(tmp_path), "--budget", "3"], "contradicts --budget"),
-        (["--print-config", "emacs"], "known: claude, codex, cursor, vscode"),
-        (["--print-config", "codex", "--http", "0"], "needs the port"),
-    ):
-        done = subprocess.run(
-            words(*options), input="", capture_output=True, text=True, env=environment(), cwd=tmp_path
-        )
-        assert (done.returncode, done.stdout) == (2, ""), done
-        assert says in done.stderr
-    within = environment(INITSEARCH_SESSION=str(tmp_path))
-    done = subprocess.run(words("--budget", "3"), input="", capture_output=True, text=True, env=within, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "contradicts --budget" in done.stderr, "a process of a session could begin a run of its own"
+def test_what_cannot_be_served_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without a session, settings that contradict one, an unknown client, a missing port, a short token."""
+    with pytest.raises(UsageError, match="no session was started"):
+        _shared({}, [], tmp_path, None, allow_unsandboxed=False)
+    with pytest.raises(UsageError, match="contradicts --budget"):
+        _shared({"budget": 3}, [], tmp_path, None, allow_unsandboxed=False)
+    with pytest.raises(UsageError, match="known: claude, codex, cursor, vscode"):
+        _print_config("xyz", [], None)
+    with pytest.raises(UsageError, match="needs the port"):
+        _print_config("codex", [], 0)
+    monkeypatch.setenv("INITSEARCH_MCP_TOKEN", "short")
+    with pytest.raises(UsageError, match="at least 16"):
+        chosen_token()
+    monkeypatch.setenv("INITSEARCH_SESSION", str(tmp_path))
+    with pytest.raises(UsageError, match="contradicts --budget"):  # a process of a session may not begin another run
+        _shared({"budget": 3}, [], None, None, allow_unsandboxed=False)
 
 
 @pytest.mark.parametrize("client", ["claude", "codex", "cursor", "vscode"])
-def test_the_configuration_can_be_pasted(client: str, tmp_path: Path) -> None:
-    """It parses, names an absolute command, and repeats the options with absolute paths."""
-    options = ["--print-config", client, "--profile", "smoke", "--budget", "4", "--runs", "here", "--set", "seed=3"]
-    done = subprocess.run(words(*options), capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True)
-    read = tomllib.loads(done.stdout) if client == "codex" else json.loads(done.stdout)
+def test_the_configuration_can_be_pasted(client: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It parses, and has an absolute command and the options; over HTTP the address and no token."""
     table = {"codex": "mcp_servers", "vscode": "servers"}.get(client, "mcpServers")
-    entry = read[table]["initsearch"]
-    assert Path(entry["command"]).is_absolute()
-    runs = ["--runs", str(tmp_path / "here")]
-    assert entry["args"][0] == "mcp"
-    assert sorted(entry["args"][1:]) == sorted(["--profile", "smoke", "--budget", "4", *runs, "--set", "seed=3"])
-    assert "for " in done.stderr
+    for http, wanted in ((None, ["mcp", "--budget", "4"]), (8765, "http://127.0.0.1:8765/mcp")):
+        _print_config(client, ["--budget", "4"], http)
+        text = capsys.readouterr()
+        read = tomllib.loads(text.out) if client == "codex" else json.loads(text.out)
+        entry = read[table]["initsearch"]
+        assert entry["args" if http is None else "url"] == wanted
+        assert http is not None or Path(entry["command"]).is_absolute()
+        assert "for " in text.err
 
 
 def test_options_are_repeated_as_they_were_given() -> None:

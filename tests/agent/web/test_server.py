@@ -341,7 +341,7 @@ def test_what_cannot_be_served(main: object, tmp_path: Path, words: list[str], s
 
 
 def test_five_hundred_runs(runs: Path, cache: Path, tmp_path: Path) -> None:
-    """The list of 500 runs comes in less than a second, also for the first time."""
+    """The list of 500 runs takes less than a second, also for the first time."""
     many = tmp_path / "runs"
     for number in range(500):
         run = many / f"20261101-{number:06d}-pocket-optuna-aaaa"
@@ -350,9 +350,16 @@ def test_five_hundred_runs(runs: Path, cache: Path, tmp_path: Path) -> None:
             os.link(runs / NAME / name, run / name)
     with serving(many, "--read-only", cache=cache) as client:
         client.ask("/nothing")  # the templates are read
-        started = time.monotonic()
+        before = _processor_seconds(client)
         page = client.page("/")
-        seconds = time.monotonic() - started
+        seconds = _processor_seconds(client) - before
     assert page.count('<th scope="row">') == 500
-    assert seconds < 1 * float(os.environ.get("INITSEARCH_SLOW_MACHINE", "3")), seconds
+    assert seconds < 1, seconds
     shutil.rmtree(many)
+
+
+def _processor_seconds(client: Client) -> float:
+    """What the server has used so far. On a busy machine the time on the wall says little."""
+    assert client.process is not None
+    fields = Path(f"/proc/{client.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -36,7 +36,7 @@ def take_task(settings: dict[str, Any]) -> Profile:
 
     network, data = settings.pop("network"), settings.pop("data", None)
     table = {name: settings.pop(name) for name in list(settings) if name in TaskTable.model_fields}
-    whole = {name: settings.pop(name) for name in ("caveat", "baseline", "noise") if name in settings}
+    whole: dict[str, Any] = {name: settings.pop(name) for name in ("caveat", "baseline", "noise") if name in settings}
     made, prepared = None, None
     if callable(network):
         function = network

@@ -1,0 +1,63 @@
+"""Scores of any metric: gains are positive when better, values stay as they are, and words name the unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.analysis.comparison import as_json, choose, compare_tasks, describe_tasks
+from agent.protocol import TestOutcome
+from benchmark.comparison import in_words
+from benchmark.statistics import combine
+from benchmark.task import ACCURACY, Metric, Profile, Recipe, Task, Trainer
+from benchmark.tasks import remember
+
+LOSS = Metric("val_loss", "minimize")
+
+
+@pytest.fixture(autouse=True)
+def letters() -> None:
+    """A profile with a trainer of its own, as a task file makes it."""
+    trainer = Trainer("train.py:train", Path())
+    tasks = (Task("net", "train", Recipe(1, 1.0), "letters", trainer=trainer, metric=LOSS),)
+    remember(Profile("texts", tasks, (), "", (0.5,), noise=(("letters", 0.05),)))
+
+
+def test_a_lower_loss_is_a_gain() -> None:
+    found = compare_tasks("texts", {"letters": {0: 1.5, 1: 1.6}}, {"letters": {0: 1.25, 1: 1.35}})
+    one = found["letters"]
+    assert one is not None
+    assert (one.baseline_mean, one.candidate_mean, one.gain) == pytest.approx((1.55, 1.3, 0.25))
+    shown = as_json(found)["letters"]
+    assert (shown["metric"], shown["direction"], shown["gain"] > 0) == ("val_loss", "minimize", True)
+    [line] = describe_tasks("visible", found)
+    assert "val_loss 1.300 against val_loss 1.550" in line
+    assert "val_loss (95 % interval" in line
+    assert "points" not in line
+    assert "val_loss" in in_words(combine(found))
+
+
+def test_the_lowest_loss_is_submitted() -> None:
+    lower = frozenset({"letters"})
+    tests = [TestOutcome(n, {"letters": {0: v}}, str(n), lower) for n, v in ((1, 1.4), (2, 1.1), (3, 1.6))]
+    chosen = choose("texts", {"letters": {0: 1.5}}, tests)
+    assert chosen is not None
+    assert chosen.number == 2
+    assert max(tests, key=lambda test: test.score).number == 2
+
+
+def test_accuracy_keeps_its_words() -> None:
+    found = compare_tasks("smoke", {"resnet20-tiny": {0: 20.0}}, {"resnet20-tiny": {0: 30.0}})
+    [line] = describe_tasks("visible", found)
+    assert "30.00 % against 20.00 %" in line
+    assert " points (" in line
+    assert "metric" not in as_json(found)["resnet20-tiny"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [(ACCURACY, 75.125, "75.12"), (LOSS, 1.23456, "1.235"), (LOSS, 0.00123456, "0.001235"), (LOSS, 1234.5, "1234")],
+)
+def test_a_value_has_the_digits_that_count(metric: Metric, value: float, text: str) -> None:
+    assert metric.text(value) == text

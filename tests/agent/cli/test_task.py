@@ -1,0 +1,112 @@
+"""`agent task`, and --profile FILE.toml as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.benchmark.task_files import TASK, write_task
+
+KEYS = ["name", "role", "parameters", "classes", "train_images", "test_images", "seconds_per_epoch", "branches"]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+
+
+def test_a_new_task_file_is_a_valid_one(main: Any, tmp_path: Path) -> None:
+    from benchmark.task_schema import read_task_file
+
+    code, out, said = main("task", "new", "my.toml")
+    assert (code, out.strip()) == (0, "my.toml")
+    assert "agent task check my.toml" in said
+    assert read_task_file(tmp_path / "my.toml").name == "my"
+    assert main("task", "new", "my.toml")[0] == 2
+    assert main("task", "new", "my.json")[0] == 2
+
+
+def test_a_check_says_what_the_contract_names(main: Any, tmp_path: Path) -> None:
+    write_task(tmp_path, TASK + '\n[[hidden]]\nnetwork = "resnet20"\ndata = "tiny"\nepochs = 1\n')
+    code, out, said = main("task", "check", "toys.toml", "--json", "--workers", "1")
+    assert code == 0, said
+    found = json.loads(out)
+    assert {name: found[name] for name in ("ok", "name")} == {"ok": True, "name": "toys"}
+    visible, hidden = found["tasks"]
+    assert list(visible) == list(hidden) == KEYS
+    assert (visible["name"], visible["role"], visible["parameters"], visible["classes"]) == (
+        "net-toys",
+        "visible",
+        140,
+        4,
+    )
+    assert (visible["train_images"], visible["test_images"], visible["branches"]) == (96, 32, 0)
+    assert (hidden["name"], hidden["role"], hidden["branches"]) == ("resnet20-tiny", "hidden", 9)
+    assert visible["seconds_per_epoch"] > 0
+
+
+@pytest.mark.parametrize("command", [("search",), ("plan",), ("task", "check"), ("baselines",)])
+def test_a_bad_task_file_starts_nothing(main: Any, tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "bad.toml").write_text("[[visible]]\nnetwork = 3\ndata = 'x'\n")
+    given = ("bad.toml",) if command[0] == "task" else ("--profile", "bad.toml")
+    code, out, said = main(*command, *given)
+    assert (code, out) == (2, "")
+    assert "bad.toml: visible.1.network" in said
+    assert len(said.strip().splitlines()) <= 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_task_file_counts_from_the_command_line_only(main: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    """A cloned repository with an initsearch.toml in it must not decide which code runs here."""
+    (tmp_path / "initsearch.toml").write_text('profile = "evil.toml"\n')
+    code, _, said = main("search")
+    assert (code, "counts only from the command line" in said) == (2, True)
+    (tmp_path / "initsearch.toml").unlink()
+    monkeypatch.setenv("INITSEARCH_PROFILE", "./evil.toml")
+    code, _, said = main("search")
+    assert (code, "counts only from the command line" in said) == (2, True)
+
+
+def test_a_missing_file_and_an_unknown_name_are_said(main: Any, tmp_path: Path) -> None:
+    code, _, said = main("search", "--profile", "none.toml")
+    assert (code, "none.toml: no such file" in said) == (2, True)
+    code, _, said = main("search", "--profile", "flowers")
+    assert (code, "a task file, such as my.toml" in said) == (2, True)
+
+
+def test_a_copy_of_a_built_in_profile_is_that_profile(tmp_path: Path) -> None:
+    from agent.errors import UsageError
+    from agent.profiles import resolve_profile
+    from benchmark.tasks import FOLDER, PROFILES
+
+    text = (FOLDER / "smoke.toml").read_text()
+    (tmp_path / "copy.toml").write_text(text)
+    assert resolve_profile(str(tmp_path / "copy.toml"))[0] is PROFILES["smoke"]
+    (tmp_path / "copy.toml").write_text(text.replace("lr = 0.05", "lr = 0.06"))
+    with pytest.raises(UsageError, match="choose another name"):
+        resolve_profile(str(tmp_path / "copy.toml"))
+
+
+def test_a_search_from_python_needs_the_source(tmp_path: Path) -> None:
+    """A lambda, a closure, and a function that uses a live object cannot be sent to isolation."""
+    from agent.engine.own_task import source_of
+    from agent.errors import UsageError
+
+    text = source_of(write_task)
+    assert "def write_task" in text
+    assert "def arrays" in text
+    assert "import numpy as np" in text
+    assert "NETWORK = " in text
+
+    def inner(num_classes: int) -> Path:
+        return tmp_path
+
+    with pytest.raises(UsageError, match="uses variables of the function around it"):
+        source_of(inner)
+    with pytest.raises(UsageError, match="lambda"):
+        source_of(lambda num_classes: None)
+    with pytest.raises(UsageError, match="cannot be had"):
+        source_of(eval("type")("Made", (), {}))

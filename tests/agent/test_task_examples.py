@@ -1,0 +1,151 @@
+"""The examples of docs/examples in a small form: searched, verified, and their exported module applied again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agent import load_run
+from agent.config import load_config
+from agent.engine.search import Search, SearchOutcome
+from agent.profiles import recorded_profile
+from agent.progress import Progress
+from agent.runs.directory import RunDirectory
+from agent.runs.log import Evaluated, Launch, read_events
+from agent.studies.verify import verify
+from benchmark import networks
+from benchmark.models import init_config
+from benchmark.store import ResultStore
+from sandbox.isolate import derived_seed
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+SMALL = {
+    "pictures": [
+        ("epochs = 8", "epochs = 1\ntrain_limit = 64\ntest_limit = 64"),
+        ("train_limit = 1000", "train_limit = 64"),
+    ],
+    "transformer": [("epochs = 5", "epochs = 2\ntrain_limit = 128\ntest_limit = 128")],
+    "letters": [],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Searched:
+    """An example that was searched, and its folder."""
+
+    name: str
+    folder: Path
+    outcome: SearchOutcome
+
+    @property
+    def task_file(self) -> Path:
+        return self.folder / "task.toml"
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Searched:
+    """An example, copied and made small, after a search with one test that waits for its submission."""
+    name: str = request.param
+    folder = tmp_path_factory.mktemp(name)
+    for path in (EXAMPLES / name).iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    text = (folder / "task.toml").read_text()
+    for old, new in SMALL[name]:
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "task.toml").write_text(text)
+    if name == "pictures":
+        _module(folder / "make_pictures.py").main(folder / "clipart")
+    if name == "letters":
+        train = folder / "train.py"
+        train.write_text(train.read_text().replace("3, 40, 48, 32", "2, 3, 48, 32"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+        settings = {"profile": str(folder / "task.toml"), "runs": folder / "runs", "submit": name != "pictures"}
+        config = load_config({**settings, "budget": 1, "workers": 1})
+        outcome = Search.create(config).execute(Progress())  # without a page, which takes as long as the rest
+    return Searched(name, folder, outcome)
+
+
+def _module(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_search_ends_and_its_files_agree(searched: Searched, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+    assert searched.outcome.done["submitted_test"] == 1
+    assert [check.fault for check in verify(RunDirectory(searched.outcome.run)) if check.fault] == []
+    metric = next(iter(searched.outcome.done["visible"].values()))
+    assert (metric.get("metric"), metric.get("direction")) == (
+        ("val_loss", "minimize") if searched.name == "letters" else (None, None)
+    )
+    sign = -1 if searched.name == "letters" else 1
+    assert metric["gain"] == pytest.approx(sign * (metric["submitted"] - metric["baseline"]))
+
+
+def test_the_exported_module_gives_the_weights_of_the_search(searched: Searched) -> None:
+    run = RunDirectory(searched.outcome.run)
+    launch = read_events(run.events)[0].event
+    assert isinstance(launch, Launch)
+    task = recorded_profile(launch.profile, launch.tasks).visible[0]
+    assert task.network is not None
+    model = networks.build(task.network, 0)
+    seed = derived_seed(0)
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    exported = _module(run.path / "initialize_weights.py")
+    exported.initialize_weights(model, init_config(model, task.arch, task.num_classes))
+    digest = hashlib.sha256(b"".join(p.detach().contiguous().numpy().tobytes() for p in model.parameters()))
+    digests = {
+        event.role: ResultStore(run.results).get(event.key)
+        for event in (record.event for record in read_events(run.events))
+        if isinstance(event, Evaluated)
+    }
+    result = digests["test/1"]
+    assert result is not None
+    assert result.weights_sha256 == digest.hexdigest()
+    assert "own constructors make it" in (run.path / "initialize_weights.py").read_text()
+
+
+def test_the_run_keeps_the_tasks_and_no_stranger_runs_their_code(
+    searched: Searched, main: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever gets a run directory and submits, replays or ablates it is asked for the task file."""
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+    run = str(searched.outcome.run)
+    assert load_run(run)["tasks"]["visible"][0]["network"]["spec"] == "net.py:build"
+    words = ("submit", run) if searched.name == "pictures" else ("replay", run, "--execute")
+    for command in (words, ("ablate", run)):
+        code, _, said = main(*command)
+        assert (code, "task file" in said, "--profile" in said) == (2, True, True), said
+
+
+@pytest.mark.parametrize("searched", ["pictures"], indirect=True)
+def test_a_waiting_run_is_submitted_with_its_task_file(
+    searched: Searched, main: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+    changed = searched.folder / "changed.toml"
+    changed.write_text(searched.task_file.read_text().replace("lr = 0.05", "lr = 0.04"))
+    code, _, said = main("submit", str(searched.outcome.run), "--profile", str(changed))
+    assert (code, "is not the one of this run" in said) == (2, True), said
+    code, out, said = main("submit", str(searched.outcome.run), "--profile", str(searched.task_file), "--json")
+    assert code == 0, said
+    assert list(json.loads(out.splitlines()[-1])["hidden"]) == ["net-fmnist_pocket"]
