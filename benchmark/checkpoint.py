@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -83,8 +84,10 @@ class Checkpoint:
         return reached
 
     def remove(self) -> None:
-        """Remove the file: the training has ended."""
+        """Remove the file, and its folder if that is empty now: the training has ended."""
         self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
 
 class Timer:

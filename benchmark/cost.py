@@ -43,18 +43,25 @@ class MeasureCost:
         """Train two epochs of a few steps, first as a warm-up. The time of a step does not depend on the pictures."""
         import torch
 
-        ours = self.task.network is None and self.task.trainer is None
-        return self._in_lanes() if ours and (torch.cuda.is_available() or self.lanes > 1) else self._alone()
+        from benchmark.own_trainer import known_seconds
+
+        if self.task.trainer is not None:
+            return known_seconds(self.task)  # only a whole training tells
+        return self._in_lanes() if torch.cuda.is_available() or self.lanes > 1 else self._alone()
 
     def _in_lanes(self) -> float:
         """Measure an epoch after that in which steps are captured, which a training pays once."""
         import torch
 
+        from benchmark.building import build_task_model
         from benchmark.lane_rate import measure_lanes
 
         rate = measure_lanes(
             self.task.arch,
             self.lanes,
+            build=lambda seed: build_task_model(self.task, seed),
+            picture=self.task.picture,
+            classes=self.task.num_classes,
             batch_size=self.task.recipe.batch_size,
             steps=self.steps * _GPU_STEPS,
             epochs=2,
@@ -70,11 +77,8 @@ class MeasureCost:
         from benchmark.building import build_task_model
         from benchmark.data import ImageDataset
         from benchmark.hardware import threads
-        from benchmark.own_trainer import known_seconds
         from benchmark.train import train
 
-        if self.task.trainer is not None:
-            return known_seconds(self.task)  # only a whole training tells
         torch.set_num_threads(threads())
         recipe, classes = self.task.recipe, self.task.num_classes
         count = self.steps * recipe.batch_size

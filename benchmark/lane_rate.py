@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from benchmark.data import ImageDataset
 from benchmark.executors import Parent
@@ -36,21 +38,23 @@ class LaneRate:
     """Most memory of the GPU that tensors had, data and graphs included; 0 on a CPU."""
 
 
-def noise(train_count: int, test_count: int) -> ImageDataset:
-    """Return random pictures of 100 classes. The time of a step does not depend on the pictures."""
+def noise(
+    train_count: int, test_count: int, picture: tuple[int, int, int] = (3, 32, 32), classes: int = _CLASSES
+) -> ImageDataset:
+    """Return random pictures. The time of a step does not depend on them."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (train_count + test_count, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    labels = torch.randint(0, _CLASSES, (train_count + test_count,), generator=generator)
+    images = torch.randint(0, 256, (train_count + test_count, *picture), dtype=torch.uint8, generator=generator)
+    labels = torch.randint(0, classes, (train_count + test_count,), generator=generator)
     return ImageDataset(
         name="noise",
         train_images=images[:train_count],
         train_labels=labels[:train_count],
         test_images=images[train_count:],
         test_labels=labels[train_count:],
-        num_classes=_CLASSES,
+        num_classes=classes,
         class_names=(),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
+        mean=(0.5,) * picture[0],
+        std=(0.25,) * picture[0],
         sha256="noise",
         provenance="",
     )
@@ -66,12 +70,18 @@ def measure_lanes(
     precision: str = "auto",
     kernels: str = "auto",
     device: str = "cuda",
+    build: Callable[[int], nn.Module] | None = None,
+    picture: tuple[int, int, int] = (3, 32, 32),
+    classes: int = _CLASSES,
 ) -> LaneRate:
     """Train `lanes` networks side by side on random pictures: a first epoch to set up, and `epochs` that count.
 
+    `build` makes a network from a seed; without it, it is our own network `arch`.
     An epoch has `steps` batches. Raises torch.OutOfMemoryError if the lanes do not fit.
     """
-    data = noise(steps * batch_size, min(8, steps * batch_size // 4))  # few, so that each epoch has an evaluation
+    tests = min(8, steps * batch_size // 4)  # few, so that each epoch has an evaluation
+    data = noise(steps * batch_size, tests, picture, classes)
+    models = [build_model(arch, classes) if build is None else build(seed) for seed in range(lanes)]
     recipe = Recipe(epochs=1 + epochs, lr=0.01, batch_size=batch_size)
     cuda = device.startswith("cuda")
     if cuda:
@@ -87,7 +97,7 @@ def measure_lanes(
 
         try:
             train(
-                build_model(arch, _CLASSES),
+                models[seed],
                 data,
                 recipe,
                 seed=seed,
