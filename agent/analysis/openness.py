@@ -11,9 +11,9 @@ _OPEN = (
     "excluded."
 )
 _CLOSED = (
-    "A closed session: the code came over MCP alone, and its tools train nothing outside this record. Whether the "
-    "client had a shell beside them is not recorded; if it had one, tests and hidden trainings outside this record "
-    "cannot be excluded."
+    "A closed session: the code came by tool calls alone, over MCP or from Inspect AI, and these tools train nothing "
+    "outside this record. Whether the client had a shell beside them is not recorded; if it had one, tests and hidden "
+    "trainings outside this record cannot be excluded."
 )
 
 

@@ -10,8 +10,8 @@ import typer
 
 # isort: off
 # Importing a command adds it to the application: this is the order of --help.
-from agent.cli import search, session, submit, ablate, check, plan, baselines, doctor  # noqa: F401
-from agent.cli import runs, show, report, review, compare, export, replay, audit, verify  # noqa: F401
+from agent.cli import search, session, mcp, submit, ablate, check, plan, baselines, doctor  # noqa: F401
+from agent.cli import runs, show, report, review, compare, export, export_env, replay, audit, verify  # noqa: F401
 
 # isort: on
 from agent.cli.app import app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,8 +45,6 @@ def task_prompt(
     tests. `confirm`: number of fresh seeds for finalists. `networks`: include the networks' source, two fifths of the
     text.
     """
-    import benchmark.models
-
     first, last = situation.editable
     return _render(
         "task.j2",
@@ -57,7 +56,7 @@ def task_prompt(
         first=first,
         last=last,
         listing=numbered(scaffold().with_region(situation.region).text),
-        models=Path(benchmark.models.__file__).read_text(encoding="utf-8") if networks else "",
+        models=_source("benchmark.models") if networks else "",
         budget=budget,
         seeds=len(seeds),
         measured=bool(situation.baseline),
@@ -107,6 +106,14 @@ def task_facts(profile: str, task: str, baseline: Accuracies, seeds: int) -> dic
 def numbered(text: str) -> str:
     """The text with right-aligned line numbers, counted from 1."""
     return "\n".join(f"{number:>4}: {line}" for number, line in enumerate(text.splitlines(), start=1))
+
+
+def _source(module: str) -> str:
+    """The text of a module, which is not imported: torch takes seconds."""
+    found = find_spec(module)
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).read_text(encoding="utf-8")
 
 
 def _render(template: str, **values: Any) -> str:

@@ -35,17 +35,28 @@ def begin_test(session: Session, region: str | None = None) -> SessionReply | St
     """
     session.require_going_on()
     region = session.folder.region() if region is None and session.folder is not None else region
+    return begin(session, "test", region=region)
+
+
+def begin(session: Session, tool: str, **arguments: object) -> SessionReply | StillRunning:
+    """Begin `test` (region), `screen` (candidates) or `submit` (n) in the background; see `begin_test`."""
+    session.require_going_on()
     before = len(session.fold().calls)
-    worker = _Worker(session, {"tool": "test", "region": region})
+    worker = Worker(session, {"tool": tool, **arguments})
     while True:
         ended = worker.poll()
         folded = session.fold()
         calls = [*(found.call for found in folded.calls), *([folded.pending] if folded.pending else [])][before:]
-        if any(call.tool == "test" for call in calls) and (running := session.running(folded)) is not None:
+        if any(call.tool == tool for call in calls) and (running := session.running(folded)) is not None:
             return running
         if ended is not None:
             return _reply_of(worker, session)
         time.sleep(_POLL_SECONDS)
+
+
+def finish_in_background(session: Session) -> Worker:
+    """Measure the baseline, or finish what a killed command began, in a detached process."""
+    return Worker(session, {"tool": None})
 
 
 def wait_for_reply(
@@ -57,7 +68,7 @@ def wait_for_reply(
     allows then (default: what the session was opened with).
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    worker: _Worker | None = None
+    worker: Worker | None = None
     idle = 0
     while True:
         folded = session.fold()
@@ -70,13 +81,13 @@ def wait_for_reply(
             idle += 1
             if worker is None and idle > 2:  # the lock is free for an instant between two commands
                 session = session if allowed is None else replace(session, allowed=allowed())
-                worker = _Worker(session, {"tool": None})
+                worker = Worker(session, {"tool": None})
         if deadline is not None and time.monotonic() >= deadline:
             return running or StillRunning("another command", 0.0)
         time.sleep(_POLL_SECONDS)
 
 
-class _Worker:
+class Worker:
     """A detached process. It says what it does in `LOG`."""
 
     def __init__(self, session: Session, order: Mapping[str, Any]) -> None:
@@ -116,6 +127,15 @@ class _Worker:
         return self._process.poll()
 
     @property
+    def error(self) -> AgentError:
+        """Why it ended without a reply: the last line that it said, and its exit code."""
+        code = self.poll()
+        lines = self.said.strip().splitlines()
+        error = AgentError(lines[-1].removeprefix("error: ") if lines else f"the process ended with exit code {code}")
+        error.exit_code = code if code is not None and code > 0 else 1
+        return error
+
+    @property
     def said(self) -> str:
         """The end of what it said."""
         try:
@@ -124,13 +144,9 @@ class _Worker:
             return ""
 
 
-def _reply_of(worker: _Worker, session: Session) -> SessionReply:
+def _reply_of(worker: Worker, session: Session) -> SessionReply:
     """The reply that a finished worker's call has in the log. Raises AgentError when it failed."""
-    code = worker.poll()
     reply = session.last_reply()
-    if code == 0 and reply is not None:
+    if worker.poll() == 0 and reply is not None:
         return reply
-    lines = worker.said.strip().splitlines()
-    error = AgentError(lines[-1].removeprefix("error: ") if lines else f"the process ended with exit code {code}")
-    error.exit_code = code if code is not None and code > 0 else 1
-    raise error
+    raise worker.error

@@ -60,6 +60,19 @@ class Session:
         `config.proposer` is `OPEN`, `CLOSED` or a command. `launched` is called before the baseline. If the process is
         killed then, the next command measures it. Raises UsageError before anything was made.
         """
+        session, search = cls._made(folder, config)
+        launched(session)
+        with session._live(progress, search=search):
+            pass
+        return session
+
+    @classmethod
+    def create(cls, folder: Path | None, config: SearchConfig) -> Session:
+        """Like `start`, but the first call, or `finish_begun`, measures the baseline."""
+        return cls._made(folder, config)[0]
+
+    @classmethod
+    def _made(cls, folder: Path | None, config: SearchConfig) -> tuple[Session, Search]:
         from agent.engine.resuming import Allowed
         from agent.engine.search import Search
 
@@ -71,10 +84,7 @@ class Session:
         if made is not None:
             made.write_texts(search.config, search.profile, {})
         search.summary.save(status=RunStatus.SESSION, created=time.time())
-        launched(session)
-        with session._live(progress, search=search):
-            pass
-        return session
+        return session, search
 
     @classmethod
     def open(cls, folder: Path | None = None, *, allowed: Allowed | None = None) -> Session:

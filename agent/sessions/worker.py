@@ -34,10 +34,15 @@ def main() -> NoReturn:
     session = Session(RunDirectory(Path(order["run"])), folder, allowed)
     progress = PlainProgress()
     try:
-        if order["tool"] == "test":
-            session.test(region=order["region"], progress=progress)
-        else:
-            session.finish_begun(progress=progress)
+        match order["tool"]:
+            case "test":
+                session.test(region=order["region"], progress=progress)
+            case "screen":
+                session.screen(order["candidates"], progress=progress)
+            case "submit":
+                session.submit(order["n"], progress=progress)
+            case _:
+                session.finish_begun(progress=progress)
     except (AgentError, *OUR_FAILURES) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, AgentError) else 1)

@@ -7,7 +7,7 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,17 +245,21 @@ def network_findings(record: RunRecord, launch: Launch, events: Sequence[Event])
         yield f"its tasks are {', '.join(mapping(kept.get('tasks')))}"
     for task, roles in mapping(kept.get("tasks")).items():
         for role, network in mapping(roles).items():
-            for row in mapping(network).get("parameters") or []:
-                if not _ratio_fits(row):
+            rows = mapping(network).get("parameters") or []
+            shapes = {str(row.get("name")): row.get("shape") or [] for row in rows}
+            for row in rows:
+                if not _ratio_fits(row, shapes):
                     yield f"{task}, {role}, {row.get('name')}: kaiming_ratio does not follow from std and shape"
     yield Unproven("its numbers are not checked: needs measuring (--execute)")
 
 
-def _ratio_fits(row: Fields) -> bool:
-    ratio, shape = row.get("kaiming_ratio"), row.get("shape") or []
-    if ratio is None or len(shape) < 2:
-        return ratio is None
-    return math.isclose(ratio, row["std"] / math.sqrt(2 / math.prod(shape[1:])), rel_tol=1e-6)
+def _ratio_fits(row: Fields, shapes: Mapping[str, list[int]]) -> bool:
+    """Whether the ratio is the std over √(2 / fan_in) of the layer, which the shape of the layer's weight gives."""
+    ratio = row.get("kaiming_ratio")
+    if ratio is None:
+        return True
+    shape = shapes.get(f"{str(row.get('name')).rpartition('.')[0]}.weight") or []
+    return len(shape) >= 2 and math.isclose(ratio, row["std"] / math.sqrt(2 / math.prod(shape[1:])), rel_tol=1e-6)
 
 
 def review_findings(run: RunDirectory, allowed: Path | None) -> Iterator[Finding]:

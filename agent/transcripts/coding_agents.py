@@ -1,21 +1,25 @@
 """Sessions of coding agents: Claude Code's JSONL, Codex's rollouts, and the `.traj.json` of mini-swe-agent.
 
 Their tools are not ours: a replay cannot follow them, but every text that they showed can be audited. Formats as public
-files show them; records that are no message, call or result are passed over.
+files show them, old ones too; records that show the model nothing (token counts, snapshots, titles) are passed over.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from agent.transcripts.model import Note, RecordedCall, Role, Segment, Transcript, TranscriptError
 
 _COMMAND = re.compile(r"^```(?:bash|sh|mswea_bash_command)[ \t]*\n", re.MULTILINE)
-_CODEX_ITEMS = {"message", "reasoning", "function_call", "function_call_output", "local_shell_call", "custom_tool_call"}
+_CODEX_PARTS = {"input_text", "output_text"}
+_CLAUDE_OWN = {"summary": "leafUuid", "file-history-snapshot": "snapshot"}
+"""Records of Claude Code that carry no session's id, and a field that each of them has."""
+_TEXT_KEYS = ("text", "content", "output", "stdout", "stderr", "aggregated_output")
 
 
 @dataclass
@@ -28,6 +32,7 @@ class _Session:
     entries: list[RecordedCall | Note] = field(default_factory=list)
     thinking: str = ""
     _places: dict[str, int] = field(default_factory=dict)
+    _seen: set[str] = field(default_factory=set)
     _step: int = 0
 
     def say(self, role: Role, text: str) -> None:
@@ -38,9 +43,12 @@ class _Session:
             self.entries.append(Note(role, text, self._step))
 
     def call(self, identity: object, tool: object, arguments: object) -> None:
-        self._step += 1
         if isinstance(identity, str):
+            if identity in self._seen:
+                return  # a streamed or resumed session can hold a call twice
+            self._seen.add(identity)
             self._places[identity] = len(self.entries)
+        self._step += 1
         given, error = _arguments(arguments)
         self.entries.append(RecordedCall(self._step, str(tool or "?"), given, error, thinking=self.thinking))
         self.thinking = ""
@@ -74,13 +82,23 @@ def parse_lines(text: str, where: str) -> list[Mapping[str, Any]]:
     return records
 
 
-def read_lines(records: list[Mapping[str, Any]], where: str) -> Transcript | None:
+def read_lines(records: list[Mapping[str, Any]]) -> Transcript | None:
     """A Claude Code session or a Codex rollout; None when it is neither."""
-    if any(_is_codex(record) for record in records[:50]):
+    if any(map(_is_codex, records)):
         return _read_codex(records)
-    if any(_is_claude(record) for record in records[:50]):
+    if any(map(_is_claude, records)):
         return _read_claude(records)
     return None
+
+
+def is_codex_document(document: Mapping[str, Any]) -> bool:
+    """Whether this is a rollout of the first Codex, which was one object."""
+    return isinstance(document.get("session"), Mapping) and isinstance(document.get("items"), list)
+
+
+def read_codex_document(document: Mapping[str, Any]) -> Transcript:
+    """Its items are those of the later rollouts, without an envelope."""
+    return _read_codex([_mapping(item) for item in _list(document.get("items"))])
 
 
 def is_mini(document: Mapping[str, Any]) -> bool:
@@ -91,25 +109,38 @@ def is_mini(document: Mapping[str, Any]) -> bool:
 
 
 def read_mini(document: Mapping[str, Any], where: str) -> Transcript:
-    """Calls are `tool_calls`, or in the older form one shell block that the next user message answers."""
+    """Calls are `tool_calls`, items of a Responses answer, `extra.actions`, or in the oldest form one shell block."""
     session = _Session("mini-swe-agent")
-    waiting = False
+    session.model = str(
+        _mapping(_mapping(_mapping(document.get("info")).get("config")).get("model")).get("model_name") or ""
+    )
+    waiting: deque[str] = deque()  # calls without an id of their own, which the next messages answer in order
     for index, message in enumerate(_list(document.get("messages"))):
         if not isinstance(message, Mapping):
             raise TranscriptError(f"{where}: messages[{index}] is not an object")
         role, text = message.get("role"), _text(message.get("content"))
-        if role == "assistant":
+        if message.get("object") == "response" or message.get("type") == "function_call_output":
+            items = _list(message.get("output")) if message.get("object") == "response" else [message]
+            for item in items:
+                _codex_item(session, _mapping(item))
+        elif role == "assistant":
+            waiting.clear()
             session.say("assistant", text)
             calls = [one for one in _list(message.get("tool_calls")) if isinstance(one, Mapping)]
             for one in calls:
                 function = _mapping(one.get("function"))
                 session.call(one.get("id"), function.get("name"), function.get("arguments"))
-            if waiting := not calls and (block := _COMMAND.search(text)) is not None:
-                session.call("shell", "bash", {"command": text[block.end() :].split("\n```", 1)[0]})
+            if not calls:
+                for number, action in enumerate(_actions(message, text)):
+                    identity = action.get("tool_call_id")
+                    if not isinstance(identity, str):
+                        identity = f"message {index}, action {number}"
+                        waiting.append(identity)
+                    session.call(identity, "bash", {"command": action.get("command")})
         elif role == "tool" or (waiting and role == "user"):
-            session.reply("shell" if waiting else message.get("tool_call_id"), text)
-            waiting = False
-        elif role in ("system", "user", "exit"):
+            identity = message.get("tool_call_id")
+            session.reply(waiting.popleft() if waiting and not isinstance(identity, str) else identity, text)
+        elif role in ("system", "user", "exit", "developer"):
             session.say("user" if role == "user" else "system", text)
         else:
             raise TranscriptError(
@@ -118,62 +149,105 @@ def read_mini(document: Mapping[str, Any], where: str) -> Transcript:
     return session.close()
 
 
+def _actions(message: Mapping[str, Any], text: str) -> list[Mapping[str, Any]]:
+    """The commands that the agent took from an answer in text."""
+    extra = _mapping(message.get("extra"))
+    if isinstance(extra.get("actions"), list):
+        return [_mapping(action) for action in extra["actions"]]
+    block = _COMMAND.search(text)
+    return [] if block is None else [{"command": text[block.end() :].split("\n```", 1)[0]}]
+
+
 def _is_claude(record: Mapping[str, Any]) -> bool:
-    known = ("sessionId", "session_id", "uuid", "parentUuid")
-    return record.get("type") in ("user", "assistant") and "message" in record and any(key in record for key in known)
+    kind = record.get("type")
+    if not isinstance(kind, str):
+        return False
+    if kind in _CLAUDE_OWN:
+        return _CLAUDE_OWN[kind] in record
+    if kind in ("user", "assistant"):
+        known = ("sessionId", "session_id", "uuid", "parentUuid")
+        return "message" in record and any(key in record for key in known)
+    return isinstance(record.get("sessionId") or record.get("session_id"), str)
 
 
 def _read_claude(records: Iterable[Mapping[str, Any]]) -> Transcript:
     session = _Session("claude-code")
     for record in records:
         message, kind = _mapping(record.get("message")), record.get("type")
+        if kind == "attachment":
+            session.say("system", "\n".join(_strings(record.get("attachment"))))
+        elif kind == "system":
+            session.say("system", _text(record.get("content")))
         if kind not in ("user", "assistant"):
             continue
         session.model = session.model or str(message.get("model") or "")
         content = message.get("content")
         for block in [{"type": "text", "text": content}] if isinstance(content, str) else _list(content):
             block = _mapping(block)
-            if block.get("type") == "text":
-                session.say("assistant" if kind == "assistant" else "user", _text(block.get("text")))
-            elif block.get("type") == "thinking":
+            part = str(block.get("type"))
+            if part in ("text", "document"):
+                session.say("assistant" if kind == "assistant" else "user", _text(block) or _text(block.get("source")))
+            elif part == "thinking":
                 session.thinking = _text(block.get("thinking"))
-            elif block.get("type") == "tool_use":
+            elif part.endswith("tool_use"):
                 session.call(block.get("id"), block.get("name"), block.get("input"))
-            elif block.get("type") == "tool_result":
-                session.reply(block.get("tool_use_id"), _text(block.get("content")))
+            elif part.endswith("tool_result"):
+                shown = _text(block.get("content")) or "\n".join(_strings(record.get("toolUseResult")))
+                session.reply(block.get("tool_use_id"), shown)
     return session.close()
 
 
 def _is_codex(record: Mapping[str, Any]) -> bool:
-    if record.get("type") in ("session_meta", "response_item"):
+    kind = record.get("type")
+    if kind in ("session_meta", "response_item", "turn_context", "event_msg"):
         return isinstance(record.get("payload"), Mapping)
-    return record.get("type") in (
-        "function_call",
-        "local_shell_call",
-        "reasoning",
-    )  # the first rollouts had no envelope
+    if kind == "message":  # the first rollouts had no envelope
+        parts = _list(record.get("content"))
+        return any(_mapping(part).get("type") in _CODEX_PARTS for part in parts)
+    return kind in ("function_call", "local_shell_call", "reasoning") or record.get("record_type") == "state"
 
 
 def _read_codex(records: Iterable[Mapping[str, Any]]) -> Transcript:
     session = _Session("codex")
     for record in records:
+        kind = record.get("type")
         item = _mapping(record.get("payload")) if "payload" in record else record
-        if record.get("type") == "turn_context":
+        if kind in ("turn_context", "session_meta"):
             session.model = session.model or str(item.get("model") or "")
-        if record.get("type") != "response_item" and str(record.get("type")) not in _CODEX_ITEMS:
-            continue
-        kind = str(item.get("type"))
-        if kind == "message":
-            role: Role = {"user": "user", "assistant": "assistant"}.get(str(item.get("role")), "system")  # type: ignore[assignment]
-            session.say(role, _text(item.get("content")))
-        elif kind == "reasoning":
-            session.thinking = _text(item.get("summary"))
-        elif kind in ("function_call", "local_shell_call", "custom_tool_call"):
-            given = next((item[key] for key in ("arguments", "input", "action") if key in item), None)
-            session.call(item.get("call_id"), item.get("name") or kind, given)
-        elif kind.endswith("_output"):
-            session.reply(item.get("call_id"), _text(item.get("output")))
+        elif kind == "compacted":
+            session.say("assistant", _text(item.get("message")))
+        elif kind == "response_item" or "payload" not in record:
+            _codex_item(session, item)
     return session.close()
+
+
+def _codex_item(session: _Session, item: Mapping[str, Any]) -> None:
+    """One item of the Responses API, as Codex and mini-swe-agent keep it."""
+    kind = str(item.get("type"))
+    if kind == "message":
+        role: Role = {"user": "user", "assistant": "assistant"}.get(str(item.get("role")), "system")  # type: ignore[assignment]
+        session.say(role, _text(item.get("content")))
+    elif kind == "agent_message":  # from another agent of the same session
+        session.say("system", _text(item.get("content")))
+    elif kind == "reasoning":
+        session.thinking = _text(item.get("summary"))
+    elif kind.endswith("_call"):
+        given = next((item[key] for key in ("arguments", "input", "action") if key in item), None)
+        name = item.get("name") or kind
+        session.call(item.get("call_id") or item.get("id"), f"{item.get('namespace') or ''}{name}", given)
+    elif kind.endswith("_output"):
+        session.reply(item.get("call_id"), _unwrapped(_text(item.get("output"))))
+
+
+def _unwrapped(text: str) -> str:
+    """The words in an output that is itself JSON: `{"output": …, "metadata": …}`, or the parts of an MCP reply."""
+    if not text.startswith(("{", "[")):
+        return text
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return (_text(found) or text) if set(_mapping(found)) & {"output", "content"} or isinstance(found, list) else text
 
 
 def _arguments(given: object) -> tuple[dict[str, Any], str | None]:
@@ -188,14 +262,23 @@ def _arguments(given: object) -> tuple[dict[str, Any], str | None]:
 
 
 def _text(value: object, depth: int = 4) -> str:
-    """A text, the texts in a list of parts, or what an object calls its content or output."""
+    """A text, the texts in a list of parts, or what an object calls its text, content or output."""
     if isinstance(value, str):
         return value
     if depth and isinstance(value, list):
         return "\n".join(filter(None, (_text(part, depth - 1) for part in value)))
     if depth and isinstance(value, Mapping):
-        return _text(next((value[key] for key in ("text", "content", "output") if key in value), None), depth - 1)
+        return "\n".join(filter(None, (_text(value[key], depth - 1) for key in _TEXT_KEYS if key in value)))
     return ""
+
+
+def _strings(value: object, depth: int = 6) -> Iterator[str]:
+    """Every text in a structure whose keys differ from tool to tool."""
+    if isinstance(value, str):
+        yield value
+    elif depth and isinstance(value, list | Mapping):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(part, depth - 1)
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.transcripts.atif import is_atif, read_atif
-from agent.transcripts.coding_agents import is_mini, parse_lines, read_lines, read_mini
+from agent.transcripts.coding_agents import (
+    is_codex_document,
+    is_mini,
+    parse_lines,
+    read_codex_document,
+    read_lines,
+    read_mini,
+)
 from agent.transcripts.mlsbench import has_marks, is_mls_bench, read_mls_bench
 from agent.transcripts.model import Transcript, TranscriptError
 from agent.transcripts.runs import read_run
@@ -42,7 +49,7 @@ def load_transcript(path: Path | str) -> Transcript:
                 f"{path}: {size:,} bytes; a transcript has at most {MAX_BYTES:,}. Is it the right file?"
             )
         data = path.read_bytes()
-        if path.suffix == ".jsonl":
+        if path.suffix == ".jsonl" or _has_objects_in_lines(data):
             return _read_lines(path, data)
     except FileNotFoundError:
         raise TranscriptError(f"{path}: no such file; `agent runs` lists this machine's runs") from None
@@ -87,22 +94,28 @@ def _read_lines(path: Path, data: bytes) -> Transcript:
         raise TranscriptError(f"{path}: not text: byte {error.start} is no UTF-8") from None
     if len(records) > MAX_MESSAGES:
         raise TranscriptError(f"{path}: {len(records):,} lines; a transcript has at most {MAX_MESSAGES:,}")
-    transcript = read_lines(records, str(path))
+    transcript = read_lines(records)
     if transcript is None:
         raise TranscriptError(f"{path}: lines of another schema; {_KNOWN}")
-    if not transcript.segments:
-        raise TranscriptError(f"{path}: the session has no message at all")
     return transcript
+
+
+def _has_objects_in_lines(data: bytes) -> bool:
+    """Whether this is JSONL, whatever its name: the first line is an object, and more follows."""
+    first, _, rest = data.partition(b"\n")
+    if not (first.strip().startswith(b"{") and rest.strip()):
+        return False
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def parse_transcript(document: object, where: str = "transcript") -> Transcript:
     """Read an already parsed document of either JSON format. Raises TranscriptError when it is neither."""
     if not isinstance(document, Mapping):
         raise TranscriptError(f"{where}: the JSON is not an object; {_KNOWN}")
-    transcript = _parse(document, where)
-    if not transcript.segments:
-        raise TranscriptError(f"{where}: the conversation has no message at all")
-    return transcript
+    return _parse(document, where)
 
 
 def _parse(document: Mapping[str, Any], where: str) -> Transcript:
@@ -111,12 +124,15 @@ def _parse(document: Mapping[str, Any], where: str) -> Transcript:
             raise TranscriptError(f"{where}: {len(said):,} {key}; a transcript has at most {MAX_MESSAGES:,}")
     if is_mini(document):
         return read_mini(document, where)
+    if is_codex_document(document):
+        return read_codex_document(document)
     if is_atif(document):
         return read_atif(document, where)
     if is_mls_bench(document):
         transcript = read_mls_bench(document, where)
-        if transcript.segments and not has_marks(document):
-            raise TranscriptError(f"{where}: messages without steps or tools, as in any chat log; {_KNOWN}")
+        if not has_marks(document):
+            what = "messages without steps or tools, as in any chat log" if transcript.segments else "no message at all"
+            raise TranscriptError(f"{where}: {what}; {_KNOWN}")
         return transcript
     keys = ", ".join(sorted(map(str, document))[:8]) or "none"
     raise TranscriptError(f"{where}: of another schema (its keys: {keys:.120}); {_KNOWN}")

@@ -115,6 +115,11 @@ class Transcript:
         return self.source not in ("mls-bench", "run") and self.dialect is Dialect.RECORDED
 
     @property
+    def of_coding_agent(self) -> bool:
+        """Whether a coding agent's own tools answered each call."""
+        return self.source in ("claude-code", "codex", "mini-swe-agent")
+
+    @property
     def messages(self) -> int:
         """Prompts, calls and notes."""
         return sum(1 + len(segment.entries) for segment in self.segments)

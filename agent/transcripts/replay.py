@@ -121,6 +121,7 @@ class SegmentReplay:
         ours = transcript.dialect is Dialect.OURS
         self._editor = Editor.of(*files, dialect=transcript.dialect, advise=advise if ours else None)
         self._foreign = transcript.of_other_tools
+        self._coding_agent = transcript.of_coding_agent
         self._no_files = not files
         self._all_files_listed = bool(parse_listings(segment.prompt)) and not segment.prompt_cut
         self._undone: Editor | None = None
@@ -201,6 +202,8 @@ class SegmentReplay:
 
     def _is_foreign(self, tool: str, recorded: str) -> bool:
         """Whether another harness answered: its tools may have our names, but not our words or our files."""
+        if self._coding_agent:
+            return True
         if tool in ("test", "submit"):
             return not recorded.startswith(("[", "ERROR", "\n##"))
         return not recorded.startswith("ERROR: Unknown tool") and (tool not in ("edit", "undo") or self._no_files)

@@ -19,7 +19,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.reviews import add_review, standing
 from agent.runs.signing import examine, sign
 from agent.studies.verify import verify
-from agent.studies.verify_files import Check
+from agent.studies.verify_files import Check, _ratio_fits
 from benchmark.store import ResultStore
 from tests.agent.conftest import Agent, json_lines
 from tests.agent.report_samples import change_log, change_summary
@@ -367,3 +367,13 @@ def test_without_ssh_keygen(finished: SearchOutcome, tmp_path: Path, monkeypatch
     with pytest.raises(UsageError, match="ssh-keygen was not found"):
         sign(b"text", tmp_path / "key")
     assert "ssh-keygen was not found" in str(examine(b"text", "signature").unproven)
+
+
+def test_the_ratio_of_a_bias_is_that_of_its_layer() -> None:
+    """A region that draws biases, too, was honest, and `verify` found a fault in its network.json."""
+    shapes = {"fc.weight": [10, 200], "fc.bias": [10]}
+    row = {"name": "fc.bias", "shape": [10], "std": 0.05, "kaiming_ratio": 0.5}
+    assert _ratio_fits(row, shapes)
+    assert not _ratio_fits({**row, "kaiming_ratio": 0.6}, shapes)
+    assert not _ratio_fits(row, {"fc.bias": [10]})
+    assert _ratio_fits({**row, "kaiming_ratio": None}, shapes)

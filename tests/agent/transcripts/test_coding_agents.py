@@ -129,6 +129,127 @@ def test_a_chat_log_is_no_transcript(document: Any, tmp_path: Path) -> None:
     assert str(path) in str(refused.value)
 
 
+def claude_line(kind: str, **fields: Any) -> dict[str, Any]:
+    """A line of Claude Code that is no message."""
+    return {"type": kind, "sessionId": "s", "uuid": "v", **fields}
+
+
+def codex_item(**payload: Any) -> dict[str, Any]:
+    """An item of a Codex rollout."""
+    return {"timestamp": "2026-01-01T00:00:00Z", "type": "response_item", "payload": payload}
+
+
+CALL = {"type": "custom_tool_call", "name": "exec", "call_id": "d", "input": "await tools.exec_command({})"}
+ELSEWHERE: dict[str, Any] = {
+    "claude, a file in an attachment": [
+        *claude("ok"),
+        claude_line("attachment", attachment={"type": "file", "content": {"file": {"content": SHOWN}}}),
+    ],
+    "claude, only in the structured result": [
+        *claude("ok")[:2],
+        claude("")[2],
+        {
+            **claude("")[3],
+            "message": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1"}]},
+            "toolUseResult": {"stdout": SHOWN, "stderr": ""},
+        },
+    ],
+    "claude, the output of a user's own command": [*claude("ok"), claude_line("system", content=SHOWN)],
+    "claude, after many lines that are none": [*[claude_line("progress")] * 60, *claude(SHOWN)],
+    "codex, the output of a shell inside JSON": codex(json.dumps({"output": SHOWN, "metadata": {"exit_code": 0}})),
+    "codex, the parts of an MCP reply": codex(json.dumps([{"type": "text", "text": SHOWN}])),
+    "codex, output as parts": [
+        *codex("ok"),
+        codex_item(**CALL),
+        codex_item(type="custom_tool_call_output", call_id="d", output=[{"type": "input_text", "text": SHOWN}]),
+    ],
+    "codex, another agent's words": [*codex("ok"), codex_item(type="agent_message", content=[{"text": SHOWN}])],
+    "codex without envelope": [
+        {"id": "s", "timestamp": "x", "instructions": None},
+        {"record_type": "state"},
+        *[line["payload"] for line in codex(SHOWN) if line["type"] == "response_item"],
+    ],
+    "the first codex": {
+        "session": {"id": "s", "timestamp": "x"},
+        "items": [line["payload"] for line in codex(SHOWN) if line["type"] == "response_item"],
+    },
+    "mini, a Responses answer": {
+        "trajectory_format": "mini-swe-agent-1.1",
+        "messages": [
+            {"role": "user", "content": "Find."},
+            {
+                "object": "response",
+                "output": [{"type": "function_call", "call_id": "c", "name": "bash", "arguments": json.dumps(COMMAND)}],
+                "extra": {"actions": [{**COMMAND, "tool_call_id": "c"}]},
+            },
+            {"type": "function_call_output", "call_id": "c", "output": SHOWN, "extra": {"returncode": 0}},
+        ],
+    },
+    "mini, two actions in text": {
+        "trajectory_format": "mini-swe-agent-1.1",
+        "messages": [
+            {"role": "assistant", "content": "Both.", "extra": {"actions": [COMMAND, {"command": "ls"}]}},
+            {"role": "user", "content": SHOWN},
+            {"role": "user", "content": "custom_init.py"},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("session", ELSEWHERE.values(), ids=list(ELSEWHERE))
+def test_a_value_is_found_wherever_these_formats_keep_what_was_shown(session: Any, tmp_path: Path) -> None:
+    """Some kept it in an attachment, in JSON inside a text, or in an item of another type: unread, "no leak"."""
+    path = _path(tmp_path, session)
+    found = audit(path)
+    assert {leak.label for leak in found.leaks} == {HIDDEN}
+    assert found.calls
+    assert {verdict.verdict for verdict in replay(path)} == {"unverifiable"}
+
+
+def test_a_call_that_stands_twice_counts_once(tmp_path: Path) -> None:
+    """Claude Code writes a streamed answer again when it has grown."""
+    lines = claude("ok")
+    assert audit(_path(tmp_path, [*lines[:3], lines[2], *lines[3:]])).calls == 1
+
+
+def test_tools_of_ours_over_mcp_are_named_and_not_followed(tmp_path: Path) -> None:
+    """A reply in our words does not make `test` of a Codex session a test whose count a replay knows."""
+    reply = "[Test #2] (0 tests remaining)\n\n### resnet (scripts/resnet.sh)\ntest_acc_resnet=61.5\n"
+    lines = codex(reply)
+    lines[4]["payload"] |= {"name": "test", "namespace": "mcp__initsearch__", "arguments": "{}"}
+    ((verdict),) = replay(_path(tmp_path, lines))
+    assert (verdict.call.tool, verdict.verdict) == ("mcp__initsearch__test", "unverifiable")
+    assert "another harness" in str(verdict.reason)
+
+
+NOBODY_ACTED: dict[str, tuple[Any, str]] = {
+    "claude, only a title": ([{"type": "summary", "summary": "x", "leafUuid": "u"}], "no call in 0 messages"),
+    "claude, a question and its answer": (
+        [claude("")[1], {**claude("")[2], "message": {"role": "assistant", "content": "Fine."}}],
+        "no call in 2 messages",
+    ),
+    "codex, opened and closed": (codex("")[:1], "no call in 0 messages"),
+    "codex, a question": (codex("")[:3], "no call in 1 message\n"),
+    "mini, stopped before the first step": ({"info": {"mini_version": "2"}, "messages": []}, "no call in 0 messages"),
+}
+
+
+@pytest.mark.parametrize(("session", "says"), NOBODY_ACTED.values(), ids=list(NOBODY_ACTED))
+def test_a_session_in_which_nobody_acted(session: Any, says: str, tmp_path: Path) -> None:
+    """A rollout of one line was "no message at all", exit 2, as if it were no transcript."""
+    path = _path(tmp_path, session)
+    for run in (run_audit, run_replay):
+        out = io.StringIO()
+        assert run(path, as_json=False, out=out) == 0
+        assert says in out.getvalue()
+
+
+def test_lines_are_known_by_what_they_hold(tmp_path: Path) -> None:
+    """A session saved as `session.log` was "not JSON: Extra data"."""
+    path = _path(tmp_path, claude(SHOWN)).rename(tmp_path / "session.log")
+    assert [leak.label for leak in audit(path).leaks] == [HIDDEN]
+
+
 def test_a_known_format_in_which_nobody_acted(tmp_path: Path) -> None:
     """45 public conversations hold only prompts: exit 0, and the reader is told that there was nothing to check."""
     path = write(tmp_path, conversation(prompt(), prompt()))
