@@ -87,9 +87,9 @@ def desk(server: Server, tmp_path: Path, session_cache: Path) -> Desk:
 
 @pytest.fixture(scope="module")
 def template(server: Server, tmp_path_factory: pytest.TempPathFactory, session_cache: Path) -> Desk:
-    """A session with two tests, started once."""
+    """A session with two tests that holds the hidden task back, which takes longest, started once."""
     desk = Desk(server, tmp_path_factory.mktemp("template"), session_cache)
-    assert desk.start("--budget", "2", "--json") == 0, desk.said
+    assert desk.start("--budget", "2", "--no-submit", "--json") == 0, desk.said
     launch = json.loads(desk.printed)
     assert (launch["event"], launch["session"], launch["run"]) == ("launch", str(desk.work), str(desk.run))
     return desk
@@ -109,7 +109,10 @@ def faults(run: Path) -> list[Any]:
 
 
 def test_a_session_from_its_start_to_its_end(started: Desk) -> None:
-    """Edit, check, test, status, the budget, submit: the exit codes of each, and a record like that of any run."""
+    """Edit, check, test, status, the budget, submit: the exit codes of each, and a record like that of any run.
+
+    The hidden task waits for `agent submit`, because the session was started with --no-submit.
+    """
     task = (started.work / "TASK.md").read_text()
     assert "Measured in this run, with 1 seed(s)" in task
     assert "fmnist" not in task + (started.work / "AGENTS.md").read_text()
@@ -141,15 +144,22 @@ def test_a_session_from_its_start_to_its_end(started: Desk) -> None:
     started.edit(0.7)
     assert started.session("test") == 4
     assert started.session("submit", "3") == 3
+    assert faults(started.run) == []
     assert started.session("submit", "1", "--json") == 0, started.said
     reply, done = map(json.loads, started.printed.splitlines())
     assert (reply["submitted"], done["event"], done["submitted_test"]) == (1, "done", 1)
-    assert done["hidden"]
+    assert (done["status"], done["session"], done["hidden"]) == ("waiting_for_review", "open", {})
+    assert not (started.run / "hidden").exists()
     for words in (("submit", "1"), ("test",), ("undo",)):
         assert started.session(*words) == 3
         assert "this session has ended" in started.said
+    assert started.json("status")["state"] == "waiting_for_review"
+    assert started.agent("submit", str(started.run), "--json") == 0, started.said
+    assert json.loads(started.printed.splitlines()[-1])["hidden"]
     assert started.json("status")["state"] == "ended"
     assert faults(started.run) == []
+    assert started.agent("review", str(started.run)) == 0
+    assert "An open session" in started.printed
     for command in ("replay", "audit", "show"):
         assert started.agent(command, str(started.run)) == 0, started.said
 
@@ -246,7 +256,7 @@ def test_a_test_that_fails_is_paid_and_cannot_be_submitted(started: Desk) -> Non
 
 def test_screening(desk: Desk) -> None:
     """Looks are for sessions that were started with --screen, are counted, and a later process pays none twice."""
-    assert desk.start("--budget", "2", "--screen", "2.5", "--json") == 0, desk.said
+    assert desk.start("--budget", "2", "--screen", "2.5", "--no-submit") == 0, desk.said
     candidates = []
     for gain in (1.0, 0.5):
         path = desk.home / f"idea{gain}.py"
@@ -270,7 +280,7 @@ def test_screen_is_refused_without_screening(started: Desk) -> None:
 
 def test_confirmation_goes_on_after_a_kill(desk: Desk) -> None:
     """kill -9 during the fresh seeds of a submission: the next command finishes it and gives its reply."""
-    assert desk.start("--budget", "1", "--confirm", "2", "--json") == 0, desk.said
+    assert desk.start("--budget", "1", "--confirm", "2", "--no-submit") == 0, desk.said
     desk.edit(1.0)
     assert desk.session("test") == 0
     killed = len(read_events(desk.run / "events.jsonl")) + 3
@@ -341,20 +351,6 @@ def test_an_edited_log_is_refused(started: Desk) -> None:
     assert "the log was edited" in started.said or "does not give event" in started.said
 
 
-def test_held_back_for_a_review(desk: Desk) -> None:
-    """`--no-submit`: the hidden task waits for `agent submit`."""
-    assert desk.start("--budget", "1", "--no-submit") == 0, desk.said
-    desk.edit(1.0)
-    assert desk.session("test") == 0
-    assert desk.session("submit", "1") == 0
-    assert "The hidden task waits for: agent submit" in desk.printed
-    assert not (desk.run / "hidden").exists()
-    assert desk.session("test") == 3
-    assert desk.agent("submit", str(desk.run), "--json") == 0, desk.said
-    assert json.loads(desk.printed.splitlines()[-1])["hidden"]
-    assert faults(desk.run) == []
-
-
 def test_resume_finishes_what_was_begun_and_submits_nothing(started: Desk) -> None:
     """`agent search --resume` on a session whose test was killed: the test has its result, the session goes on."""
     started.edit(1.0)
@@ -364,8 +360,6 @@ def test_resume_finishes_what_was_begun_and_submits_nothing(started: Desk) -> No
     done = json.loads(started.printed.splitlines()[-1])
     assert (done["event"], done["tests_used"], done["submitted_test"]) == ("done", 1, None)
     assert started.json("status")["state"] == "ready"
-    assert started.session("submit", "1") == 0
-    assert started.agent("search", "--resume", str(started.run), "--json") == 0
 
 
 def test_a_closed_session_is_not_touched_by_commands(started: Desk) -> None:
