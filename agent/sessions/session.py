@@ -75,7 +75,13 @@ class Session:
     def _made(cls, folder: Path | None, config: SearchConfig) -> tuple[Session, Search]:
         from agent.engine.resuming import Allowed
         from agent.engine.search import Search
+        from benchmark.tasks import is_task_file
 
+        if is_task_file(config.profile):
+            raise UsageError(
+                f"--profile {config.profile}: a session cannot use a task file, whose code each of its commands would "
+                "have to be allowed to run; use agent search, or one of the built-in profiles"
+            )
         if folder is not None:
             require_free(folder)
         search = Search.create(config, by_session=True)

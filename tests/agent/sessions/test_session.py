@@ -315,6 +315,8 @@ def test_start_refuses_what_it_would_overwrite(started: Desk) -> None:
         assert started.session("start", str(started.home / name)) == 2
         assert words in started.said
     assert started.session("start", "new", "--budget", "0") == 2
+    assert started.session("start", "new", "--profile", "mine.toml") == 2
+    assert "a session cannot use a task file" in started.said
     assert not (started.work / "new").exists()
     assert started.agent("search", "--proposer", "session") == 2
 
