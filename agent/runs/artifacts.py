@@ -6,6 +6,7 @@ import email.utils
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_bytes
@@ -38,7 +39,7 @@ def artifacts(run: RunDirectory, name: str, region: str, number: int, measured: 
     }
 
 
-def _against(run: RunDirectory) -> dict[str, str]:
+def _against(run: RunDirectory) -> dict[str, Any]:
     """What a user's own tasks were measured in and against; {} for our own, of which the defaults are true."""
     records = read_events(run.events) if run.has(run.events.name) else []
     launch = next((record.event for record in records if isinstance(record.event, Launch)), None)

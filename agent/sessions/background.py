@@ -42,7 +42,7 @@ def begin(session: Session, tool: str, **arguments: object) -> SessionReply | St
     """Begin `test` (region), `screen` (candidates) or `submit` (n) in the background; see `begin_test`."""
     session.require_going_on()
     before = len(session.fold().calls)
-    worker = Worker(session, {"tool": tool, **arguments})
+    worker = DetachedCall(session, {"tool": tool, **arguments})
     while True:
         ended = worker.poll()
         folded = session.fold()
@@ -54,9 +54,9 @@ def begin(session: Session, tool: str, **arguments: object) -> SessionReply | St
         time.sleep(_POLL_SECONDS)
 
 
-def finish_in_background(session: Session) -> Worker:
+def finish_in_background(session: Session) -> DetachedCall:
     """Measure the baseline, or finish what a killed command began, in a detached process."""
-    return Worker(session, {"tool": None})
+    return DetachedCall(session, {"tool": None})
 
 
 def wait_for_reply(
@@ -68,7 +68,7 @@ def wait_for_reply(
     allows then (default: what the session was opened with).
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    worker: Worker | None = None
+    worker: DetachedCall | None = None
     idle = 0
     while True:
         folded = session.fold()
@@ -81,13 +81,13 @@ def wait_for_reply(
             idle += 1
             if worker is None and idle > 2:  # the lock is free for an instant between two commands
                 session = session if allowed is None else replace(session, allowed=allowed())
-                worker = Worker(session, {"tool": None})
+                worker = DetachedCall(session, {"tool": None})
         if deadline is not None and time.monotonic() >= deadline:
             return running or StillRunning("another command", 0.0)
         time.sleep(_POLL_SECONDS)
 
 
-class Worker:
+class DetachedCall:
     """A detached process. It says what it does in `LOG`."""
 
     def __init__(self, session: Session, order: Mapping[str, Any]) -> None:
@@ -144,7 +144,7 @@ class Worker:
             return ""
 
 
-def _reply_of(worker: Worker, session: Session) -> SessionReply:
+def _reply_of(worker: DetachedCall, session: Session) -> SessionReply:
     """The reply that a finished worker's call has in the log. Raises AgentError when it failed."""
     reply = session.last_reply()
     if worker.poll() == 0 and reply is not None:

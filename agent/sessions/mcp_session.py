@@ -16,7 +16,7 @@ from agent.protocol import Accuracies, Situation
 from agent.runs.fold import edited
 from agent.runs.log import accuracies_by_role
 from agent.runs.status import RunStatus
-from agent.sessions.background import Worker, begin, begin_test, finish_in_background
+from agent.sessions.background import DetachedCall, begin, begin_test, finish_in_background
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning
 from agent.sessions.session import Session
 from agent.sessions.status import session_status, status_lines
@@ -43,7 +43,7 @@ class SharedSession:
         self._config = config
         self._session = session
         self._making = threading.Lock()
-        self._worker: Worker | None = None
+        self._worker: DetachedCall | None = None
         """Measures the baseline, or finishes what a killed process began."""
 
     @property
