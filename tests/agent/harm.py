@@ -196,7 +196,7 @@ def serve() -> None:
         yield Workbench(isolation, evaluator, surroundings, 1, executor)
 
     agent.engine.search.open_workbench = agent.studies.verify.open_workbench = workbench  # type: ignore[attr-defined]
-    agent.sessions.checking.Isolation = lambda **how: contextlib.nullcontext(isolation)  # type: ignore[attr-defined, misc, assignment]
+    agent.sessions.checking.Isolation = lambda **how: contextlib.nullcontext(isolation)  # type: ignore[attr-defined, assignment]
 
     for line in sys.stdin:
         order = json.loads(line)

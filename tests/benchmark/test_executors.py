@@ -28,7 +28,7 @@ from tests.agent.llm_servers import GOOD
 
 TASK = get_profile("smoke").visible[0]
 CALL = EvaluationCall(GOOD.format(gain=1), TASK, 3, (("device", "a card"), ("threads", "1")))
-MADE = Made(True, None, "", "bubblewrap", 0.1, "0" * 64, b"\x00\xffthe tensors")
+MADE = Made(True, None, "", "bubblewrap", 0.1, "0" * 64, None, b"\x00\xffthe tensors")
 
 
 def test_a_call_survives_as_json_with_its_tensors_apart() -> None:

@@ -14,7 +14,7 @@ from agent.analysis.design import Design, in_words, make_plan
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
 from agent.runs.log import EventLog, Launch
-from benchmark.executor import LocalExecutor
+from benchmark.executors import LocalExecutor
 from benchmark.noise import NO_PRIOR, StatisticsError, TaskNoise
 from benchmark.statistics import noise_prior
 from benchmark.store import ResultStore
