@@ -220,7 +220,8 @@ def read_config(
         if variable.startswith(ENV_PREFIX) and name in known:
             merged[name], origin[name] = text, f"{ENV_PREFIX}{name.upper()}"
     for name in COMMAND_LINE_ONLY & merged.keys():
-        if str(merged[name]).lower() not in (*_FALSE, "local"):
+        harmless = {"local"} if name == "executor" else _FALSE
+        if str(merged[name]).lower() not in harmless:
             why = (
                 "it decides how safe a search is"
                 if name == "allow_unsandboxed"

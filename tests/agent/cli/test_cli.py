@@ -251,7 +251,8 @@ def test_help_takes_less_than_a_third_of_a_second() -> None:
 def test_commands_are_listed_in_the_order_of_a_day() -> None:
     """What acts comes first, then what looks at it; not the alphabet."""
     names = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-    assert names[:4] == ["search", "submit", "ablate", "check"]
+    assert names[:4] == ["search", "mcp", "submit", "ablate"]
+    assert names.index("check") < names.index("runs") < names.index("review")
     assert names[-3:] == ["replay", "audit", "verify"]
 
 

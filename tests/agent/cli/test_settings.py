@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,14 @@ SAMPLES = {
     "precision": "fp32",
     "isolation": "landlock",
     "screen": "0.5",
+    "executor": "ray",
+    "ray_address": "local",
+    "slurm": "partition=gpu",
+    "kernels": "graph",
 }
 """Texts for fields that take words; a field with two values takes the other one, and every other field a number."""
+NEEDS = {"ray_address": {"executor": "ray"}, "slurm": {"executor": "slurm"}}
+"""Settings without which a field is refused."""
 
 
 def _other_text(name: str) -> str:
@@ -56,7 +63,7 @@ def test_every_flag_is_a_field() -> None:
 def test_every_field_can_be_set(name: str) -> None:
     """--set KEY=VALUE reaches each field, and the text becomes the field's type."""
     text = _other_text(name)
-    config = load_config({}, environ={}, settings=parse_settings([f"{name}={text}"]))
+    config = load_config({}, environ={}, settings=parse_settings([f"{name}={text}"]) | NEEDS.get(name, {}))
     assert getattr(config, name) != SearchConfig.model_fields[name].default
     assert str(getattr(config, name)).lower() in (text, f"{text}.0")
 
@@ -94,17 +101,18 @@ def test_bad_settings_name_their_source(main: Main, words: tuple[str, ...], mess
 def test_safety_is_decided_on_the_command_line_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """An initsearch.toml in a cloned repository switched the isolation off, and so did a forgotten variable."""
     monkeypatch.chdir(tmp_path)
-    Path("initsearch.toml").write_text(f"{name} = true\n")
+    text, needs = SAMPLES.get(name, "true"), NEEDS.get(name, {})
+    Path("initsearch.toml").write_text(f"{name} = {json.dumps(text)}\n")
     sentence = rf"{name} counts only from the command line.*: give {flag_name(name)}$"
     for toml in (None, Path("initsearch.toml")):
         with pytest.raises(UsageError, match=rf"^initsearch\.toml: {sentence}"):
-            load_config({name: True}, toml=toml, environ={})
-    Path("initsearch.toml").write_text(f"{name} = false\n")
-    assert getattr(load_config({name: True}, environ={}), name)
+            load_config({name: text, **needs}, toml=toml, environ={})
+    Path("initsearch.toml").write_text("allow_unsandboxed = false\n")
+    assert getattr(load_config({name: text, **needs}, environ={}), name)
     variable = f"INITSEARCH_{name.upper()}"
     with pytest.raises(UsageError, match=f"^{sentence}".replace(name, variable, 1)):
-        load_config({}, environ={variable: "1"})
-    assert getattr(load_config({}, environ={}, settings={name: "true"}), name)
+        load_config({}, environ={variable: text})
+    assert getattr(load_config({}, environ={}, settings={name: text, **needs}), name)
 
 
 def test_what_a_file_in_the_folder_chose_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

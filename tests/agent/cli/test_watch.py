@@ -79,7 +79,7 @@ def test_on_a_terminal(run: RunDirectory, cache: Path) -> None:
     assert "2/4" in shown
     assert "12.50 %" in shown
     assert "0 of 3 tests left" in shown
-    assert "beats the baseline" in shown
+    assert "no difference to the baseline" in shown
 
 
 def test_nothing_to_watch(run: RunDirectory, main: Main) -> None:

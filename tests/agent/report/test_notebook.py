@@ -26,7 +26,7 @@ def test_a_loaded_run_is_its_summary_and_shows_itself(tmp_path: Path, capsys: py
     assert isinstance(loaded, dict)
     assert json.loads(json.dumps(loaded))["status"] == "submitted"
     html = loaded._repr_html_()
-    for part in ("beats the baseline by 5.6 points", "+2.5 … +8.7", "<b>+3.69</b>", "−10.93 … +2.63", "<svg"):
+    for part in ("no difference to the baseline (+2.1 points", "−1.0 … +5.2", "<b>+1.46</b>", "−16.93 … −3.37", "<svg"):
         assert part in html
     loaded.show()
     assert "a resolved improvement" in capsys.readouterr().out
@@ -84,5 +84,5 @@ def test_in_a_kernel(tmp_path: Path) -> None:
     shown = [html for kind, html in found if kind in ("display_data", "execute_result")]
     assert len(shown) == 3, found
     assert "measuring &lt;the&gt; baseline" in next(html for kind, html in found if kind == "update_display_data")
-    assert all("beats the baseline by 5.6 points" in html for html in shown[1:])
+    assert all("no difference to the baseline (+2.1 points" in html for html in shown[1:])
     assert sys.executable
