@@ -328,7 +328,8 @@ def test_signal_in_isolation(bench: Bench, agent: Agent, tmp_path: Path, number:
         {"tool": "submit", "arguments": {"n": 1}},
     ]
     (tmp_path / "calls.json").write_text(json.dumps(calls))
-    child = bench.start(tmp_path, *HELD, "--proposer", "scripted:calls.json")
+    # With a limit on time the baseline is waited for, so the log is written call by call.
+    child = bench.start(tmp_path, *HELD, "--max-seconds", "3600", "--proposer", "scripted:calls.json")
     wait_for(lambda: only_run(tmp_path) and '"tool": "test"' in log_of(tmp_path), "no test")
     if number == signal.SIGTERM:
         child.signal(signal.SIGSTOP)

@@ -148,7 +148,7 @@ def test_a_run_that_lacks_later_settings_is_as_this_version_launches_it(tmp_path
     with EventLog(tmp_path / "events.jsonl") as log:
         config = SearchConfig.model_validate(older).model_dump(mode="json")
         assert config.keys() > older.keys()
-        log.append(Launch(**(launch.model_dump() | {"config": config, "script": "not recorded then"})))
+        log.append(Launch(**(launch.model_dump() | {"config": config})))
         assert not log.replaying
         assert len(log.records) == 1
 

@@ -29,7 +29,7 @@ def test_a_loaded_run_is_its_summary_and_shows_itself(tmp_path: Path, capsys: py
     for part in ("no difference to the baseline (+2.1 points", "−1.0 … +5.2", "<b>+1.46</b>", "−16.93 … −3.37", "<svg"):
         assert part in html
     loaded.show()
-    assert "a resolved improvement" in capsys.readouterr().out
+    assert "resolved, and worse than the baseline" in capsys.readouterr().out
     assert not in_notebook()
     assert notebook_progress() is None
 
