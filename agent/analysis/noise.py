@@ -51,6 +51,22 @@ def _prior(profile: str, task: str, given: Mapping[str, float]) -> NoisePrior:
     return noise_prior(profile, task) if has_prior(profile, task) else NO_PRIOR
 
 
+def as_logged(noise: Noise, profile: Profile) -> dict[str, TaskNoise]:
+    """The noise as a log records it: nothing in a log names a hidden task before the submission."""
+    names = _logged_names(profile)
+    return {names.get(task, task): one for task, one in noise.items()}
+
+
+def of_log(noise: Noise | None, profile: Profile) -> dict[str, TaskNoise] | None:
+    """The noise that a log records, by the tasks' own names; None in a run of an older version."""
+    names = {logged: task for task, logged in _logged_names(profile).items()}
+    return None if noise is None else {names.get(task, task): one for task, one in noise.items()}
+
+
+def _logged_names(profile: Profile) -> dict[str, str]:
+    return {task.name: f"hidden task {number}" for number, task in enumerate(profile.hidden, start=1)}
+
+
 def prior_of(
     profile: str, noise: Noise | None, task: str, others: Sequence[Mapping[int, float]], own_df: int
 ) -> NoisePrior:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.analysis.noise import Noise, noise_here
+from agent.analysis.noise import Noise, as_logged, noise_here, of_log
 from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
@@ -141,7 +141,7 @@ def record_launch(
         _require_same_environment(log.path, launch.environment, environment)
     inputs = inputs or Inputs.recorded(launch, config, given)
     noise = (
-        launch.noise
+        of_log(launch.noise, profile)
         if launch is not None
         else noise_here(profile, environment, cache=config.cache, given=dict(profile.noise))
     )
@@ -155,7 +155,7 @@ def record_launch(
             tasks=as_recorded(profile),
             start_region=inputs.start_region,
             script=inputs.script,
-            noise=noise,
+            noise=None if noise is None else as_logged(noise, profile),
         )
     )
     return inputs, noise

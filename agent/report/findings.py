@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from agent.analysis import comparison
 from agent.analysis.look_scores import look_scores
-from agent.analysis.noise import Noise, in_words, noise_from
+from agent.analysis.noise import Noise, in_words, noise_from, of_log
 from agent.protocol import Accuracies
 from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, mapping, number, text, whole
@@ -81,7 +81,8 @@ class Findings:
 
 def recorded_noise(record: RunRecord) -> Noise | None:
     """The seed noise in the run's log; None in a run of an older version. Raises StatisticsError."""
-    return noise_from(next(record.of_kind("launch"), {}).get("noise"))
+    noise = noise_from(next(record.of_kind("launch"), {}).get("noise"))
+    return None if noise is None else of_log(noise, record.own_profile())
 
 
 def find(record: RunRecord) -> Findings:
@@ -90,7 +91,7 @@ def find(record: RunRecord) -> Findings:
     noise: Noise | None = None
     try:
         noise = recorded_noise(record)
-    except StatisticsError as error:
+    except ValueError as error:
         problems.append(f"{error}; the intervals are those of the profile's priors.")
     baseline = record.accuracies("baseline")
     numbers = [whole(event.get("number")) or 0 for event in record.of_kind("test_started")]

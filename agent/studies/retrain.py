@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.analysis import comparison
-from agent.analysis.noise import Noise, noise_here
+from agent.analysis.noise import Noise, noise_here, of_log
 from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
 from agent.engine.setup import make_toolbox
@@ -86,7 +86,7 @@ def own_run(
             workspace=stack.enter_context(Workspace.create(folder / "workspace", profile.baseline)),
             log=stack.enter_context(EventLog(folder / "events.jsonl")),
             results=results,
-            noise=launch.noise,
+            noise=of_log(launch.noise, profile),
         )
         if config.confirm:  # the finalists are chosen by their gains
             baseline = Candidate("baseline", baseline_region(profile))

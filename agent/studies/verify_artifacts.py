@@ -13,7 +13,7 @@ from typing import Any
 
 from agent.analysis.finalists import pooled
 from agent.analysis.look_scores import look_scores
-from agent.analysis.noise import Noise
+from agent.analysis.noise import Noise, of_log
 from agent.config import SearchConfig
 from agent.engine.loop import End
 from agent.engine.outcome import conclude
@@ -39,6 +39,7 @@ from agent.runs.patch_effect import effect_fault
 from agent.runs.stand_alone import stand_alone
 from agent.runs.status import RunStatus
 from benchmark.results import region_sha256
+from benchmark.tasks import Profile
 from sandbox.history import History
 from sandbox.region import RegionError, split
 from sandbox.workspace import WorkspaceError
@@ -73,7 +74,7 @@ def submission(events: Sequence[Event]) -> Submitted | None:
     return next((event for event in events if isinstance(event, Submitted)), None)
 
 
-def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
+def from_log(events: Sequence[Event], config: SearchConfig, profile: Profile) -> FromLog:
     """Read the results from the log. A test has its fresh seeds only if its confirmation finished."""
     roles, fresh = accuracies_by_role(events), set(config.confirmation_seeds)
     confirmations = [event for event in events if isinstance(event, Confirmed)]
@@ -82,6 +83,7 @@ def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
     finished = [event for event in events if isinstance(event, TestFinished)]
     looks = [(event.region_sha256, event.rung, event.loss) for event in events if isinstance(event, Screened)]
     final = submission(events)
+    lower = frozenset(task.name for task in profile.visible if task.metric.sign < 0)
 
     def known(role: str, *, with_fresh: bool) -> Accuracies:
         by_task = roles.get(role, {})
@@ -92,7 +94,10 @@ def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
         baseline=known("baseline", with_fresh=bool(confirmations)),
         tests=tuple(
             TestOutcome(
-                event.number, known(f"test/{event.number}", with_fresh=event.number in confirmed), digests[event.number]
+                event.number,
+                known(f"test/{event.number}", with_fresh=event.number in confirmed),
+                digests[event.number],
+                lower,
             )
             for event in finished
         ),
@@ -100,7 +105,7 @@ def from_log(events: Sequence[Event], config: SearchConfig) -> FromLog:
         submitted=None if final is None else final.number,
         confirmed=confirmed,
         look_scores=look_scores(looks) if config.screen else {},
-        noise=next((event.noise for event in events if isinstance(event, Launch)), None),
+        noise=of_log(next((event.noise for event in events if isinstance(event, Launch)), None), profile),
     )
 
 
@@ -113,7 +118,7 @@ def summary_of(run: RunDirectory, events: Sequence[Event], *, waiting: bool = Fa
         raise RunDamaged(f"{run.events} does not begin with a launch")
     launch = events[0]
     config, profile = SearchConfig.model_validate(launch.config), recorded_profile(launch.profile, launch.tasks)
-    evidence = from_log(events, config)
+    evidence = from_log(events, config, profile)
     ends = [event for event in events if isinstance(event, Ended)]
     roles = accuracies_by_role(events)
     hidden: dict[str, Accuracies] = {}

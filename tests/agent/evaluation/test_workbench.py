@@ -8,7 +8,7 @@ import pytest
 
 from agent.config import SearchConfig
 from agent.errors import UsageError
-from agent.evaluation import engines
+from agent.evaluation import workbench
 from agent.evaluation.workbench import plan_slots, recorded_threads, side_by_side
 from benchmark.tasks import PROFILES
 
@@ -20,8 +20,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Another count of cores and GPUs than this machine has."""
 
     def has(cores: int, gpus: int = 0) -> None:
-        monkeypatch.setattr(engines, "cpu_count", lambda: cores)
-        monkeypatch.setattr(engines, "gpu_count", lambda: gpus)
+        monkeypatch.setattr(workbench, "cpu_count", lambda: cores)
+        monkeypatch.setattr(workbench, "gpu_count", lambda: gpus)
 
     return has
 
