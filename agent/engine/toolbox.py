@@ -49,9 +49,12 @@ class _InFlight:
 class _Situation(Situation):
     """Finds the best test when it is asked for it: with hundreds of tests, comparing all of them takes seconds."""
 
-    def __init__(self, find_best: Callable[[], int | None], **fields: Any) -> None:
-        super().__init__(best=None, **fields)
-        object.__setattr__(self, "_find_best", find_best)
+    def __init__(
+        self, find_best: Callable[[], int | None] | None = None, *, best: int | None = None, **fields: Any
+    ) -> None:
+        """`best` instead of `find_best`: for `dataclasses.replace`."""
+        super().__init__(best=best, **fields)
+        object.__setattr__(self, "_find_best", find_best or (lambda: best))
 
     def __getattribute__(self, name: str) -> Any:
         if name == "best":
