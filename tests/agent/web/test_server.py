@@ -165,7 +165,7 @@ def test_files_are_saved_and_never_shown(client: Client) -> None:
 def test_the_page_is_the_reports(client: Client) -> None:
     """Diff, flags, gains with intervals, the transcript, and the form for a verdict."""
     page = client.page(PAGE)
-    for part in ('id="results"', 'id="flags"', 'id="diff"', 'id="review"', 'id="transcript"', "−10.93 … +2.63"):
+    for part in ('id="results"', 'id="flags"', 'id="diff"', 'id="review"', 'id="transcript"', "−16.93 … −3.37"):
         assert part in page
     assert page.count('class="say"') > 20
     assert 'id="L28"' in page
