@@ -15,11 +15,12 @@ DEVELOPERS_ONLY = {
     "benchmark/data/build.py",
     "benchmark/data/build_fmnist_pocket.py",
     "benchmark/data/build_openclipart.py",
+    "benchmark/data/build_tiny.py",
     "benchmark/data/shrink.py",
     "benchmark/signal_table.py",
     "sandbox/bench.py",
 }
-ROOMS = ("agent", "sandbox", "benchmark", "prompts")
+ROOMS = ("agent", "sandbox", "benchmark", "prompts", "initsearch")
 
 
 @pytest.fixture(scope="module")

@@ -72,8 +72,8 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     return NoGpu.captured
 
 
-def run(seed: int = 0) -> tuple[TrainingOutcome, nn.Module]:
-    model = small_net()
+def run(seed: int = 0, model: nn.Module | None = None) -> tuple[TrainingOutcome, nn.Module]:
+    model = small_net() if model is None else model
     return train(model, coloured_noise(120, 30), RECIPE, seed=seed, precision="fp32"), model
 
 
@@ -96,7 +96,11 @@ def test_lanes_capture_one_after_another(captured: list[Recording]) -> None:
     """Four trainings in threads: each has the weights of a training alone."""
     alone = [run(seed)[1].state_dict() for seed in range(2)]
     found: dict[int, nn.Module] = {}
-    threads = [threading.Thread(target=lambda lane=lane: found.update({lane: run(lane % 2)[1]})) for lane in range(4)]
+    networks = [small_net() for _ in range(4)]  # their constructors draw from the generator that all threads share
+    threads = [
+        threading.Thread(target=lambda lane=lane: found.update({lane: run(lane % 2, networks[lane])[1]}))
+        for lane in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
