@@ -71,7 +71,7 @@ def test_on_a_terminal(run: RunDirectory, cache: Path) -> None:
         progress.begin(8, 3)
         progress.started("test/1", "a-task", 0, 4)
         progress.epoch("test/1", "a-task", 0, metrics(2, 12.5), 4)
-        ends = threading.Timer(6, stack.pop_all().close)
+        ends = threading.Timer(15, stack.pop_all().close)
         ends.start()
     shown, code = converse(agent_command("watch", str(run.path)), agent_environment(cache, {"COLUMNS": "100"}), [])
     ends.join()
