@@ -87,8 +87,11 @@ REPEATED = {
 def test_time_grows_with_the_text_and_not_with_its_square(reader: str, piece: str) -> None:
     """An answer of 32 kB held a search for twelve seconds, one of 64 kB would have for fifty."""
     read, size = READERS[reader]
-    once, twice = (_seconds(read, _text(piece, length)) for length in (size, 2 * size))
-    assert twice < max(ENOUGH, MOST * once)
+    for _ in range(3):  # what else runs on the machine disturbs one measurement, and not three
+        once, twice = (_seconds(read, _text(piece, length)) for length in (size, 2 * size))
+        if twice < max(ENOUGH, MOST * once):
+            return
+    pytest.fail(f"{twice:.3f} s for twice the text that took {once:.3f} s")
 
 
 def test_a_thousand_equal_lines_are_compared_in_a_moment() -> None:
