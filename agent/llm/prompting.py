@@ -72,12 +72,10 @@ def task_prompt(
 
 def _networks(profile: Profile) -> str:
     """The source of the visible networks: of our module, and of a user's files."""
-    import benchmark.models
-
     sources = dict.fromkeys(source for task in profile.visible if task.network for source in task.network.sources)
     texts = [f"# {source.file}\n{source.text}" for source in sources]
     if any(task.strict for task in profile.visible):
-        texts.append(Path(benchmark.models.__file__).read_text(encoding="utf-8"))
+        texts.append(_source("benchmark.models"))
     return "\n\n".join(texts)
 
 
