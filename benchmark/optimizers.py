@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,25 +18,6 @@ from benchmark.sgd import CosineSgd
 from benchmark.task import Recipe
 
 _BETA2, _EPS = 0.999, 1e-8
-
-
-class Optimizer(Protocol):
-    """The part of an optimiser that the training loop uses."""
-
-    lr: float
-    """Of the next step."""
-
-    def forget_gradients(self) -> None:
-        """Before each backward pass."""
-        ...
-
-    def step(self) -> None:
-        """Change every parameter that has a gradient."""
-        ...
-
-    def end_epoch(self) -> None:
-        """Change the learning rate as the schedule says."""
-        ...
 
 
 def make_optimizer(
