@@ -13,6 +13,7 @@ import typer
 
 from agent.cli.app import DataRootOption, ProfileOption, SeedOption, SeedsOption, SetOption, UnsandboxedOption, app
 from agent.cli.courtesy import VARIABLE
+from agent.cli.session_options import BudgetOption, ConfirmOption, NewRunsOption, ScreenOption, StartOption
 from agent.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,17 +26,13 @@ _NOT_REPEATED = frozenset({"print_config", "http"})
 def mcp(
     ctx: typer.Context,
     profile: ProfileOption = None,
-    budget: Annotated[int | None, typer.Option(help="Tests that may be spent (default 3).")] = None,
+    budget: BudgetOption = None,
     seeds: SeedsOption = None,
-    screen: Annotated[
-        float | None, typer.Option(help="Before each test, looks may cost this share of a test (default 0).")
-    ] = None,
-    confirm: Annotated[
-        int | None, typer.Option(help="On submit, train the best tests again on so many fresh seeds (default 0).")
-    ] = None,
+    screen: ScreenOption = None,
+    confirm: ConfirmOption = None,
     seed: SeedOption = None,
-    start: Annotated[str | None, typer.Option(help="Recipe or file that the session starts from.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="Folder for the run (default runs).")] = None,
+    start: StartOption = None,
+    runs: NewRunsOption = None,
     data_root: DataRootOption = None,
     allow_unsandboxed: UnsandboxedOption = False,
     settings: SetOption = None,

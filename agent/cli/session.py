@@ -12,6 +12,7 @@ import typer
 
 from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, SeedOption, SeedsOption, UnsandboxedOption, app
 from agent.cli.output import print_json, print_next
+from agent.cli.session_options import BudgetOption, ConfirmOption, NewRunsOption, ScreenOption, StartOption
 from agent.errors import AgentError, Interrupted
 
 if TYPE_CHECKING:
@@ -45,17 +46,13 @@ SessionOption = Annotated[
 def start(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; it may exist.")],
     profile: ProfileOption = None,
-    budget: Annotated[int | None, typer.Option(help="Tests that may be spent (default 3).")] = None,
+    budget: BudgetOption = None,
     seeds: SeedsOption = None,
-    screen: Annotated[
-        float | None, typer.Option(help="Before each test, looks may cost this share of a test (default 0).")
-    ] = None,
-    confirm: Annotated[
-        int | None, typer.Option(help="On submit, train the best tests again on so many fresh seeds (default 0).")
-    ] = None,
+    screen: ScreenOption = None,
+    confirm: ConfirmOption = None,
     seed: SeedOption = None,
-    start: Annotated[str | None, typer.Option(help="Recipe or file that the session starts from.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="Folder for the run (default runs).")] = None,
+    start: StartOption = None,
+    runs: NewRunsOption = None,
     data_root: DataRootOption = None,
     download: Annotated[bool | None, typer.Option("--download", help="Fetch missing data sets.")] = None,
     allow_unsandboxed: UnsandboxedOption = False,

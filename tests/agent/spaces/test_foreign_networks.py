@@ -22,24 +22,10 @@ from agent.spaces.builtin import KNOBS, ROLES, Parameters, first_points, render,
 from benchmark.recipes import load_region
 from benchmark.roles import network_roles, roles_in_words
 from sandbox.rules import check_region
+from tests.agent.spaces.test_builtin import EVERYTHING
 from tests.torchvision_models import torchvision_models
 
 NOTHING = "(?!)"
-EVERYTHING = Parameters(
-    structure="dirac_mix",
-    identity_share=0.3,
-    filter_norm=True,
-    g_conv=1.3,
-    depth_slope=0.4,
-    g_depthwise=0.6,
-    shortcut_gain=1.4,
-    branch_last_alpha=0.3,
-    gamma_last=0.2,
-    gamma_rise=0.15,
-    bn_beta=0.1,
-    g_hidden=0.7,
-    head_scale=0.5,
-)
 
 
 class PreActivation(nn.Module):
