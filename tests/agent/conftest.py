@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -43,9 +45,56 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def command(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Run `agent …` in a folder, without a terminal and without standard input, with isolation as strong as a user's.
+
+    The process is forked from one that has imported everything and has an isolation; see tests/agent/harm.py. `page`:
+    whether a search writes its page, which takes seconds.
+    """
+    server = Server("auto")
+
+    def run(
+        folder: Path, *words: str, env: Mapping[str, str] = {}, page: bool = False, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        printed = tmp_path_factory.mktemp("printed")
+        child = server.start(
+            printed,
+            *words,
+            go_to=str(folder),
+            cache=str(cache),
+            environment=agent_environment(cache, env),
+            report=page or words[:1] != ("search",),
+        )
+        overdue = threading.Timer(timeout, child.signal, (signal.SIGKILL,))
+        overdue.start()
+        code, _ = child.wait()
+        overdue.cancel()
+        out, err = ((printed / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess(["agent", *words], code, out, err)
+
+    yield run
+    server.close()
+
+
+def done_line(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The last line of a command with --json that succeeded."""
+    assert result.returncode == 0, result.stderr
+    return json_lines(result.stdout)[-1]
+
+
 @pytest.fixture
-def agent(cache: Path, tmp_path: Path) -> Agent:
-    """Run `agent …` in an empty folder, without a terminal and without standard input."""
+def agent(command: Command, tmp_path: Path) -> Agent:
+    """As `command`, in an empty folder."""
+    return functools.partial(command, tmp_path)
+
+
+@pytest.fixture
+def agent_process(cache: Path, tmp_path: Path) -> Agent:
+    """As `agent`, but as a user starts it: a new interpreter, with processes and an isolation of its own."""
 
     def run(*words: str, env: Mapping[str, str] = {}, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -2,13 +2,15 @@
 
 Starting `agent search` takes seconds of imports and of starting processes; harming thirty of them would take minutes.
 Here each command is a forked child with its own session, signals, exit code, files, git and event log. Two things are
-not a user's: evaluations run in the child itself instead of in processes of their own, and one unconfined zygote, which
-the server keeps, serves all children. Kills of the whole, with those processes, are in test_resume.py.
+not a user's: evaluations run in the child itself instead of in processes of their own, and one isolation, which the
+server keeps, serves all children: unconfined where commands are harmed, else as strong as a user's. Kills of the whole,
+with those processes, are in test_resume.py.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import mmap
 import os
@@ -19,7 +21,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from agent.runs.log import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied, read_events
+from sandbox.isolate import Level
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATIONS = frozenset(
@@ -98,10 +100,10 @@ class Child:
 class Server:
     """The test's side: `start` forks a command in `folder`; one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, level: Level = "none") -> None:
         environment = {**os.environ, "INITSEARCH_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENAI_API_KEY": "sk-none-1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.agent.harm"],
+            [sys.executable, "-m", "tests.agent.harm", level],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -118,8 +120,8 @@ class Server:
 
         `harm`: kill_at (n-th operation), delay (s after it), kill_after (events in the log), file_size (bytes that a
         file may have), clock (s by which it jumps after the first event), late_after (the kind of event after which
-        any limit on time is passed), path (a folder put before PATH), environ (more variables),
-        go_to (the folder that it works in, if not `folder`).
+        any limit on time is passed), path (a folder put before PATH), environ (more variables), environment (all
+        of them), go_to (the folder that it works in, if not `folder`).
         `cache`: the folder of the result store. `report`: whether the page is written, which takes a second.
         """
         assert self._process.stdin is not None
@@ -135,27 +137,13 @@ class Server:
 # -- the server's side ------------------------------------------------------------------------------------------------
 
 
-def serve() -> None:
+def serve(level: Level) -> None:
     """Read orders from stdin, fork, answer on stdout, until stdin ends."""
     import torch
 
-    import agent.analysis.null_claims
-    import agent.cli
-    import agent.engine.search
-    import agent.progress
-    import agent.proposers.llm
-    import agent.proposers.optuna_search
-    import agent.report
-    import agent.runs.artifacts
-    import agent.runs.reviews
-    import agent.sessions.checking
-    import agent.sessions.command
-    import agent.studies.verify
-    from agent.clock import Clock
-    from agent.evaluation.evaluator import Evaluator, Settings
-    from agent.evaluation.workbench import Workbench
+    import benchmark.executors
+    import sandbox.isolate
     from benchmark.data import load_dataset
-    from benchmark.hardware import environment
     from sandbox.isolate import Initialised, Isolation, Job
     from sandbox.region import scaffold
 
@@ -180,31 +168,28 @@ def serve() -> None:
 
     def start() -> Watched:
         """With both interpreters up, so that no forked child waits for one."""
-        isolation = Watched(level="none")
+        isolation = Watched(level=level)
         assert isolation.repeat(Job(scaffold().region, "resnet20", 10, 0)).ok
         return isolation
 
     isolation = start()
-    surroundings = environment("auto")
 
-    @contextlib.contextmanager
-    def workbench(
-        config: Any, clock: Clock, progress: Any, record: Callable[..., None] = print, **of_processes: Any
-    ) -> Iterator[Workbench]:
-        executor = cast(Any, _Here())
-        evaluator = Evaluator(Settings(surroundings), executor, isolation, clock, progress, record)
-        yield Workbench(isolation, evaluator, surroundings, 1, executor)
+    def opened(*, level: Level = "auto", **ignored: Any) -> Isolation:
+        """The server's isolation, unless somebody asks for none."""
+        return Isolation(level=level) if level == "none" != isolation.level else isolation
 
-    agent.engine.search.open_workbench = agent.studies.verify.open_workbench = workbench  # type: ignore[attr-defined]
-    agent.sessions.checking.Isolation = lambda **how: contextlib.nullcontext(isolation)  # type: ignore[attr-defined, assignment]
+    # Before anything imports them from there.
+    sandbox.isolate.Isolation = opened  # type: ignore[assignment, misc]
+    benchmark.executors.LocalExecutor = _Here  # type: ignore[assignment, misc]
+    for name in _COMMANDS:
+        importlib.import_module(name)
 
     for line in sys.stdin:
         order = json.loads(line)
         shared[:] = bytes(16)
         child = os.fork()
         if child == 0:
-            for interpreter in (isolation._first, isolation._second):
-                _inherited(interpreter)
+            _inherit(isolation)
             _run(order, shared)
         _say({"pid": child})
         _, status = os.waitpid(child, 0)
@@ -215,16 +200,38 @@ def serve() -> None:
     isolation.close()
 
 
-def _inherited(interpreter: Any) -> None:
-    """Say that the server's zygote runs. Its Popen says that it ended, since the child cannot wait for it."""
-    interpreter.zygote._process.poll = lambda: None
+def _inherit(isolation: Any) -> None:
+    """Let the child use the server's zygotes. Their Popen would say that they ended: they are not its children."""
+    for interpreter in (isolation._first, isolation._second):
+        interpreter.zygote._process.poll = lambda: None
+    isolation.start_second = isolation.close = lambda: None
+
+
+_COMMANDS = (
+    *("agent.analysis.null_claims", "agent.cli", "agent.cli.check", "agent.engine.search", "agent.progress"),
+    *("agent.proposers.llm", "agent.proposers.optuna_search", "agent.report", "agent.report.page"),
+    *("agent.runs.artifacts", "agent.runs.reviews", "agent.sessions.checking", "agent.sessions.command"),
+    *("agent.studies.ablation", "agent.studies.retrain", "agent.studies.tournament", "agent.studies.verify"),
+)
+"""Imported before the fork, so that a command need not."""
 
 
 class _Here:
     """An executor that runs each call at once, where it is."""
 
-    slots = 1
     remote = False
+
+    def __init__(self, slots: int, **ignored: Any) -> None:
+        self.slots = slots
+
+    def __enter__(self) -> _Here:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def close(self) -> None:
+        """Has nothing to close."""
 
     def submit(self, call: Any, *, on_report: Any = None, on_ask: Any = None, **ignored: Any) -> Any:
         future: Future[Any] = Future()
@@ -248,7 +255,9 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
         os.chdir(order["folder"])
         for number, name in ((0, os.devnull), (1, "stdout"), (2, "stderr")):
             os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
-        os.environ.update(order.get("environ", {}))
+        if "environment" in order:
+            os.environ.clear()
+        os.environ.update(order.get("environment") or order.get("environ", {}))
         os.chdir(order.get("go_to", "."))
         os.environ["INITSEARCH_CACHE_DIR"] = order.get("cache") or str(Path(order["folder"]) / "cache")
         os.environ["PATH"] = os.pathsep.join([*([order["path"]] if "path" in order else []), os.environ["PATH"]])
@@ -304,4 +313,4 @@ def _count(order: dict[str, Any], shared: mmap.mmap) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(cast(Level, sys.argv[1]))

@@ -16,10 +16,7 @@ import pytest
 import torch
 
 from agent import load_run
-from agent.config import load_config
-from agent.engine.search import Search, SearchOutcome
 from agent.profiles import recorded_profile
-from agent.progress import Progress
 from agent.runs.directory import RunDirectory
 from agent.runs.log import Evaluated, Launch, read_events
 from agent.studies.verify import verify
@@ -27,6 +24,7 @@ from benchmark import networks
 from benchmark.models import init_config
 from benchmark.store import ResultStore
 from sandbox.isolate import derived_seed
+from tests.agent.conftest import Command, done_line
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 SMALL = {
@@ -45,7 +43,8 @@ class Searched:
 
     name: str
     folder: Path
-    outcome: SearchOutcome
+    run: Path
+    done: dict[str, Any]
 
     @property
     def task_file(self) -> Path:
@@ -53,7 +52,7 @@ class Searched:
 
 
 @pytest.fixture(scope="module", params=SMALL)
-def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Searched:
+def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, command: Command) -> Searched:
     """An example, copied and made small, after a search with one test that waits for its submission."""
     name: str = request.param
     folder = tmp_path_factory.mktemp(name)
@@ -70,12 +69,9 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if name == "letters":
         train = folder / "train.py"
         train.write_text(train.read_text().replace("3, 40, 48, 32", "2, 3, 48, 32"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-        settings = {"profile": str(folder / "task.toml"), "runs": folder / "runs", "submit": name != "pictures"}
-        config = load_config({**settings, "budget": 1, "workers": 1})
-        outcome = Search.create(config).execute(Progress())  # without a page, which takes as long as the rest
-    return Searched(name, folder, outcome)
+    waits = ["--no-submit"] if name == "pictures" else []
+    done = done_line(command(folder, "search", "--profile", "task.toml", "--budget", "1", *waits, "--json"))
+    return Searched(name, folder, Path(done["run"]), done)
 
 
 def _module(path: Path) -> Any:
@@ -89,9 +85,9 @@ def _module(path: Path) -> Any:
 
 def test_the_search_ends_and_its_files_agree(searched: Searched, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-    assert searched.outcome.done["submitted_test"] == 1
-    assert [check.fault for check in verify(RunDirectory(searched.outcome.run)) if check.fault] == []
-    metric = next(iter(searched.outcome.done["visible"].values()))
+    assert searched.done["submitted_test"] == 1
+    assert [check.fault for check in verify(RunDirectory(searched.run)) if check.fault] == []
+    metric = next(iter(searched.done["visible"].values()))
     assert (metric.get("metric"), metric.get("direction")) == (
         ("val_loss", "minimize") if searched.name == "letters" else (None, None)
     )
@@ -100,7 +96,7 @@ def test_the_search_ends_and_its_files_agree(searched: Searched, cache: Path, mo
 
 
 def test_the_exported_module_gives_the_weights_of_the_search(searched: Searched) -> None:
-    run = RunDirectory(searched.outcome.run)
+    run = RunDirectory(searched.run)
     launch = read_events(run.events)[0].event
     assert isinstance(launch, Launch)
     task = recorded_profile(launch.profile, launch.tasks).visible[0]
@@ -129,7 +125,7 @@ def test_the_run_keeps_the_tasks_and_no_stranger_runs_their_code(
 ) -> None:
     """Whoever gets a run directory and submits, replays or ablates it is asked for the task file."""
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-    run = str(searched.outcome.run)
+    run = str(searched.run)
     assert load_run(run)["tasks"]["visible"][0]["network"]["spec"] == "net.py:build"
     words = ("submit", run) if searched.name == "pictures" else ("replay", run, "--execute")
     for command in (words, ("ablate", run)):
@@ -144,8 +140,8 @@ def test_a_waiting_run_is_submitted_with_its_task_file(
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
     changed = searched.folder / "changed.toml"
     changed.write_text(searched.task_file.read_text().replace("lr = 0.05", "lr = 0.04"))
-    code, _, said = main("submit", str(searched.outcome.run), "--profile", str(changed))
+    code, _, said = main("submit", str(searched.run), "--profile", str(changed))
     assert (code, "is not the one of this run" in said) == (2, True), said
-    code, out, said = main("submit", str(searched.outcome.run), "--profile", str(searched.task_file), "--json")
+    code, out, said = main("submit", str(searched.run), "--profile", str(searched.task_file), "--json")
     assert code == 0, said
     assert list(json.loads(out.splitlines()[-1])["hidden"]) == ["net-fmnist_pocket"]

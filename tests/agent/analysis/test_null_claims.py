@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,16 @@ from benchmark.models import build_model
 from benchmark.statistics import NoisePrior, compare
 from sandbox.region import scaffold
 from sandbox.rules import check_region
-from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
+from tests.agent.conftest import Agent, Command, json_lines
 
 VISIBLE = "resnet20-tiny"
 
 
 @pytest.fixture(scope="module")
-def null_run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def null_run(tmp_path_factory: pytest.TempPathFactory, command: Command) -> tuple[dict[str, Any], dict[str, Any]]:
     """The first and the last line of `agent search --null --json`, with one copy of the baseline tested."""
-    result = subprocess.run(
-        agent_command("search", "--null", "--profile", "smoke", "--budget", "1", "--json"),
-        cwd=tmp_path_factory.mktemp("null"),
-        env=agent_environment(cache),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = ("search", "--null", "--profile", "smoke", "--budget", "1", "--json")
+    result = command(tmp_path_factory.mktemp("null"), *words, page=True)
     assert result.returncode == 0, result.stderr
     launch, done = json_lines(result.stdout)
     return launch, done

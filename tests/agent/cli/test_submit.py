@@ -13,7 +13,7 @@ from tests.agent.conftest import Agent, json_lines
 def test_hidden_task_waits_for_an_approval(agent: Agent, tmp_path: Path) -> None:
     """search --no-submit, a rejected submit, a changed patch, an approval, submit: and then a finished run."""
     common = ("--profile", "smoke", "--budget", "1", "--runs", str(tmp_path / "runs"), "--json")
-    searched = agent("search", "--no-submit", *common)
+    searched = agent("search", "--no-submit", *common, page=True)
     assert searched.returncode == 0, searched.stderr
     assert "next: agent review" in searched.stderr
     done = json_lines(searched.stdout)[-1]

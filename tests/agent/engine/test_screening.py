@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent import search
 from agent.analysis.comparison import choose, ranked
 from agent.analysis.look_scores import look_scores
 from agent.engine.screening import look_cost, look_task
-from agent.engine.search import SearchOutcome
 from agent.protocol import TestOutcome
 from agent.report.findings import find
 from agent.runs.directory import RunDirectory
@@ -24,7 +23,7 @@ from benchmark.recipes import get_recipe
 from benchmark.results import region_sha256
 from benchmark.tasks import PROFILES, Profile
 from sandbox.workspace import Workspace
-from tests.agent.conftest import Agent
+from tests.agent.conftest import Agent, Command, done_line
 from tests.agent.harm import Server
 
 SMOKE = PROFILES["smoke"].visible[0]
@@ -44,11 +43,10 @@ def smoke(server: Server, folder: Path, cache: Path, *words: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def screened(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> SearchOutcome:
-    """A search that looks at several candidates before each of its two tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-        return search(budget=2, profile="smoke", screen=SHARE, runs=tmp_path_factory.mktemp("runs"))
+def screened(tmp_path_factory: pytest.TempPathFactory, command: Command) -> dict[str, Any]:
+    """The last line of a search that looks at several candidates before each of its two tests."""
+    words = ("--profile", "smoke", "--budget", "2", "--screen", str(SHARE), "--json")
+    return done_line(command(tmp_path_factory.mktemp("screened"), "search", *words))
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)
@@ -80,9 +78,9 @@ def test_held_out_pictures_exist() -> None:
     assert look.held_out + (look.train_limit or 0) <= len(data.train_labels)
 
 
-def test_the_best_look_is_tested(screened: SearchOutcome) -> None:
+def test_the_best_look_is_tested(screened: dict[str, Any]) -> None:
     """Before each test a round of looks; the kept candidate is the one that the test is spent on."""
-    events = [record.event for record in read_events(screened.run / "events.jsonl")]
+    events = [record.event for record in read_events(Path(screened["run"]) / "events.jsonl")]
     looks = [event for event in events if isinstance(event, Screened)]
     tests = [event for event in events if isinstance(event, TestStarted)]
     assert {look.round for look in looks} == {1, 2}
@@ -95,9 +93,9 @@ def test_the_best_look_is_tested(screened: SearchOutcome) -> None:
         assert all((-best.rung, best.loss) <= (-look.rung, look.loss) for look in ranked if look.loss is not None)
 
 
-def test_the_share_is_kept(screened: SearchOutcome) -> None:
+def test_the_share_is_kept(screened: dict[str, Any]) -> None:
     """What the log says the looks cost is at most the share of the tests they came before."""
-    events = [record.event for record in read_events(screened.run / "events.jsonl")]
+    events = [record.event for record in read_events(Path(screened["run"]) / "events.jsonl")]
     spent = {
         round_: sum(event.cost for event in events if isinstance(event, Screened) and event.round <= round_)
         for round_ in (1, 2)
@@ -106,9 +104,9 @@ def test_the_share_is_kept(screened: SearchOutcome) -> None:
     assert spent[1] < spent[2] <= 2 * SHARE + 1e-6
 
 
-def test_looks_use_seeds_of_their_own_and_no_candidate_twice(screened: SearchOutcome) -> None:
+def test_looks_use_seeds_of_their_own_and_no_candidate_twice(screened: dict[str, Any]) -> None:
     """No look shares a seed with a test, and a candidate that was carried over is not trained again."""
-    evaluated = [r.event for r in read_events(screened.run / "events.jsonl") if isinstance(r.event, Evaluated)]
+    evaluated = [r.event for r in read_events(Path(screened["run"]) / "events.jsonl") if isinstance(r.event, Evaluated)]
     looks = [event for event in evaluated if event.role.startswith("screen/")]
     others = {event.seed for event in evaluated} - {event.seed for event in looks}
     assert others == {0}
@@ -142,36 +140,36 @@ def test_a_look_decides_between_equal_tests() -> None:
     assert chosen.number == 3
 
 
-def test_the_page_weighs_looks_as_the_search_did(screened: SearchOutcome) -> None:
+def test_the_page_weighs_looks_as_the_search_did(screened: dict[str, Any]) -> None:
     """run.json has the shrunk gain with the look of what was submitted, and the page finds the same in the log."""
-    record = read_run(RunDirectory(screened.run))
-    found, (task,) = find(record), screened.done["visible"]
+    record = read_run(RunDirectory(Path(screened["run"])))
+    found, (task,) = find(record), screened["visible"]
     comparison = found.visible[task]
     assert comparison is not None
-    assert comparison.shrunk_gain == pytest.approx(screened.done["visible"][task]["shrunk_gain"])
+    assert comparison.shrunk_gain == pytest.approx(screened["visible"][task]["shrunk_gain"])
     assert comparison.shrunk_gain != pytest.approx(comparison.shrinkage * comparison.gain)
     assert found.problems == ()
 
 
-def test_everything_still_fits_together(screened: SearchOutcome) -> None:
+def test_everything_still_fits_together(screened: dict[str, Any]) -> None:
     """`agent verify` finds no fault in a run with screening."""
-    assert [check.fault for check in verify(RunDirectory(screened.run))] == [None] * 12
+    assert [check.fault for check in verify(RunDirectory(Path(screened["run"])))] == [None] * 12
 
 
-def test_replay_does_not_call_a_look_different(screened: SearchOutcome) -> None:
+def test_replay_does_not_call_a_look_different(screened: dict[str, Any]) -> None:
     """`screen` was an unknown tool to `agent replay`, whose answer differed from the recorded one."""
-    found = list(replay(screened.run))
+    found = list(replay(Path(screened["run"])))
     assert [one.verdict for one in found if one.call.tool == "screen"] == ["unverifiable"] * 2
     assert "differs" not in {one.verdict for one in found}
 
 
-def test_optuna_hears_of_every_look(screened: SearchOutcome) -> None:
+def test_optuna_hears_of_every_look(screened: dict[str, Any]) -> None:
     """The journal has a trial for each proposal; those that lost are pruned with their loss."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    storage = JournalStorage(JournalFileBackend(str(screened.run / "study.journal")))
+    storage = JournalStorage(JournalFileBackend(str(Path(screened["run"]) / "study.journal")))
     trials = optuna.load_study(study_name="initsearch", storage=storage).trials
     pruned = [trial for trial in trials if trial.state == optuna.trial.TrialState.PRUNED]
     complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import load_config
-from agent.engine.search import Search
 from agent.errors import UsageError
 from agent.progress import Progress
 from agent.report.ablation import PartResult, Seeds, read_ablation
@@ -17,7 +15,7 @@ from agent.runs.record import read_run
 from agent.studies.ablation import _conclusion, _contributions, ablate
 from agent.studies.parts import find_parts
 from benchmark.recipes import get_recipe
-from tests.agent.conftest import Agent, json_lines
+from tests.agent.conftest import Agent, Command, done_line, json_lines
 from tests.agent.report_samples import change_summary, copy_run, read_log, write_log
 
 START = '''def initialize_weights(model, config):
@@ -91,15 +89,12 @@ def test_contributions_are_corrected_and_point_the_right_way() -> None:
 
 
 @pytest.fixture(scope="module")
-def waiting(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RunDirectory:
+def waiting(tmp_path_factory: pytest.TempPathFactory, command: Command) -> RunDirectory:
     """A run of one test, without the hidden task: the recipe is the baseline with a helper and one more loop."""
     folder = tmp_path_factory.mktemp("ablation")
     (folder / "mine.py").write_text(get_recipe("zero_last_gamma").region)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-        settings = {"profile": "smoke", "proposer": f"scripted:{folder / 'mine.py'}", "runs": folder / "runs"}
-        done = Search.create(load_config({**settings, "budget": 1, "submit": False})).execute(Progress())
-    return RunDirectory(done.run)
+    words = ("search", "--profile", "smoke", "--proposer", "scripted:mine.py", "--budget", "1", "--no-submit", "--json")
+    return RunDirectory(Path(done_line(command(folder, *words))["run"]))
 
 
 def test_ablate_as_people_use_it(waiting: RunDirectory, agent: Agent, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import math
 import random
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +21,7 @@ from benchmark.results import region_sha256
 from benchmark.seeds import FRESH_FROM
 from sandbox.isolate import Isolation
 from sandbox.region import scaffold
-from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
+from tests.agent.conftest import Agent, Command, json_lines
 
 TASK = "resnet20-tiny"
 
@@ -124,18 +123,12 @@ def level() -> str:
 
 
 @pytest.fixture(scope="module")
-def tournament(folder: Path, cache: Path, level: str) -> list[dict[str, Any]]:
+def tournament(folder: Path, command: Command, level: str) -> list[dict[str, Any]]:
     """The objects of one tournament: a strategy against a script that never tests anything."""
     names = f"scripted:{folder}/fixup.py,scripted:{folder}/broken.json"
-    words = ("--repeats", "1", "--fresh", "2", "--profile", "smoke", "--budget", "1", "--json")
-    result = subprocess.run(
-        agent_command("compare", "--proposers", names, "--runs", str(folder / "runs"), *words),
-        cwd=folder,
-        env=agent_environment(cache, {"INITSEARCH_ISOLATION": level}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    how = ("--repeats", "1", "--fresh", "2", "--profile", "smoke", "--budget", "1", "--json")
+    words = ("compare", "--proposers", names, "--runs", str(folder / "runs"), *how)
+    result = command(folder, *words, env={"INITSEARCH_ISOLATION": level})
     assert result.returncode == 0, result.stderr
     return json_lines(result.stdout)
 
