@@ -33,7 +33,8 @@ from agent.engine.setup import (
 from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
-from agent.evaluation.evaluator import Candidate, EvaluatorOnDemand
+from agent.evaluation.batches import Candidate
+from agent.evaluation.evaluator import EvaluatorOnDemand
 from agent.evaluation.gpu_lanes import learn_lanes
 from agent.evaluation.shared import SharedBench
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
@@ -43,8 +44,9 @@ from agent.proposers import ProposerContext, make_proposer, prepare, proposer_ki
 from agent.protocol import Accuracies, Proposer, ProposerEnd, ToolCall
 from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
+from agent.runs.events import Ended, Launch
 from agent.runs.live import live_file
-from agent.runs.log import Ended, EventLog, Launch
+from agent.runs.log import EventLog
 from agent.runs.places import Places
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children

@@ -13,13 +13,13 @@ from agent.analysis.finalists import finalist_count, pooled, trained_again
 from agent.analysis.look_scores import look_scores
 from agent.analysis.noise import Noise
 from agent.engine.screening import Round, Screen
-from agent.evaluation.evaluator import Batch, Candidate, Evaluator, Outcomes, accuracies_of, require_baseline
+from agent.evaluation.batches import Batch, Candidate, Outcomes, accuracies_of, require_baseline
+from agent.evaluation.evaluator import Evaluator
 from agent.profiles import baseline_region
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
-from agent.runs.log import (
+from agent.runs.events import (
     Confirmed,
     Event,
-    EventLog,
     Screened,
     Submitted,
     TestFinished,
@@ -28,6 +28,7 @@ from agent.runs.log import (
     ToolReplied,
     accuracies_by_role,
 )
+from agent.runs.log import EventLog
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import LayeredStore

@@ -16,8 +16,8 @@ from agent.errors import RunDamaged
 from agent.progress import Progress
 from agent.protocol import Observation, ToolCall
 from agent.report import try_to_write_report
+from agent.runs.events import Proposal, TimeUp
 from agent.runs.fold import Fold, fold
-from agent.runs.log import Proposal, TimeUp
 from agent.runs.status import RunStatus
 from agent.sessions.replies import SessionReply
 from benchmark.executors import InfrastructureError

@@ -21,7 +21,8 @@ from agent.engine.search import Search, SearchOutcome
 from agent.profiles import recorded_profile
 from agent.progress import Progress
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Evaluated, Launch, read_events
+from agent.runs.events import Evaluated, Launch
+from agent.runs.log import read_events
 from agent.studies.verify import verify
 from benchmark import networks
 from benchmark.models import init_config
