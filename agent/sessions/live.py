@@ -10,7 +10,8 @@ from typing import TypeVar
 from agent.engine.loop import End, reason_in, submit_best, submitted_by
 from agent.engine.outcome import SearchOutcome
 from agent.engine.restoring import restore, restored_workspace
-from agent.engine.search import OpenSearch, Search
+from agent.engine.search import Search
+from agent.engine.steps import OpenSearch
 from agent.engine.toolbox import Toolbox
 from agent.errors import RunDamaged
 from agent.progress import Progress
