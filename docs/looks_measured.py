@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.screening import look_cost, look_task
-from agent.evaluation.evaluator import Candidate
+from agent.evaluation.batches import Candidate
 from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from benchmark.recipes import get_recipe, recipe_names

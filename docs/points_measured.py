@@ -18,7 +18,8 @@ import numpy as np
 
 from agent.protocol import TestOutcome
 from agent.runs.directory import RunDirectory, list_runs
-from agent.runs.log import Proposal, TestFinished, read_events
+from agent.runs.events import Proposal, TestFinished
+from agent.runs.log import read_events
 
 _LEAST = 0.01
 """A head of scale zero, on a logarithmic scale."""

@@ -9,7 +9,8 @@ import heapq
 import sys
 from pathlib import Path
 
-from agent.runs.log import Evaluated, read_events
+from agent.runs.events import Evaluated
+from agent.runs.log import read_events
 
 SLOTS = 2
 Batch = list[float]

@@ -31,7 +31,8 @@ from agent.proposers.scripted import ScriptedProposer
 from agent.protocol import ToolCall
 from agent.report import write_report
 from agent.runs.directory import RunDirectory
-from agent.runs.log import EventLog, Launch, read_events
+from agent.runs.events import Launch
+from agent.runs.log import EventLog, read_events
 from benchmark.results import EpochMetrics, EvaluationResult, StepZero, region_sha256
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import Profile, Task, get_profile

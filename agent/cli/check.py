@@ -80,8 +80,8 @@ def require_architecture(name: str) -> None:
 
 
 def _check_file(file: Path, archs: dict[str, int], isolation_level: str, tasks: Sequence[Task] = ()) -> CheckReport:
+    from agent.evaluation.batches import jobs_for
     from agent.evaluation.check import CheckReport, check
-    from agent.evaluation.evaluator import jobs_for
     from sandbox.isolate import Isolation, IsolationUnavailable
     from sandbox.region import RegionError, region_of
 

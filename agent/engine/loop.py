@@ -13,7 +13,8 @@ from typing import Literal
 from agent.clock import Clock
 from agent.engine.toolbox import Toolbox
 from agent.protocol import Observation, Proposer, ProposerEnd, ToolCall
-from agent.runs.log import EventLog, TimeUp
+from agent.runs.events import TimeUp
+from agent.runs.log import EventLog
 from benchmark.executors import InfrastructureError
 from sandbox.isolate import IsolationCrashed
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from agent.engine.toolbox import Toolbox
 from agent.runs.directory import RunDirectory
+from agent.runs.events import Submitted, TestStarted, accuracies_by_role
 from agent.runs.fold import Fold, edited, repeat_edit
-from agent.runs.log import Submitted, TestStarted, accuracies_by_role
 from sandbox.editing import Editor
 from sandbox.region import SCAFFOLD_NAME
 from sandbox.workspace import GitMissing, Workspace, WorkspaceError

@@ -21,7 +21,8 @@ from agent.llm.settings import address
 from agent.profiles import allowed_profile, given_profile
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
-from agent.runs.log import MAX_LOG_BYTES, Launch, Record
+from agent.runs.events import Launch
+from agent.runs.log import MAX_LOG_BYTES, Record
 from agent.runs.log_lines import read_lines
 from benchmark.data.pocket import EMBEDDED_NAMES
 from benchmark.files import NotPlain, read_plain

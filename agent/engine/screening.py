@@ -16,9 +16,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from agent.evaluation.evaluator import Candidate, Evaluator
+from agent.evaluation.batches import Candidate
+from agent.evaluation.evaluator import Evaluator
 from agent.protocol import Look
-from agent.runs.log import Screened
+from agent.runs.events import Screened
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.seeds import look_seed
 from benchmark.store import LayeredStore

@@ -19,7 +19,8 @@ from agent.evaluation.workbench import Workbench
 from agent.profiles import as_recorded, scaffold_of
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Event, EventLog, Launch
+from agent.runs.events import Event, Launch
+from agent.runs.log import EventLog
 from agent.spaces.start import starting_region
 from benchmark.data import DataError, available, load_dataset
 from benchmark.recipes import get_recipe, recipe_names

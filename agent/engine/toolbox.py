@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,15 @@ from agent.analysis.comparison import choose, ranked
 from agent.analysis.finalists import finalist_count, pooled, trained_again
 from agent.analysis.look_scores import look_scores
 from agent.analysis.noise import Noise
-from agent.engine.screening import Round, Screen
-from agent.evaluation.evaluator import Batch, Candidate, Evaluator, Outcomes, accuracies_of, require_baseline
+from agent.engine.replies import SituationOnDemand, looks_report, refused, test_report
+from agent.engine.screening import Screen
+from agent.evaluation.batches import Batch, Candidate, accuracies_of, require_baseline
+from agent.evaluation.evaluator import Evaluator
 from agent.profiles import baseline_region
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
-from agent.runs.log import (
+from agent.runs.events import (
     Confirmed,
     Event,
-    EventLog,
     Screened,
     Submitted,
     TestFinished,
@@ -28,8 +29,8 @@ from agent.runs.log import (
     ToolReplied,
     accuracies_by_role,
 )
-from benchmark.report_lines import task_report
-from benchmark.results import EvaluationResult, region_sha256
+from agent.runs.log import EventLog
+from benchmark.results import region_sha256
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
 from sandbox.workspace import Workspace
@@ -44,22 +45,6 @@ class _InFlight:
     number: int
     region_sha256: str
     batch: Batch | None
-
-
-class _Situation(Situation):
-    """Finds the best test when it is asked for it: with hundreds of tests, comparing all of them takes seconds."""
-
-    def __init__(
-        self, find_best: Callable[[], int | None] | None = None, *, best: int | None = None, **fields: Any
-    ) -> None:
-        """`best` instead of `find_best`: for `dataclasses.replace`."""
-        super().__init__(best=best, **fields)
-        object.__setattr__(self, "_find_best", find_best or (lambda: best))
-
-    def __getattribute__(self, name: str) -> Any:
-        if name == "best":
-            return object.__getattribute__(self, "_find_best")()
-        return object.__getattribute__(self, name)
 
 
 class Toolbox:
@@ -153,7 +138,7 @@ class Toolbox:
 
     def situation(self) -> Situation:
         """The state of the search that the proposer gets before its next call."""
-        return _Situation(
+        return SituationOnDemand(
             self.best,
             filename=self.workspace.filename,
             region=self.workspace.region,
@@ -243,19 +228,19 @@ class Toolbox:
         With confirmation, all finalists are trained again, and the best of them by all seeds becomes final.
         """
         if not self.tests:
-            return _refused("no_tests", "ERROR: No test results yet. Run test() at least once first.")
+            return refused("no_tests", "ERROR: No test results yet. Run test() at least once first.")
         outcome = next((test for test in self.tests if test.number == number), None)
         if outcome is None:
             numbers = ", ".join(str(test.number) for test in self.tests)
-            return _refused("no_such_test", f"ERROR: There is no test #{number}; tests so far: {numbers}.")
+            return refused("no_such_test", f"ERROR: There is no test #{number}; tests so far: {numbers}.")
         if outcome.failed:
-            return _refused("failed_test", f"ERROR: Test #{number} failed and cannot be submitted; choose another.")
+            return refused("failed_test", f"ERROR: Test #{number} failed and cannot be submitted; choose another.")
         self.workspace.verify()
         confirmed = ""
         if self._confirmation_seeds:
             chosen, confirmed = self._confirm(outcome)
             if chosen is None:
-                return _refused("failed_test", f"ERROR: {confirmed} These tests failed; choose another.")
+                return refused("failed_test", f"ERROR: {confirmed} These tests failed; choose another.")
             number, outcome = chosen.number, chosen
         self._log.append(
             Submitted(
@@ -321,7 +306,7 @@ class Toolbox:
             case "submit":
                 return self._submit(call.arguments)
             case unknown:
-                return _refused("unknown_tool", f"ERROR: Unknown tool '{unknown}'")
+                return refused("unknown_tool", f"ERROR: Unknown tool '{unknown}'")
         return Observation(reply.text, reply.ok, reply.kind)
 
     @property
@@ -334,24 +319,24 @@ class Toolbox:
     def _look(self, candidates: Any) -> Observation:
         """Screen the candidates, or the present region when none are given."""
         if self._screen is None:
-            return _refused("screening_off", "ERROR: Screening is off in this search; call test().")
+            return refused("screening_off", "ERROR: Screening is off in this search; call test().")
         regions = [self.workspace.region] if candidates is None else candidates
         if not isinstance(regions, list) or not regions or not all(isinstance(region, str) for region in regions):
-            return _refused("arguments", "ERROR: Invalid arguments for 'screen': candidates must be a list of texts")
+            return refused("arguments", "ERROR: Invalid arguments for 'screen': candidates must be a list of texts")
         new, left = self._screen.unseen(regions), self._looks_left
         if new > left:
-            return _refused(
+            return refused(
                 "screening_budget",
                 f"ERROR: {new} new candidates cost more than screening may spend now; {left} can be looked at. Test, "
                 "and it may spend more.",
             )
         seen = self._screen.run(regions, len(self._begun))
-        return Observation(_looks_report(seen), looks=seen.looks, best_look=seen.best)
+        return Observation(looks_report(seen), looks=seen.looks, best_look=seen.best)
 
     def _submit(self, arguments: Mapping[str, Any]) -> Observation:
         number = arguments.get("n")
         if isinstance(number, bool) or not isinstance(number, int):
-            return _refused("arguments", f"ERROR: Invalid arguments for 'submit': n must be an integer, not {number!r}")
+            return refused("arguments", f"ERROR: Invalid arguments for 'submit': n must be an integer, not {number!r}")
         return self.submit(number, by="proposer")
 
     def _begin_test(self, step: int, call: ToolCall) -> Observation | None:
@@ -367,12 +352,12 @@ class Toolbox:
             return None
         if self.tests_left <= 0:
             used = f"{len(self._begun)}/{self.budget}"
-            return _refused(
+            return refused(
                 "budget", f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose a test result."
             )
         report = self._evaluator.check(region, self._profile.visible, self._seeds[0])
         if not report.accepted:
-            return _refused(
+            return refused(
                 report.kind or "rejected",
                 f"ERROR: Test refused, nothing was spent: {report.message} [{report.kind}]",
             )
@@ -409,39 +394,11 @@ class Toolbox:
         self.tests.append(outcome)
         if not outcome.failed:
             self.ran.append(number)
-        self._reports[number] = self._report(number, outcomes)
+        left = self.tests_left if self.begun_in_record is None else self.budget - self.begun_in_record
+        self._reports[number] = test_report(number, outcomes, self._profile.visible, self._seeds, left)
         return Observation(
             self._reports[number],
             ok=not outcome.failed,
             error="candidate_failed" if outcome.failed else None,
             test=outcome,
         )
-
-    def _report(self, number: int, outcomes: Outcomes) -> str:
-        left = self.tests_left if self.begun_in_record is None else self.budget - self.begun_in_record
-        noun = "test" if left == 1 else "tests"
-        hint = "; call submit(n=N) to choose which test result to submit as final" if left else ""
-        parts = [f"[Test #{number}] ({left} {noun} remaining{hint})"]
-        for task in self._profile.visible:
-            by_seed = {seed: outcomes[f"test/{number}", task.name, seed] for seed in self._seeds}
-            results = [outcome for outcome in by_seed.values() if isinstance(outcome, EvaluationResult)]
-            failures = [
-                f"FAILED with seed {seed}: {outcome.kind}: {outcome.message}"
-                for seed, outcome in by_seed.items()
-                if not isinstance(outcome, EvaluationResult)
-            ]
-            parts.append(task_report(task.name, results, failures, metric=task.metric))
-        return "\n\n".join(parts)
-
-
-def _looks_report(seen: Round) -> str:
-    noun = "candidate" if len(seen.looks) == 1 else "candidates"
-    lines = [f"[Screen] {len(seen.looks)} {noun} for {seen.cost:.2f} of a test; loss on held-out pictures, nats:"]
-    for number, look in enumerate(seen.looks, start=1):
-        found = f"rejected: {look.rejected}" if look.loss is None else f"{look.loss:.3f}, look {look.rung + 1}"
-        lines.append(f"candidate {number}: {found}{' (the best)' if number - 1 == seen.best else ''}")
-    return "\n".join(lines)
-
-
-def _refused(kind: str, text: str) -> Observation:
-    return Observation(text, ok=False, error=kind)

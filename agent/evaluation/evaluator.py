@@ -7,18 +7,19 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import Clock
+from agent.evaluation.batches import Batch, Candidate, Outcomes, accuracies_of, jobs_for, require_baseline
 from agent.evaluation.calls import EvaluationCall, SignalCall, job_for
 from agent.evaluation.check import CheckReport, check, difference
 from agent.progress import Progress
 from agent.protocol import Accuracies, CandidateFailure, Outcome
-from agent.runs.log import Evaluated
+from agent.runs.events import Evaluated
 from agent.runs.places import Places
 from benchmark.cost import pictures, rough_seconds
-from benchmark.executors import Executor, InfrastructureError, Priority
+from benchmark.executors import Executor, Priority
 from benchmark.recipes.as_built import REGION as AS_BUILT
 from benchmark.results import EvaluationResult
 from benchmark.store import LayeredStore
@@ -26,14 +27,6 @@ from benchmark.task import Task
 from sandbox.isolate import Initialised, Isolation, Job
 from sandbox.region import scaffold
 from sandbox.rules import check_region
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A region to evaluate, and its role: `baseline`, `test/1`, `hidden/submission`, …"""
-
-    role: str
-    region: str
 
 
 @dataclass(frozen=True)
@@ -45,80 +38,6 @@ class Settings:
     data_root: Path | None = None
     checkpoints: Path | None = None
     """The folder for checkpoints of trainings; None: they have none."""
-
-
-def jobs_for(tasks: Sequence[Task], region: str, seed: int) -> dict[str, Job]:
-    """The initialisations that a check of `region` makes: architecture, or task where two have one's name → job."""
-    jobs: dict[str, Job] = {}
-    for task in tasks:
-        job = job_for(task, region, seed)
-        if jobs.get(task.arch, job) == job:
-            jobs[task.arch] = job
-        else:
-            jobs[task.name] = job
-    return jobs
-
-
-Outcomes = dict[tuple[str, str, int], Outcome]
-"""(role, task name, seed) → result or failure."""
-
-
-@dataclass
-class Batch:
-    """Evaluations that were begun together. `Evaluator.finish` has their outcomes, in the order of `jobs`."""
-
-    jobs: list[tuple[str, EvaluationCall]]
-    """(role, call)."""
-    results: LayeredStore
-    known: dict[int, Outcome] = field(default_factory=dict)
-    """Index of a job → its outcome, for those that were in the store."""
-    running: dict[int, Future[Outcome]] = field(default_factory=dict)
-    """Index of a job → its outcome, for those that are trained. It is stored before the future has it."""
-    failed: Future[Outcome] = field(default_factory=Future)
-    """Raises what the first of them raised because our own machinery failed."""
-    waiting: list[Future[Outcome]] = field(default_factory=list)
-    """The executor's own futures, to cancel them."""
-    places: dict[int, list[str]] = field(default_factory=dict)
-    """Index of a job → where it began to run, once for each attempt."""
-
-    def cancel(self) -> None:
-        """Do not begin those that wait."""
-        for future in self.waiting:
-            future.cancel()
-
-
-def require_baseline(outcomes: Outcomes, role: str) -> None:
-    """Raise InfrastructureError when the baseline failed with any task and seed. `role` is the baseline's role.
-
-    The baseline is our own code, so its failure is not a candidate's fault.
-    """
-    failed = {
-        f"{task} with seed {seed}": outcome
-        for (of_role, task, seed), outcome in outcomes.items()
-        if of_role == role and isinstance(outcome, CandidateFailure)
-    }
-    failures = [f"{where}: {outcome.kind}: {outcome.message}" for where, outcome in failed.items()]
-    if failed and all(outcome.kind == "unset_parameter" for outcome in failed.values()):
-        raise InfrastructureError(
-            f"the baseline does not set every parameter of the network: on {'; on '.join(failures)}. It sets the "
-            "parameters of Conv2d, Linear and normalisation layers, and the machine is not to blame: leave parameters "
-            "of other kinds out of the network, or make them part of such a layer"
-        )
-    if failures:
-        raise InfrastructureError(
-            f"the baseline itself failed on {'; on '.join(failures)}. Nothing can be compared without it, and no "
-            "candidate is to blame; agent doctor looks at this machine"
-        )
-
-
-def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | None]]:
-    """The best test accuracies of one role: task → seed → percent, None for a failure."""
-    accuracies: dict[str, dict[int, float | None]] = {}
-    for (of_role, task, seed), outcome in outcomes.items():
-        if of_role == role:
-            value = outcome.value if isinstance(outcome, EvaluationResult) else None
-            accuracies.setdefault(task, {})[seed] = value
-    return accuracies
 
 
 class Evaluator:

@@ -14,7 +14,7 @@ from agent.config import SearchConfig
 from agent.evaluation.evaluator import Evaluator
 from agent.evaluation.workbench import Workbench, open_workbench
 from agent.progress import Progress
-from agent.runs.log import Evaluated
+from agent.runs.events import Evaluated
 from agent.secrets import kept_from_children
 from benchmark.executors import Call, Executor
 from benchmark.executors.seam import AnswerT

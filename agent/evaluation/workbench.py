@@ -15,7 +15,7 @@ from agent.evaluation.engines import open_engine
 from agent.evaluation.evaluator import Evaluator, Settings
 from agent.evaluation.gpu_lanes import UNMEASURED, known_lanes
 from agent.progress import Progress
-from agent.runs.log import Evaluated
+from agent.runs.events import Evaluated
 from agent.secrets import kept_from_children
 from benchmark.executors import Executor
 from benchmark.hardware import DescribeEnvironment, cpu_count, gpu_count

@@ -18,7 +18,8 @@ from agent.llm import prompting
 from agent.proposers.llm import LLMProposer
 from agent.proposers.optuna_search import fresh_journal, new_study
 from agent.protocol import Observation, Situation, TestOutcome, ToolCall
-from agent.runs.log import EventLog, Proposal
+from agent.runs.events import Proposal
+from agent.runs.log import EventLog
 from agent.spaces.literals import (
     ScalableNumber,
     ScaleCommentError,

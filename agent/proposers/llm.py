@@ -21,7 +21,8 @@ from agent.llm.conversation import Conversation, Exchange, Form, request_sha256,
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.settings import SpendingLimits
 from agent.protocol import Observation, ProposerEnd, Situation, ToolCall
-from agent.runs.log import EventLog, Proposal
+from agent.runs.events import Proposal
+from agent.runs.log import EventLog
 from benchmark.tasks import Profile
 
 MAX_REPAIRS = 2

@@ -14,7 +14,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState, create_trial
 
 from agent.protocol import Observation, Situation, ToolCall, replace_region
-from agent.runs.log import EventLog, Proposal
+from agent.runs.events import Proposal
+from agent.runs.log import EventLog
 from agent.spaces.base import Space
 
 _REFUSALS_IN_A_ROW = 20

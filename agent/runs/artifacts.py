@@ -9,8 +9,9 @@ from importlib.metadata import version
 from typing import Any
 
 from agent.runs.directory import RunDirectory
+from agent.runs.events import Launch, Submitted
 from agent.runs.files import read_bytes
-from agent.runs.log import Launch, Submitted, chain, read_events
+from agent.runs.log import chain, read_events
 from agent.runs.stand_alone import stand_alone
 from benchmark.files import write_atomically
 from sandbox.diff import unified_diff

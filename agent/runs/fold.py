@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.errors import RunDamaged
-from agent.runs.log import Evaluated, Event, Record, Submitted, ToolCalled, ToolReplied
+from agent.runs.events import Evaluated, Event, Submitted, ToolCalled, ToolReplied
+from agent.runs.log import Record
 from sandbox.editing import Editor, Reply
 from sandbox.region import SCAFFOLD_NAME, scaffold, sha256
 

@@ -25,7 +25,8 @@ from agent.engine.search import Search
 from agent.errors import RunDamaged, UsageError
 from agent.progress import Progress
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Proposal, accuracies_by_role, read_events
+from agent.runs.events import Proposal, accuracies_by_role
+from agent.runs.log import read_events
 from agent.runs.status import RunStatus
 from agent.secrets import is_secret, scrub
 from agent.sessions.folder import TASK, VARIABLE, SessionFolder

@@ -10,14 +10,15 @@ from typing import TypeVar
 from agent.engine.loop import End, reason_in, submit_best, submitted_by
 from agent.engine.outcome import SearchOutcome
 from agent.engine.restoring import restore, restored_workspace
-from agent.engine.search import OpenSearch, Search
+from agent.engine.search import Search
+from agent.engine.steps import OpenSearch
 from agent.engine.toolbox import Toolbox
 from agent.errors import RunDamaged
 from agent.progress import Progress
 from agent.protocol import Observation, ToolCall
 from agent.report import try_to_write_report
+from agent.runs.events import Proposal, TimeUp
 from agent.runs.fold import Fold, fold
-from agent.runs.log import Proposal, TimeUp
 from agent.runs.status import RunStatus
 from agent.sessions.replies import SessionReply
 from benchmark.executors import InfrastructureError

@@ -13,8 +13,8 @@ from agent.evaluation.check import CheckReport
 from agent.llm.prompting import task_prompt
 from agent.profiles import resolve_profile
 from agent.protocol import Accuracies, Situation
+from agent.runs.events import accuracies_by_role
 from agent.runs.fold import edited
-from agent.runs.log import accuracies_by_role
 from agent.runs.status import RunStatus
 from agent.sessions.background import DetachedCall, begin, begin_test, finish_in_background
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning

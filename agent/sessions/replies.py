@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.errors import Rejected
+from agent.runs.events import Submitted, TestStarted
 from agent.runs.fold import FinishedCall
-from agent.runs.log import Submitted, TestStarted
 
 REFUSED, SPENT = 3, 4
 

@@ -13,8 +13,9 @@ from agent.errors import Rejected, UsageError
 from agent.progress import Progress
 from agent.protocol import ToolCall
 from agent.runs.directory import RunDirectory
+from agent.runs.events import Launch, TestStarted
 from agent.runs.fold import Fold, edited, fold
-from agent.runs.log import Launch, TestStarted, read_events
+from agent.runs.log import read_events
 from agent.runs.status import RunStatus
 from agent.sessions.folder import SessionFolder, require_free
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning

@@ -9,8 +9,8 @@ from typing import Any
 
 from agent.analysis.openness import openness
 from agent.errors import Rejected
+from agent.runs.events import Confirmed, TestFinished, TestStarted, accuracies_by_role
 from agent.runs.fold import Fold
-from agent.runs.log import Confirmed, TestFinished, TestStarted, accuracies_by_role
 from agent.runs.status import RunStatus
 from agent.sessions.session import Session
 from benchmark.noise import learn_noise, noise_prior

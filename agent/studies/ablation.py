@@ -16,7 +16,8 @@ from agent.analysis.noise import Noise
 from agent.clock import Clock
 from agent.config import for_rerun
 from agent.errors import RunDamaged, UsageError, in_one_sentence
-from agent.evaluation.evaluator import Candidate, Evaluator, accuracies_of
+from agent.evaluation.batches import Candidate, accuracies_of
+from agent.evaluation.evaluator import Evaluator
 from agent.evaluation.workbench import open_workbench
 from agent.profiles import allowed_profile
 from agent.progress import Progress

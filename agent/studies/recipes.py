@@ -12,7 +12,7 @@ from agent.analysis.comparison import in_metric, signed_scores
 from agent.analysis.noise import Noise, noise_here, prior_of
 from agent.clock import Clock
 from agent.config import SearchConfig
-from agent.evaluation.evaluator import Candidate
+from agent.evaluation.batches import Candidate
 from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.protocol import CandidateFailure

@@ -26,13 +26,14 @@ from agent.config import SearchConfig, for_rerun
 from agent.engine.setup import make_toolbox
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError, in_one_sentence
-from agent.evaluation.evaluator import Candidate, accuracies_of
+from agent.evaluation.batches import Candidate, accuracies_of
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
 from agent.profiles import allowed_profile, baseline_region, recorded_profile, scaffold_of
 from agent.progress import Progress
 from agent.proposers.transcript import function_region
 from agent.protocol import Accuracies, ToolCall
-from agent.runs.log import Evaluated, EventLog, Launch, read_events
+from agent.runs.events import Evaluated, Launch
+from agent.runs.log import EventLog, read_events
 from agent.transcripts import RecordedCall, Replay, Segment, Transcript, load_transcript
 from agent.transcripts.replay import SegmentReplay
 from agent.transcripts.verdict import NO_RESULT, Judgement, difference

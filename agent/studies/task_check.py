@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import UsageError
+from agent.evaluation.batches import Candidate
 from agent.evaluation.calls import initialised_model, job_for
-from agent.evaluation.evaluator import Candidate
 from agent.evaluation.workbench import open_workbench
 from agent.profiles import baseline_region
 from agent.progress import Progress

@@ -23,7 +23,7 @@ from agent.engine.auto_profile import choose_profile
 from agent.engine.resuming import Allowed
 from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
-from agent.evaluation.evaluator import Candidate, accuracies_of
+from agent.evaluation.batches import Candidate, accuracies_of
 from agent.evaluation.shared import SharedBench, open_shared
 from agent.evaluation.workbench import open_workbench, recorded_threads, side_by_side
 from agent.profiles import baseline_region, with_default_seeds
@@ -31,7 +31,8 @@ from agent.progress import Progress, Together
 from agent.proposers import proposer_kind
 from agent.protocol import Accuracies
 from agent.runs.directory import RunDirectory, list_runs
-from agent.runs.log import Submitted, accuracies_by_role, read_events
+from agent.runs.events import Submitted, accuracies_by_role
+from agent.runs.log import read_events
 from agent.runs.status import RunStatus
 from benchmark.seeds import FRESH_FROM, TOURNAMENT_STEP, tournament_seed, winners_seeds
 from benchmark.store import LayeredStore, ResultStore, user_store

@@ -11,24 +11,15 @@ from pathlib import Path
 from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
-from agent.evaluation.evaluator import Candidate
+from agent.evaluation.batches import Candidate
 from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads
 from agent.profiles import names_programs, recorded_profile
 from agent.progress import Progress
 from agent.report.network import measure_network, read_network
 from agent.runs.directory import RunDirectory
+from agent.runs.events import Confirmed, Evaluated, Event, Launch, Submitted, TestStarted, accuracies_by_role
 from agent.runs.files import strangers
-from agent.runs.log import (
-    Confirmed,
-    Evaluated,
-    Event,
-    Launch,
-    Submitted,
-    TestStarted,
-    accuracies_by_role,
-    chain,
-    read_events,
-)
+from agent.runs.log import chain, read_events
 from agent.runs.record import RunRecord, read_run
 from agent.studies.verify_artifacts import artifact_mismatch, submission
 from agent.studies.verify_files import (

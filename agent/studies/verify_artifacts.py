@@ -22,8 +22,7 @@ from agent.profiles import recorded_profile
 from agent.protocol import Accuracies, TestOutcome
 from agent.runs.artifacts import MODULE, PATCH, VERSION, artifacts, trailers_of
 from agent.runs.directory import RunDirectory
-from agent.runs.files import read_bytes
-from agent.runs.log import (
+from agent.runs.events import (
     Confirmed,
     Ended,
     Event,
@@ -33,8 +32,9 @@ from agent.runs.log import (
     TestFinished,
     TestStarted,
     accuracies_by_role,
-    read_events,
 )
+from agent.runs.files import read_bytes
+from agent.runs.log import read_events
 from agent.runs.patch_effect import effect_fault
 from agent.runs.stand_alone import stand_alone
 from agent.runs.status import RunStatus

@@ -16,8 +16,8 @@ from agent.config import SearchConfig
 from agent.profiles import recorded_profile
 from agent.runs.artifacts import LOG, PATCH, trailers_of
 from agent.runs.directory import RunDirectory
+from agent.runs.events import Ended, Event, Launch, Submitted
 from agent.runs.files import read_object, read_text
-from agent.runs.log import Ended, Event, Launch, Submitted
 from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, mapping
 from agent.runs.reviews import WORDS, breaks, standing

@@ -7,7 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from agent.config import SearchConfig
 from agent.profiles import recorded_profile
-from agent.runs.log import Evaluated, Event, Launch, Screened, Submitted, TestFinished, TestStarted, accuracies_by_role
+from agent.runs.events import (
+    Evaluated,
+    Event,
+    Launch,
+    Screened,
+    Submitted,
+    TestFinished,
+    TestStarted,
+    accuracies_by_role,
+)
 from agent.runs.record import RunRecord
 from agent.studies.verify_artifacts import is_ours, submission
 from agent.studies.verify_files import Finding, Unproven

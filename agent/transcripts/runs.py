@@ -8,7 +8,8 @@ from pathlib import Path
 
 from agent.errors import RunDamaged
 from agent.profiles import recorded_profile
-from agent.runs.log import Launch, Record, TestStarted, ToolReplied, read_events
+from agent.runs.events import Launch, TestStarted, ToolReplied
+from agent.runs.log import Record, read_events
 from agent.runs.log_lines import Fields, exchanges
 from agent.transcripts.model import Note, RecordedCall, Segment, Transcript, TranscriptError
 from sandbox.editing import Dialect

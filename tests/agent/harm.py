@@ -27,7 +27,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from agent.runs.log import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied, read_events
+from agent.runs.events import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied
+from agent.runs.log import read_events
 from sandbox.isolate import Level
 
 ROOT = Path(__file__).resolve().parents[2]

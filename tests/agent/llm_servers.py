@@ -20,7 +20,8 @@ from agent.llm.client import ChatClient, Model
 from agent.llm.settings import ModelSettings, SpendingLimits
 from agent.proposers.llm import Brief, LLMProposer
 from agent.protocol import Observation, Proposer, TestOutcome, ToolCall
-from agent.runs.log import EventLog, Proposal, ToolReplied, read_events
+from agent.runs.events import Proposal, ToolReplied
+from agent.runs.log import EventLog, read_events
 from benchmark.results import region_sha256
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import get_profile

@@ -18,7 +18,8 @@ import torch
 from agent import load_run
 from agent.profiles import recorded_profile
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Evaluated, Launch, read_events
+from agent.runs.events import Evaluated, Launch
+from agent.runs.log import read_events
 from agent.studies.verify import verify
 from benchmark import networks
 from benchmark.models import init_config

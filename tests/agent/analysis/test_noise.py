@@ -13,7 +13,8 @@ from agent.analysis.comparison import as_json, compare_tasks, describe_tasks
 from agent.analysis.design import Design, in_words, make_plan
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
-from agent.runs.log import EventLog, Launch
+from agent.runs.events import Launch
+from agent.runs.log import EventLog
 from benchmark.executors import LocalExecutor
 from benchmark.noise import NO_PRIOR, StatisticsError, TaskNoise
 from benchmark.statistics import noise_prior

@@ -12,7 +12,8 @@ from agent.engine.search import SearchOutcome
 from agent.errors import UsageError
 from agent.proposers.transcript import calls_of
 from agent.runs.directory import RunDirectory
-from agent.runs.log import EventLog, Launch, Proposal, ToolCalled, ToolReplied
+from agent.runs.events import Launch, Proposal, ToolCalled, ToolReplied
+from agent.runs.log import EventLog
 from agent.transcripts import audit, parse_transcript, replay
 from benchmark.results import region_sha256
 from sandbox.region import scaffold

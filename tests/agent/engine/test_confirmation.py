@@ -15,7 +15,8 @@ from agent.config import load_config
 from agent.errors import UsageError
 from agent.report.findings import find
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Confirmed, Evaluated, Submitted, TestFinished, read_events
+from agent.runs.events import Confirmed, Evaluated, Submitted, TestFinished
+from agent.runs.log import read_events
 from agent.runs.record import read_run
 from agent.studies.verify import verify
 from agent.studies.verify_artifacts import summary_of

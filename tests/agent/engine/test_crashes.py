@@ -29,8 +29,9 @@ from agent.proposers.optuna_search import fresh_journal, new_study
 from agent.report import write_report
 from agent.runs.artifacts import artifacts
 from agent.runs.directory import RunDirectory
+from agent.runs.events import Evaluated, Event, TestFinished
 from agent.runs.files import strangers
-from agent.runs.log import Evaluated, Event, TestFinished, read_events
+from agent.runs.log import read_events
 from agent.runs.log_lines import GENESIS
 from agent.studies.verify import verify
 from agent.studies.verify_artifacts import submitted_region, summary_of

@@ -14,7 +14,8 @@ from agent.proposers import ProposerContext, make_proposer, transcript
 from agent.proposers.transcript import calls_of as transcript_calls
 from agent.protocol import ToolCall
 from agent.runs.directory import RunDirectory
-from agent.runs.log import EventLog, Launch, read_events
+from agent.runs.events import Launch
+from agent.runs.log import EventLog, read_events
 from agent.studies.verify import verify
 from benchmark.recipes import get_recipe
 from benchmark.tasks import get_profile

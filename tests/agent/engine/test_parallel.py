@@ -42,7 +42,8 @@ from agent.proposers.optuna_search import OptunaProposer
 from agent.proposers.scripted import ScriptedProposer
 from agent.protocol import CandidateFailure, Observation, Proposer, Situation, ToolCall
 from agent.runs.directory import RunDirectory
-from agent.runs.log import EventLog, Launch
+from agent.runs.events import Launch
+from agent.runs.log import EventLog
 from agent.spaces.base import BuiltIn
 from agent.transcripts import load_transcript, replay
 from benchmark.executors import InfrastructureError

@@ -14,7 +14,8 @@ from agent.engine.screening import look_cost, look_task
 from agent.protocol import TestOutcome
 from agent.report.findings import find
 from agent.runs.directory import RunDirectory
-from agent.runs.log import Evaluated, Screened, TestStarted, ToolCalled, read_events
+from agent.runs.events import Evaluated, Screened, TestStarted, ToolCalled
+from agent.runs.log import read_events
 from agent.runs.record import read_run
 from agent.studies.verify import verify
 from agent.transcripts import replay

@@ -15,7 +15,8 @@ from agent.cli.show import show
 from agent.config import SearchConfig
 from agent.engine.search import Search, SearchOutcome
 from agent.evaluation.workbench import plan_slots, side_by_side
-from agent.runs.log import Evaluated, Submitted, read_events
+from agent.runs.events import Evaluated, Submitted
+from agent.runs.log import read_events
 from benchmark.results import region_sha256
 from benchmark.tasks import get_profile
 from sandbox.region import region_of, scaffold

@@ -14,12 +14,13 @@ from torch import Tensor
 
 import benchmark.train
 from agent.clock import Clock
+from agent.evaluation.batches import Candidate
 from agent.evaluation.calls import EvaluationCall
 from agent.evaluation.check import check
-from agent.evaluation.evaluator import Candidate, Evaluator, Settings
+from agent.evaluation.evaluator import Evaluator, Settings
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
-from agent.runs.log import Evaluated
+from agent.runs.events import Evaluated
 from benchmark.data import DataError, hold_out, load_dataset
 from benchmark.executors import LocalExecutor
 from benchmark.results import EvaluationResult, StepZero

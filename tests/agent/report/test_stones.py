@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.analysis.design import Overhead, with_overhead
-from agent.evaluation.evaluator import require_baseline
+from agent.evaluation.batches import require_baseline
 from agent.protocol import CandidateFailure
 from agent.report.comparison_page import comparison_page, members
 from agent.report.diff import changed_lines, side_by_side

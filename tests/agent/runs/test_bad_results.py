@@ -11,7 +11,7 @@ from agent import load_run
 from agent.analysis.comparison import choose, compare_tasks, verdict
 from agent.config import load_config
 from agent.errors import UsageError
-from agent.evaluation.evaluator import Outcomes, require_baseline
+from agent.evaluation.batches import Outcomes, require_baseline
 from agent.protocol import Accuracies, CandidateFailure, TestOutcome
 from agent.runs.log import read_events
 from benchmark.executors import InfrastructureError

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from agent.errors import RunDamaged
-from agent.runs.log import EventLog, Launch, TestStarted, ToolCalled, read_events
+from agent.runs.events import Launch, TestStarted, ToolCalled
+from agent.runs.log import EventLog, read_events
 
 
 def _call(step: int) -> ToolCalled:
