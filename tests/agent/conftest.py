@@ -49,13 +49,12 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def command(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+def command(server: Server, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Run `agent …` in a folder, without a terminal and without standard input, with isolation as strong as a user's.
 
     The process is forked from one that has imported everything and has an isolation; see tests/agent/harm.py. `page`:
     whether a search writes its page, which takes seconds.
     """
-    server = Server("auto")
 
     def run(
         folder: Path, *words: str, env: Mapping[str, str] = {}, page: bool = False, timeout: float = 300
@@ -76,8 +75,7 @@ def command(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
         out, err = ((printed / name).read_text(encoding="utf-8") for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(["agent", *words], code, out, err)
 
-    yield run
-    server.close()
+    return run
 
 
 def done_line(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:

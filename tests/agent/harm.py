@@ -3,8 +3,7 @@
 Starting `agent search` takes seconds of imports and of starting processes; harming thirty of them would take minutes.
 Here each command is a forked child with its own session, signals, exit code, files, git and event log. Two things are
 not a user's: evaluations run in the child itself instead of in processes of their own, and one isolation, which the
-server keeps, serves all children: unconfined where commands are harmed, else as strong as a user's. Kills of the whole,
-with those processes, are in test_resume.py.
+server keeps, serves all children. Kills of the whole, with those processes, are in test_resume.py.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from agent.runs.events import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied
 from agent.runs.log import read_events
@@ -101,10 +100,10 @@ class Child:
 class Server:
     """The test's side: `start` forks a command in `folder`; one at a time."""
 
-    def __init__(self, level: Level = "none") -> None:
+    def __init__(self) -> None:
         environment = {**os.environ, "INITSEARCH_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENAI_API_KEY": "sk-none-1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.agent.harm", level],
+            [sys.executable, "-m", "tests.agent.harm"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -138,7 +137,7 @@ class Server:
 # -- the server's side ------------------------------------------------------------------------------------------------
 
 
-def serve(level: Level) -> None:
+def serve() -> None:
     """Read orders from stdin, fork, answer on stdout, until stdin ends."""
     import torch
 
@@ -169,7 +168,7 @@ def serve(level: Level) -> None:
 
     def start() -> Watched:
         """With both interpreters up, so that no forked child waits for one."""
-        isolation = Watched(level=level)
+        isolation = Watched()
         assert isolation.repeat(Job(scaffold().region, "resnet20", 10, 0)).ok
         return isolation
 
@@ -177,7 +176,7 @@ def serve(level: Level) -> None:
 
     def opened(*, level: Level = "auto", **ignored: Any) -> Isolation:
         """The server's isolation, unless somebody asks for none."""
-        return Isolation(level=level) if level == "none" != isolation.level else isolation
+        return Isolation(level=level) if level == "none" else isolation
 
     # Before anything imports them from there.
     sandbox.isolate.Isolation = opened  # type: ignore[assignment, misc]
@@ -314,4 +313,4 @@ def _count(order: dict[str, Any], shared: mmap.mmap) -> None:
 
 
 if __name__ == "__main__":
-    serve(cast(Level, sys.argv[1]))
+    serve()
