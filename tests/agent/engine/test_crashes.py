@@ -146,7 +146,7 @@ def test_thirty_kills_and_the_same_end(bench: Bench, tmp_path: Path) -> None:
     assert kills == KILLS
 
 
-@pytest.mark.parametrize("more", [("--confirm", "2"), ("--screen", "2.5")], ids=["confirm", "screen"])
+@pytest.mark.parametrize("more", [("--confirm", "2"), ("--screen", "1.5")], ids=["confirm", "screen"])
 def test_kills_with_confirmation_and_looks(bench: Bench, tmp_path: Path, more: tuple[str, str]) -> None:
     """kill -9 at up to four moments of one search, the first ones of which hit it surely: the same end."""
     words: tuple[str, ...] = (*HELD, *more)
@@ -318,7 +318,9 @@ SLOW = """def initialize_weights(model, config):
 
 
 @SIGNALS
-def test_signal_in_isolation(bench: Bench, agent: Agent, tmp_path: Path, number: signal.Signals, code: int) -> None:
+def test_signal_in_isolation(
+    bench: Bench, agent_process: Agent, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     """Stopped while a candidate runs: nothing was paid yet, and after --resume it is paid once.
 
     While it ran, another process that wanted the same run was turned away.
@@ -334,7 +336,7 @@ def test_signal_in_isolation(bench: Bench, agent: Agent, tmp_path: Path, number:
     wait_for(lambda: only_run(tmp_path) and '"tool": "test"' in log_of(tmp_path), "no test")
     if number == signal.SIGTERM:
         child.signal(signal.SIGSTOP)
-        second = agent("search", "--resume", str(find_run(tmp_path)))
+        second = agent_process("search", "--resume", str(find_run(tmp_path)))
         child.signal(signal.SIGCONT)
         assert second.returncode == 1
         assert "another process is working on this run" in second.stderr
