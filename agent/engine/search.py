@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from agent.analysis.design import Design
-from agent.analysis.noise import Noise, in_words
+from agent.analysis.noise import in_words
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.auto_profile import choose_profile
@@ -45,6 +45,7 @@ from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.live import live_file
 from agent.runs.log import Ended, EventLog, Launch
+from agent.runs.noise import Noise
 from agent.runs.places import Places
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
@@ -264,7 +265,7 @@ class OpenSearch:
     def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
         config = self.config
         try:
-            prepare(proposer, start or baseline_region(self.profile), config.budget)
+            prepare(proposer, start or baseline_region(self.profile), config.budget, tools.noise)
         except ProposerEnd as stop:  # nothing will be proposed, so the baseline is not trained
             self.log.append(Ended(status=stop.status, message=str(stop)))
             return self._sum_up(End(stop.status, str(stop)), tools)

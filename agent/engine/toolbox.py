@@ -11,7 +11,6 @@ from typing import Any
 from agent.analysis.comparison import choose, ranked
 from agent.analysis.finalists import finalist_count, pooled, trained_again
 from agent.analysis.look_scores import look_scores
-from agent.analysis.noise import Noise
 from agent.engine.screening import Round, Screen
 from agent.evaluation.evaluator import Batch, Candidate, Evaluator, Outcomes, accuracies_of, require_baseline
 from agent.profiles import baseline_region
@@ -28,6 +27,7 @@ from agent.runs.log import (
     ToolReplied,
     accuracies_by_role,
 )
+from agent.runs.noise import Noise, score_units
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import LayeredStore
@@ -162,8 +162,15 @@ class Toolbox:
             tests=tuple(self.tests),
             baseline=self.baseline,
             looks_left=self._looks_left,
+            noise=self.noise,
             in_flight=self.in_flight,
         )
+
+    @property
+    def _units(self) -> Mapping[str, float]:
+        """See `score_units`. It depends on the record alone, so a resumed search computes the same."""
+        metrics = {task.name: task.metric for task in self._profile.visible}
+        return score_units(self._profile.name, self.noise, metrics, self.baseline)[0]
 
     @property
     def look_scores(self) -> dict[str, float]:
@@ -229,7 +236,7 @@ class Toolbox:
                     self.regions[number], self._reports[number] = region, reply
                     self._begun.append(region_sha256(region))
                 case TestFinished(number=number):
-                    outcome = TestOutcome(number, event.accuracies, region_sha256(region), self._lower)
+                    outcome = TestOutcome(number, event.accuracies, region_sha256(region), self._lower, self._units)
                     self.tests.append(outcome)
                     self.ran += [] if outcome.failed else [number]
                 case Confirmed():
@@ -398,7 +405,7 @@ class Toolbox:
         number = flight.number
         outcomes = self._evaluator.finish(batch)
         accuracies = accuracies_of(outcomes, f"test/{number}")
-        outcome = TestOutcome(number, accuracies, flight.region_sha256, self._lower)
+        outcome = TestOutcome(number, accuracies, flight.region_sha256, self._lower, self._units)
         self._log.append(
             TestFinished(
                 number=number,
