@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import pytest
 from filelock import FileLock
 
 from agent import cli, search
-from agent.engine.search import SearchOutcome
+from agent.config import load_config
+from agent.engine.search import Search, SearchOutcome
+from agent.progress import Progress
 from tests.agent.harm import Server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +93,43 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> SearchOut
     outcome: SearchOutcome = pickle.loads((shared / "outcome.pickle").read_bytes())
     run = runs / outcome.run.name
     return replace(outcome, run=run, done=outcome.done | {"run": str(run)})
+
+
+@dataclass(frozen=True)
+class Searched:
+    """An example of docs/examples that was searched, in a folder of its own."""
+
+    name: str
+    folder: Path
+    outcome: SearchOutcome
+
+    @property
+    def task_file(self) -> Path:
+        return self.folder / "task.toml"
+
+
+def copy_example(name: str, folder: Path, changes: Sequence[tuple[str, str, str]]) -> None:
+    """Copy the files of an example of docs/examples. `changes`: (file, old text, new text)."""
+    for path in (ROOT / "docs" / "examples" / name).iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    for file, old, new in changes:
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new))
+
+
+@pytest.fixture(scope="session")
+def val_loss(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Searched:
+    """A search with one test on a task whose score is val_loss, lower is better, and whose owner states its noise."""
+    folder = tmp_path_factory.mktemp("letters")
+    noise = ('direction = "minimize"', 'direction = "minimize"\n\n[noise]\ngru-letters = 0.05')
+    copy_example("letters", folder, [("train.py", "3, 40, 48, 32", "2, 3, 48, 32"), ("task.toml", *noise)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+        settings = {"profile": str(folder / "task.toml"), "runs": folder / "runs", "budget": 1, "workers": 1}
+        outcome = Search.create(load_config(settings)).execute(Progress())  # no page, which takes as long as the rest
+    return Searched("letters", folder, outcome)
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

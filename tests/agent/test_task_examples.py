@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.util
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import torch
 
 from agent import load_run
 from agent.config import load_config
-from agent.engine.search import Search, SearchOutcome
+from agent.engine.search import Search
 from agent.profiles import recorded_profile
 from agent.progress import Progress
 from agent.runs.directory import RunDirectory
@@ -27,49 +25,29 @@ from benchmark import networks
 from benchmark.models import init_config
 from benchmark.store import ResultStore
 from sandbox.isolate import derived_seed
+from tests.agent.conftest import Searched, copy_example
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 SMALL = {
     "pictures": [
-        ("epochs = 8", "epochs = 1\ntrain_limit = 64\ntest_limit = 64"),
-        ("train_limit = 1000", "train_limit = 64"),
+        ("task.toml", "epochs = 8", "epochs = 1\ntrain_limit = 64\ntest_limit = 64"),
+        ("task.toml", "train_limit = 1000", "train_limit = 64"),
     ],
-    "transformer": [("epochs = 5", "epochs = 2\ntrain_limit = 128\ntest_limit = 128")],
+    "transformer": [("task.toml", "epochs = 5", "epochs = 2\ntrain_limit = 128\ntest_limit = 128")],
     "letters": [],
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Searched:
-    """An example that was searched, and its folder."""
-
-    name: str
-    folder: Path
-    outcome: SearchOutcome
-
-    @property
-    def task_file(self) -> Path:
-        return self.folder / "task.toml"
 
 
 @pytest.fixture(scope="module", params=SMALL)
 def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Searched:
     """An example, copied and made small, after a search with one test that waits for its submission."""
     name: str = request.param
+    if name == "letters":
+        found: Searched = request.getfixturevalue("val_loss")
+        return found
     folder = tmp_path_factory.mktemp(name)
-    for path in (EXAMPLES / name).iterdir():
-        if path.is_file():
-            shutil.copy(path, folder)
-    text = (folder / "task.toml").read_text()
-    for old, new in SMALL[name]:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "task.toml").write_text(text)
+    copy_example(name, folder, SMALL[name])
     if name == "pictures":
         _module(folder / "make_pictures.py").main(folder / "clipart")
-    if name == "letters":
-        train = folder / "train.py"
-        train.write_text(train.read_text().replace("3, 40, 48, 32", "2, 3, 48, 32"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INITSEARCH_CACHE_DIR", str(cache))
         settings = {"profile": str(folder / "task.toml"), "runs": folder / "runs", "submit": name != "pictures"}
