@@ -27,6 +27,7 @@ from agent.runs.places import read_places
 from agent.runs.record import RunRecord, mapping, number, text, whole
 from agent.safe_text import spelt
 from benchmark.comparison import as_text, places_for, signed
+from benchmark.networks import UNTRACED
 from benchmark.statistics import Comparison, Overall
 from benchmark.task import Metric
 from prompts import environment
@@ -109,6 +110,7 @@ def _context(
         "ablation": None if region is None else read_ablation(record.directory, region),
         "network": network,
         "network_note": network_note,
+        "untraced": [f"{task}: {UNTRACED}" for task in _untraced(record)],
         "time_bar": _time_bar(mapping(summary.get("seconds"))),
         "evaluations": _evaluation_counts(record),
         "machine": _machine(record),
@@ -124,6 +126,15 @@ def _context(
         "places_of": places_of,
         "signed": signed,
     }
+
+
+def _untraced(record: RunRecord) -> list[str]:
+    """The tasks whose networks torch.fx could not trace, as the log says."""
+    try:
+        tasks = record.own_profile().tasks
+    except ValueError:  # of another version
+        return []
+    return [task.name for task in tasks if task.network is not None and not task.network.traced]
 
 
 def _tables(record: RunRecord, findings: Findings) -> list[tuple[str, str, list[GainRow]]]:

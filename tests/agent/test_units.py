@@ -113,9 +113,22 @@ def test_pages(run: RunDirectory) -> None:
     results = re.sub(r'<td class="n" data-of="P\(better\)">.*?</td>', "", results)
     assert said(results.replace("accuracies the best test accuracy over all epochs", "")) == []
     assert said(page.partition('<section id="search">')[2].partition('<section id="transcript">')[0]) == []
+    assert "torch.fx cannot trace it" not in page
     notebook = run_html(run)
     assert "val_loss" in notebook
     assert said(notebook) == []
+
+
+def test_a_page_says_what_is_not_known_of_a_network_without_a_graph(run: RunDirectory) -> None:
+    from agent.report import write_report
+
+    def change(event: dict[str, Any]) -> dict[str, Any]:
+        if event["kind"] == "launch":
+            event["tasks"]["visible"][0]["network"]["traced"] = False
+        return event
+
+    change_log(run, change)
+    assert "gru-letters: torch.fx cannot trace it" in write_report(run, measure=False).read_text()
 
 
 def test_comparison_of_runs(run: RunDirectory) -> None:
