@@ -24,7 +24,7 @@ def drawn_once() -> Iterator[None]:
 
     What draws is a function of its arguments alone; tests/agent/report/test_figures.py tests it as it is.
     """
-    from agent.report import comparison_page, drawings, figures, network_view
+    from agent.report import drawings, figures, network_view
 
     def kept(draw: Callable[..., Any]) -> Callable[..., Any]:
         drawn: dict[str, Any] = {}
