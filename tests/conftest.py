@@ -39,7 +39,7 @@ def drawn_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         curves = kept(figures.curves)
-        for module in (comparison_page, drawings, network_view):
+        for module in (drawings, network_view):
             patch.setattr(module, "curves", curves)
         patch.setattr(drawings, "best_so_far", kept(figures.best_so_far))
         yield
