@@ -143,9 +143,15 @@ def describe_tasks(kind: str, comparisons: Mapping[str, Comparison | None]) -> l
     return lines
 
 
-def verdict(visible: Mapping[str, Comparison | None], hidden: Mapping[str, Comparison | None]) -> str:
-    """One sentence: does the submission beat the baseline on the visible tasks and on the hidden task?"""
-    return f"{_verdict_on('the visible tasks', visible)}; {_verdict_on('the hidden task', hidden)}."
+def verdict(
+    visible: Mapping[str, Comparison | None], hidden: Mapping[str, Comparison | None], *, hides: bool = True
+) -> str:
+    """One sentence: does the submission beat the baseline on the visible tasks and on the hidden task?
+
+    `hides`: whether the profile has a hidden task at all.
+    """
+    unseen = _verdict_on("the hidden task", hidden) if hides else "there is no hidden task"
+    return f"{_verdict_on('the visible tasks', visible)}; {unseen}."
 
 
 def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str:

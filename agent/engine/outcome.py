@@ -143,7 +143,10 @@ def conclude(
         found += comparison.describe_tasks("visible", visible) + comparison.describe_tasks("hidden", hidden)
         compared = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
         found += noises.in_words(compared)
-        found += [*generalisation.of_run(visible, hidden), comparison.verdict(visible, hidden)]
+        found += [
+            *generalisation.of_run(visible, hidden),
+            comparison.verdict(visible, hidden, hides=bool(profile.hidden)),
+        ]
         found += _own_metrics(profile)
         if config.null:
             found.append(null_claims.in_words(claims))

@@ -36,6 +36,8 @@ def judge(
     seen, unseen = overall_of(visible), overall_of(hidden)
     sentence = f"On the visible tasks test {record.submitted} {_judged(seen)}; on the hidden task it {_judged(unseen)}."
     state = record.state
+    if not record.hides and not state.status.resumable:
+        return *_on_visible(seen), f"{_visible_part(sentence).rstrip('.')}; there is no hidden task."
     if unseen is None and state.status.resumable:
         return "open", "Running" if state.running else "Unfinished", f"{_visible_part(sentence)} {state.words}"
     if unseen is None and state.status.waiting:
@@ -53,6 +55,17 @@ def judge(
         if seen is None or seen.resolved != "worse"
         else ("bad", "Worse than the baseline", sentence)
     )
+
+
+def _on_visible(seen: Overall | None) -> tuple[Tone, str]:
+    """Tone and headline where no hidden task can confirm anything."""
+    if seen is None or seen.failed:
+        return "bad", "Failed"
+    return {
+        "improvement": ("good", "Better on the visible tasks"),
+        "worse": ("bad", "Worse than the baseline"),
+        "not resolved": ("open", "No difference shown"),
+    }[seen.resolved]  # type: ignore[return-value]
 
 
 def _visible_part(sentence: str) -> str:
@@ -80,16 +93,17 @@ def _without_submission(record: RunRecord, failed: Sequence[bool]) -> tuple[str,
     count = len(failed)
     done = "no test was run" if not count else f"{count} test{'s were' if count > 1 else ' was'} begun"
     status = RunStatus.of(record.summary)
+    unseen = ", and the hidden task was not run" if record.hides else ""
     if record.state.running:
         return "Running", f"{record.state.words} So far {done}, and nothing is submitted."
     if status.resumable:
         return (
             "Unfinished",
-            f"{record.state.words.rstrip('.')}: {done}, nothing was submitted, and the hidden task was not run.",
+            f"{record.state.words.rstrip('.')}: {done}, nothing was submitted{unseen}.",
         )
     if count and all(failed):
         return (
             "Nothing to submit",
-            f"Every test failed ({count}), so nothing was submitted and the hidden task was not run.",
+            f"Every test failed ({count}), so nothing was submitted{unseen.replace(',', '')}.",
         )
-    return "Nothing submitted", f"Nothing was submitted ({done}), and the hidden task was not run."
+    return "Nothing submitted", f"Nothing was submitted ({done}){unseen}."

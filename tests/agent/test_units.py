@@ -92,6 +92,7 @@ def test_commands_that_read_a_run(run: RunDirectory, main: Main) -> None:
         code, out, err = main(*words)
         assert code == 0, err
         assert "val_loss" in out, words
+        assert "hidden task was not run" not in out  # it has none
         assert said(out.replace("in points, or in the unit beside it", "")) == [], words
     _, out, _ = main("runs", "--runs", str(run.path.parent), "--json")
     (row,) = json.loads(out)["runs"]
@@ -112,6 +113,8 @@ def test_pages(run: RunDirectory) -> None:
     assert "val_loss" in results
     results = re.sub(r'<td class="n" data-of="P\(better\)">.*?</td>', "", results)
     assert said(results.replace("accuracies the best test accuracy over all epochs", "")) == []
+    assert "there is no hidden task" in page
+    assert "include no hidden one" in page
     assert said(page.partition('<section id="search">')[2].partition('<section id="transcript">')[0]) == []
     assert "torch.fx cannot trace it" not in page
     notebook = run_html(run)
