@@ -116,7 +116,7 @@ def test_the_run_keeps_the_tasks_and_no_stranger_runs_their_code(
         assert (code, "task file" in said, "--profile" in said) == (2, True, True), said
 
 
-ARRAYS = {
+ARRAYS: dict[str, dict[str, Any]] = {
     "pictures": {"data": "clipart", "image_size": 32, "batch_size": 32, "lr": 0.05, "train_limit": 64, "test_limit": 64}
     | {"epochs": 1},
     "transformer": {"data": "openclipart100", "epochs": 2, "optimizer": "adamw", "lr": 0.001, "weight_decay": 0.05}
