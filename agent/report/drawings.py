@@ -116,8 +116,7 @@ def _ends(line: Line, metric: Metric = ACCURACY) -> str:
 def search_progress(findings: Findings) -> Drawing | None:
     """A figure of the mean visible accuracy of each test, and the best so far; None before the first test ended."""
     tests = [test for test in findings.tests if test.finished]
-    ours = all(one is None or one.metric.is_accuracy for one in findings.visible.values())
-    if not tests or not ours:  # scores of another metric have no common axis
+    if not tests or findings.metrics - {ACCURACY}:  # scores of another metric have no common axis
         return None
     scores = [(test.number, test.mean, test.submitted) for test in tests]
     described = ", ".join(_score(test) for test in tests[:12]) + (" …" if len(tests) > 12 else "")

@@ -96,8 +96,9 @@ class Findings:
 
     @property
     def metrics(self) -> frozenset[Metric]:
-        """The metrics of all tasks that were compared."""
-        return frozenset(one.metric for one in (*self.visible.values(), *self.hidden.values()) if one is not None)
+        """The metrics of the tasks that have scores."""
+        compared = (one.metric for one in (*self.visible.values(), *self.hidden.values()) if one is not None)
+        return frozenset((*compared, *(self.baseline_scores or {})))
 
 
 def recorded_noise(record: RunRecord) -> Noise | None:

@@ -35,7 +35,7 @@ Signature = tuple[object, ...]
 class ShelfRow:
     """One run on the shelf. `visible` and `hidden`: (task, gain, interval, unit), gain "" where it failed.
 
-    The unit is "" for points, which stand in the heading. The interval is "" where no noise is known.
+    The unit is "" for points, as the note below the table says. The interval is "" where no noise is known.
     """
 
     name: str
