@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from agent.safe_text import safe_console, spelt
 from benchmark.results import EpochMetrics, EvaluationResult
+from benchmark.task import ACCURACY, Metric
+from benchmark.tasks import own_metric
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -210,7 +212,7 @@ class LiveProgress(Progress):
         self._rows: dict[tuple[str, str, int], tuple[EpochMetrics | None, int]] = {}
         self._begun: set[str] = set()
         self._places: dict[tuple[str, str, int], str] = {}
-        self._best: dict[str, float] = {}
+        self._best: dict[str, tuple[float, Metric]] = {}
         self._paces: dict[tuple[str, str, int], tuple[Pace, str]] = {}
         self._expected = self._tests = self._tests_begun = 0
         self._done = 0.0
@@ -246,9 +248,10 @@ class LiveProgress(Progress):
             self._rows.pop((role, task, seed), None)
             self._places.pop((role, task, seed), None)
             self._done += not _is_look(role)
-            counted = isinstance(outcome, EvaluationResult) and outcome.score is None
-            if isinstance(outcome, EvaluationResult) and counted and not role.startswith(("hidden/", "screen/")):
-                self._best[task] = max(self._best.get(task, 0.0), outcome.best_test_acc)
+            if isinstance(outcome, EvaluationResult) and not role.startswith(("hidden/", "screen/")):
+                metric = ACCURACY if outcome.score is None else own_metric(task)
+                known = [outcome.value, *([self._best[task][0]] if task in self._best else [])]
+                self._best[task] = (max(known) if metric.sign > 0 else min(known), metric)
         style = None if isinstance(outcome, EvaluationResult) else "red"
         self._console.print(describe(role, task, seed, outcome, cached), style=style, markup=False)
 
@@ -260,7 +263,8 @@ class LiveProgress(Progress):
 
     def _render(self) -> RenderableType:
         with self._lock:
-            rows, best = sorted(self._rows.items()), sorted(self._best.items())
+            rows = sorted(self._rows.items())
+            best = [(task, metric.shown(value)) for task, (value, metric) in sorted(self._best.items())]
             paces = {key: words for key, (_, words) in self._paces.items()}
             places = {key: spelt(place) for key, place in self._places.items()}
         elapsed = time.monotonic() - self._start
@@ -271,20 +275,15 @@ class LiveProgress(Progress):
         left = elapsed * (1 - share) / share if 0.05 < share < 1 else None
         tests = f"{self._tests - self._tests_begun} of {self._tests}" if self._tests else ""
         shown = [
-            (
-                *key,
-                metrics.epoch if metrics else 0,
-                epochs,
-                metrics.test_acc if metrics and metrics.own is None else None,
-            )
+            (*key, metrics.epoch if metrics else 0, epochs, _brief(key[1], metrics) if metrics else "")
             for key, (metrics, epochs) in rows
         ]
         return training_view(shown, best, elapsed=elapsed, left=left, tests=tests, paces=paces, places=places)
 
 
 def training_view(
-    rows: Sequence[tuple[str, str, int, int, int, float | None]],
-    best: Sequence[tuple[str, float]],
+    rows: Sequence[tuple[str, str, int, int, int, str]],
+    best: Sequence[tuple[str, str]],
     *,
     elapsed: float,
     left: float | None,
@@ -294,20 +293,21 @@ def training_view(
 ) -> RenderableType:
     """The table of running trainings and the line below it, for a terminal.
 
-    `rows`: (role, task, seed, epoch, epochs, accuracy). `elapsed` and `left` are seconds, `tests` those that are left.
+    `rows`: (role, task, seed, epoch, epochs, score with its unit). `best`: (task, score with its unit). `elapsed` and
+    `left` are seconds, `tests` those that are left.
     """
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("training", "task", "seed", "epoch", "test accuracy", *(["pace"] if paces else [])):
+    score = "score" if any(row[-1] and not row[-1].endswith("%") for row in rows) else "test accuracy"
+    for heading in ("training", "task", "seed", "epoch", score, *(["pace"] if paces else [])):
         table.add_column(heading, justify="left" if heading in ("training", "task", "pace") else "right")
     if places:
         table.add_column("place", overflow="fold")
     more = [column for column in (paces, places) if column]
-    for role, task, seed, epoch, epochs, accuracy in rows:
-        shown = "" if accuracy is None else f"{accuracy:.2f} %"
+    for role, task, seed, epoch, epochs, shown in rows:
         row = [role, task, str(seed), f"{epoch}/{epochs}", shown]
         table.add_row(*row, *(column.get((role, task, seed), "") for column in more))
     parts = [f"{_clock_time(elapsed)} elapsed"]
@@ -315,7 +315,7 @@ def training_view(
         parts.append(f"about {_clock_time(left)} to go")
     if tests:
         parts.append(f"{tests} tests left")
-    parts += [f"best {task} {accuracy:.2f} %" for task, accuracy in best]
+    parts += [f"best {task} {shown}" for task, shown in best]
     footer = Text(" · ".join(parts), style="dim")
     return Group(table, footer) if rows else footer
 
@@ -338,7 +338,7 @@ def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) ->
     how = "from the store" if cached else f"{outcome.training_seconds:.0f} s"
     flag = "; DIVERGED" if outcome.status == "diverged" else ""
     if outcome.score is not None:
-        return f"{role} {task} seed {seed}: score {outcome.score:.6g} ({how}){flag}"
+        return f"{role} {task} seed {seed}: {own_metric(task).name} {outcome.score:.6g} ({how}){flag}"
     return f"{role} {task} seed {seed}: best test accuracy {outcome.best_test_acc:.2f} % ({how}){flag}"
 
 
@@ -353,10 +353,10 @@ def _shown(metrics: EpochMetrics) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in metrics.own.items())
 
 
-def _brief(metrics: EpochMetrics) -> str:
-    if metrics.own is None:
-        return f"{metrics.test_acc:.2f} %"
-    return next((f"{name} {value:.4g}" for name, value in reversed(metrics.own.items())), "")
+def _brief(task: str, metrics: EpochMetrics) -> str:
+    metric = ACCURACY if metrics.own is None else own_metric(task)
+    value = metrics.score(metric)
+    return metric.shown(value) if math.isfinite(value) else ""
 
 
 def _is_look(role: str) -> bool:

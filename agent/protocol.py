@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from benchmark.noise import TaskNoise
 from benchmark.results import EvaluationResult
 
 Accuracies = Mapping[str, Mapping[int, float | None]]
@@ -32,6 +33,8 @@ class TestOutcome:
     region_sha256: str
     lower_is_better: frozenset[str] = frozenset()
     """Tasks whose metric is minimised."""
+    units: Mapping[str, float] = field(default_factory=dict)
+    """Task → what its score is divided by, so that tasks with different metrics can be averaged; {}: one metric."""
 
     @property
     def failed(self) -> bool:
@@ -43,12 +46,15 @@ class TestOutcome:
     def score(self) -> float:
         """Mean accuracy over tasks and seeds, percent; minus infinity for a failed test, so that it never wins.
 
-        A metric that is minimised counts with the other sign.
+        A metric that is minimised counts with the other sign, and different metrics count in `units`.
         """
         if self.failed:
             return float("-inf")
         means = [
-            (-1 if task in self.lower_is_better else 1) * sum(v for v in seeds.values() if v is not None) / len(seeds)
+            (-1 if task in self.lower_is_better else 1)
+            * sum(v for v in seeds.values() if v is not None)
+            / len(seeds)
+            / self.units.get(task, 1.0)
             for task, seeds in self.accuracies.items()
         ]
         return sum(means) / len(means)
@@ -115,6 +121,8 @@ class Situation:
     """Number of the test with the best shrunk gain so far, which should be submitted; None when no test succeeded."""
     looks_left: int = 0
     """How many new candidates `screen` accepts now; 0 when screening is off or its budget is spent."""
+    noise: Mapping[str, TaskNoise] | None = None
+    """Task → its noise as the run recorded it; None where nothing was recorded."""
     in_flight: int = 0
     """Tests that are being trained and whose replies come later. `tests_left` does not count them."""
 

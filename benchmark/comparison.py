@@ -80,7 +80,7 @@ class Overall:
     score: float
     """Mean over tasks of the shrunk gain in units of the prior's seed SD. The best score is submitted."""
     metric: Metric = ACCURACY
-    """The unit of the gains; named `mixed units` where the tasks' metrics differ."""
+    """The unit of the gains; `SEED_SD` where the tasks' metrics differ. Then NaN stands for what is not known."""
 
     @property
     def known_ci(self) -> list[float] | None:
@@ -101,6 +101,8 @@ def in_words(result: Comparison | Overall) -> str:
         n, m = result.n_candidate, result.n_baseline
         evidence = f"{n} seed{'s' if n > 1 else ''}" if n == m else f"{n} against {m} seeds"
         evidence += ", paired" if result.paired else ""
+    if not math.isfinite(result.gain):
+        return f"no gain over all ({evidence}{picked}): their metrics differ, and the noise of one is not known"
     if not math.isfinite(result.standard_error):
         gain = f"{signed(result.gain, 2)} {result.metric.points} ({evidence}{picked})"
         return f"{gain}: not resolved, since no noise is known and these seeds show none"
@@ -123,6 +125,17 @@ def places_for(result: Comparison | Overall) -> int:
         return 1 if effect >= 0.5 else 2
     sizes = [size for size in (effect, abs(result.gain)) if math.isfinite(size) and size > 0]
     return min(8, max(1, 1 - math.floor(math.log10(min(sizes, default=1.0)))))
+
+
+def as_text(value: float, result: Comparison | Overall) -> str:
+    """A gain, or an end of its interval, with its sign and as many digits as count; without its unit."""
+    return signed(value, max(2, places_for(result)))
+
+
+def as_gain(value: float, metric: Metric) -> str:
+    """A gain alone, of which no interval is known: two digits after the point, or two that count for another metric."""
+    size = abs(value) if math.isfinite(value) and value else 1.0
+    return signed(value, 2 if metric.is_accuracy else min(8, max(2, 1 - math.floor(math.log10(size)))))
 
 
 def signed(value: float, places: int = 1) -> str:

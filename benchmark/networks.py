@@ -47,6 +47,8 @@ class Network:
     """Name and shape of every parameter, as the trusted process built it."""
     constructed: str = ""
     """SHA-256 of what its constructors made with seed 0 in the trusted process."""
+    traced: bool = True
+    """Whether torch.fx can trace it. If not, its residual branches are not known."""
 
     def identity(self) -> dict[str, Any]:
         """What determines the network: its text and the versions, no folder."""
@@ -70,7 +72,15 @@ class Network:
             versions=tuple((str(name), str(number)) for name, number in fields["versions"]),
             layout=tuple((str(name), tuple(shape)) for name, shape in fields["layout"]),
             constructed=str(fields["constructed"]),
+            traced=bool(fields.get("traced", True)),
         )
+
+
+UNTRACED = (
+    "torch.fx cannot trace it, so it counts as one without residual branches: where they begin and end is not known, "
+    "and what an initialisation does to branches and shortcuts leaves it alone"
+)
+"""What is said of such a network."""
 
 
 def construction_seed(seed: int) -> int:

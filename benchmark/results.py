@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from benchmark import HARNESS_VERSION
-from benchmark.task import Task
+from benchmark.task import Metric, Task
 
 Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 """A stored result with any other value is not used but computed again."""
@@ -41,6 +42,12 @@ class EpochMetrics(_WithLaterFields):
     own: dict[str, float] | None = None
     """What a user's own trainer reported; the accuracies are then NaN."""
     _later: ClassVar[tuple[str, ...]] = ("own",)
+
+    def score(self, metric: Metric) -> float:
+        """The test accuracy or, of a user's own trainer, its number of that name, or its last one, or NaN."""
+        if self.own is None:
+            return self.test_acc
+        return self.own.get(metric.name, next(reversed(self.own.values()), math.nan))
 
 
 class StepZero(BaseModel):

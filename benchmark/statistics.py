@@ -19,7 +19,7 @@ from benchmark.comparison import Comparison, Overall, Resolved, in_words
 from benchmark.correlation import correlate, correlation_of, pairing_pays, squares
 from benchmark.dunnett import critical_value, visible_effect
 from benchmark.noise import NoisePrior, StatisticsError, learn_noise, noise_prior
-from benchmark.task import Metric
+from benchmark.task import SEED_SD, common_metric
 
 __all__ = [
     "Comparison",
@@ -145,9 +145,10 @@ def compare(
 def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
     """Combine the tasks' comparisons (name → comparison, None if the candidate failed) into one verdict.
 
-    The gain is the plain mean in points, which a reader can check. Its interval assumes independent noise between tasks
-    (Welch–Satterthwaite degrees of freedom). The `score` is the mean of the shrunk gains in units of each task's prior
-    SD, so that a task with large noise or a wide scale does not dominate.
+    The gain is the plain mean in points or in the tasks' metric, which a reader can check. Gains in different metrics
+    have no common unit, so each is divided by its task's seed SD first (see `_in_seed_sds`). The interval assumes
+    independent noise between tasks (Welch–Satterthwaite degrees of freedom). The `score` is the mean of the shrunk
+    gains in units of each task's prior SD, so that a task with large noise or a wide scale does not dominate.
     Raises StatisticsError if there is no task.
     """
     if not comparisons:
@@ -156,17 +157,23 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
     ran = [comparison for comparison in comparisons.values() if comparison is not None]
     n_candidates = max((comparison.n_candidates for comparison in ran), default=1)
     confidence = max((comparison.confidence for comparison in ran), default=0.95)
+    metric = common_metric(comparison.metric for comparison in ran)
     if failed:
         nan = math.nan
         return Overall(
             tasks, failed, nan, (nan, nan), confidence, n_candidates, nan, nan, nan, nan, nan, "not resolved", -math.inf
         )
+    if metric == SEED_SD:
+        ran = _in_seed_sds(ran)
     count = len(ran)
     gain = sum(comparison.gain for comparison in ran) / count
     variances = [comparison.standard_error**2 for comparison in ran]
     standard_error, df = _of_mean(variances, [comparison.df for comparison in ran])
     if any(comparison.doubted for comparison in ran):  # the priors are wrong together, so the mean is not surer
         df = min(df, max(comparison.df for comparison in ran))
+    if metric == SEED_SD and not all(comparison.unit_known for comparison in ran):  # the units scatter as well
+        standard_error = sum(comparison.standard_error for comparison in ran) / count
+        df = min(comparison.df for comparison in ran)
     rho = min(comparison.n_candidate / (comparison.n_candidate + comparison.n_baseline) for comparison in ran)
     half, smallest = _interval(standard_error, df, n_candidates, rho, confidence)
     ci = (gain - half, gain + half)
@@ -174,23 +181,47 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
     posterior_sd = (
         math.sqrt(sum(comparison.shrinkage * v for v, comparison in zip(variances, ran, strict=True))) / count
     )
-    metrics = {comparison.metric for comparison in ran}
+    known = metric != SEED_SD or math.isfinite(standard_error)
     return Overall(
-        metric=metrics.pop() if len(metrics) == 1 else Metric("mixed units"),
+        metric=metric,
         tasks=tasks,
         failed=(),
-        gain=gain,
-        ci=ci,
+        gain=gain if known else math.nan,
+        ci=ci if known else (math.nan, math.nan),
         confidence=confidence,
         n_candidates=n_candidates,
         df=df,
         standard_error=standard_error,
-        shrunk_gain=shrunk_gain,
+        shrunk_gain=shrunk_gain if known else math.nan,
         p_better=_p_better(df, shrunk_gain, posterior_sd),
         smallest_visible_effect=smallest,
-        resolved=_verdict(ci),
+        resolved=_verdict(ci) if known else "not resolved",
         score=sum(comparison.shrunk_gain / comparison.unit for comparison in ran) / count,
     )
+
+
+def _in_seed_sds(ran: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons of different metrics in one unit, so that they can be averaged.
+
+    The unit of a task is its seed SD: the known one, else the scatter within its two sides. Where a task has neither,
+    there is no common unit, and gains are relative to the baseline: good for choosing, but nothing is resolved.
+    """
+    own = all(comparison.unit_known or math.isfinite(comparison.sd) for comparison in ran)
+    found = []
+    for comparison in ran:
+        unit = comparison.unit if comparison.unit_known else comparison.sd
+        unit = unit if own else abs(comparison.baseline_mean) or 1.0
+        found.append(
+            dataclasses.replace(
+                comparison,
+                gain=comparison.gain / unit,
+                standard_error=comparison.standard_error / unit if own else math.inf,
+                shrunk_gain=comparison.shrunk_gain / unit,
+                unit=1.0,
+                unit_known=own and comparison.unit_known,
+            )
+        )
+    return found
 
 
 def in_noise_units(comparisons: Mapping[str, Comparison | None]) -> Overall:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -113,6 +114,11 @@ class Metric:
         return 1 if self.direction == "maximize" else -1
 
     @property
+    def better(self) -> str:
+        """`higher` or `lower`."""
+        return "higher" if self.sign > 0 else "lower"
+
+    @property
     def is_accuracy(self) -> bool:
         """Whether this is our own metric, accuracy in percent."""
         return self == ACCURACY
@@ -127,15 +133,33 @@ class Metric:
         """The unit of a difference: `points`, or the metric's name."""
         return "points" if self.is_accuracy else self.name
 
+    def as_json(self) -> dict[str, str]:
+        """The fields `metric` and `direction` of an object in JSON; {} for accuracy, which needs none."""
+        return {} if self.is_accuracy else {"metric": self.name, "direction": self.direction}
+
+    def shown(self, value: float) -> str:
+        """A value with its unit: `75.20 %`, or `val_loss 1.234`."""
+        return f"{self.text(value)} %" if self.is_accuracy else f"{self.name} {self.text(value)}"
+
     def text(self, value: float, *, sign: bool = False) -> str:
         """A value or a difference without its unit: two digits after the point, or four that count."""
         if self.is_accuracy:
             return f"{value:+.2f}" if sign else f"{value:.2f}"
+        if abs(value) >= 1e7:
+            return f"{value:{'+' if sign else ''}.4g}"
         digits = 4 if value == 0 or not math.isfinite(value) else max(0, 3 - math.floor(math.log10(abs(value))))
         return f"{value:{'+' if sign else ''}.{min(digits, 8)}f}"
 
 
 ACCURACY = Metric()
+SEED_SD = Metric("seed SD")
+"""The unit of a gain over tasks whose metrics differ: the standard deviation from seed to seed. No task has it."""
+
+
+def common_metric(metrics: Iterable[Metric]) -> Metric:
+    """The metric that all of them are; `SEED_SD` where they differ, accuracy where there is none."""
+    found = set(metrics)
+    return SEED_SD if len(found) > 1 else found.pop() if found else ACCURACY
 
 
 @dataclass(frozen=True)
@@ -215,6 +239,8 @@ class Task:
                 found[name] = json.loads(json.dumps(fields, default=str))
                 if isinstance(fields, dict) and "folder" in fields:
                     found[name]["folder"] = ""  # where it lies is not part of the task
+                if isinstance(fields, dict) and fields.get("traced"):
+                    del found[name]["traced"]  # it came later, so older records keep their bytes
         if not self.metric.is_accuracy:
             found["metric"] = dataclasses.asdict(self.metric)
         return found

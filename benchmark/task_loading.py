@@ -202,6 +202,8 @@ def imported(texts: Any) -> set[str]:
 
 def examined(network: Network) -> Network:
     """The network with its layout, after it was built twice and tried with pictures. Raises NetworkError."""
+    from benchmark.initializers.branches import residual_branches
+
     first = _built_from_memory(network)
     again = _built_from_memory(network)
     constructed = networks.constructed_sha256(again)
@@ -209,7 +211,8 @@ def examined(network: Network) -> Network:
         raise NetworkError(random_otherwise(network.spec))
     try_out(network, first)
     layout = tuple((name, tuple(parameter.shape)) for name, parameter in again.named_parameters())
-    return replace(network, layout=layout, constructed=constructed)
+    traced = residual_branches(again) is not None
+    return replace(network, layout=layout, constructed=constructed, traced=traced)
 
 
 def random_otherwise(spec: str) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "get_profile",
     "is_task_file",
     "known_profile",
+    "own_metric",
     "remember",
 ]
 
@@ -64,6 +65,12 @@ def remember(profile: Profile) -> Profile:
     if profile.is_own:
         _OWN[profile.name] = profile
     return profile
+
+
+def own_metric(task: str, default: Metric = Metric("score")) -> Metric:  # noqa: B008 - it is frozen
+    """The metric of a user's task by the task's name; `default` where no profile of this process has such a task."""
+    known = (one.metric for profile in reversed(_OWN.values()) for one in profile.tasks if one.name == task)
+    return next(known, default)
 
 
 def known_profile(name: str) -> Profile | None:

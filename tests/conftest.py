@@ -24,7 +24,7 @@ def drawn_once() -> Iterator[None]:
 
     What draws is a function of its arguments alone; tests/agent/report/test_figures.py tests it as it is.
     """
-    from agent.report import comparison_page, drawings, figures, network_view
+    from agent.report import drawings, figures, network_view
 
     def kept(draw: Callable[..., Any]) -> Callable[..., Any]:
         drawn: dict[str, Any] = {}
@@ -39,7 +39,7 @@ def drawn_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         curves = kept(figures.curves)
-        for module in (comparison_page, drawings, network_view):
+        for module in (drawings, network_view):
             patch.setattr(module, "curves", curves)
         patch.setattr(drawings, "best_so_far", kept(figures.best_so_far))
         yield

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.analysis.noise import Noise, prior_of
 from agent.protocol import Accuracies, TestOutcome
+from agent.runs.noise import Noise, prior_of
 from benchmark.statistics import (
     Comparison,
     Overall,
@@ -58,6 +58,22 @@ def metric_of(profile: str, task: str) -> Metric:
     """What a task's score is; accuracy where this process does not know the profile."""
     known = known_profile(profile)
     return next((one.metric for one in known.tasks if one.name == task), ACCURACY) if known else ACCURACY
+
+
+def mean_scores(profile: str, accuracies: Accuracies) -> dict[Metric, float] | None:
+    """Metric → the mean over its tasks of the means over seeds; None when there is no task or any value is missing."""
+    means: dict[Metric, list[float]] = {}
+    for task, seeds in accuracies.items():
+        known = _complete(seeds)
+        if not known:
+            return None
+        means.setdefault(metric_of(profile, task), []).append(sum(known.values()) / len(known))
+    return {metric: sum(values) / len(values) for metric, values in means.items()} or None
+
+
+def scores_in_words(means: Mapping[Metric, float] | None) -> str:
+    """`75.20 %`, or `75.20 %, val_loss 1.234` where the tasks have several metrics; `failed` for None."""
+    return "failed" if means is None else ", ".join(metric.shown(value) for metric, value in means.items())
 
 
 def signed_scores(seeds: dict[int, float] | None, metric: Metric) -> dict[int, float] | None:
@@ -117,8 +133,8 @@ def describe_tasks(kind: str, comparisons: Mapping[str, Comparison | None]) -> l
         + (
             "failed: no comparison"
             if comparison is None
-            else f"{valued(comparison.candidate_mean, comparison.metric)} against "
-            f"{valued(comparison.baseline_mean, comparison.metric)}, {in_words(comparison)}"
+            else f"{comparison.metric.shown(comparison.candidate_mean)} against "
+            f"{comparison.metric.shown(comparison.baseline_mean)}, {in_words(comparison)}"
         )
         for task, comparison in comparisons.items()
     ]
@@ -127,19 +143,15 @@ def describe_tasks(kind: str, comparisons: Mapping[str, Comparison | None]) -> l
     return lines
 
 
-def valued(value: float, metric: Metric) -> str:
-    """A value with its unit: `75.20 %`, or `val_loss 1.234`."""
-    return f"{metric.text(value)} %" if metric.is_accuracy else f"{metric.name} {metric.text(value)}"
+def verdict(
+    visible: Mapping[str, Comparison | None], hidden: Mapping[str, Comparison | None], *, hides: bool = True
+) -> str:
+    """One sentence: does the submission beat the baseline on the visible tasks and on the hidden task?
 
-
-def verdict(visible: Mapping[str, Comparison | None], hidden: Mapping[str, Comparison | None]) -> str:
-    """One sentence: does the submission beat the baseline on the visible tasks and on the hidden task?"""
-    return f"{_verdict_on('the visible tasks', visible)}; {_verdict_on('the hidden task', hidden)}."
-
-
-def _metric_json(metric: Metric) -> dict[str, str]:
-    """The metric of a task whose score is no accuracy."""
-    return {} if metric.is_accuracy else {"metric": metric.name, "direction": metric.direction}
+    `hides`: whether the profile has a hidden task at all.
+    """
+    unseen = _verdict_on("the hidden task", hidden) if hides else "there is no hidden task"
+    return f"{_verdict_on('the visible tasks', visible)}; {unseen}."
 
 
 def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str:
@@ -192,5 +204,5 @@ def _task_json(comparison: Comparison | None) -> dict[str, Any]:
         "smallest_visible_effect": comparison.smallest_visible_effect if known else None,
         "resolved": comparison.resolved,
         "seeds": comparison.n_candidate,
-        **_metric_json(comparison.metric),
+        **comparison.metric.as_json(),
     }

@@ -1,4 +1,4 @@
-"""Computes the cost of a search and its smallest detectable effect, and finds better designs. Measures nothing.
+"""Computes the cost of a search and its smallest detectable effect. Measures nothing.
 
 A design is the number of tests, the seeds per test, for the baseline and for confirmation, and the cost of screening.
 The smallest detectable effect is the mean gain over the visible tasks that the best of all tests must have to be
@@ -7,25 +7,19 @@ resolved with a probability of 80 %. With confirmation, that test must be among 
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from agent.analysis.finalists import finalist_count
-from agent.analysis.noise import MEASURING_SEEDS, Noise, as_json, prior_of, unresolvable
 from agent.config import SearchConfig
+from agent.runs.noise import Noise, prior_of
 from benchmark.statistics import smallest_visible_effect
+from benchmark.task import SEED_SD, common_metric
 from benchmark.tasks import Profile, Task
-
-MAX_SEEDS = 50
-"""The most seeds that a search accepts."""
-
-_FEW_SEEDS = 3
-_CONFIRM = (0, 1, 2, 3, 5, 8, 12, 20, 30, 50)
-_SAME_TIME = 1.02
-_CLEARLY = 0.95  # saving less than 5 % is not worth a suggestion
 
 Costs = Mapping[str, float]
 """Seconds of one training by task name."""
@@ -82,7 +76,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The cost of a design in seconds, and its smallest detectable mean gains in points."""
+    """The cost of a design in seconds, and its smallest detectable mean gains in the unit of `effect_of`."""
 
     design: Design
     seconds: float
@@ -91,7 +85,7 @@ class Forecast:
 
     def as_json(self, **more: Any) -> dict[str, Any]:
         """The design's numbers and the forecast's in one object."""
-        effects = {"visible_effect": _rounded(self.visible_effect), "hidden_effect": _rounded(self.hidden_effect)}
+        effects = {"visible_effect": rounded(self.visible_effect), "hidden_effect": rounded(self.hidden_effect)}
         design = asdict(self.design)
         if self.design.parallel == 1:
             del design["parallel"]
@@ -102,216 +96,32 @@ def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int, noise
     """The cost and the smallest detectable effects of a design on this machine, with its `noise`."""
     return Forecast(
         design,
-        _seconds(profile, cost, design, slots),
-        _effect(profile, profile.visible, design, design.budget, noise),
-        _effect(profile, profile.hidden, design.hidden, 1, noise),
+        seconds_of(profile, cost, design, slots),
+        effect_of(profile, profile.visible, design, design.budget, noise),
+        effect_of(profile, profile.hidden, design.hidden, 1, noise),
     )
 
 
-def make_plan(
-    profile: Profile,
-    cost: Costs,
-    design: Design,
-    *,
-    slots: int,
-    effect: float | None = None,
-    noise: Noise | None = None,
-) -> dict[str, Any]:
-    """Evaluations, seconds and the smallest detectable effect per task and in all, and better designs.
-
-    `instead` lists other designs with the reason for each. With `effect` (points), `for_effect` has the cheapest
-    designs that detect a mean gain of that size on the visible tasks, with as many tests and with fewer. With `noise`,
-    what is known of each task's noise (None: the profile's priors), `noise` says it, `measure` has the command, the
-    trainings and the seconds that measure what was not measured here, and `unresolvable` lists the visible tasks on
-    which the design can resolve nothing.
-    """
-    asked = forecast(profile, cost, design, slots=slots, noise=noise)
-    tasks = []
-    for kind, members, one in (("visible", profile.visible, design), ("hidden", profile.hidden, design.hidden)):
-        for task in members:
-            tasks.append(
-                {
-                    "name": task.name,
-                    "kind": kind,
-                    "evaluations": one.trainings,
-                    "seconds": round(cost[task.name], 1),
-                    "smallest_visible_effect": _rounded(_effect(profile, [task], one, one.budget, noise)),
-                }
-            )
-    plan = {"profile": profile.name, "slots": slots, "tasks": tasks, **asked.as_json()}
-    plan["instead"] = [
-        one.as_json(why=why) for one, why in alternatives(profile, cost, asked, slots=slots, noise=noise)
-    ]
-    if effect is not None:
-        plan["effect"] = effect
-        found = designs_for(
-            profile,
-            cost,
-            effect,
-            budget=design.budget,
-            slots=slots,
-            screen=design.screen,
-            parallel=design.parallel,
-            noise=noise,
-        )
-        plan["for_effect"] = [option.as_json() for option in found]
-    if noise is not None:
-        names = [task.name for task in profile.visible]
-        plan["noise"] = as_json(noise)
-        plan["unresolvable"] = unresolvable(noise, names, design.baseline_seeds + design.confirm, _tested(design))
-        plan["measure"] = _measurement(profile, cost, noise, slots)
-    return plan
-
-
-def _measurement(profile: Profile, cost: Costs, noise: Noise, slots: int) -> dict[str, Any] | None:
-    """What measures the noise of the tasks that were not measured here; None if all were."""
-    missing = [task for task in (*profile.visible, *profile.hidden) if noise[task.name].measured is None]
-    if not missing:
-        return None
-    hidden = any(task in profile.hidden for task in missing)
-    trained = (*profile.visible, *profile.hidden) if hidden else profile.visible
-    durations = [cost[task.name] for task in trained for _ in range(MEASURING_SEEDS)]
-    return {
-        "tasks": [task.name for task in missing],
-        "trainings": len(durations),
-        "seconds": round(_makespan(durations, slots), 1),
-        "command": f"agent baselines --recipes kaiming_normal --seeds {MEASURING_SEEDS} --profile {profile.name}"
-        + (" --hidden" if hidden else ""),
-    }
-
-
-def _tested(design: Design) -> int:
+def tested(design: Design) -> int:
+    """Seeds of a finalist."""
     return design.seeds + design.confirm
 
 
-def _rounded(effect: float) -> float | None:
-    """None where the noise is not known: JSON has no infinity."""
-    return round(effect, 3) if math.isfinite(effect) else None
+def rounded(effect: float) -> float | None:
+    """Three digits after the point, or three that count; None where the noise is not known: JSON has no infinity."""
+    if not math.isfinite(effect):
+        return None
+    return round(effect, 3 if effect >= 0.01 or effect <= 0 else 2 - math.floor(math.log10(effect)))
 
 
-@dataclass(frozen=True)
-class Overhead:
-    """Seconds that a search takes besides training: to start and warm up, for the checks of each test, for its page."""
-
-    start: float
-    test: float
-    page: float
-
-    def of(self, budget: int) -> float:
-        """Of a whole search with so many tests."""
-        return self.start + self.page + budget * self.test
-
-
-def with_overhead(plan: Mapping[str, Any], overhead: Overhead) -> dict[str, Any]:
-    """A plan whose seconds, and those of every design that it suggests, count what is not training too."""
-
-    def more(design: Mapping[str, Any]) -> dict[str, Any]:
-        return {**design, "seconds": round(design["seconds"] + overhead.of(design["budget"]), 1)}
-
-    suggested = {name: [more(one) for one in plan[name]] for name in ("instead", "for_effect") if name in plan}
-    parts = {"start": overhead.start, "checks": plan["budget"] * overhead.test, "page": overhead.page}
-    return {**more(plan), **suggested, "overhead": {name: round(seconds, 1) for name, seconds in parts.items()}}
-
-
-def alternatives(
-    profile: Profile, cost: Costs, asked: Forecast, *, slots: int, noise: Noise | None = None
-) -> list[tuple[Forecast, str]]:
-    """Designs that detect a clearly smaller effect in the same time, or the same effect in clearly less time.
-
-    Each has its reason in words. Fewer tests mean fewer ideas tried, and only a person can weigh that. So there is at
-    most one design of either kind for each number of tests.
-    """
-    found: dict[Design, tuple[Forecast, str]] = {}
-    for budget in _budgets(asked.design.budget):
-        like = asked.design
-        designs = _designs(profile, cost, budget, slots, like.screen, like.parallel, most=_SAME_TIME * asked.seconds)
-        cheapest = _first(profile, cost, designs, asked.visible_effect, slots, noise)
-        best = cheapest
-        for design in sorted(designs, key=lambda design: _at_least(profile, design, noise)):
-            best = _first(profile, cost, [design], best.visible_effect, slots, noise) or best if best else None
-        for option in filter(None, (cheapest, best)):
-            more = option.visible_effect < _CLEARLY * asked.visible_effect
-            less = option.seconds < _CLEARLY * asked.seconds
-            if more or less:
-                why = f"detects {'a smaller' if more else 'the same'} effect in {'less' if less else 'the same'} time"
-                found[option.design] = (
-                    option,
-                    f"{why}, with fewer ideas tried" if budget < asked.design.budget else why,
-                )
-    return list(found.values())
-
-
-def designs_for(
-    profile: Profile,
-    cost: Costs,
-    effect: float,
-    *,
-    budget: int,
-    slots: int,
-    screen: float = 0.0,
-    parallel: int = 1,
-    noise: Noise | None = None,
-) -> list[Forecast]:
-    """The cheapest designs that detect a mean gain of `effect` points, with `budget` tests and with fewer."""
-    designs = (_designs(profile, cost, n, slots, screen, parallel) for n in _budgets(budget))
-    cheapest = (_first(profile, cost, of_size, effect, slots, noise) for of_size in designs)
-    return [option for option in cheapest if option is not None]
-
-
-def _first(
-    profile: Profile, cost: Costs, designs: Sequence[Design], effect: float, slots: int, noise: Noise | None
-) -> Forecast | None:
-    """The first of the designs that detects `effect`."""
-    for design in designs:
-        if _at_least(profile, design, noise) <= effect:
-            one = forecast(profile, cost, design, slots=slots, noise=noise)
-            if one.visible_effect <= effect:
-                return one
-    return None
-
-
-def _at_least(profile: Profile, design: Design, noise: Noise | None) -> float:
-    """A lower bound of the detectable effect, quick to compute: without the correction for picking the best."""
-    return _effect(profile, profile.visible, design, 1, noise)
-
-
-def _budgets(most: int) -> list[int]:
-    return sorted({most, math.ceil(most / 2), math.ceil(most / 4)}, reverse=True)
-
-
-def _designs(
-    profile: Profile,
-    cost: Costs,
-    budget: int,
-    slots: int,
-    screen: float = 0.0,
-    parallel: int = 1,
-    most: float = math.inf,
-) -> list[Design]:
-    """The designs with `budget` tests that take at most `most` seconds, the cheapest first.
-
-    With k candidates about √k times as many baseline seeds are best (Dunnett 1955). The middle between 1 and √k is
-    tried too. Confirmation is tried only with few seeds per test, because its purpose is to save seeds.
-    """
-    root = math.sqrt(budget)
-    designs = {
-        Design(budget, seeds, min(MAX_SEEDS, math.ceil(seeds * factor)), confirm, screen, min(parallel, budget))
-        for seeds in range(1, MAX_SEEDS + 1)
-        for factor in (1, (1 + root) / 2, root)
-        for confirm in (_CONFIRM if seeds <= _FEW_SEEDS and budget > 1 else (0,))
-    }
-    timed = [(_seconds(profile, cost, design, slots), design) for design in designs]
-    return [design for seconds, design in sorted(timed, key=lambda one: (one[0], one[1].seeds)) if seconds <= most]
-
-
-def _seconds(profile: Profile, cost: Costs, design: Design, slots: int) -> float:
+def seconds_of(profile: Profile, cost: Costs, design: Design, slots: int) -> float:
     """Seconds of the whole search: baseline, tests, looks and finalists on visible tasks, then the hidden task.
 
     Looks are many and short, so they use every slot.
     """
 
     def batch(tasks: Sequence[Task], rounds: int) -> float:
-        return _makespan([cost[task.name] for task in tasks for _ in range(rounds)], slots)
+        return makespan([cost[task.name] for task in tasks for _ in range(rounds)], slots)
 
     # The tests in flight share the slots; the first of them begins beside the baseline.
     waves, rest = divmod(design.budget, design.parallel)
@@ -322,19 +132,22 @@ def _seconds(profile: Profile, cost: Costs, design: Design, slots: int) -> float
     return baseline + tests + looks + again + hidden
 
 
-def _effect(profile: Profile, tasks: Sequence[Task], design: Design, n_candidates: int, noise: Noise | None) -> float:
-    """The smallest detectable mean gain over these tasks in points; infinite where nothing can be resolved.
+def effect_of(profile: Profile, tasks: Sequence[Task], design: Design, n_candidates: int, noise: Noise | None) -> float:
+    """The smallest detectable mean gain over these tasks; infinite where nothing can be resolved.
 
-    The scatter of the other tests is not counted, although a search learns from it.
+    It is in points, in the tasks' metric, or, where their metrics differ, in seed SDs (see `common_metric`). The
+    scatter of the other tests is not counted, although a search learns from it.
     """
     if not tasks:  # a task file need not have a hidden task
         return 0.0
-    seeds, baseline_seeds = _tested(design), design.baseline_seeds + design.confirm
+    seeds, baseline_seeds = tested(design), design.baseline_seeds + design.confirm
     priors = [prior_of(profile.name, noise, task.name, [], seeds + baseline_seeds - 2) for task in tasks]
+    if common_metric(task.metric for task in tasks) == SEED_SD:
+        priors = [dataclasses.replace(one, sd=1.0, effect_sd=one.effect / one.sd) for one in priors]
     return smallest_visible_effect(priors, baseline_seeds, seeds, n_candidates=n_candidates)
 
 
-def _makespan(durations: Sequence[float], slots: int) -> float:
+def makespan(durations: Sequence[float], slots: int) -> float:
     """Seconds until the last evaluation ends, if each free slot takes the next evaluation."""
     free = [0.0] * slots
     for duration in durations:
@@ -347,50 +160,3 @@ def blindness(parallel: int, budget: int) -> str:
     if parallel >= budget:
         return f"all {budget} tests are chosen blind, without the result of any other"
     return f"the first {parallel} tests are chosen blind, later ones without the results of the {parallel - 1} before"
-
-
-def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
-    """The lines of a plan that follow its tasks."""
-    yield (
-        f"about {duration(plan['seconds'])} in all; smallest detectable mean gain (power 80 %): "
-        f"{points(plan['visible_effect'])} on the visible tasks"
-        + (f", {points(plan['hidden_effect'])} on the hidden task" if plan["hidden_effect"] != 0 else "")
-    )
-    if plan.get("unresolvable"):
-        yield (
-            f"nothing can be resolved on {', '.join(plan['unresolvable'])}: no noise is known and one seed shows none; "
-            "--baseline-seeds 3 can resolve a gain"
-        )
-    for task, one in plan.get("noise", {}).items():
-        yield f"noise of {task}: {one['words']}"
-    if measure := plan.get("measure"):
-        yield (
-            f"to measure the noise of {', '.join(measure['tasks'])}: {measure['command']}: "
-            f"{measure['trainings']} trainings, {duration(measure['seconds'])}"
-        )
-    if plan.get("parallel", 1) > 1:
-        yield f"{plan['parallel']} tests in flight: {blindness(plan['parallel'], plan['budget'])}"
-    for other in plan["instead"]:
-        yield f"or: {other['flags']}: {_outlook(other)}; {other['why']}"
-    if "effect" in plan and not plan["for_effect"]:
-        yield f"no design with up to {MAX_SEEDS} seeds detects a mean gain of {plan['effect']:g} points"
-    for other in plan.get("for_effect", []):
-        yield f"to detect {plan['effect']:g} points: {other['flags']}: {_outlook(other)}"
-
-
-def points(effect: float | None) -> str:
-    """A detectable effect as text; "nothing" where the noise is not known."""
-    return "nothing" if effect is None else f"{effect:.1f} points"
-
-
-def duration(seconds: float) -> str:
-    """A number of seconds as text with a readable unit."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _outlook(design: Mapping[str, Any]) -> str:
-    return f"{duration(design['seconds'])}, detects {points(design['visible_effect'])}"

@@ -6,21 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from benchmark.noise import NO_PRIOR, NoisePrior, StatisticsError, TaskNoise, has_prior, noise_prior
+from agent.runs.noise import Noise, prior
+from benchmark.noise import TaskNoise
 from benchmark.noise_measured import measured_noise
 from benchmark.statistics import smallest_visible_effect
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
 
-Noise = Mapping[str, TaskNoise]
-"""Task name → its noise. A run without one is of an older version, and uses the priors as they are in the table."""
-
 MEASURING_SEEDS = 5
 """Seeds with which `agent plan` offers to measure the noise."""
-_GIVEN_DF = 14.0
-_ADAPTER: TypeAdapter[dict[str, TaskNoise]] = TypeAdapter(dict[str, TaskNoise])
 _NO_GIVEN: Mapping[str, float] = {}
 
 
@@ -37,54 +31,12 @@ def noise_here(
     return {
         task.name: measured_noise(
             task,
-            _prior(profile.name, task.name, given),
+            prior(profile.name, task.name, given),
             environment,
             [] if not cache else [hidden] if task in profile.hidden else [store],
         )
         for task in (*profile.visible, *profile.hidden)
     }
-
-
-def _prior(profile: str, task: str, given: Mapping[str, float]) -> NoisePrior:
-    if task in given:
-        return NoisePrior(given[task], _GIVEN_DF, source="given in the task file")
-    return noise_prior(profile, task) if has_prior(profile, task) else NO_PRIOR
-
-
-def as_logged(noise: Noise, profile: Profile) -> dict[str, TaskNoise]:
-    """The noise as a log records it: nothing in a log names a hidden task before the submission."""
-    names = _logged_names(profile)
-    return {names.get(task, task): one for task, one in noise.items()}
-
-
-def of_log(noise: Noise | None, profile: Profile) -> dict[str, TaskNoise] | None:
-    """The noise that a log records, by the tasks' own names; None in a run of an older version."""
-    names = {logged: task for task, logged in _logged_names(profile).items()}
-    return None if noise is None else {names.get(task, task): one for task, one in noise.items()}
-
-
-def _logged_names(profile: Profile) -> dict[str, str]:
-    return {task.name: f"hidden task {number}" for number, task in enumerate(profile.hidden, start=1)}
-
-
-def prior_of(
-    profile: str, noise: Noise | None, task: str, others: Sequence[Mapping[int, float]], own_df: int
-) -> NoisePrior:
-    """The prior for one comparison; see `TaskNoise.prior_for`. Without `noise`, as older versions did."""
-    from benchmark.noise import learn_noise
-
-    known = None if noise is None else noise.get(task)
-    return learn_noise(noise_prior(profile, task), others) if known is None else known.prior_for(others, own_df)
-
-
-def noise_from(fields: object) -> Noise | None:
-    """The noise in a launch event as JSON; None where there is none. Raises StatisticsError for any other content."""
-    if fields is None:
-        return None
-    try:
-        return _ADAPTER.validate_python(fields)
-    except ValidationError as error:
-        raise StatisticsError(f"the recorded noise cannot be read: {error.errors()[0]['msg']}") from None
 
 
 def sentence(one: TaskNoise) -> str:

@@ -10,6 +10,7 @@ import typer
 from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, TaskFileOption, UnsandboxedOption, app
 from agent.cli.output import print_json, print_next
 from agent.errors import AgentError
+from agent.safe_text import spelt
 
 
 @app.command()
@@ -68,9 +69,9 @@ def ablate(
     if as_json:
         print_json({"run": str(directory.path), **ablation.model_dump(mode="json")})
         return
-    print(f"test {ablation.test}, {ablation.profile}: loss in points when one part is taken back")
+    print(f"test {ablation.test}, {ablation.profile}: gain lost, in {ablation.unit}, when one part is taken back")
     print(ablation.stated)
     for part in ablation.parts:
-        print(f"  {part.words}")
+        print(spelt(f"  {part.words(ablation.unit)}"))
     print(ablation.conclusion)
     print_next(f"open {page}")

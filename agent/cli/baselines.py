@@ -12,9 +12,11 @@ from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, SeedOption, W
 from agent.cli.check import require_architecture
 from agent.cli.output import print_json, print_next
 from agent.errors import UsageError
+from benchmark.task import SEED_SD, common_metric
 
 if TYPE_CHECKING:
     from agent.studies.recipes import Row
+    from benchmark.tasks import Profile
 
 
 @app.command()
@@ -28,7 +30,7 @@ def baselines(
     hidden: Annotated[bool, typer.Option("--hidden", help="Also measure the hidden task, for calibration.")] = False,
     target: Annotated[
         float | None,
-        typer.Option(min=0, max=100, help="Accuracy in percent to count epochs to (default: the baseline's mean)."),
+        typer.Option(help="Accuracy in percent, or score, to count epochs to (default: the baseline's mean)."),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Only print the recipes, one per line.")] = False,
     show: Annotated[str | None, typer.Option(help="Only print the region text of a recipe.")] = None,
@@ -133,6 +135,7 @@ def _measure(
     try:
         profile, reason = choose_profile(config, progress.message)
         config = with_default_seeds(config, profile)
+        _check_target(target, profile)
         count = len({BASELINE, *names})
         progress.message(f"{count} recipes on {profile.name} ({reason}); stored results are not trained again")
         rows = measure(names, profile, config, progress, hidden=hidden, target=target)
@@ -145,12 +148,23 @@ def _measure(
         return
     print(table(rows))
     print(f"\n{_TARGET_NOTE}\n\nTrained on {'; '.join(conditions) or 'nothing'}.\n\n{profile.caveat}")
-    best = max(rows, key=lambda row: row.comparison.gain if row.comparison else 0.0).recipe
+    mixed = common_metric(row.metric for row in rows) == SEED_SD  # then gains count in units of each task's noise
+    best = max(
+        rows, key=lambda row: row.comparison.gain / (row.comparison.unit if mixed else 1.0) if row.comparison else 0.0
+    ).recipe
     print_next(f"agent baselines --explain {best}, or agent search --start {best}")
 
 
+def _check_target(target: float | None, profile: Profile) -> None:
+    metric = common_metric(task.metric for task in profile.tasks)
+    if target is not None and metric == SEED_SD:
+        raise UsageError("--target: the tasks have different metrics, so one target cannot serve them all")
+    if target is not None and metric.is_accuracy and not 0 <= target <= 100:
+        raise UsageError(f"--target {target:g}: an accuracy lies between 0 and 100 percent")
+
+
 _TARGET_NOTE = (
-    "The last columns: the number of runs that reached that accuracy, and their mean number of epochs to it. An epoch "
+    "The last columns: the number of runs that reached that score, and their mean number of epochs to it. An epoch "
     "costs the same with every recipe; --json has the measured seconds."
 )
 
@@ -162,11 +176,14 @@ def table(rows: Sequence[Row]) -> str:
     parts = []
     for task in dict.fromkeys(row.task for row in rows):
         target = next(row.target for row in rows if row.task == task)
-        reached = "–" if target is None else f"≥ {target:.2f} %"
+        metric = next(row.metric for row in rows if row.task == task)
+        better = "≥" if metric.sign > 0 else "≤"
+        reached = "–" if target is None else f"{better} {metric.shown(target)}"
+        mean = "mean %" if metric.is_accuracy else f"mean {metric.name}"
         lines = [
             f"### {task}",
             "",
-            f"| recipe | mean % | SD | n | against {BASELINE} | 95 % interval | verdict | {reached} | epochs |",
+            f"| recipe | {mean} | SD | n | against {BASELINE} | 95 % interval | verdict | {reached} | epochs |",
             "|---|---|---|---|---|---|---|---|---|",
         ]
         lines += [_line(row) for row in rows if row.task == task]
@@ -178,16 +195,18 @@ def _line(row: Row) -> str:
     shown = row.as_json()
     if not row.accuracies:
         return f"| {row.recipe} | failed | | 0 | | | {'; '.join(row.failed.values())[:80]} | | |"
-    sd = "" if shown["sd"] is None else f"{shown['sd']:.2f}"
+    metric = row.metric
+    sd = "" if shown["sd"] is None else metric.text(shown["sd"])
     if (comparison := row.comparison) is None:
         difference = interval = verdict = ""
     else:
-        difference = f"{comparison.gain:+.2f}"
-        interval = "" if comparison.known_ci is None else f"{comparison.ci[0]:+.2f} … {comparison.ci[1]:+.2f}"
+        difference = metric.text(comparison.gain, sign=True)
+        low, high = (metric.text(bound, sign=True) for bound in comparison.ci)
+        interval = "" if comparison.known_ci is None else f"{low} … {high}"
         verdict = comparison.resolved
     reached = f"{shown['reached_target']} of {shown['n']}"
     epochs = f"{shown['epochs_to_target']:.1f}" if row.epochs_to_target else ""
-    cells = [row.recipe, f"{shown['mean']:.2f}", sd, str(shown["n"]), difference, interval, verdict]
+    cells = [row.recipe, metric.text(shown["mean"]), sd, str(shown["n"]), difference, interval, verdict]
     return f"| {' | '.join([*cells, reached, epochs])} |"
 
 

@@ -1,11 +1,11 @@
-"""`agent compare`: compares several runs, or several proposers on the same search."""
+"""`agent compare`: compares several runs, or several proposers on the same search (`agent.cli.tournament`)."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,17 +25,14 @@ from agent.cli.app import (
     app,
 )
 from agent.cli.output import print_json, print_next
-from agent.cli.search import confirm_server
-from agent.errors import AgentError, Interrupted, RunDamaged, UsageError
+from agent.cli.tournament import run_tournament
+from agent.errors import RunDamaged, UsageError
 from agent.safe_text import spelt
 
 if TYPE_CHECKING:
     from agent.analysis.generalisation import RunGains
     from agent.report.comparison_page import Member, Pair
     from agent.runs.directory import RunDirectory
-    from agent.studies.tournament import Gains, Repeat, Tournament
-
-_AGAIN = "finished searches are kept; the same command continues"
 
 
 @app.command()
@@ -190,7 +187,9 @@ def _gains(found: Sequence[Member]) -> list[RunGains]:
 
 def _as_json(pair: Pair) -> dict[str, object]:
     one = pair.comparison
-    numbers = None if one is None else {"gain": one.gain, "ci": one.known_ci, "resolved": one.resolved}
+    numbers: dict[str, object] | None = None
+    if one is not None:
+        numbers = {"gain": one.gain, "ci": one.known_ci, "resolved": one.resolved, **one.metric.as_json()}
     return {
         "kind": pair.kind,
         "task": pair.task,
@@ -200,159 +199,3 @@ def _as_json(pair: Pair) -> dict[str, object]:
         "comparison": numbers,
         "words": pair.words,
     }
-
-
-# -- the same search by several proposers -----------------------------------------------------------------------------
-
-
-def run_tournament(
-    flags: Mapping[str, Any],
-    *,
-    proposers: str,
-    repeats: int,
-    fresh: int,
-    toml: Path | None,
-    settings: Sequence[str] = (),
-    key_host: str | None = None,
-    as_json: bool,
-) -> None:
-    """Run the missing searches of a tournament and print the result. Raises UsageError before anything is run."""
-    from agent.config import parse_settings, read_config
-    from agent.progress import make_progress
-    from agent.studies.tournament import Tournament
-    from benchmark.data import DataError
-    from benchmark.executors import InfrastructureError
-
-    names = [name.strip() for name in proposers.split(",") if name.strip()]
-    found = read_config(flags, toml=toml, settings=parse_settings(settings))
-    confirm_server(found, names, key_host)
-    tournament = Tournament(found.config, names, repeats, fresh)
-    if as_json:
-        print_json({"event": "launch", **_frame(tournament)})
-    done: list[Repeat] = []
-    measured: dict[str, list[Gains]] = {}
-    try:
-        for repeat in tournament.run(make_progress):
-            done.append(repeat)
-            if as_json:
-                print_json(repeat.as_json())
-        if fresh:
-            measured = _measure(tournament, done)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        print(f"stopped; {_AGAIN}", file=sys.stderr)
-        raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
-    except (InfrastructureError, DataError) as error:
-        raise AgentError(f"{error}\n{_AGAIN}") from None
-    result = _result(tournament, done, measured)
-    if as_json:
-        print_json(result)
-    else:
-        _print_tournament(tournament, result)
-    print_next(f"agent runs --runs {tournament.config.runs}")
-
-
-def _measure(tournament: Tournament, done: Sequence[Repeat]) -> dict[str, list[Gains]]:
-    from agent.progress import make_progress
-
-    progress = make_progress()
-    try:
-        progress.message(f"the winners and the baseline again, with {tournament.fresh} fresh seeds for each repeat")
-        return tournament.measure_fresh(done, progress)
-    finally:
-        progress.close()
-
-
-def _frame(tournament: Tournament) -> dict[str, Any]:
-    return {
-        "runs": str(tournament.config.runs),
-        "profile": tournament.profile.name,
-        "budget": tournament.config.budget,
-        "seeds": tournament.config.seeds,
-        "proposers": list(tournament.proposers),
-        "repeats": tournament.repeats,
-        "fresh": tournament.fresh,
-        "caveat": tournament.profile.caveat,
-    }
-
-
-def _result(tournament: Tournament, done: Sequence[Repeat], measured: Mapping[str, Sequence[Gains]]) -> dict[str, Any]:
-    """The last JSON object: for each proposer and kind of gain the estimate, then the differences to the first."""
-    from agent.studies.tournament import differences
-
-    by_name = {name: [repeat for repeat in done if repeat.proposer == name] for name in tournament.proposers}
-    gains: dict[str, Mapping[str, Sequence[Gains]]] = {
-        "visible": {name: [repeat.visible for repeat in repeats] for name, repeats in by_name.items()},
-        "hidden": {name: [repeat.hidden for repeat in repeats] for name, repeats in by_name.items()},
-    }
-    if measured:
-        gains["fresh"] = measured
-    first, *others = tournament.proposers
-    level = 1 - 0.05 / max(1, len(others))
-    return {
-        "event": "done",
-        **_frame(tournament),
-        "results": {
-            name: {
-                "tests_used": sum(repeat.tests_used for repeat in repeats),
-                "submitted": sum(repeat.submitted is not None for repeat in repeats),
-                **{kind: _with_tasks(of_kind[name]) for kind, of_kind in gains.items()},
-            }
-            for name, repeats in by_name.items()
-        },
-        "differences": [
-            {
-                "first": first,
-                "second": other,
-                **{
-                    kind: differences(of_kind[first], of_kind[other], level).as_json()
-                    for kind, of_kind in gains.items()
-                },
-            }
-            for other in others
-        ],
-    }
-
-
-def _with_tasks(gains: Sequence[Gains]) -> dict[str, Any]:
-    from agent.studies.tournament import estimate, overall
-
-    tasks = {task: estimate([gain[task] for gain in gains]).as_json() for task in gains[0]}
-    return {**overall(gains).as_json(), "tasks": tasks}
-
-
-_WORDS = {
-    "visible": "visible tasks, as measured by the searches (too high, because the tests were chosen by these numbers)",
-    "hidden": "hidden task",
-    "fresh": "visible tasks, winners measured again on fresh seeds",
-}
-
-
-def _print_tournament(tournament: Tournament, result: Mapping[str, Any]) -> None:
-    print(
-        f"{tournament.repeats} repeats, budget {tournament.config.budget}, seeds {tournament.config.seeds}, profile "
-        f"{tournament.profile.name}; gains over the baseline in points"
-    )
-    for name, of_name in result["results"].items():
-        note = f"{of_name['tests_used']} tests in all"
-        if missing := tournament.repeats - of_name["submitted"]:
-            note += f"; {missing} submitted nothing, which counts as a gain of 0"
-        print(f"{name}: {note}")
-    for kind, words in _WORDS.items():
-        if kind not in next(iter(result["results"].values())):
-            continue
-        print(f"\n{words}")
-        for name, of_name in result["results"].items():
-            print(f"  {name:<24} {in_words(of_name[kind])}")
-        for pair in result["differences"]:
-            print(f"  {pair['second'] + ' − ' + pair['first']:<24} {in_words(pair[kind])}")
-    print(f"\n{tournament.profile.caveat}")
-
-
-def in_words(numbers: Mapping[str, Any]) -> str:
-    """One estimate, as `as_json` gives it, on one line."""
-    if numbers["ci"] is None:
-        why = "one repeat" if numbers["sd"] is None else "the same in every repeat"
-        return f"{numbers['gain']:+.2f} ({why}: no interval)"
-    low, high = numbers["ci"]
-    interval = f"{numbers['confidence'] * 100:g} % interval {low:+.2f} … {high:+.2f}"
-    return f"{numbers['gain']:+.2f} ({interval}, SD {numbers['sd']:.2f}): {numbers['resolved']}"

@@ -46,7 +46,7 @@ def plan(
     slurm: SlurmOption = None,
     effect: Annotated[
         float | None,
-        typer.Option(help="Find designs that detect this mean gain in points on the visible tasks."),
+        typer.Option(help="Find designs that detect this mean gain on the visible tasks (points, or their metric)."),
     ] = None,
     data_root: DataRootOption = None,
     as_json: JsonFlag = False,
@@ -61,8 +61,9 @@ def plan(
       agent plan --profile paper --seeds 3 --json
       agent plan --profile paper --parallel 3 --executor ray
     """
-    from agent.analysis.design import Design, duration, in_words, make_plan, points, with_overhead
+    from agent.analysis.design import Design
     from agent.analysis.noise import noise_here
+    from agent.analysis.planning import duration, effect_in_words, in_words, make_plan, with_overhead
     from agent.config import load_config
     from agent.engine.auto_profile import choose_profile
     from agent.engine.setup import settled
@@ -113,14 +114,16 @@ def plan(
         side += f" on {engine.words}"
     print(f"profile {chosen.name} ({reason}), {found['flags']}, {side}")
     for task in found["tasks"]:
+        detected = effect_in_words(task["smallest_visible_effect"], task.get("metric", "points"))
         print(
             f"  {task['kind']:7} {task['name']}: {task['evaluations']} trainings of about {duration(task['seconds'])}; "
-            f"smallest detectable effect {points(task['smallest_visible_effect'])}"
+            f"smallest detectable effect {detected}"
         )
     print("besides training: " + ", ".join(f"{name} {duration(part)}" for name, part in found["overhead"].items()))
     print(f"measured here and now: {machine_in_words(environment)}")
     print("\n".join(in_words(found)))
-    print(chosen.caveat)
+    if chosen.caveat:
+        print(chosen.caveat)
     print_next(f"agent search {found['flags']} --profile {config.profile if chosen.is_own else chosen.name}")
 
 

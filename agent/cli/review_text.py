@@ -6,15 +6,16 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from agent.analysis.cells import cells, need_units
 from agent.analysis.comparison import as_json as tasks_json
 from agent.errors import AgentError
-from agent.report.findings import Comparisons, Findings, overall_of
+from agent.report.findings import Findings
+from agent.report.verdicts import Comparisons, overall_of
 from agent.runs.directory import RunDirectory
 from agent.runs.reviews import WORDS, Review, Standing, standing
 from agent.safe_text import spelt
 from agent.studies.reviewing import Subject
 from agent.studies.verify_artifacts import require_genuine
-from benchmark.comparison import signed
 from benchmark.statistics import Comparison, Overall
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def _print_gains(console: Console, findings: Findings) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("task", "baseline", "submitted", "gain", "interval", "detectable from"):
         table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+    units = need_units(findings.metrics)
     for kind, comparisons in (("visible", findings.visible), ("hidden", findings.hidden)):
         if comparisons:
             table.add_row(Text(kind, style="bold"))
@@ -64,12 +66,9 @@ def _print_gains(console: Console, findings: Findings) -> None:
             if one is None:
                 table.add_row(Text(f"  {spelt(task)}"), "", "", "failed", "", "")
                 continue
-            low, high = (signed(bound, 2) for bound in one.ci)
-            means = (
-                (f"{one.baseline_mean:.2f}", f"{one.candidate_mean:.2f}") if isinstance(one, Comparison) else ("", "")
-            )
-            detectable = "–" if one.known_ci is None else f"{one.smallest_visible_effect:.2f}"
-            table.add_row(Text(f"  {spelt(task)}"), *means, signed(one.gain, 2), f"{low} … {high}", detectable)
+            row = cells(one, units=units)
+            numbers = (row.baseline, row.candidate, row.gain, row.interval, row.smallest)
+            table.add_row(Text(f"  {spelt(task)}"), *(spelt(number) for number in numbers))
     if table.row_count:
         console.print()
         console.print(table)

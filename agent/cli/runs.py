@@ -18,6 +18,9 @@ _COLUMNS = (
     *("name", "path", "status", "profile", "proposer", "tests_used", "budget", "submitted_test"),
     *("visible_gain", "hidden_gain", "review", "has_report"),
 )
+_UNITS = ("visible_unit", "hidden_unit")
+"""Columns that only runs have whose gains are not in points."""
+_SHOWN = ("visible_words", "hidden_words")
 _WIDE = 110
 """Columns of a screen that has room for profile and proposer, which a run's name has too."""
 
@@ -41,12 +44,13 @@ def runs(
 
     rows = [_row(path) for path in list_runs(runs)]
     if as_json:
-        print_json({"runs": rows})
+        print_json({"runs": [{name: value for name, value in row.items() if name not in _SHOWN} for row in rows]})
         return
     if as_csv:
-        writer = csv.DictWriter(sys.stdout, _COLUMNS, lineterminator="\n")
+        columns = _COLUMNS + tuple(name for name in _UNITS if any(name in row for row in rows))
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _cell(row[name]) for name in _COLUMNS} for row in rows)
+        writer.writerows({name: _cell(row.get(name, "points")) for name in columns} for row in rows)
         return
     if html:
         _write_index(runs, rows)
@@ -74,15 +78,16 @@ def runs(
             spelt(str(row["status"]))[:200],
             f"{row['tests_used']}/{row['budget']}",
             "" if row["submitted_test"] is None else f"#{row['submitted_test']}",
-            _points(row["visible_gain"]),
-            _points(row["hidden_gain"]),
+            spelt(row["visible_words"]),
+            spelt(row["hidden_words"]),
             *(spelt(str(cells[heading] or ""))[:40] for heading in more),
         )
     console.print(table)
     for row in rows:
         for evaluation, place in row["places"].items():
             print(spelt(f"{row['name']}: {evaluation} is trained on {place}"))
-    print("visible, hidden: mean gain in points; agent show RUN has the intervals")
+    unit = "in points, or in the unit beside it" if any(name in row for row in rows for name in _UNITS) else "in points"
+    print(f"visible, hidden: mean gain {unit}; agent show RUN has the intervals")
     print_next(f"agent show {run_words(Path(rows[-1]['path']).absolute())}")
 
 
@@ -125,8 +130,8 @@ def _row(path: Path) -> dict[str, Any]:
         "tests_used": _tests_used(path, summary),
         "budget": summary.get("budget"),
         "submitted_test": summary.get("submitted_test"),
-        "visible_gain": _mean_gain(summary.get("visible", {})),
-        "hidden_gain": _mean_gain(summary.get("hidden", {})),
+        **_gains(summary, "visible"),
+        **_gains(summary, "hidden"),
         "review": _review(path),
         "has_report": is_plain(path, "report.html"),
         "places": dict(read_places(RunDirectory(path))),
@@ -156,10 +161,17 @@ def _review(path: Path) -> str | None:
     return None if verdict is None else verdict.kind
 
 
-def _mean_gain(tasks: dict[str, Any]) -> float | None:
-    gains = [task["gain"] for task in tasks.values()]
-    return None if not gains or None in gains else sum(gains) / len(gains)
+def _gains(summary: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The mean gain, its unit unless that is points, and both in words. Gains in different metrics have no mean."""
+    from agent.runs.metrics import gains_by_metric
+    from benchmark.comparison import as_gain
 
-
-def _points(value: float | None) -> str:
-    return "" if value is None else f"{value:+.2f}"
+    gains = gains_by_metric(summary, kind) or {}
+    words = [
+        f"{gain:+.2f}" if metric.is_accuracy and len(gains) == 1 else f"{as_gain(gain, metric)} {metric.points}"
+        for metric, gain in gains.items()
+    ]
+    found: dict[str, Any] = {f"{kind}_gain": next(iter(gains.values())) if len(gains) == 1 else None}
+    if any(not metric.is_accuracy for metric in gains):
+        found[f"{kind}_unit"] = " and ".join(metric.points for metric in gains)
+    return {**found, f"{kind}_words": ", ".join(words)}

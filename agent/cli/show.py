@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
 from agent.cli.output import print_json, print_next, run_words
+from agent.runs.metrics import task_metrics
 from agent.safe_text import spelt
+from benchmark.task import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from agent.runs.directory import RunDirectory
@@ -59,11 +61,7 @@ def _unfinished(run: RunDirectory) -> tuple[RunState, list[str]]:
 
     record = read_run(run)
     findings = find(record)
-    tests = [
-        f"  test {test.number}   {'failed' if test.mean is None else f'mean visible accuracy {test.mean:.2f} %'}"
-        for test in findings.tests
-        if test.finished
-    ]
+    tests = [f"  test {test.number}   {_what(test.scores)}{test.words}" for test in findings.tests if test.finished]
     return record.state, [*tests, "", findings.verdict]
 
 
@@ -82,9 +80,11 @@ def _lines(path: Path, summary: dict[str, Any], unfinished: tuple[RunState, list
         yield from unfinished[1]
         return
     yield f"tests      {summary.get('tests_used', 0)} of {summary.get('budget')}"
-    own = {task["name"]: "metric" in task for task in dict(summary.get("tasks") or {}).get("visible", [])}
+    metrics = task_metrics(summary)
     for test in summary.get("tests", []):
-        means = ", ".join(f"{task} {_mean(seeds, own.get(task, False))}" for task, seeds in test["accuracies"].items())
+        means = ", ".join(
+            f"{task} {_mean(seeds, metrics.get(task, ACCURACY))}" for task, seeds in test["accuracies"].items()
+        )
         chosen = "  <- submitted" if test["number"] == summary.get("submitted_test") else ""
         yield f"  test {test['number']}   {means}{chosen}"
     if seconds := summary.get("seconds"):
@@ -104,9 +104,13 @@ def _wrapped(line: str) -> str:
     return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False) or line
 
 
-def _mean(seeds: dict[str, float | None], own: bool = False) -> str:
-    """The mean accuracy in percent, or of a trainer of the user's own the mean score."""
+def _mean(seeds: dict[str, float | None], metric: Metric) -> str:
+    """The mean accuracy in percent, or the mean score with the name of its metric."""
     values = [value for value in seeds.values() if value is not None]
-    if own and len(values) == len(seeds):
-        return f"{sum(values) / len(values):.4g}"
-    return f"{sum(values) / len(values):.2f} %" if len(values) == len(seeds) else "failed"
+    return metric.shown(sum(values) / len(values)) if values and len(values) == len(seeds) else "failed"
+
+
+def _what(scores: Mapping[Metric, float] | None) -> str:
+    if scores is None:
+        return ""
+    return "mean visible accuracy " if set(scores) == {ACCURACY} else "mean visible score "

@@ -102,7 +102,7 @@ def check(
 
 
 def _cost(seconds: object) -> str:
-    from agent.analysis.design import duration
+    from agent.analysis.planning import duration
 
     per_test = sum(seconds)  # type: ignore[call-overload]
     return f"a test takes about {duration(per_test)} of training, and a search with --budget 3 four times that\n"

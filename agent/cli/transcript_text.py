@@ -15,6 +15,8 @@ from agent.safe_text import spelt
 from agent.transcripts.audit import Audit, audit
 from agent.transcripts.loading import load_transcript
 from agent.transcripts.replay import CallVerdict, Replay, replay
+from benchmark.task import ACCURACY
+from benchmark.tasks import own_metric
 
 EXIT_OK, EXIT_FOUND = 0, 3
 
@@ -114,15 +116,15 @@ def _trained(executed: Mapping[str, Any]) -> str:
     roles = executed.get("roles") or {"": executed.get("accuracies") or {}}
     for role, tasks in roles.items():
         for task, seeds in tasks.items():
-            values = ", ".join(f"seed {seed} {_accuracy(value)}" for seed, value in seeds.items())
+            values = ", ".join(f"seed {seed} {_score(value, task)}" for seed, value in seeds.items())
             lines.append(f"    {f'{role} ' if role else ''}{task}: {values}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def _accuracy(value: Any) -> str:
+def _score(value: Any, task: str) -> str:
     if isinstance(value, Mapping):
-        return f"recorded {_accuracy(value['recorded'])}, now {_accuracy(value['executed'])}"
-    return "failed" if value is None else f"{value:.2f} %"
+        return f"recorded {_score(value['recorded'], task)}, now {_score(value['executed'], task)}"
+    return "failed" if value is None else own_metric(task, ACCURACY).shown(value)
 
 
 def print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
 from agent.cli.output import print_json, print_next, run_words
+from agent.runs.metrics import read_metric
 from agent.safe_text import safe_console, spelt
 
 if TYPE_CHECKING:
@@ -68,13 +69,13 @@ def _shower(stack: ExitStack, reader: LiveReader, state: Callable[[], RunState])
     def render() -> RenderableType:
         live, now = reader.state, time.time()
         rows = [
-            (one.role, one.task, one.seed, one.epoch, one.epochs, one.accuracy)
-            for _, one in sorted(live.trainings.items())
+            (*key, one.epoch, one.epochs, "" if one.accuracy is None else one.metric.shown(one.accuracy))
+            for key, one in sorted(live.trainings.items())
         ]
         budget, begun = state().budget or live.tests, len(state().begun)
         return training_view(
             rows,
-            sorted(live.best.items()),
+            [(task, live.metrics[task].shown(best)) for task, best in sorted(live.best.items())],
             elapsed=0.0 if live.begun is None else max(0.0, now - live.begun),
             left=live.seconds_left(now),
             tests=f"{max(0, budget - begun)} of {budget}" if budget else "",
@@ -100,8 +101,10 @@ def _in_words(line: Mapping[str, Any], *, epochs: bool) -> str:
     text, kind = line.get("text"), line.get("kind")
     if kind in ("message", "evaluated") and isinstance(text, str):
         return text if kind == "message" else f"  {text}"
-    accuracy = line.get("accuracy")
-    if not epochs or kind != "epoch" or not isinstance(accuracy, float):
+    score = line.get("accuracy", line.get("score"))
+    if not epochs or kind != "epoch" or not isinstance(score, float):
         return ""
     of = f"{line.get('role')} {line.get('task')} seed {line.get('seed')}"
-    return f"  {of}: epoch {line.get('epoch')}/{line.get('epochs')}, test accuracy {accuracy:.2f} %"[:300]
+    if "accuracy" in line:
+        return f"  {of}: epoch {line.get('epoch')}/{line.get('epochs')}, test accuracy {score:.2f} %"[:300]
+    return f"  {of}: epoch {line.get('epoch')}, {read_metric(line.get('metric')).shown(score)}"[:300]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from agent.analysis.design import Design, duration, forecast
+from agent.analysis.design import Design, forecast
+from agent.analysis.planning import duration
 from agent.config import SearchConfig
 from agent.evaluation.workbench import plan_slots, side_by_side
 from agent.profiles import resolve_profile

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from agent.analysis.design import Design, in_words, make_plan
-from agent.analysis.noise import Noise, unresolvable
+from agent.analysis.design import Design
+from agent.analysis.noise import unresolvable
+from agent.analysis.planning import in_words, make_plan
 from agent.config import SearchConfig
+from agent.runs.noise import Noise
 from benchmark.cost import KnownCosts, pictures
 from benchmark.executors import Executor, InfrastructureError
 from benchmark.store import user_store

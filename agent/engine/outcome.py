@@ -16,6 +16,7 @@ from agent.errors import RunDamaged
 from agent.protocol import Accuracies, TestOutcome
 from agent.runs.artifacts import MODULE, PATCH, write_artifacts
 from agent.runs.directory import RunDirectory
+from agent.runs.noise import Noise
 from agent.runs.status import RunStatus
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.statistics import Comparison
@@ -117,7 +118,7 @@ class Evidence(Protocol):
         """Hash of a region → its score from screening."""
 
     @property
-    def noise(self) -> noises.Noise | None:
+    def noise(self) -> Noise | None:
         """The seed noise that the run recorded; None in a run of an older version."""
 
 
@@ -142,7 +143,10 @@ def conclude(
         found += comparison.describe_tasks("visible", visible) + comparison.describe_tasks("hidden", hidden)
         compared = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
         found += noises.in_words(compared)
-        found += [*generalisation.of_run(visible, hidden), comparison.verdict(visible, hidden)]
+        found += [
+            *generalisation.of_run(visible, hidden),
+            comparison.verdict(visible, hidden, hides=bool(profile.hidden)),
+        ]
         found += _own_metrics(profile)
         if config.null:
             found.append(null_claims.in_words(claims))

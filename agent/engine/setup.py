@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.analysis.noise import Noise, as_logged, noise_here, of_log
+from agent.analysis.noise import noise_here
 from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
@@ -21,6 +21,7 @@ from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.runs.events import Event, Launch
 from agent.runs.log import EventLog
+from agent.runs.noise import Noise, as_logged, of_log
 from agent.spaces.start import starting_region
 from benchmark.data import DataError, available, load_dataset
 from benchmark.recipes import get_recipe, recipe_names

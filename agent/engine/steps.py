@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from agent.analysis.design import Design
-from agent.analysis.noise import Noise, in_words
+from agent.analysis.noise import in_words
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
@@ -36,6 +36,7 @@ from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.events import Ended, Launch
 from agent.runs.log import EventLog
+from agent.runs.noise import Noise
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.executors import Executor
 from benchmark.store import LayeredStore, ResultStore, user_store
@@ -136,7 +137,7 @@ class OpenSearch:
     def _search_with(self, proposer: Proposer, tools: Toolbox, start: str | None) -> SearchOutcome:
         config = self.config
         try:
-            prepare(proposer, start or baseline_region(self.profile), config.budget)
+            prepare(proposer, start or baseline_region(self.profile), config.budget, tools.noise)
         except ProposerEnd as stop:  # nothing will be proposed, so the baseline is not trained
             self.log.append(Ended(status=stop.status, message=str(stop)))
             return self._sum_up(End(stop.status, str(stop)), tools)

@@ -11,7 +11,6 @@ from typing import Any
 from agent.analysis.comparison import choose, ranked
 from agent.analysis.finalists import finalist_count, pooled, trained_again
 from agent.analysis.look_scores import look_scores
-from agent.analysis.noise import Noise
 from agent.engine.replies import SituationOnDemand, looks_report, refused, test_report
 from agent.engine.screening import Screen
 from agent.evaluation.batches import Batch, Candidate, accuracies_of, require_baseline
@@ -30,6 +29,7 @@ from agent.runs.events import (
     accuracies_by_role,
 )
 from agent.runs.log import EventLog
+from agent.runs.noise import Noise, score_units
 from benchmark.results import region_sha256
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
@@ -147,8 +147,15 @@ class Toolbox:
             tests=tuple(self.tests),
             baseline=self.baseline,
             looks_left=self._looks_left,
+            noise=self.noise,
             in_flight=self.in_flight,
         )
+
+    @property
+    def _units(self) -> Mapping[str, float]:
+        """See `score_units`. It depends on the record alone, so a resumed search computes the same."""
+        metrics = {task.name: task.metric for task in self._profile.visible}
+        return score_units(self._profile.name, self.noise, metrics, self.baseline)[0]
 
     @property
     def look_scores(self) -> dict[str, float]:
@@ -214,7 +221,7 @@ class Toolbox:
                     self.regions[number], self._reports[number] = region, reply
                     self._begun.append(region_sha256(region))
                 case TestFinished(number=number):
-                    outcome = TestOutcome(number, event.accuracies, region_sha256(region), self._lower)
+                    outcome = TestOutcome(number, event.accuracies, region_sha256(region), self._lower, self._units)
                     self.tests.append(outcome)
                     self.ran += [] if outcome.failed else [number]
                 case Confirmed():
@@ -383,7 +390,7 @@ class Toolbox:
         number = flight.number
         outcomes = self._evaluator.finish(batch)
         accuracies = accuracies_of(outcomes, f"test/{number}")
-        outcome = TestOutcome(number, accuracies, flight.region_sha256, self._lower)
+        outcome = TestOutcome(number, accuracies, flight.region_sha256, self._lower, self._units)
         self._log.append(
             TestFinished(
                 number=number,

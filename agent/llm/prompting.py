@@ -7,9 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from agent.protocol import Accuracies, Situation
-from benchmark.noise import noise_prior
-from benchmark.tasks import Profile
+from agent.protocol import Situation
+from agent.runs.noise import noticeable, seed_sd, unmeasured
+from benchmark.tasks import Profile, Task
 from prompts import environment
 from sandbox.region import SCAFFOLD_NAME, scaffold
 
@@ -52,7 +52,8 @@ def task_prompt(
         means=means,
         profile=profile,
         recipe=profile.visible[0].recipe,
-        tasks=[task_facts(profile.name, task.name, situation.baseline, len(seeds)) for task in profile.visible],
+        tasks=[task_facts(profile, task, situation, len(seeds)) for task in profile.visible],
+        accuracy=all(task.metric.is_accuracy for task in profile.visible),
         filename=situation.filename,
         first=first,
         last=last,
@@ -85,10 +86,8 @@ def own_tasks(profile: Profile) -> list[str]:
     for task in profile.visible:
         network = task.network.spec if task.network else task.arch
         if task.trainer is not None:
-            how = "higher" if task.metric.sign > 0 else "lower"
-            lines.append(
-                f"{task.name}: {network}, a trainer of its own; the score is {task.metric.name}, {how} is better"
-            )
+            score = f"the score is {task.metric.name}, {task.metric.better} is better"
+            lines.append(f"{task.name}: {network}, a trainer of its own; {score}")
             continue
         recipe = task.recipe
         channels, height, width = task.picture
@@ -100,9 +99,9 @@ def own_tasks(profile: Profile) -> list[str]:
     return lines
 
 
-def baseline_note(profile: Profile, baseline: Accuracies, seeds: tuple[int, ...]) -> str:
-    """The baseline's accuracies, for a model that was asked before they were measured."""
-    tasks = [task_facts(profile.name, task.name, baseline, len(seeds)) for task in profile.visible]
+def baseline_note(profile: Profile, situation: Situation, seeds: tuple[int, ...]) -> str:
+    """The baseline's scores, for a model that was asked before they were measured."""
+    tasks = [task_facts(profile, task, situation, len(seeds)) for task in profile.visible]
     return _render("llm_baseline.j2", tasks=tasks, seeds=len(seeds))
 
 
@@ -118,22 +117,38 @@ def trials_table(**values: Any) -> str:
     return _render("llm_trials.j2", **values).strip()
 
 
-def tools(*, screening: bool = False, confirm: int = 0) -> list[dict[str, Any]]:
-    """The tools in the format of Chat Completions; see `task_prompt` for the arguments."""
-    described = json.loads(_render("llm_tools.j2", filename=SCAFFOLD_NAME, screening=screening, confirm=confirm))
+def scores_word(profile: Profile) -> str:
+    """What a test of these tasks reports: `accuracies` or `scores`."""
+    return "accuracies" if all(task.metric.is_accuracy for task in profile.visible) else "scores"
+
+
+def tools(*, screening: bool = False, confirm: int = 0, scores: str = "accuracies") -> list[dict[str, Any]]:
+    """The tools in the format of Chat Completions; see `task_prompt`. `scores`: what a test reports."""
+    known = {"filename": SCAFFOLD_NAME, "screening": screening, "confirm": confirm, "scores": scores}
+    described = json.loads(_render("llm_tools.j2", **known))
     return [{"type": "function", "function": function} for function in described]
 
 
-def task_facts(profile: str, task: str, baseline: Accuracies, seeds: int) -> dict[str, Any]:
-    """Facts on one task: baseline accuracies, their mean, prior seed SD, two standard errors of a difference."""
-    values = [value for value in baseline.get(task, {}).values() if value is not None]
-    prior = noise_prior(profile, task)
+def task_facts(profile: Profile, task: Task, situation: Situation, seeds: int) -> dict[str, Any]:
+    """Facts on one task: the baseline's scores and their mean, the seed SD and two standard errors of a difference.
+
+    The SD is the one that the run's comparisons rely on. All numbers are text, the mean and the two with their unit;
+    None stands for what is not known.
+    """
+    known = {seed: value for seed, value in situation.baseline.get(task.name, {}).items() if value is not None}
+    noise = situation.noise
+    if noise is None and profile.is_own:  # before the run has recorded it
+        noise = unmeasured(profile)
+    measured = known if noise is not None else {}  # a run of an older version resumes only with the same text
+    sd, metric = seed_sd(profile.name, noise, task.name, measured), task.metric
+    least = None if sd is None else noticeable(sd, len(measured) or seeds, seeds)
     return {
-        "name": task,
-        "values": values,
-        "mean": sum(values) / len(values) if values else None,
-        "sd": prior.sd,
-        "visible": 2 * prior.sd * (2 / max(1, seeds)) ** 0.5,
+        "name": task.name,
+        "what": "accuracy" if metric.is_accuracy else metric.name,
+        "values": [metric.text(value) for value in known.values()],
+        "mean": metric.shown(sum(known.values()) / len(known)) if known else None,
+        "sd": None if sd is None else f"{sd:.2g} {metric.points}",
+        "visible": None if least is None else f"{least:.2g} {metric.points}",
     }
 
 

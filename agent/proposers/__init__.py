@@ -15,6 +15,7 @@ from agent.profiles import baseline_region
 from agent.protocol import Proposer, Situation
 from agent.runs.log import EventLog
 from agent.spaces.start import starting_region
+from benchmark.noise import TaskNoise
 from benchmark.tasks import Profile
 from sandbox.region import SCAFFOLD_NAME, scaffold
 
@@ -264,10 +265,11 @@ class DependsOnOthers(Protocol):
         ...
 
 
-def prepare(proposer: Proposer, region: str, budget: int) -> None:
+def prepare(proposer: Proposer, region: str, budget: int, noise: Mapping[str, TaskNoise] | None = None) -> None:
     """Let a proposer that depends on a server check, before anything is trained, that the server answers.
 
-    `region` is the start region. Raises ProposerEnd when the server fails, UsageError when a setting is wrong.
+    `region` is the start region, `noise` what the run recorded.
+    Raises ProposerEnd when the server fails, UsageError when a setting is wrong.
     """
     if not isinstance(proposer, DependsOnOthers):
         return
@@ -282,6 +284,7 @@ def prepare(proposer: Proposer, region: str, budget: int) -> None:
             tests=(),
             baseline={},
             best=None,
+            noise=noise,
         )
     )
 

@@ -18,7 +18,7 @@ _SCRIPT = Path(__file__).with_name("demo.json")
 _EDITABLE = re.compile(r"\[Current file: \S+ \| editable: (\d+)")
 _LISTED = re.compile(r"\[EDITABLE — lines (\d+)")
 _TEST = re.compile(r"^\[Test #(\d+)\] \((\d+) tests? remaining", re.MULTILINE)
-_ACCURACY = re.compile(r"^test_acc_\S+=([\d.]+)$", re.MULTILINE)
+_SCORE = re.compile(r"^Final metrics \((\S+)\):\n(\S+)_\1=(\S+)$", re.MULTILINE)
 
 
 class DemoModel:
@@ -37,7 +37,7 @@ class DemoModel:
             number = max(tests, key=lambda test: (tests[test], -test))
             step = {
                 "reasoning": "Nothing is left to try. Which test was the best one?",
-                "content": f"Test {number} has the highest accuracy.",
+                "content": f"Test {number} has the {'highest accuracy' if _accuracy(messages) else 'best score'}.",
                 "calls": [["submit", {"n": number}]],
             }
         else:
@@ -59,16 +59,26 @@ class DemoModel:
 
 
 def _tests(messages: list[Message]) -> tuple[dict[int, float], int | None]:
-    """Mean accuracy of each test in the replies, and how many tests are left (None: no test yet)."""
+    """Mean score of each test in the replies, higher is better, and how many tests are left (None: no test yet)."""
+    said = " ".join(str(message["content"]) for message in messages if message["role"] == "user")
     means: dict[int, float] = {}
     left = None
     for message in messages:
         if message["role"] == "tool" and (match := _TEST.search(message["content"])):
             left = int(match[2])
-            accuracies = [float(value) for value in _ACCURACY.findall(message["content"])]
-            if accuracies and "FAILED" not in message["content"]:
-                means[int(match[1])] = sum(accuracies) / len(accuracies)
+            scores = [
+                float(value) * (-1 if f"{metric}, lower is better" in said else 1)
+                for _, metric, value in _SCORE.findall(message["content"])
+            ]
+            if scores and "FAILED" not in message["content"]:
+                means[int(match[1])] = sum(scores) / len(scores)
     return means, left
+
+
+def _accuracy(messages: list[Message]) -> bool:
+    """Whether every score in the replies is an accuracy."""
+    replies = "\n".join(str(message["content"]) for message in messages if message["role"] == "tool")
+    return all(metric == "test_acc" for _, metric, _ in _SCORE.findall(replies))
 
 
 def _first_line(messages: list[Message]) -> int:

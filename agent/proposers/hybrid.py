@@ -29,6 +29,8 @@ from agent.spaces.literals import (
     rescale,
     suggest,
 )
+from benchmark.task import ACCURACY, SEED_SD, common_metric
+from benchmark.tasks import own_metric
 
 _REFUSALS_IN_A_ROW = 5
 
@@ -189,7 +191,7 @@ class HybridProposer:
         assert test is not None
         table = prompting.trials_table(
             names=[number.name for number in scaling.numbers],
-            tasks=list(test.accuracies),
+            tasks=[_heading(task) for task in test.accuracies],
             trials=scaling.rows,
             first=test.number,
             best=_best(scaling),
@@ -205,14 +207,22 @@ class HybridProposer:
 
 
 def _keep(scaling: _Scaling, values: dict[str, float], region: str, test: TestOutcome) -> None:
+    metrics = {task: own_metric(task, ACCURACY) for task in test.accuracies}
     accuracies = {
-        task: " ".join("failed" if value is None else f"{value:.2f}" for value in seeds.values())
+        task: " ".join("failed" if value is None else metrics[task].text(value) for value in seeds.values())
         for task, seeds in test.accuracies.items()
     }
-    score = "failed" if test.failed else f"{test.score:.2f}"
+    common = common_metric(metrics.values())  # a score counts upwards, and its sign is not the metric's
+    score = "failed" if test.failed else "" if common == SEED_SD else common.text(common.sign * test.score)
     scaling.rows.append({"test": test.number, "values": dict(values), "accuracies": accuracies, "score": score})
     scaling.regions[test.number] = region
     scaling.outcomes[test.number] = test
+
+
+def _heading(task: str) -> str:
+    """A task's column, with its metric unless that is accuracy."""
+    metric = own_metric(task, ACCURACY)
+    return task if metric.is_accuracy else f"{task}, {metric.name} ({metric.better} is better)"
 
 
 def _best(scaling: _Scaling) -> int:

@@ -159,7 +159,7 @@ class LLMProposer:
             self._prompt_tokens = sum(len(text) for text in self._sent) // 4
             self._baseline_is_news = not situation.baseline
         if self._baseline_is_news and situation.baseline:
-            self._note = prompting.baseline_note(self._brief.profile, situation.baseline, self._brief.seeds)
+            self._note = prompting.baseline_note(self._brief.profile, situation, self._brief.seeds)
             self._baseline_is_news = False
         return self._conversation
 
@@ -284,7 +284,10 @@ class LLMProposer:
         return {"request_sha256": digest, "form": self._form, "room": self._room, "sent": self._sent, **answer}
 
     def _question(self, conversation: Conversation) -> tuple[list[Message], list[dict[str, Any]] | None]:
-        offered = prompting.tools(screening=self._brief.screening, confirm=self._brief.confirm)
+        brief = self._brief
+        offered = prompting.tools(
+            screening=brief.screening, confirm=brief.confirm, scores=prompting.scores_word(brief.profile)
+        )
         return conversation.messages(self._form, self._room), offered if self._form == "tools" else None
 
     def _answer_format(self) -> str:

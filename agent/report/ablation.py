@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from agent.errors import RunDamaged
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_bytes
 from benchmark.comparison import signed
 from benchmark.results import region_sha256
+from benchmark.task import ACCURACY
 
 Seeds = dict[int, float | None]
-"""Seed → best test accuracy in percent, None for a failure."""
+"""Seed → best test accuracy in percent, or score, None for a failure."""
+POINTS = ACCURACY.points
 
 
 class _Kept(BaseModel):
@@ -21,8 +24,9 @@ class _Kept(BaseModel):
 
 
 class Contribution(_Kept):
-    """Submission minus variant in points of visible accuracy, the mean over tasks. The interval holds for all parts.
+    """The gain that is lost without the part, the mean over the visible tasks. The interval holds for all parts.
 
+    The unit is that of the ablation. `ci` is None where no noise is known; `gain` too where no mean has a unit.
     `needed`: the variant failed on the tasks in `failed`, so there are no numbers.
     """
 
@@ -43,17 +47,26 @@ class PartResult(_Kept):
     accuracies: dict[str, Seeds] = {}
     contribution: Contribution | None = None
 
-    @property
-    def words(self) -> str:
-        """One line for a person."""
+    def words(self, unit: str) -> str:
+        """One line for a person. `unit` is that of the ablation."""
         one, name = self.contribution, f"{self.kind} {self.label}"
         if one is None:
             return f"{name}: {self.refused}"
-        if one.gain is None or one.ci is None:
+        if one.resolved == "needed":
             return f"{name}: needed; without it the training fails on {', '.join(one.failed)}"
+        places = places_of(one, unit)
+        gain = "no gain over all" if one.gain is None else f"{signed(one.gain, places)} {unit}"
+        if one.ci is None:
+            return f"{name}: {gain} (no noise is known): {one.resolved}"
         verdict = {"carries": "carries gain, resolved", "in the way": "in the way, resolved"}
-        interval = f"95 % interval {signed(one.ci[0])} … {signed(one.ci[1])}"
-        return f"{name}: {signed(one.gain)} points ({interval}): {verdict.get(one.resolved, one.resolved)}"
+        interval = f"95 % interval {signed(one.ci[0], places)} … {signed(one.ci[1], places)}"
+        return f"{name}: {gain} ({interval}): {verdict.get(one.resolved, one.resolved)}"
+
+
+def places_of(one: Contribution, unit: str, least: int = 1) -> int:
+    """Digits after the point: `least` for points, two that count for another unit."""
+    size = min((abs(n) for n in (one.gain, one.smallest_visible_effect) if n), default=1.0)
+    return least if unit == POINTS else min(8, max(least, 1 - math.floor(math.log10(size))))
 
 
 class Ablation(_Kept):
@@ -71,6 +84,13 @@ class Ablation(_Kept):
     """Accuracies of the submission with the fresh seeds."""
     parts: tuple[PartResult, ...]
     conclusion: str
+    unit: str = POINTS
+    """Of the contributions: `points`, the metric of the tasks, or `seed SD` where their metrics differ."""
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if name != "unit" or value != POINTS}
 
     @property
     def stated(self) -> str:

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.analysis.comparison import compare_tasks
-from agent.report.drawings import curve_line
-from agent.report.figures import LEAST_POINTS, Drawing, curves
-from agent.report.findings import Findings, find, overall_of, recorded_noise
+from agent.report.drawings import curve_figure, curve_line
+from agent.report.figures import Drawing
+from agent.report.findings import Findings, find, recorded_noise
 from agent.report.page import template
+from agent.report.verdicts import overall_of
 from agent.runs.directory import RunDirectory
+from agent.runs.metrics import task_metrics
 from agent.runs.record import RunRecord, mapping, number, read_run, text
 from agent.runs.reviews import WORDS
-from benchmark.comparison import signed
+from benchmark.comparison import places_for, signed
 from benchmark.statistics import Comparison, StatisticsError, combine, in_words
+from benchmark.task import ACCURACY, Metric
 
 MAX_RUNS = 6
 """The most runs in a comparison. More curves in one figure cannot be distinguished."""
@@ -35,6 +38,10 @@ class Member:
     def role(self) -> dict[str, str]:
         """`visible` and `hidden` → the role whose results represent the run."""
         return {"visible": f"test/{self.findings.subject}", "hidden": "hidden/submission"}
+
+    def metric(self, task: str) -> Metric:
+        """What the task's score is in this run."""
+        return task_metrics(self.record.summary).get(task, ACCURACY)
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,13 @@ def _between(comparisons: dict[str, Comparison | None], other: Member, first: Me
     overall = combine(comparisons)
     if overall.failed:
         return f"{other.letter} and {first.letter} cannot be compared on {', '.join(overall.failed)}"
+    unit = overall.metric.points
     if overall.known_ci is None:
-        return (
-            f"{other.letter} cannot be told from {first.letter} ({signed(overall.gain, 2)} points; no noise is known)"
-        )
-    low, high = (signed(bound) for bound in overall.ci)
-    points = f"{signed(overall.gain)} points, {overall.confidence * 100:g} % interval {low} … {high}"
+        gain = "" if math.isnan(overall.gain) else f"{signed(overall.gain, 2)} {unit}; "
+        return f"{other.letter} cannot be told from {first.letter} ({gain}no noise is known)"
+    places = 1 if overall.metric.is_accuracy else places_for(overall)
+    low, high = (signed(bound, places) for bound in overall.ci)
+    points = f"{signed(overall.gain, places)} {unit}, {overall.confidence * 100:g} % interval {low} … {high}"
     words = {"improvement": "is better than", "worse": "is worse than", "not resolved": "cannot be told from"}
     return f"{other.letter} {words[overall.resolved]} {first.letter} ({points})"
 
@@ -120,17 +128,19 @@ def drawings(runs: Sequence[Member]) -> list[Drawing]:
         names = dict.fromkeys(text(task["name"]) for run in runs for task in run.record.tasks(kind))
         for task in names:
             baseline_role = "baseline" if kind == "visible" else "hidden/baseline"
-            found = [curve_line("baseline", runs[0].record.curves(baseline_role, task), baseline=True)]
+            metric = next((run.metric(task) for run in runs if task in task_metrics(run.record.summary)), ACCURACY)
+            same = [(index, run) for index, run in enumerate(runs) if run.metric(task) == metric]  # one axis, one unit
+            baseline = runs[0].record.curves(baseline_role, task) if runs[0].metric(task) == metric else []
+            found = [curve_line("baseline", baseline, baseline=True, metric=metric)]
             found += [
-                curve_line(run.letter, run.record.curves(run.role[kind], task), series=index)
-                for index, run in enumerate(runs)
+                curve_line(run.letter, run.record.curves(run.role[kind], task), series=index, metric=metric)
+                for index, run in same
             ]
             lines = [line for line in found if line is not None]
             if any(len(line.x) > 1 for line in lines):
-                ends = "; ".join(f"{line.label} ends at {_last(line.y)}" for line in lines)
+                ends = "; ".join(f"{line.label} ends at {_last(line.y, metric)}" for line in lines)
                 title = task if kind == "visible" else f"{task} (hidden)"
-                alt = f"Test accuracy over epochs on {title}: {ends}"
-                figures.append(curves(title, lines, x="epoch", y="test accuracy, %", alt=alt, least_span=LEAST_POINTS))
+                figures.append(curve_figure(title, lines, metric, alt=ends))
     return figures
 
 
@@ -150,13 +160,17 @@ def comparison_page(runs: Sequence[Member], *, name: str = "compare.html.j2", mo
 
 
 def index_page(rows: Sequence[dict[str, Any]]) -> str:
-    """The HTML index of a folder; `rows` are those of `agent runs --json`."""
+    """The HTML index of a folder; `rows` are those of `agent runs --json`, with the gains in words."""
     words: dict[str, str] = dict(WORDS.items())
     shown = [
         {
             **row,
             "has_report": row.get("has_report", False),
             "review": words.get(str(row.get("review")), row.get("review")),
+            "visible_words": row.get("visible_words", ""),
+            "hidden_words": row.get("hidden_words", ""),
+            "visible_unit": row.get("visible_unit", ""),
+            "hidden_unit": row.get("hidden_unit", ""),
         }
         for row in reversed(rows)
     ]
@@ -172,6 +186,9 @@ def _pair(
     after: dict[int, float | None],
 ) -> Pair:
     shared = tuple(sorted(set(before) & set(after)))
+    if (ours := first.metric(task)) != (theirs := other.metric(task)):
+        words = f"not comparable: {ours.name}, {ours.direction}, against {theirs.name}, {theirs.direction}"
+        return Pair(kind, task, first.letter, other.letter, shared, None, words)
     if shared:
         before, after = ({seed: side[seed] for seed in shared} for side in (before, after))
     try:
@@ -183,9 +200,11 @@ def _pair(
     return Pair(kind, task, first.letter, other.letter, shared, comparison, words)
 
 
-def _last(values: Sequence[float]) -> str:
+def _last(values: Sequence[float], metric: Metric) -> str:
     known = [value for value in values if math.isfinite(value)]
-    return f"{known[-1]:.1f} %" if known else "no finite value"
+    if not known:
+        return "no finite value"
+    return f"{known[-1]:.1f} %" if metric.is_accuracy else metric.shown(known[-1])
 
 
 def _common() -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.analysis.design import Overhead
+from agent.analysis.planning import Overhead
 from agent.evaluation.calls import job_for
 from agent.profiles import baseline_region
 from benchmark.cost import MeasureCost, measure_costs, pictures

@@ -10,7 +10,7 @@ from agent.analysis.comparison import metric_of
 from agent.report.figures import LEAST_POINTS, Drawing, Line, best_so_far, curves
 from agent.report.findings import Findings, TestRow
 from agent.runs.record import RunRecord, text
-from benchmark.results import EpochMetrics, EvaluationResult
+from benchmark.results import EvaluationResult
 from benchmark.tasks import ACCURACY, Metric
 
 _LONG = 40
@@ -35,12 +35,12 @@ def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
             ]
             if any(len(line.x) > 1 for line in lines):  # one epoch is a number of the table, and no curve
                 title = name if kind == "visible" else f"{name} (hidden)"
-                figures.append(_curve_figure(title, lines, metric))
+                figures.append(curve_figure(title, lines, metric))
                 last = round(max(line.x[-1] for line in lines))
                 if last >= _LONG:
                     first = last - last // 4 + 1
                     ends = [_from(line, first) for line in lines]
-                    figures.append(_curve_figure(f"{title}, epochs {first} to {last}", ends, metric))
+                    figures.append(curve_figure(f"{title}, epochs {first} to {last}", ends, metric))
     return figures
 
 
@@ -51,13 +51,6 @@ def _from(line: Line, first: int) -> Line:
         [values[index] for index in kept] if values else () for values in (line.x, line.y, line.low, line.high)
     )
     return dataclasses.replace(line, x=x, y=y, low=low, high=high)
-
-
-def own_value(point: EpochMetrics, metric: Metric) -> float:
-    """The test accuracy of an epoch or, of a user's own trainer, what it reported under the metric's name, or last."""
-    if point.own is None:
-        return point.test_acc
-    return point.own.get(metric.name, next(reversed(point.own.values()), math.nan))
 
 
 def curve_line(
@@ -74,7 +67,7 @@ def curve_line(
     by_epoch: dict[int, list[float]] = {}
     for result in results:
         for point in result.curve:
-            value = own_value(point, metric)
+            value = point.score(metric)
             by_epoch.setdefault(point.epoch, []).extend([value] if math.isfinite(value) else [])
     if not by_epoch:
         return None
@@ -92,8 +85,9 @@ def curve_line(
     )
 
 
-def _curve_figure(title: str, lines: Sequence[Line], metric: Metric = ACCURACY) -> Drawing:
-    described = "; ".join(f"{line.label} {_ends(line, metric)}" for line in lines)
+def curve_figure(title: str, lines: Sequence[Line], metric: Metric = ACCURACY, *, alt: str = "") -> Drawing:
+    """The curves of one task. `alt` describes them (default: where each begins, ends and is best)."""
+    described = alt or "; ".join(f"{line.label} {_ends(line, metric)}" for line in lines)
     what = "test accuracy" if metric.is_accuracy else metric.name
     note = (
         "Some values are not finite and leave a gap." if any(not math.isfinite(y) for o in lines for y in o.y) else ""
@@ -122,8 +116,7 @@ def _ends(line: Line, metric: Metric = ACCURACY) -> str:
 def search_progress(findings: Findings) -> Drawing | None:
     """A figure of the mean visible accuracy of each test, and the best so far; None before the first test ended."""
     tests = [test for test in findings.tests if test.finished]
-    ours = all(one is None or one.metric.is_accuracy for one in findings.visible.values())
-    if not tests or not ours:  # scores of another metric have no common axis
+    if not tests or findings.metrics - {ACCURACY}:  # scores of another metric have no common axis
         return None
     scores = [(test.number, test.mean, test.submitted) for test in tests]
     described = ", ".join(_score(test) for test in tests[:12]) + (" …" if len(tests) > 12 else "")

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from agent.analysis import comparison
+from agent.analysis.comparison import mean_scores, scores_in_words
 from agent.analysis.look_scores import look_scores
-from agent.analysis.noise import Noise, in_words, noise_from, of_log
+from agent.analysis.noise import in_words
 from agent.protocol import Accuracies
+from agent.report.verdicts import Comparisons, Tone, judge, overall_of
 from agent.runs.log_lines import Fields
+from agent.runs.noise import Noise, noise_from, of_log
 from agent.runs.record import RunRecord, mapping, number, text, whole
-from agent.runs.status import RunStatus
-from benchmark.comparison import places_for, signed
-from benchmark.statistics import Comparison, Overall, StatisticsError, combine
-
-Tone = Literal["good", "bad", "open"]
-Comparisons = Mapping[str, Comparison | None]
+from benchmark.comparison import as_text
+from benchmark.statistics import Comparison, Overall, StatisticsError
+from benchmark.task import Metric
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class TestRow:
     label: str
     """The proposer's name for it, untrusted; "" when it gave none."""
     parameters: Fields
-    accuracies: Mapping[str, Mapping[int, float | None]]
+    scores: Mapping[Metric, float] | None
+    """Metric → the mean over its tasks of the means over seeds; None when any is missing."""
     overall: Overall | None
     failures: tuple[str, ...]
     submitted: bool
@@ -41,8 +42,13 @@ class TestRow:
 
     @property
     def mean(self) -> float | None:
-        """Mean visible accuracy over tasks of the means over seeds, percent; None when any is missing."""
-        return mean_accuracy(self.accuracies)
+        """The mean score over the visible tasks; None when any is missing, or where the tasks' metrics differ."""
+        return only(self.scores)
+
+    @property
+    def words(self) -> str:
+        """The mean score with its unit, one for each metric; `failed` when any is missing."""
+        return scores_in_words(self.scores)
 
 
 @dataclass(frozen=True)
@@ -69,14 +75,30 @@ class Findings:
     tests: tuple[TestRow, ...]
     looks: tuple[LookRow, ...]
     subject: int | None
-    baseline: float | None
-    """Mean visible accuracy of the baseline, percent."""
+    baseline_scores: Mapping[Metric, float] | None
+    """Metric → mean visible score of the baseline; None when any is missing."""
     verdict: str
     tone: Tone
     headline: str
     problems: tuple[str, ...]
     noise: tuple[str, ...] = ()
     """What the intervals rely on, one sentence for each kind of noise; () in a run of an older version."""
+
+    @property
+    def baseline(self) -> float | None:
+        """Mean visible score of the baseline; None when any is missing, or where the tasks' metrics differ."""
+        return only(self.baseline_scores)
+
+    @property
+    def baseline_words(self) -> str:
+        """The baseline's mean visible score with its unit, one for each metric."""
+        return scores_in_words(self.baseline_scores)
+
+    @property
+    def metrics(self) -> frozenset[Metric]:
+        """The metrics of the tasks that have scores."""
+        compared = (one.metric for one in (*self.visible.values(), *self.hidden.values()) if one is not None)
+        return frozenset((*compared, *(self.baseline_scores or {})))
 
 
 def recorded_noise(record: RunRecord) -> Noise | None:
@@ -105,14 +127,14 @@ def find(record: RunRecord) -> Findings:
     hidden = _compare(record.profile, before, after, noise=noise)
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
         problems += _contradictions(record, kind, comparisons)
-    tone, headline, verdict = _verdict(record, visible, hidden, tests)
+    tone, headline, verdict = judge(record, visible, hidden, [bool(test.failures) for test in tests])
     return Findings(
         visible=visible,
         hidden=hidden,
         tests=tests,
         looks=tuple(_looks(record)),
         subject=subject,
-        baseline=mean_accuracy(baseline),
+        baseline_scores=mean_scores(record.profile, baseline),
         verdict=verdict,
         tone=tone,
         headline=headline,
@@ -121,20 +143,9 @@ def find(record: RunRecord) -> Findings:
     )
 
 
-def mean_accuracy(accuracies: Mapping[str, Mapping[int, float | None]]) -> float | None:
-    """The mean over tasks of the means over seeds, percent; None when there is no task or any value is missing."""
-    means = []
-    for seeds in accuracies.values():
-        known = [value for value in seeds.values() if value is not None]
-        if not known or len(known) < len(seeds):
-            return None
-        means.append(sum(known) / len(known))
-    return sum(means) / len(means) if means else None
-
-
-def overall_of(comparisons: Comparisons) -> Overall | None:
-    """The mean over the tasks; None without tasks."""
-    return combine(comparisons) if comparisons else None
+def only(scores: Mapping[Metric, float] | None) -> float | None:
+    """The score if there is one metric, else None: unlike metrics have no mean."""
+    return next(iter(scores.values())) if scores is not None and len(scores) == 1 else None
 
 
 def _test_row(
@@ -149,7 +160,7 @@ def _test_row(
     content = _proposal_before(record, test)
     failures = tuple(
         dict.fromkeys(
-            f"{evaluation.task}, seed {evaluation.seed}: {evaluation.failure or 'no finite accuracy'}"
+            f"{evaluation.task}, seed {evaluation.seed}: {evaluation.failure or 'no finite score'}"
             for evaluation in record.evaluations
             if evaluation.role == f"test/{test}" and evaluation.accuracy is None
         )
@@ -158,7 +169,7 @@ def _test_row(
         number=test,
         label=text(content.get("strategy")),
         parameters=mapping(content.get("parameters")),
-        accuracies=accuracies,
+        scores=mean_scores(record.profile, accuracies),
         overall=overall_of(_compare_test(record, test, baseline, ran, scores, noise)),
         failures=failures,
         submitted=record.submitted == test,
@@ -267,7 +278,8 @@ def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> l
         if gain is None or computed is None:
             continue
         if abs(gain - computed.gain) > 1e-6:
-            found.append(f"run.json says {signed(gain, 2)} points on {task}, the log gives {signed(computed.gain, 2)}.")
+            said, is_now = (f"{as_text(value, computed)} {computed.metric.points}" for value in (gain, computed.gain))
+            found.append(f"run.json says {said} on {task}, the log gives {is_now}.")
         elif _rounded(computed.known_ci) != _rounded(mapping(recorded).get("ci")):
             older = True
     if older:
@@ -277,76 +289,3 @@ def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> l
 
 def _rounded(ci: Any) -> list[float]:
     return [round(bound, 6) for bound in ci or []]
-
-
-_WORDS = {
-    "improvement": "beats the baseline by {gain} {unit} ({interval})",
-    "worse": "is worse than the baseline by {gain} {unit} ({interval})",
-    "not resolved": "shows no difference to the baseline ({gain} {unit}, {interval})",
-}
-
-
-def _verdict(
-    record: RunRecord, visible: Comparisons, hidden: Comparisons, tests: tuple[TestRow, ...]
-) -> tuple[Tone, str, str]:
-    """(tone, two or three words, one sentence)."""
-    if record.submitted is None:
-        return "open", *_without_submission(record, tests)
-    seen, unseen = overall_of(visible), overall_of(hidden)
-    sentence = f"On the visible tasks test {record.submitted} {_judged(seen)}; on the hidden task it {_judged(unseen)}."
-    state = record.state
-    if unseen is None and state.status.resumable:
-        return "open", "Running" if state.running else "Unfinished", f"{_visible_part(sentence)} {state.words}"
-    if unseen is None and state.status.waiting:
-        return "open", "Waits for a review", f"{_visible_part(sentence)} The hidden task waits for `agent submit`."
-    if unseen is None:
-        return "open", "Hidden task not run", sentence
-    if (seen is not None and seen.failed) or unseen.failed:
-        return "bad", "Failed", sentence
-    return (
-        {
-            "improvement": ("good", "Carries over", sentence),
-            "worse": ("bad", "Does not carry over", sentence),
-            "not resolved": ("open", "No difference shown", sentence),
-        }[unseen.resolved]  # type: ignore[return-value]
-        if seen is None or seen.resolved != "worse"
-        else ("bad", "Worse than the baseline", sentence)
-    )
-
-
-def _visible_part(sentence: str) -> str:
-    return f"{sentence.partition('; on the hidden task')[0]}."
-
-
-def _judged(overall: Overall | None) -> str:
-    if overall is None:
-        return "was not run"
-    if overall.failed:
-        return f"failed ({', '.join(overall.failed)})"
-    if overall.known_ci is None:
-        gain = f"{signed(overall.gain, 2)} {overall.metric.points}"
-        return f"shows no difference to the baseline ({gain}, and no noise is known)"
-    places = places_for(overall)
-    low, high = (signed(bound, places) for bound in overall.ci)
-    gain = signed(overall.gain, places) if overall.resolved == "not resolved" else f"{abs(overall.gain):.{places}f}"
-    interval = f"{overall.confidence * 100:g} % interval {low} … {high}"
-    return _WORDS[overall.resolved].format(gain=gain, interval=interval, unit=overall.metric.points)
-
-
-def _without_submission(record: RunRecord, tests: tuple[TestRow, ...]) -> tuple[str, str]:
-    count = len(tests)
-    done = "no test was run" if not count else f"{count} test{'s were' if count > 1 else ' was'} begun"
-    status = RunStatus.of(record.summary)
-    if record.state.running:
-        return "Running", f"{record.state.words} So far {done}, and nothing is submitted."
-    if status.resumable:
-        return (
-            "Unfinished",
-            f"{record.state.words.rstrip('.')}: {done}, nothing was submitted, and the hidden task was not run.",
-        )
-    if count and all(test.failures for test in tests):
-        return (
-            "Nothing to submit",
-            f"Every test failed ({count}), so nothing was submitted and the hidden task was not run.",
-        )
-    return "Nothing submitted", f"Nothing was submitted ({done}), and the hidden task was not run."

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from agent.report.diff import changed_lines
-from agent.report.findings import Findings, overall_of
+from agent.report.findings import Findings
+from agent.report.verdicts import overall_of
 from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord, mapping, number, text
-from benchmark.comparison import signed
+from benchmark.comparison import places_for, signed
 from benchmark.tasks import PROFILES
 from sandbox.parsing import parse
 
@@ -133,10 +134,12 @@ def _gain_flags(record: RunRecord, findings: Findings, region: str) -> Iterator[
     for comparisons in (findings.visible, findings.hidden):
         for task, one in comparisons.items():
             if one is not None and one.resolved == "not resolved":
-                least = f"the smallest detectable effect is about {one.smallest_visible_effect:.1f}."
+                places = 1 if one.metric.is_accuracy else places_for(one)
+                least = f"the smallest detectable effect is about {one.smallest_visible_effect:.{places}f}."
                 if one.known_ci is None:
                     least = "no noise is known for it, and these seeds show none."
-                message = f"{signed(one.gain)} points on {task}, no difference shown: {least}"
+                gain = f"{signed(one.gain, places)} {one.metric.points}"
+                message = f"{gain} on {task}, no difference shown: {least}"
                 yield Flag("note", "small gain", message)
     if visible is not None and hidden is not None and visible.resolved == "improvement" != hidden.resolved:
         yield Flag("look", "transfer", "The gain is resolved on the visible tasks only.")

@@ -27,21 +27,27 @@ def in_notebook() -> bool:
 
 def run_html(directory: RunDirectory) -> str:
     """Verdict, gains with intervals and learning curves of a run as a piece of HTML. Raises RunDamaged."""
+    from agent.analysis.cells import cells, need_units
     from agent.report import drawings
     from agent.report.findings import find
     from agent.report.page import template
     from agent.runs.record import read_run, text
-    from benchmark.comparison import signed
 
     record = read_run(directory)
     findings = find(record)
     page: str = template("notebook.html.j2").render(
         name=record.name,
         findings=findings,
-        rows=[*findings.visible.items(), *((f"{task} (hidden)", one) for task, one in findings.hidden.items())],
+        rows=[
+            (task, None if one is None else cells(one, units=need_units(findings.metrics)))
+            for task, one in (
+                *findings.visible.items(),
+                *((f"{task} (hidden)", one) for task, one in findings.hidden.items()),
+            )
+        ],
+        percent="" if need_units(findings.metrics) else ", %",
         drawings=drawings.learning_curves(record, findings),
         caveat=text(record.summary.get("caveat")),
-        signed=signed,
     )
     return page
 

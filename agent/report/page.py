@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.analysis.cells import Cells, cells, need_units
+from agent.analysis.comparison import metric_of
 from agent.analysis.design import blindness
+from agent.protocol import Accuracies
 from agent.report import drawings
-from agent.report.ablation import read_ablation
+from agent.report.ablation import places_of, read_ablation
 from agent.report.diff import coloured, side_by_side
-from agent.report.findings import Comparisons, Findings, TestRow, overall_of
+from agent.report.findings import Findings, TestRow
 from agent.report.flags import Flag
 from agent.report.network_view import NetworkView
 from agent.report.transcript import transcript
+from agent.report.verdicts import Comparisons, overall_of
 from agent.runs.log import chain
 from agent.runs.places import read_places
 from agent.runs.record import RunRecord, mapping, number, text, whole
 from agent.safe_text import spelt
-from benchmark.comparison import signed
+from benchmark.comparison import as_text, places_for, signed
+from benchmark.networks import UNTRACED
 from benchmark.statistics import Comparison, Overall
+from benchmark.task import Metric
 from prompts import environment
 
 if TYPE_CHECKING:
@@ -49,13 +56,17 @@ class Strip:
 
 @dataclass(frozen=True)
 class GainRow:
-    """A row of the visible or hidden table. `comparison` is None when baseline or submission failed."""
+    """A row of the visible or hidden table. `comparison` is None when baseline or submission failed.
+
+    `baseline` and `submission` are then the scores of those seeds that did not fail.
+    """
 
     task: str
     comparison: Comparison | Overall | None
+    cells: Cells | None
     strip: Strip | None
-    baseline: Mapping[int, float | None]
-    submission: Mapping[int, float | None]
+    baseline: str
+    submission: str
 
 
 def render(
@@ -99,6 +110,7 @@ def _context(
         "ablation": None if region is None else read_ablation(record.directory, region),
         "network": network,
         "network_note": network_note,
+        "untraced": [f"{task}: {UNTRACED}" for task in _untraced(record)],
         "time_bar": _time_bar(mapping(summary.get("seconds"))),
         "evaluations": _evaluation_counts(record),
         "machine": _machine(record),
@@ -109,14 +121,26 @@ def _context(
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "caveat": text(summary.get("caveat")),
         "message": text(summary.get("message"))[:2000],
+        "units": need_units(findings.metrics),
+        "as_text": as_text,
+        "places_of": places_of,
         "signed": signed,
     }
+
+
+def _untraced(record: RunRecord) -> list[str]:
+    """The tasks whose networks torch.fx could not trace, as the log says."""
+    try:
+        tasks = record.own_profile().tasks
+    except ValueError:  # of another version
+        return []
+    return [task.name for task in tasks if task.network is not None and not task.network.traced]
 
 
 def _tables(record: RunRecord, findings: Findings) -> list[tuple[str, str, list[GainRow]]]:
     subject = f"test/{findings.subject}"
     return [
-        (kind, heading, _gain_rows(comparisons, record.accuracies(before), record.accuracies(after)))
+        (kind, heading, _gain_rows(record, findings, comparisons, record.accuracies(before), record.accuracies(after)))
         for kind, heading, comparisons, before, after in (
             ("visible", "Visible tasks", findings.visible, "baseline", subject),
             ("hidden", "Hidden task", findings.hidden, "hidden/baseline", "hidden/submission"),
@@ -124,44 +148,59 @@ def _tables(record: RunRecord, findings: Findings) -> list[tuple[str, str, list[
     ]
 
 
-def _gain_rows(comparisons: Comparisons, baseline: Mapping[str, Any], submission: Mapping[str, Any]) -> list[GainRow]:
+def _gain_rows(
+    record: RunRecord, findings: Findings, comparisons: Comparisons, baseline: Accuracies, submission: Accuracies
+) -> list[GainRow]:
     shown: list[tuple[str, Comparison | Overall | None]] = list(comparisons.items())
     overall = overall_of(comparisons)
     if overall is not None and len(comparisons) > 1 and not overall.failed:
         shown.append(("mean", overall))
-    differences = {task: _differences(baseline.get(task, {}), submission.get(task, {})) for task, _ in shown}
-    reach = max(
-        [
-            *(abs(bound) for _, one in shown if one is not None for bound in (*(one.known_ci or ()), one.gain)),
-            *(abs(value) for values in differences.values() for value in values),
-            1e-9,
-        ]
-    )
-    return [
-        GainRow(
-            task,
-            one,
-            None if one is None or one.known_ci is None else _strip(task, one, differences[task], reach * 1.05),
-            baseline.get(task, {}),
-            submission.get(task, {}),
-        )
-        for task, one in shown
-    ]
+    metrics = {task: metric_of(record.profile, task) if one is None else one.metric for task, one in shown}
+    differences = {
+        task: _differences(metrics[task], baseline.get(task, {}), submission.get(task, {})) for task, _ in shown
+    }
+    reach: dict[Metric, float] = {}  # each unit has its own scale
+    for task, one in shown:
+        bounds = () if one is None else (*(one.known_ci or ()), one.gain)
+        sizes = [abs(value) for value in (*bounds, *differences[task]) if math.isfinite(value)]
+        reach[metrics[task]] = max([reach.get(metrics[task], 1e-9), *sizes])
+    units = need_units(findings.metrics)
+
+    def row(task: str, one: Comparison | Overall | None) -> GainRow:
+        sides = (_listed(metrics[task], side.get(task, {}), units=units) for side in (baseline, submission))
+        if one is None:
+            return GainRow(task, None, None, None, *sides)
+        known = one.known_ci is not None and math.isfinite(one.gain)
+        strip = _strip(task, one, differences[task], reach[metrics[task]] * 1.05) if known else None
+        return GainRow(task, one, cells(one, units=units), strip, *sides)
+
+    return [row(task, one) for task, one in shown]
 
 
-def _differences(baseline: Mapping[int, float | None], submission: Mapping[int, float | None]) -> list[float]:
+def _listed(metric: Metric, seeds: Mapping[int, float | None], *, units: bool) -> str:
+    values = [value for value in seeds.values() if value is not None]
+    if not units:
+        return ", ".join(str(round(value, 2)) for value in values)
+    return ", ".join(metric.shown(value) for value in values)
+
+
+def _differences(
+    metric: Metric, baseline: Mapping[int, float | None], submission: Mapping[int, float | None]
+) -> list[float]:
     pairs = ((submission[seed], baseline.get(seed)) for seed in sorted(submission))
-    return [after - before for after, before in pairs if after is not None and before is not None]
+    return [metric.sign * (after - before) for after, before in pairs if after is not None and before is not None]
 
 
 def _strip(task: str, one: Comparison | Overall, dots: Sequence[float], reach: float) -> Strip:
     def place(value: float) -> float:
         return round(120 + 120 * value / reach, 1)
 
+    places = 1 if one.metric.is_accuracy else places_for(one)
     low, high = one.ci
-    alt = f"{task}: gain {signed(one.gain)} points, interval {signed(low)} to {signed(high)}"
+    gain, low_text, high_text = (signed(value, places) for value in (one.gain, low, high))
+    alt = f"{task}: gain {gain} {one.metric.points}, interval {low_text} to {high_text}"
     if dots:
-        alt += f"; by seed {', '.join(signed(value) for value in dots)}"
+        alt += f"; by seed {', '.join(signed(value, places) for value in dots)}"
     return Strip(120.0, place(low), place(high), place(one.gain), tuple(place(value) for value in dots), alt)
 
 

@@ -29,7 +29,7 @@ class Sink(Protocol):
         """One epoch of a training; `when` in seconds since the epoch of clocks."""
 
     def result(self, values: Mapping[str, float], verdict: str) -> None:
-        """The gains at the end, with their intervals in points, and the verdict in a sentence."""
+        """The gains at the end, with their intervals, and the verdict in a sentence."""
 
     def close(self) -> None:
         """Send what is left."""
@@ -204,8 +204,9 @@ OWN_VARIABLES: Mapping[str, re.Pattern[str]] = {
 
 def series_name(role: str, task: str, seed: int) -> str:
     """The name of one training: `test-1/a-task-seed0`."""
+    return f"{plain_name(role)}/{plain_name(task)}-seed{seed}"
 
-    def plain(text: str) -> str:
-        return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:80] or "unnamed"
 
-    return f"{plain(role)}/{plain(task)}-seed{seed}"
+def plain_name(text: str) -> str:
+    """The text with letters, digits, dots, dashes and underscores only."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:80] or "unnamed"

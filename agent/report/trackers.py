@@ -18,7 +18,7 @@ from agent.report.findings import Findings, find
 from agent.runs.directory import RunDirectory
 from agent.runs.record import Evaluation, RunRecord, mapping, number, read_run
 from benchmark.files import is_plain
-from benchmark.results import EvaluationResult
+from benchmark.results import EpochMetrics, EvaluationResult
 
 CURVES = ("train_loss", "train_acc", "test_loss", "test_acc", "lr")
 """Fields of `EpochMetrics` that are exported, each by epoch."""
@@ -40,8 +40,7 @@ def write_tensorboard(run: RunDirectory, folder: Path) -> int:
     for one, result in _results(record):
         with SummaryWriter(str(folder / record.name / _file_name(one))) as writer:
             for point in result.curve:
-                for name in CURVES:
-                    value = getattr(point, name)
+                for name, value in curve_values(point):
                     writer.add_scalar(f"{one.task}/{name}", value, point.epoch, walltime=started + point.seconds)
         count += 1
     with SummaryWriter(str(folder / record.name)) as writer:
@@ -95,9 +94,9 @@ def write_mlflow(run: RunDirectory, database: Path) -> int:
             experiment, start_time=began, run_name=_file_name(one), tags={"mlflow.parentRunId": whole}
         ).info.run_id
         metrics = [
-            Metric(name, getattr(point, name), began + int(1000 * point.seconds), point.epoch)
+            Metric(name, value, began + int(1000 * point.seconds), point.epoch)
             for point in result.curve
-            for name in CURVES
+            for name, value in curve_values(point)
         ]
         params = [Param("role", one.role), Param("task", one.task), Param("seed", str(one.seed))]
         for begin in range(0, max(1, len(metrics)), 1000):  # the most that one batch may hold
@@ -122,11 +121,23 @@ def _file_name(one: Evaluation) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"{one.role} {one.task} seed{one.seed}").strip("-.")[:120]
 
 
+def curve_values(point: EpochMetrics) -> Iterator[tuple[str, float]]:
+    """The numbers of one epoch by name: ours, or the finite ones that a user's own trainer reported."""
+    if point.own is None:
+        yield from ((name, getattr(point, name)) for name in CURVES)
+        return
+    for name, value in point.own.items():
+        if math.isfinite(value):
+            yield re.sub(r"[^A-Za-z0-9._]+", "-", name)[:80], value
+
+
 def _gains(findings: Findings) -> Iterator[tuple[str, float]]:
+    """Each gain with its ends, named by task. One that is not in points has its metric in the name."""
     for kind, comparisons in (("visible", findings.visible), ("hidden", findings.hidden)):
         for task, one in comparisons.items():
             if one is not None and math.isfinite(one.gain):
                 name = re.sub(r"[^A-Za-z0-9.]+", "-", task)[:100]
+                name += "" if one.metric.is_accuracy else f" in {re.sub(r'[^A-Za-z0-9._]+', '-', one.metric.name)[:40]}"
                 yield f"{kind} gain {name}", one.gain
                 for end, bound in zip(("low", "high"), one.known_ci or (), strict=False):
                     yield f"{kind} gain {name} {end}", bound

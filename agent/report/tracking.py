@@ -22,13 +22,14 @@ from filelock import FileLock
 
 from agent.errors import UsageError
 from agent.report.findings import find
-from agent.report.tracker_sinks import OWN_VARIABLES, SINKS, Sink, series_name
+from agent.report.tracker_sinks import OWN_VARIABLES, SINKS, Sink, plain_name, series_name
 from agent.runs.directory import RunDirectory
 from agent.runs.live import LiveReader
 from agent.runs.log_lines import Fields
 from agent.runs.record import mapping, number, read_run, text, whole
 from agent.secrets import without_secrets
 from benchmark.files import open_folder, write_atomically
+from benchmark.task import ACCURACY, Metric
 
 FOLDER = "trackers"
 _EVERY = 1.0
@@ -136,6 +137,8 @@ class Tracking:
             if epoch <= self._sent.get(series, 0):
                 continue
             values = {"train_loss": number(line.get("loss")), "test_acc": number(line.get("accuracy"))}
+            if own := mapping(line.get("own")):  # what a user's own trainer reported
+                values = {plain_name(name): number(value) for name, value in own.items()}
             known = {name: value for name, value in values.items() if value is not None}
             self._sent[series] = epoch
             # First noted, then sent: after a kill between the two a point is missing, and none is there twice.
@@ -168,9 +171,11 @@ def _gains(comparisons: Mapping[str, object], kind: str) -> Iterator[tuple[str, 
     for task, one in comparisons.items():
         gain, ci = getattr(one, "gain", math.nan), getattr(one, "ci", (math.nan, math.nan))
         name = series_name(kind, task, 0).removesuffix("-seed0")
+        metric: Metric = getattr(one, "metric", ACCURACY)
+        unit = "" if metric.is_accuracy else f"_{plain_name(metric.name)}"  # points need no name
         for suffix, value in (("gain", gain), ("gain_low", ci[0]), ("gain_high", ci[1])):
             if math.isfinite(value):
-                yield f"{name}/{suffix}", value
+                yield f"{name}/{suffix}{unit}", value
 
 
 def main(words: Sequence[str]) -> int:

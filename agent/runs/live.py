@@ -21,8 +21,11 @@ from typing import Any, TypeGuard
 from agent.progress import Progress, describe
 from agent.protocol import Outcome
 from agent.runs.files import parse_json
+from agent.runs.metrics import read_metric
 from benchmark.files import open_plain
 from benchmark.results import EpochMetrics, EvaluationResult
+from benchmark.task import ACCURACY, Metric
+from benchmark.tasks import own_metric
 
 LIVE = "live.jsonl"
 MAX_BYTES = 64 * 2**20
@@ -67,15 +70,19 @@ class LiveFile(Progress):
         self._shown.placed(role, task, seed, place, attempt=attempt)
 
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
-        known = {"epoch": metrics.epoch, "loss": metrics.train_loss, "accuracy": metrics.test_acc}
+        known: dict[str, Any] = {"epoch": metrics.epoch, "loss": metrics.train_loss, "accuracy": metrics.test_acc}
+        if metrics.own is not None:
+            known = {"epoch": metrics.epoch, **_scored(task, metrics.score(own_metric(task))), "own": metrics.own}
         self._write("epoch", role=role, task=task, seed=seed, epochs=epochs, **known)
         self._shown.epoch(role, task, seed, metrics, epochs)
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         ok = isinstance(outcome, EvaluationResult)
         said = describe(role, task, seed, outcome, cached)[:_LONGEST]
-        best = outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None
-        self._write("evaluated", role=role, task=task, seed=seed, ok=ok, text=said, accuracy=best)
+        found: dict[str, Any] = {"accuracy": outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None}
+        if isinstance(outcome, EvaluationResult) and outcome.score is not None:
+            found = _scored(task, outcome.score)
+        self._write("evaluated", role=role, task=task, seed=seed, ok=ok, text=said, **found)
         self._shown.evaluated(role, task, seed, outcome, cached=cached)
 
     def trained(self) -> None:
@@ -95,9 +102,15 @@ class LiveFile(Progress):
                 self._left -= os.write(self._descriptor, line)
 
 
+def _scored(task: str, score: float) -> dict[str, Any]:
+    """The fields that stand in place of `accuracy` where a user's own trainer gives the score."""
+    metric = own_metric(task)
+    return {"score": score, "metric": {"name": metric.name, "direction": metric.direction}}
+
+
 @dataclass
 class Training:
-    """One training that was begun and has not ended. `accuracies` are percent: epoch → test accuracy."""
+    """One training that was begun and has not ended. `accuracies`: epoch → test accuracy in percent, or score."""
 
     role: str
     task: str
@@ -105,6 +118,7 @@ class Training:
     epochs: int
     epoch: int = 0
     accuracies: dict[int, float] = field(default_factory=dict)
+    metric: Metric = ACCURACY
 
     @property
     def accuracy(self) -> float | None:
@@ -124,7 +138,9 @@ class LiveState:
         self.ended: list[Training] = []
         """The last trainings that have ended and have a curve, looks left out; those of the baseline are kept."""
         self.best: dict[str, float] = {}
-        """Task → the best visible accuracy of this process, percent."""
+        """Task → the best visible accuracy of this process in percent, or the best score."""
+        self.metrics: dict[str, Metric] = {}
+        """Task → its metric, for each task in `best`."""
         self.messages: deque[tuple[float, str]] = deque(maxlen=200)
         """What the search said, with its time. A finished training is said too."""
         self._epochs: deque[float] = deque(maxlen=_RECENT)
@@ -154,9 +170,11 @@ class LiveState:
                     others = [one for one in self.ended if not one.role.endswith("baseline")]
                     self.ended.remove(others[0] if others else self.ended[0])
             self.done += not role.startswith("screen/")
-            best = fields.get("accuracy")
-            if _is_number(best) and not role.startswith(("hidden/", "screen/")):
-                self.best[key[1]] = max(self.best.get(key[1], 0.0), float(best))
+            best, metric = _score(fields)
+            if best is not None and not role.startswith(("hidden/", "screen/")):
+                better = max if metric.sign > 0 else min
+                self.best[key[1]] = better(self.best.get(key[1], best), best)
+                self.metrics[key[1]] = metric
             if isinstance(fields.get("text"), str):
                 self.messages.append((now, fields["text"][:_LONGEST]))
             return
@@ -166,8 +184,10 @@ class LiveState:
         if kind == "epoch" and _is_count(fields.get("epoch")):
             training.epoch = fields["epoch"]
             self._epochs.append(now)
-            if _is_number(fields.get("accuracy")) and len(training.accuracies) < _MOST_POINTS:
-                training.accuracies[training.epoch] = float(fields["accuracy"])
+            score, metric = _score(fields)
+            if score is not None and len(training.accuracies) < _MOST_POINTS:
+                training.accuracies[training.epoch] = score
+                training.metric = metric
 
     @property
     def share(self) -> float:
@@ -247,6 +267,14 @@ def _is_number(value: object) -> TypeGuard[float]:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def _score(fields: Mapping[str, Any]) -> tuple[float | None, Metric]:
+    """The accuracy in a line, or the score of a user's own trainer, and what it is."""
+    if _is_number(accuracy := fields.get("accuracy")):
+        return float(accuracy), ACCURACY
+    score = fields.get("score")
+    return (float(score) if _is_number(score) else None), read_metric(fields.get("metric"))
 
 
 def _is_count(value: object) -> TypeGuard[int]:

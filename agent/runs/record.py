@@ -90,6 +90,11 @@ class RunRecord:
         """The profile's name; "" when it is not known."""
         return text(self.summary.get("profile"))
 
+    @property
+    def hides(self) -> bool:
+        """Whether the run has a hidden task; a task file need not have one."""
+        return mapping(self.summary.get("tasks")).get("hidden") != []
+
     def own_profile(self) -> Profile:
         """The profile by its name or, of a user's tasks, by the log. Raises ValueError."""
         tasks = next(self.of_kind("launch"), {}).get("tasks")

@@ -114,7 +114,7 @@ def resume_by_command(
             folder = SessionFolder.create(path, run, session.recorded_region())
             search = Search.resume(run, allowed=allowed)
             measured = accuracies_by_role(session.fold().baseline)
-            folder.write_texts(search.config, search.profile, measured["baseline"])
+            folder.write_texts(search.config, search.profile, measured["baseline"], session.noise())
             session = Session(run, folder, allowed)
         return _carry_on(session, recorded, environ, progress or Progress(), time.monotonic())
 

@@ -17,6 +17,7 @@ from sandbox.region import RegionError, scaffold
 if TYPE_CHECKING:
     from agent.config import SearchConfig
     from agent.protocol import Accuracies
+    from agent.runs.noise import Noise
     from benchmark.tasks import Profile
 
 FILE = "custom_init.py"
@@ -129,9 +130,11 @@ class SessionFolder:
             self.file.replace(self.path / ORIGINAL)
         write_atomically(self.file, data)
 
-    def write_texts(self, config: SearchConfig, profile: Profile, baseline: Accuracies) -> None:
-        """Write TASK.md, with the baseline where it was measured, AGENTS.md and the files that point to it."""
-        from agent.llm.prompting import task_prompt
+    def write_texts(
+        self, config: SearchConfig, profile: Profile, baseline: Accuracies, noise: Noise | None = None
+    ) -> None:
+        """Write TASK.md, with the baseline and its `noise` where they are known, AGENTS.md and what points to it."""
+        from agent.llm.prompting import scores_word, task_prompt
         from agent.protocol import Situation
         from prompts import environment
 
@@ -144,6 +147,7 @@ class SessionFolder:
             tests=(),
             baseline=baseline,
             best=None,
+            noise=noise,
         )
         task = task_prompt(
             profile,
@@ -156,7 +160,8 @@ class SessionFolder:
         )
         self._put(TASK, task)
         agents = environment().get_template("session_agents.md.j2")
-        self._put(AGENTS, agents.render(budget=config.budget, screening=config.screen > 0, file=FILE, task=TASK))
+        known = {"budget": config.budget, "screening": config.screen > 0, "file": FILE, "task": TASK}
+        self._put(AGENTS, agents.render(**known, scores=scores_word(profile)))
         for name in POINTING_TO_AGENTS:
             self._put(name, f"Read @{AGENTS}: it says what to do in this folder.\n")
 

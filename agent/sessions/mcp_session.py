@@ -15,6 +15,7 @@ from agent.profiles import resolve_profile
 from agent.protocol import Accuracies, Situation
 from agent.runs.events import accuracies_by_role
 from agent.runs.fold import edited
+from agent.runs.noise import Noise
 from agent.runs.status import RunStatus
 from agent.sessions.background import DetachedCall, begin, begin_test, finish_in_background
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning
@@ -155,6 +156,7 @@ class SharedSession:
         """The task, with the baseline where it was measured. Makes no session."""
         session = self._session
         baseline: Accuracies = {}
+        noise: Noise | None = None
         name: str
         if session is None:
             assert self._config is not None
@@ -162,7 +164,7 @@ class SharedSession:
         else:
             summary = session.run.read_summary()
             config, name = SearchConfig.model_validate(summary["config"]), str(summary["profile"])
-            baseline = accuracies_by_role(session.fold().baseline).get("baseline", {})
+            baseline, noise = accuracies_by_role(session.fold().baseline).get("baseline", {}), session.noise()
         profile, _ = resolve_profile(name, data_root=config.data_root, download=config.download)
         region = self._region(session)
         lines: Range = scaffold().with_region(region).lines
@@ -174,6 +176,7 @@ class SharedSession:
             tests=(),
             baseline=baseline,
             best=None,
+            noise=noise,
         )
         return task_prompt(
             profile,

@@ -16,6 +16,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.events import Launch, TestStarted
 from agent.runs.fold import Fold, edited, fold
 from agent.runs.log import read_events
+from agent.runs.noise import Noise
 from agent.runs.status import RunStatus
 from agent.sessions.folder import SessionFolder, require_free
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning
@@ -205,6 +206,12 @@ class Session:
         seeds = config.get("baseline_seeds") or config.get("seeds") or 1
         return fold(records, int(seeds) * len(tasks))
 
+    def noise(self) -> Noise | None:
+        """The seed noise that the log records, by task; None before the first call. Raises RunDamaged."""
+        records = read_events(self.run.events) if self.run.has(self.run.events.name) else []
+        launch = records[0].event if records else None
+        return launch.noise if isinstance(launch, Launch) else None
+
     def running(self, folded: Fold | None = None) -> StillRunning | None:
         """What is unfinished, by this process or another or none: baseline, call, or hidden task after a submission."""
         folded = self.fold() if folded is None else folded
@@ -269,7 +276,7 @@ class Session:
         search = search or Search.resume(self.run, allowed=self.allowed)
         with live_session(search, progress or Progress()) as live:
             if not live.folded.baseline and self.folder is not None and self.folder.path.is_dir():
-                self.folder.write_texts(search.config, search.profile, live.tools.baseline)
+                self.folder.write_texts(search.config, search.profile, live.tools.baseline, live.tools.noise)
             yield live
 
     def _require_open(self, live: LiveSession) -> None:

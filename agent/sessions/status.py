@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from agent.analysis.openness import openness
 from agent.errors import Rejected
 from agent.runs.events import Confirmed, TestFinished, TestStarted, accuracies_by_role
 from agent.runs.fold import Fold
+from agent.runs.metrics import read_metric
+from agent.runs.noise import Noise, noticeable, score_units, seed_sd
 from agent.runs.status import RunStatus
 from agent.sessions.session import Session
-from benchmark.noise import learn_noise, noise_prior
+from benchmark.task import ACCURACY, Metric
 from sandbox.region import scaffold, sha256
 
 Accuracies = Mapping[str, Mapping[int, float | None]]
@@ -21,20 +23,25 @@ Accuracies = Mapping[str, Mapping[int, float | None]]
 
 @dataclass(frozen=True)
 class TaskBaseline:
-    """The baseline on one task: percent; `noise_sd` is the standard deviation from seed to seed, in points.
+    """The baseline on one task: percent, or the task's metric; `noise_sd` is the standard deviation from seed to seed.
 
-    Differences of one test below `noticeable` points (two standard errors) cannot be told from chance.
+    It is the one that the run's comparisons rely on. Differences of one test below `noticeable` (two standard errors)
+    cannot be told from chance. Both are in points, or in the metric, and None where no noise is known.
     """
 
     mean: float
     seeds: Mapping[int, float]
-    noise_sd: float
-    noticeable: float
+    noise_sd: float | None
+    noticeable: float | None
+    metric: Metric = ACCURACY
 
 
 @dataclass(frozen=True)
 class TestStatus:
-    """A test. `mean` over tasks and seeds in percent, `gain` over the baseline in points; both None if it failed."""
+    """A test. `mean` over tasks and seeds in percent, `gain` over the baseline in points; both None if it failed.
+
+    Or in the tasks' metric. Where their metrics differ, `mean` is None and `gain` in the session's unit.
+    """
 
     __test__ = False
 
@@ -73,10 +80,21 @@ class SessionStatus:
     """`recorded`, `changed` since the last command, `refused` for a change outside the region; None without a file."""
     submitted: int | None
     next: tuple[str, ...]
+    unit: str = ACCURACY.points
+    """Of the gains: `points`, the tasks' metric, or where they differ `seed SD` or `× baseline`."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """Task → its metric."""
 
     def as_json(self) -> dict[str, Any]:
-        """The object that --json prints."""
-        return {"event": "status", **asdict(self)}
+        """The object that --json prints. Metrics and unit stand in it where they are not accuracy and points."""
+        found = {"event": "status", **asdict(self)}
+        del found["metrics"]
+        for name, base in self.baseline.items():
+            del found["baseline"][name]["metric"]
+            found["baseline"][name] |= base.metric.as_json()
+        if self.unit == ACCURACY.points:
+            del found["unit"]
+        return found
 
 
 def session_status(session: Session) -> SessionStatus:
@@ -88,7 +106,10 @@ def session_status(session: Session) -> SessionStatus:
     budget, seeds = int(config.get("budget", 0)), int(config.get("seeds", 1))
     profile = str(summary.get("profile"))
     measured: Accuracies = accuracies_by_role(folded.baseline).get("baseline", {})
-    tests = _tests(folded, measured)
+    noise = session.noise()
+    metrics = {str(one.get("name")): read_metric(one.get("metric")) for one in _visible(summary)}
+    units, unit = score_units(profile, noise, {task: metrics.get(task, ACCURACY) for task in measured}, measured)
+    tests = _tests(folded, measured, metrics, units)
     submission = folded.submission
     submitted = submission.number if submission is not None else summary.get("submitted_test")
     running = session.running(folded)
@@ -109,15 +130,26 @@ def session_status(session: Session) -> SessionStatus:
         tests_left=budget - len(tests),
         tests=tests,
         highest=highest,
-        baseline={task: _baseline(profile, task, values, seeds) for task, values in measured.items()},
+        baseline={
+            task: _baseline(profile, noise, task, metrics.get(task, ACCURACY), values, seeds)
+            for task, values in measured.items()
+        },
         running=None if running is None else running.text,
         file=_file(session, folded),
         submitted=submitted if isinstance(submitted, int) else None,
         next=_next(session, state, budget - len(tests), highest, screening=bool(config.get("screen"))),
+        unit=unit,
+        metrics=metrics,
     )
 
 
-def _tests(folded: Fold, baseline: Accuracies) -> tuple[TestStatus, ...]:
+def _visible(summary: Mapping[str, Any]) -> list[Any]:
+    return list(summary.get("tasks", {}).get("visible", []))
+
+
+def _tests(
+    folded: Fold, baseline: Accuracies, metrics: Mapping[str, Metric], units: Mapping[str, float]
+) -> tuple[TestStatus, ...]:
     events = [event for call in folded.calls for event in call.inner] + list(folded.inner)
     finished = {event.number: event for event in events if isinstance(event, TestFinished)}
     confirmed = accuracies_by_role(events) if any(isinstance(event, Confirmed) for event in events) else {}
@@ -127,7 +159,7 @@ def _tests(folded: Fold, baseline: Accuracies) -> tuple[TestStatus, ...]:
             continue
         end = finished.get(event.number)
         accuracies: Accuracies = {} if end is None else confirmed.get(f"test/{event.number}", end.accuracies)
-        gains = _means(accuracies, baseline)
+        gains = _means(accuracies, baseline, metrics, units)
         status = "running" if end is None else end.status
         usable = status == "ok" and gains is not None
         mean, gain = gains if usable and gains is not None else (None, None)
@@ -135,25 +167,41 @@ def _tests(folded: Fold, baseline: Accuracies) -> tuple[TestStatus, ...]:
     return tuple(found)
 
 
-def _means(accuracies: Accuracies, baseline: Accuracies) -> tuple[float, float] | None:
-    """Mean accuracy over tasks and seeds, and mean gain on seeds that the baseline has too; None if any is missing."""
+def _means(
+    accuracies: Accuracies, baseline: Accuracies, metrics: Mapping[str, Metric], units: Mapping[str, float]
+) -> tuple[float | None, float] | None:
+    """Mean score over tasks and seeds, and mean gain on seeds that the baseline has too; None if any is missing.
+
+    With `units`, the tasks' metrics differ: there is no mean score, and gains are divided by them.
+    """
     means, gains = [], []
     for task, seeds in accuracies.items():
+        sign = metrics.get(task, ACCURACY).sign
         values = [value for value in seeds.values() if value is not None]
         pairs = [(value, baseline.get(task, {}).get(seed)) for seed, value in seeds.items()]
-        differences = [value - base for value, base in pairs if value is not None and base is not None]
+        differences = [sign * (value - base) for value, base in pairs if value is not None and base is not None]
         if len(values) < len(seeds) or not differences:
             return None
         means.append(sum(values) / len(values))
-        gains.append(sum(differences) / len(differences))
-    return (sum(means) / len(means), sum(gains) / len(gains)) if means else None
+        gains.append(sum(differences) / len(differences) / units.get(task, 1.0))
+    if not means:
+        return None
+    return None if units else sum(means) / len(means), sum(gains) / len(gains)
 
 
-def _baseline(profile: str, task: str, values: Mapping[int, float | None], seeds: int) -> TaskBaseline:
+def _baseline(
+    profile: str, noise: Noise | None, task: str, metric: Metric, values: Mapping[int, float | None], seeds: int
+) -> TaskBaseline:
     known = {seed: value for seed, value in values.items() if value is not None}
-    sd = learn_noise(noise_prior(profile, task), [known]).sd
+    sd = seed_sd(profile, noise, task, known)
     mean = sum(known.values()) / len(known) if known else math.nan
-    return TaskBaseline(mean, known, round(sd, 3), round(2 * sd * math.sqrt(1 / max(1, len(known)) + 1 / seeds), 3))
+    least = None if sd is None else _rounded(noticeable(sd, len(known), seeds))
+    return TaskBaseline(mean, known, None if sd is None else _rounded(sd), least, metric)
+
+
+def _rounded(value: float) -> float:
+    """Three digits after the point, or three that count."""
+    return round(value, 3 if value >= 0.01 or value <= 0 else 2 - math.floor(math.log10(value)))
 
 
 def _file(session: Session, folded: Fold) -> str | None:
@@ -189,13 +237,16 @@ def status_lines(found: SessionStatus) -> list[str]:
     if not found.baseline:
         lines.append("baseline: not measured yet")
     for task, base in found.baseline.items():
-        lines.append(
-            f"baseline {task}: {base.mean:.2f} %; another seed moves it by about {base.noise_sd:.2g} points, so a gain "
-            f"below {base.noticeable:.2g} points cannot be told from chance"
-        )
+        noise = "how far another seed moves it is not known"
+        if base.noise_sd is not None and base.noticeable is not None:
+            noise = (
+                f"another seed moves it by about {base.noise_sd:.2g} {base.metric.points}, so a gain below "
+                f"{base.noticeable:.2g} {base.metric.points} cannot be told from chance"
+            )
+        lines.append(f"baseline {task}: {base.metric.shown(base.mean)}; {noise}")
     for test in found.tests:
-        parts = [f"{task} {_list(seeds)}" for task, seeds in test.accuracies.items()]
-        gain = f", mean gain {test.gain:+.2f}" if test.gain is not None else ""
+        parts = [f"{task} {_list(seeds, found.metrics.get(task, ACCURACY))}" for task, seeds in test.accuracies.items()]
+        gain = "" if test.gain is None else f", mean gain {_gain(test.gain, found.unit)}"
         lines.append(f"test #{test.number}: {test.status}{gain}{': ' if parts else ''}{'; '.join(parts)}")
     if found.file is not None:
         lines.append(
@@ -208,5 +259,10 @@ def status_lines(found: SessionStatus) -> list[str]:
     return lines
 
 
-def _list(seeds: Mapping[int, float | None]) -> str:
-    return ", ".join("failed" if value is None else f"{value:.2f} %" for value in seeds.values())
+def _gain(gain: float, unit: str) -> str:
+    """Points need no unit here, as before there were others."""
+    return f"{gain:+.2f}" if unit == ACCURACY.points else f"{Metric(unit).text(gain, sign=True)} {unit}"
+
+
+def _list(seeds: Mapping[int, float | None], metric: Metric) -> str:
+    return ", ".join("failed" if value is None else metric.shown(value) for value in seeds.values())

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from agent.analysis.comparison import compare_tasks
-from agent.analysis.noise import Noise
 from agent.clock import Clock
 from agent.config import for_rerun
 from agent.errors import RunDamaged, UsageError, in_one_sentence
@@ -21,9 +20,10 @@ from agent.evaluation.evaluator import Evaluator
 from agent.evaluation.workbench import open_workbench
 from agent.profiles import allowed_profile
 from agent.progress import Progress
-from agent.report.ablation import Ablation, Contribution, PartResult, Seeds
+from agent.report.ablation import POINTS, Ablation, Contribution, PartResult, Seeds
 from agent.report.findings import find, recorded_noise
 from agent.runs.directory import RunDirectory
+from agent.runs.noise import Noise
 from agent.runs.record import RunRecord, read_run, text
 from agent.studies.parts import Part, find_parts
 from benchmark.files import write_atomically
@@ -31,6 +31,7 @@ from benchmark.results import region_sha256
 from benchmark.seeds import unused_seeds
 from benchmark.statistics import Resolved, combine
 from benchmark.store import LayeredStore, ResultStore, user_store
+from benchmark.task import common_metric
 from benchmark.tasks import Profile
 
 DEFAULT_SHARE = 1.0
@@ -102,6 +103,7 @@ def ablate(
                 accuracies = {candidate.role: accuracies_of(outcomes, candidate.role) for candidate in candidates}
     submission = accuracies.pop(_SUBMISSION, {})
     contributions = _contributions(profile.name, submission, accuracies, noise)
+    unit = common_metric(task.metric for task in profile.visible).points
     results = tuple(
         PartResult(
             kind=part.kind,
@@ -123,7 +125,8 @@ def ablate(
         trainings_of_search=spent,
         accuracies=submission,
         parts=results,
-        conclusion=_conclusion(results),
+        conclusion=_conclusion(results, unit),
+        unit=unit,
     )
     write_atomically(run.path / "ablation.json", (ablation.model_dump_json(indent=1) + "\n").encode())
     return ablation
@@ -166,7 +169,7 @@ def _contributions(
             Contribution(resolved="needed", failed=overall.failed)
             if overall.failed
             else Contribution(
-                gain=0.0 - overall.gain,
+                gain=0.0 - overall.gain if math.isfinite(overall.gain) else None,
                 ci=None if overall.known_ci is None else (-high, -low),
                 smallest_visible_effect=None if overall.known_ci is None else overall.smallest_visible_effect,
                 resolved=_SIDES[overall.resolved],
@@ -175,7 +178,7 @@ def _contributions(
     return found
 
 
-def _conclusion(parts: Sequence[PartResult]) -> str:
+def _conclusion(parts: Sequence[PartResult], unit: str = POINTS) -> str:
     """One or two sentences that name the parts that carry the gain."""
     measured = [(f"{part.kind} {part.label}", part.contribution) for part in parts if part.contribution is not None]
     if not parts:
@@ -195,7 +198,11 @@ def _conclusion(parts: Sequence[PartResult]) -> str:
         if verdict in by_verdict
     ]
     if "not resolved" in by_verdict:
-        smallest = max(one.smallest_visible_effect or 0 for _, one in measured)
+        effects = [one.smallest_visible_effect for _, one in measured if one.smallest_visible_effect is not None]
+        smallest = "no noise is known"
+        if effects:
+            effect = f"{max(effects):.1f}" if unit == POINTS else f"{max(effects):.3g}"
+            smallest = f"the smallest detectable effect is about {effect} {unit}"
         rest = "the other parts" if words else "any part"
-        words.append(f"No difference shown for {rest}: the smallest detectable effect is about {smallest:.1f} points.")
+        words.append(f"No difference shown for {rest}: {smallest}.")
     return " ".join(words)

@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from agent.analysis.comparison import in_metric, signed_scores
-from agent.analysis.noise import Noise, noise_here, prior_of
+from agent.analysis.noise import noise_here
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.evaluation.batches import Candidate
 from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
+from agent.runs.noise import Noise, prior_of
 from benchmark.recipes import as_built, get_recipe
-from benchmark.results import EvaluationResult
+from benchmark.results import EpochMetrics, EvaluationResult
 from benchmark.statistics import Comparison, compare
 from benchmark.store import LayeredStore, ResultStore, user_store
-from benchmark.task import AS_BUILT
+from benchmark.task import ACCURACY, AS_BUILT, Metric
 from benchmark.tasks import Profile, Task
 
 BASELINE = "kaiming_normal"
@@ -31,7 +32,7 @@ Results = Mapping[str, Mapping[int, EvaluationResult | CandidateFailure]]
 
 @dataclass(frozen=True)
 class Row:
-    """One recipe on one task. Accuracies are in percent.
+    """One recipe on one task. Accuracies are in percent, or scores of `metric`.
 
     The runs that reached the target took `epochs_to_target` and `seconds_to_target`. The epochs depend only on the
     code. The seconds were measured when the run was trained and depend on the load of that machine.
@@ -49,6 +50,7 @@ class Row:
     seconds_to_target: list[float]
     conditions: frozenset[str]
     """Device, precision, threads and torch version of the trainings, as text."""
+    metric: Metric = ACCURACY
 
     def as_json(self) -> dict[str, Any]:
         """The row for `agent baselines --json`."""
@@ -69,6 +71,7 @@ class Row:
             "reached_target": len(self.epochs_to_target),
             "epochs_to_target": _mean(self.epochs_to_target),
             "seconds_to_target": _mean(self.seconds_to_target),
+            **self.metric.as_json(),
         }
 
 
@@ -84,7 +87,8 @@ def measure(
     """Train every recipe on the profile's tasks with the config's seeds. Results are read from and put into the store.
 
     The baseline is always among the recipes. `hidden` adds the hidden task; its results go to another store than the
-    one of searches. `target` is the accuracy in percent whose first epoch is reported (None: the baseline's mean).
+    one of searches. `target` is the accuracy in percent, or the score, whose first epoch is reported (None: the
+    baseline's mean).
     Raises UnknownRecipeError, and InfrastructureError when our own machinery failed.
     """
     names = [BASELINE, *(name for name in recipes if name != BASELINE)]
@@ -99,7 +103,7 @@ def measure(
         user = user_store() if config.cache else None
         visible = LayeredStore(ResultStore(Path(folder) / "results"), user)
         with open_workbench(config, Clock(), progress) as workbench:
-            noise = noise_here(profile, workbench.environment, cache=config.cache)
+            noise = noise_here(profile, workbench.environment, cache=config.cache, given=dict(profile.noise))
             evaluate = workbench.evaluator.evaluate
             outcomes = evaluate(candidates, profile.visible, seeds, results=visible)
             if hidden:
@@ -145,7 +149,7 @@ def make_rows(
             )
         trained = [result for result in by_seed.values() if isinstance(result, EvaluationResult)]
         reached = [
-            next((epoch for epoch in result.curve if target is not None and epoch.test_acc >= target), None)
+            next((epoch for epoch in result.curve if target is not None and _reaches(epoch, target, task.metric)), None)
             for result in trained
         ]
         rows.append(
@@ -159,9 +163,15 @@ def make_rows(
                 epochs_to_target=[epoch.epoch for epoch in reached if epoch is not None],
                 seconds_to_target=[epoch.seconds for epoch in reached if epoch is not None],
                 conditions=frozenset(_conditions(result) for result in trained),
+                metric=task.metric,
             )
         )
     return rows
+
+
+def _reaches(epoch: EpochMetrics, target: float, metric: Metric) -> bool:
+    """Whether the score of an epoch is as good as the target."""
+    return metric.sign * epoch.score(metric) >= metric.sign * target
 
 
 def _conditions(result: EvaluationResult) -> str:

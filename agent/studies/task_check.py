@@ -21,6 +21,7 @@ from agent.evaluation.workbench import open_workbench
 from agent.profiles import baseline_region
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
+from benchmark.networks import UNTRACED
 from benchmark.results import EvaluationResult
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.task import Profile, Task
@@ -252,7 +253,9 @@ class CheckedTasks:
             lines.append("the chance-level check of untrained networks knows classes only, so it is left out")
             for file in trainer_sees(task):
                 lines.append(f"{file} holds network and trainer, so the candidate can read the trainer")
-        branches = f"{facts.branches} residual branches" if facts.traced else "torch.fx cannot trace it: no branches"
+        if not facts.traced:
+            lines.append(UNTRACED)
+        branches = f"{facts.branches} residual branches"
         lines.append(
             f"roles: {branches}, {facts.depthwise} depthwise convolutions, {facts.hidden_linear} hidden Linear layers, "
             f"head {facts.head or 'none'}"

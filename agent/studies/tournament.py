@@ -36,21 +36,24 @@ from agent.runs.log import read_events
 from agent.runs.status import RunStatus
 from benchmark.seeds import FRESH_FROM, TOURNAMENT_STEP, tournament_seed, winners_seeds
 from benchmark.store import LayeredStore, ResultStore, user_store
+from benchmark.task import ACCURACY, SEED_SD, Metric, common_metric
 from benchmark.tasks import Profile, is_task_file
 from sandbox.history import History
 
 _ELSEWHERE = frozenset({"runs", "cache", "download", "executor", "ray_address", "slurm"})
 """Settings that change no accuracy."""
 
+_ALL_ACCURACIES: Mapping[str, Metric] = {}
 Gains = dict[str, float]
-"""Task → gain over the baseline, points."""
+"""Task → gain over the baseline, in points or in the task's metric, positive when better; NaN where it failed."""
 
 
 @dataclass(frozen=True)
 class Repeat:
     """One finished search of a tournament, read from its log.
 
-    A search without a submission has a gain of 0, since the baseline stays. A failed training has an accuracy of 0 %.
+    A search without a submission has a gain of 0, since the baseline stays. A failed training has an accuracy of 0 %;
+    another metric has no worst value, so that gain is NaN.
     """
 
     proposer: str
@@ -76,17 +79,18 @@ class Repeat:
             "status": self.status,
             "tests_used": self.tests_used,
             "submitted_test": self.submitted,
-            "visible": self.visible,
-            "hidden": self.hidden,
+            "visible": _finite(self.visible),
+            "hidden": _finite(self.hidden),
             "found": self.found,
         }
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of independent repeats with Student's interval, in points.
+    """The mean of independent repeats with Student's interval, in the unit of the values.
 
-    `ci` is None when the noise is unknown: there is only one repeat (then `sd` is None too), or all are equal.
+    `ci` is None when the noise is unknown: there is only one repeat (then `sd` is None too), or all are equal. The mean
+    is NaN when a repeat failed, or when the values have no common unit.
     """
 
     mean: float
@@ -98,13 +102,14 @@ class Estimate:
     def as_json(self) -> dict[str, Any]:
         """The estimate for `agent compare --proposers … --json`."""
         return {
-            "gain": self.mean,
+            "gain": self.mean if math.isfinite(self.mean) else None,
             "ci": None if self.ci is None else list(self.ci),
             "confidence": self.confidence,
             "sd": self.sd,
             "repeats": len(self.values),
-            "values": list(self.values),
+            "values": [value if math.isfinite(value) else None for value in self.values],
             "resolved": self.resolved,
+            **({} if math.isfinite(self.mean) else {"failed": sum(not math.isfinite(value) for value in self.values)}),
         }
 
     @property
@@ -123,6 +128,8 @@ def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     if not values:
         raise ValueError("no repeat to average")
     n = len(values)
+    if not all(math.isfinite(value) for value in values):
+        return Estimate(math.nan, None, None, tuple(values), confidence)
     if min(values) == max(values):
         return Estimate(values[0], None, None if n == 1 else 0.0, tuple(values), confidence)
     mean = sum(values) / n
@@ -228,7 +235,7 @@ class Tournament:
 
     def _repeat(self, proposer: str, number: int, seed: int, run: RunDirectory, *, found: bool) -> Repeat:
         summary = run.read_summary()
-        visible, hidden = _gains(run)
+        visible, hidden = _gains(run, self.profile)
         return Repeat(
             proposer=proposer,
             number=number,
@@ -261,7 +268,7 @@ class Tournament:
                 outcomes = workbench.evaluator.evaluate(candidates, tasks, self.fresh_seeds(number), results=results)
                 seen = {candidate.region: accuracies_of(outcomes, candidate.role) for candidate in candidates}
                 for proposer, region in winners.items():
-                    gains[proposer].append(_gain(seen[baseline], seen[region]))
+                    gains[proposer].append(_gain(self.profile, seen[baseline], seen[region]))
         return gains
 
 
@@ -272,15 +279,25 @@ def winner(repeat: Repeat) -> str | None:
     return History(repeat.run.workspace).region_at(f"submit/{repeat.submitted}")
 
 
-def overall(gains: Sequence[Gains], confidence: float = 0.95) -> Estimate:
-    """The mean over the tasks, estimated over the repeats."""
+def overall(
+    gains: Sequence[Gains], metrics: Mapping[str, Metric] = _ALL_ACCURACIES, confidence: float = 0.95
+) -> Estimate:
+    """The mean over the tasks, estimated over the repeats. It is NaN where the tasks' metrics differ."""
+    if common_metric(metrics.get(task, ACCURACY) for task in gains[0]) == SEED_SD:
+        return Estimate(math.nan, None, None, (), confidence)
     return estimate([sum(gain.values()) / len(gain) for gain in gains], confidence)
 
 
-def differences(first: Sequence[Gains], other: Sequence[Gains], confidence: float) -> Estimate:
+def differences(
+    first: Sequence[Gains],
+    other: Sequence[Gains],
+    confidence: float,
+    metrics: Mapping[str, Metric] = _ALL_ACCURACIES,
+) -> Estimate:
     """The second proposer minus the first, repeat by repeat; both in the order of their repeats."""
     pairs = zip(first, other, strict=True)
-    return overall([{task: after[task] - before[task] for task in before} for before, after in pairs], confidence)
+    gains = [{task: after[task] - before[task] for task in before} for before, after in pairs]
+    return overall(gains, metrics, confidence)
 
 
 def find_run(config: SearchConfig) -> tuple[RunDirectory | None, bool]:
@@ -306,7 +323,7 @@ def _identity(recorded: object) -> Mapping[str, Any]:
     return {k: v for k, v in recorded.items() if k not in _ELSEWHERE} if isinstance(recorded, Mapping) else {}
 
 
-def _gains(run: RunDirectory) -> tuple[Gains, Gains]:
+def _gains(run: RunDirectory, profile: Profile) -> tuple[Gains, Gains]:
     """Visible and hidden gains of the submission, from the log; {} when nothing was submitted."""
     events = [record.event for record in read_events(run.events)]
     submitted = [event.number for event in events if isinstance(event, Submitted)]
@@ -314,18 +331,27 @@ def _gains(run: RunDirectory) -> tuple[Gains, Gains]:
         return {}, {}
     roles = accuracies_by_role(events)
     return (
-        _gain(roles["baseline"], roles[f"test/{submitted[-1]}"]),
-        _gain(roles["hidden/baseline"], roles["hidden/submission"]),
+        _gain(profile, roles["baseline"], roles[f"test/{submitted[-1]}"]),
+        _gain(profile, roles.get("hidden/baseline", {}), roles.get("hidden/submission", {})),
     )
 
 
-def _gain(before: Accuracies, after: Accuracies) -> Gains:
-    """Task → difference of the means. A failed training counts as 0 %."""
-    return {task: _mean(after[task]) - _mean(seeds) for task, seeds in before.items()}
+def _gain(profile: Profile, before: Accuracies, after: Accuracies) -> Gains:
+    """Task → difference of the means, positive when better. A failed training counts as 0 %, or as NaN."""
+    metrics = {task.name: task.metric for task in profile.tasks}
+    return {
+        task: metrics[task].sign * (_mean(after[task], metrics[task]) - _mean(seeds, metrics[task]))
+        for task, seeds in before.items()
+    }
 
 
-def _mean(seeds: Mapping[int, float | None]) -> float:
-    return sum(accuracy or 0.0 for accuracy in seeds.values()) / len(seeds)
+def _mean(seeds: Mapping[int, float | None], metric: Metric) -> float:
+    failed = 0.0 if metric.is_accuracy else math.nan
+    return sum(failed if value is None else value for value in seeds.values()) / len(seeds)
+
+
+def _finite(gains: Gains) -> dict[str, float | None]:
+    return {task: gain if math.isfinite(gain) else None for task, gain in gains.items()}
 
 
 def _role(number: int, index: int) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 
 from agent.analysis.finalists import pooled
 from agent.analysis.look_scores import look_scores
-from agent.analysis.noise import Noise, of_log
 from agent.config import SearchConfig
 from agent.engine.loop import End
 from agent.engine.outcome import conclude
@@ -35,6 +34,7 @@ from agent.runs.events import (
 )
 from agent.runs.files import read_bytes
 from agent.runs.log import read_events
+from agent.runs.noise import Noise, of_log
 from agent.runs.patch_effect import effect_fault
 from agent.runs.stand_alone import stand_alone
 from agent.runs.status import RunStatus
@@ -237,18 +237,23 @@ def _other_version(
         return f"{MODULE} is not the submitted function ({_first_difference(code[0][2], code[1][2])})"
     if not content.startswith(b'"""') or content.index(b'"""', 3) != len(code[0][0]) + 1 or b"\\" in code[0][0]:
         return f"{MODULE} does not begin with a docstring"
-    stated = [set(_numbers(text[0])) for text in code]
+    assert isinstance(events[0], Launch)
+    own = recorded_profile(events[0].profile, events[0].tasks).tasks if events[0].tasks is not None else ()
+    units = ("%", *{task.metric.points for task in own}, "points")
+    stated = [set(_numbers(text[0], units)) for text in code]
     if missing := sorted(stated[1] - stated[0]):
         return f"{MODULE} does not state {', '.join(missing)}, which the log gives"
     return None
 
 
-def _numbers(text: bytes) -> Iterator[str]:
-    """The gains and accuracies of a docstring, as words with a percent sign or a sign and the word points."""
+def _numbers(text: bytes, units: Sequence[str]) -> Iterator[str]:
+    """The gains and scores of a docstring: a number before one of the units, or after it (`val_loss 1.234`)."""
     words = text.decode(errors="replace").split()
     for word, after in itertools.pairwise(words):
-        if after in ("%", "points"):
+        if after in units:
             yield f"{word} {after}"
+        elif word in units[1:] and after.rstrip(",;").replace(".", "").isdigit():
+            yield f"{word} {after.rstrip(',;')}"
 
 
 def _first_difference(found: bytes, expected: bytes) -> str:

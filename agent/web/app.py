@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agent.analysis.design import duration, in_words
+from agent.analysis.planning import duration, in_words
 from agent.errors import AgentError, UsageError
 from agent.report.comparison_page import MAX_RUNS, comparison_page, members
 from agent.report.page import template

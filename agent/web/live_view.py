@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.analysis.design import duration
+from agent.analysis.planning import duration
 from agent.report.page import template
 from agent.runs.live import LiveState, Training
 from agent.runs.state import RunState
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38.0, 312.0, 10.0, 140.0
+_LARGEST = 1e12
+"""Scores beyond it are drawn at the edge."""
 _MOST_CHARTS = 4
 _MOST_LINES = 6
 _MOST_BASELINES = 2
@@ -36,6 +38,8 @@ class Chart:
 
     title: str
     alt: str
+    what: str
+    """What the curves show, with its unit."""
     lines: Sequence[ChartLine]
     ticks: Sequence[tuple[float, str]]
     epochs: Sequence[tuple[float, str]]
@@ -58,8 +62,9 @@ def live_html(live: LiveState, state: RunState, *, now: float | None = None) -> 
         time_left="not known yet" if left is None else f"about {duration(left)}",
         rate="not known yet" if rate is None else f"{rate:.1f} epochs a minute",
         elapsed="–" if live.begun is None else duration(max(0.0, now - live.begun)),
-        bests=sorted(live.best.items())[:6],
+        bests=[(task, live.metrics[task].shown(best)) for task, best in sorted(live.best.items())[:6]],
         trainings=trainings,
+        percent=all(one.metric.is_accuracy for one in trainings),
         charts=charts([*live.ended, *trainings]),
         messages=[(time.strftime("%H:%M:%S", time.gmtime(when)), line) for when, line in live.messages if _sane(when)],
     )
@@ -82,11 +87,18 @@ def charts(trainings: Sequence[Training]) -> list[Chart]:
 
 def _chart(task: str, trainings: Sequence[Training]) -> Chart:
     last = max(1, *(min(one.epochs, 10_000) for one in trainings))
-    values = [min(100.0, max(0.0, value)) for one in trainings for value in one.accuracies.values()]
+    metric = trainings[-1].metric
+    least, bounds = (_LEAST_SPAN, (0.0, 100.0)) if metric.is_accuracy else (0.0, (-_LARGEST, _LARGEST))
+
+    def clipped(value: float) -> float:
+        return min(bounds[1], max(bounds[0], value))
+
+    values = [clipped(value) for one in trainings for value in one.accuracies.values()]
     low, high = min(values), max(values)
-    if high - low < _LEAST_SPAN:
-        low = max(0.0, (low + high - _LEAST_SPAN) / 2)
-        high = low + _LEAST_SPAN
+    least = least or max(abs(low), abs(high), 1e-9) / 1000
+    if high - low < least:
+        low = max(bounds[0], (low + high - least) / 2)
+        high = low + least
     step = _step(high - low)
     low, high = math.floor(low / step) * step, math.ceil(high / step) * step
 
@@ -94,7 +106,7 @@ def _chart(task: str, trainings: Sequence[Training]) -> Chart:
         return round(_LEFT + (_RIGHT - _LEFT) * min(epoch, last) / last, 1)
 
     def y(accuracy: float) -> float:
-        share = (min(100.0, max(0.0, accuracy)) - low) / (high - low)
+        share = (clipped(accuracy) - low) / (high - low)
         return round(_BOTTOM - (_BOTTOM - _TOP) * share, 1)
 
     lines = []
@@ -107,8 +119,16 @@ def _chart(task: str, trainings: Sequence[Training]) -> Chart:
     ticks = [(y(low + step * index), f"{low + step * index:g}") for index in range(count + 1)]
     every = max(1, math.ceil(last / 6))
     epochs = [(x(epoch), str(epoch)) for epoch in range(0, last + 1, every)]
-    ends = "; ".join(f"{line.label} at {one.accuracy or 0:.1f} %" for line, one in zip(lines, trainings, strict=True))
-    return Chart(task, f"Test accuracy so far on {task}: {ends}", lines, ticks, epochs)
+    what = "test accuracy, %" if metric.is_accuracy else metric.name
+    ends = "; ".join(f"{line.label} at {_last(one)}" for line, one in zip(lines, trainings, strict=True))
+    said = "Test accuracy" if metric.is_accuracy else metric.name
+    return Chart(task, f"{said} so far on {task}: {ends}", what, lines, ticks, epochs)
+
+
+def _last(one: Training) -> str:
+    if one.metric.is_accuracy:
+        return f"{one.accuracy or 0:.1f} %"
+    return "no score" if one.accuracy is None else one.metric.shown(one.accuracy)
 
 
 def _step(span: float) -> float:

@@ -15,11 +15,14 @@ from agent.runs.directory import RunDirectory, list_runs
 from agent.runs.live import LIVE
 from agent.runs.log import MAX_LOG_BYTES
 from agent.runs.log_lines import Fields, read_lines
+from agent.runs.metrics import task_metrics
 from agent.runs.record import mapping, number, text
 from agent.runs.reviews import WORDS, standing
 from agent.runs.state import RunState, state_of
 from agent.runs.status import RunStatus
+from benchmark.comparison import as_gain
 from benchmark.files import read_plain
+from benchmark.task import ACCURACY
 
 WATCHED = ("run.json", "events.jsonl", "reviews.jsonl", "submission.patch", "network.json", "ablation.json")
 """The files that a page of a run is made of."""
@@ -30,7 +33,10 @@ Signature = tuple[object, ...]
 
 @dataclass(frozen=True)
 class ShelfRow:
-    """One run on the shelf. `visible` and `hidden`: (task, gain, low, high) in points, None where it failed."""
+    """One run on the shelf. `visible` and `hidden`: (task, gain, interval, unit), gain "" where it failed.
+
+    The unit is "" for points, as the note below the table says. The interval is "" where no noise is known.
+    """
 
     name: str
     link: str
@@ -41,8 +47,8 @@ class ShelfRow:
     profile: str
     proposer: str
     tests: str
-    visible: tuple[tuple[str, float | None, float | None, float | None], ...] = ()
-    hidden: tuple[tuple[str, float | None, float | None, float | None], ...] = ()
+    visible: tuple[tuple[str, str, str, str], ...] = ()
+    hidden: tuple[tuple[str, str, str, str], ...] = ()
     review: str = ""
 
 
@@ -137,8 +143,8 @@ def _read_row(run: RunDirectory) -> ShelfRow:
         profile=text(summary.get("profile")),
         proposer=text(mapping(summary.get("config")).get("proposer")),
         tests=state.tests if status.resumable else f"{text(summary.get('tests_used', 0))} of {text(budget) or '?'}",
-        visible=_gains(mapping(summary.get("visible"))),
-        hidden=_gains(mapping(summary.get("hidden"))),
+        visible=_gains(summary, "visible"),
+        hidden=_gains(summary, "hidden"),
         review=_review(run),
     )
 
@@ -162,13 +168,16 @@ def _events(run: RunDirectory) -> list[Fields]:
     return [line.fields for line in read_lines(data) if line.fault is None]
 
 
-def _gains(tasks: Mapping[str, Any]) -> tuple[tuple[str, float | None, float | None, float | None], ...]:
+def _gains(summary: Mapping[str, Any], kind: str) -> tuple[tuple[str, str, str, str], ...]:
     found = []
-    for task, one in list(tasks.items())[:_MOST_TASKS]:
+    metrics = task_metrics(dict(summary))
+    for task, one in list(mapping(summary.get(kind)).items())[:_MOST_TASKS]:
         fields = mapping(one)
-        ci = fields.get("ci")
+        gain, ci, metric = number(fields.get("gain")), fields.get("ci"), metrics.get(task, ACCURACY)
         low, high = (number(ci[0]), number(ci[1])) if isinstance(ci, list) and len(ci) == 2 else (None, None)
-        found.append((task, number(fields.get("gain")), low, high))
+        interval = "" if low is None or high is None else f"{as_gain(low, metric)} … {as_gain(high, metric)}"
+        unit = "" if metric.is_accuracy else metric.points
+        found.append((task, "" if gain is None else as_gain(gain, metric), interval, unit))
     return tuple(found)
 
 

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,45 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> SearchOut
     outcome: SearchOutcome = pickle.loads((shared / "outcome.pickle").read_bytes())
     run = runs / outcome.run.name
     return replace(outcome, run=run, done=outcome.done | {"run": str(run)})
+
+
+@dataclass(frozen=True)
+class Searched:
+    """An example of docs/examples that was searched, in a folder of its own."""
+
+    name: str
+    folder: Path
+    outcome: SearchOutcome
+
+    @property
+    def task_file(self) -> Path:
+        return self.folder / "task.toml"
+
+
+def copy_example(name: str, folder: Path, changes: Sequence[tuple[str, str, str]]) -> None:
+    """Copy the files of an example of docs/examples. `changes`: (file, old text, new text)."""
+    for path in (ROOT / "docs" / "examples" / name).iterdir():
+        if path.is_file():
+            shutil.copy(path, folder)
+    for file, old, new in changes:
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new))
+
+
+def search_in(command: Command, folder: Path, *words: str) -> SearchOutcome:
+    """A search with one test on the folder's task file."""
+    done = done_line(command(folder, "search", "--profile", "task.toml", "--budget", "1", *words, "--json"))
+    return SearchOutcome(Path(done["run"]), done["status"], done, [])
+
+
+@pytest.fixture(scope="session")
+def val_loss(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Searched:
+    """A search with one test on a task whose score is val_loss, lower is better, and whose owner states its noise."""
+    folder = tmp_path_factory.mktemp("letters")
+    noise = ('direction = "minimize"', 'direction = "minimize"\n\n[noise]\ngru-letters = 0.05')
+    copy_example("letters", folder, [("train.py", "3, 40, 48, 32", "2, 3, 48, 32"), ("task.toml", *noise)])
+    return Searched("letters", folder, search_in(command, folder))
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

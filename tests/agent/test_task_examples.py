@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.util
 import json
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from agent import load_run
+from agent import load_run, search
+from agent.engine.own_task import take_task
 from agent.profiles import recorded_profile
 from agent.runs.directory import RunDirectory
 from agent.runs.events import Evaluated, Launch
@@ -25,54 +24,31 @@ from benchmark import networks
 from benchmark.models import init_config
 from benchmark.store import ResultStore
 from sandbox.isolate import derived_seed
-from tests.agent.conftest import Command, done_line
+from tests.agent.conftest import Command, Searched, copy_example, search_in
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
 SMALL = {
     "pictures": [
-        ("epochs = 8", "epochs = 1\ntrain_limit = 64\ntest_limit = 64"),
-        ("train_limit = 1000", "train_limit = 64"),
+        ("task.toml", "epochs = 8", "epochs = 1\ntrain_limit = 64\ntest_limit = 64"),
+        ("task.toml", "train_limit = 1000", "train_limit = 64"),
     ],
-    "transformer": [("epochs = 5", "epochs = 2\ntrain_limit = 128\ntest_limit = 128")],
+    "transformer": [("task.toml", "epochs = 5", "epochs = 2\ntrain_limit = 128\ntest_limit = 128")],
     "letters": [],
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Searched:
-    """An example that was searched, and its folder."""
-
-    name: str
-    folder: Path
-    run: Path
-    done: dict[str, Any]
-
-    @property
-    def task_file(self) -> Path:
-        return self.folder / "task.toml"
 
 
 @pytest.fixture(scope="module", params=SMALL)
 def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, command: Command) -> Searched:
     """An example, copied and made small, after a search with one test that waits for its submission."""
     name: str = request.param
+    if name == "letters":
+        found: Searched = request.getfixturevalue("val_loss")
+        return found
     folder = tmp_path_factory.mktemp(name)
-    for path in (EXAMPLES / name).iterdir():
-        if path.is_file():
-            shutil.copy(path, folder)
-    text = (folder / "task.toml").read_text()
-    for old, new in SMALL[name]:
-        assert old in text
-        text = text.replace(old, new)
-    (folder / "task.toml").write_text(text)
+    copy_example(name, folder, SMALL[name])
     if name == "pictures":
         _module(folder / "make_pictures.py").main(folder / "clipart")
-    if name == "letters":
-        train = folder / "train.py"
-        train.write_text(train.read_text().replace("3, 40, 48, 32", "2, 3, 48, 32"))
     waits = ["--no-submit"] if name == "pictures" else []
-    done = done_line(command(folder, "search", "--profile", "task.toml", "--budget", "1", *waits, "--json"))
-    return Searched(name, folder, Path(done["run"]), done)
+    return Searched(name, folder, search_in(command, folder, *waits))
 
 
 def _module(path: Path) -> Any:
@@ -86,9 +62,9 @@ def _module(path: Path) -> Any:
 
 def test_the_search_ends_and_its_files_agree(searched: Searched, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-    assert searched.done["submitted_test"] == 1
-    assert [check.fault for check in verify(RunDirectory(searched.run)) if check.fault] == []
-    metric = next(iter(searched.done["visible"].values()))
+    assert searched.outcome.done["submitted_test"] == 1
+    assert [check.fault for check in verify(RunDirectory(searched.outcome.run)) if check.fault] == []
+    metric = next(iter(searched.outcome.done["visible"].values()))
     assert (metric.get("metric"), metric.get("direction")) == (
         ("val_loss", "minimize") if searched.name == "letters" else (None, None)
     )
@@ -97,7 +73,7 @@ def test_the_search_ends_and_its_files_agree(searched: Searched, cache: Path, mo
 
 
 def test_the_exported_module_gives_the_weights_of_the_search(searched: Searched) -> None:
-    run = RunDirectory(searched.run)
+    run = RunDirectory(searched.outcome.run)
     launch = read_events(run.events)[0].event
     assert isinstance(launch, Launch)
     task = recorded_profile(launch.profile, launch.tasks).visible[0]
@@ -126,12 +102,61 @@ def test_the_run_keeps_the_tasks_and_no_stranger_runs_their_code(
 ) -> None:
     """Whoever gets a run directory and submits, replays or ablates it is asked for the task file."""
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-    run = str(searched.run)
+    run = str(searched.outcome.run)
     assert load_run(run)["tasks"]["visible"][0]["network"]["spec"] == "net.py:build"
     words = ("submit", run) if searched.name == "pictures" else ("replay", run, "--execute")
     for command in (words, ("ablate", run)):
         code, _, said = main(*command)
         assert (code, "task file" in said, "--profile" in said) == (2, True, True), said
+
+
+ARRAYS: dict[str, dict[str, Any]] = {
+    "pictures": {"data": "clipart", "image_size": 32, "batch_size": 32, "lr": 0.05, "train_limit": 64, "test_limit": 64}
+    | {"epochs": 1},
+    "transformer": {"data": "openclipart100", "epochs": 2, "optimizer": "adamw", "lr": 0.001, "weight_decay": 0.05}
+    | {"warmup_epochs": 1, "label_smoothing": 0.1, "augment": "flip", "train_limit": 128, "test_limit": 128},
+    "letters": {"train": "train.py:train", "metric": "val_loss", "direction": "minimize"},
+}
+"""The examples' keys, as arguments of `search`."""
+
+
+def test_a_function_in_place_of_a_file_is_the_same_task(
+    searched: Searched, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function's source, with the classes and numbers it uses, is built in isolation and by us alike."""
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+    monkeypatch.chdir(searched.folder)
+    build = _module(searched.folder / "net.py").build
+    profile = take_task({"network": build, "packages": [], **ARRAYS[searched.name]})
+    launch = read_events(RunDirectory(searched.outcome.run).events)[0].event
+    assert isinstance(launch, Launch)
+    (ours,), theirs = profile.visible, recorded_profile(launch.profile, launch.tasks).visible[0]
+    assert ours.network is not None
+    assert theirs.network is not None
+    assert ours.network.constructed == theirs.network.constructed
+    known, same = ours.identity(), theirs.identity()
+    for fields in (known, same):
+        del fields["network"], fields["arch"]
+    assert known["dataset"] == same["dataset"] or searched.name != "pictures"
+    assert known["recipe"] == same["recipe"]
+    assert known.get("trainer") == same.get("trainer")
+
+
+@pytest.mark.parametrize("searched", ["transformer", "letters"], indirect=True)
+def test_a_search_from_python(searched: Searched, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the network as text it is the task of the file: what the file's search trained is not trained again."""
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+    monkeypatch.chdir(searched.folder)
+    name = searched.outcome.done["visible"].keys()
+    settings = {"network": "net.py:build", "name": next(iter(name)), **ARRAYS[searched.name]}
+    outcome = search(budget=1, workers=1, runs=searched.folder / "python", **settings)
+    assert outcome.done["visible"].keys() == name
+    for key in ("baseline", "submitted"):
+        (ours,), (theirs,) = (run.done["visible"].values() for run in (outcome, searched.outcome))
+        assert ours[key] == theirs[key]
+    events = [record.event for record in read_events(RunDirectory(outcome.run).events)]
+    assert all(event.cached for event in events if isinstance(event, Evaluated))
+    assert "<table" in outcome._repr_html_()
 
 
 @pytest.mark.parametrize("searched", ["pictures"], indirect=True)
@@ -141,8 +166,8 @@ def test_a_waiting_run_is_submitted_with_its_task_file(
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
     changed = searched.folder / "changed.toml"
     changed.write_text(searched.task_file.read_text().replace("lr = 0.05", "lr = 0.04"))
-    code, _, said = main("submit", str(searched.run), "--profile", str(changed))
+    code, _, said = main("submit", str(searched.outcome.run), "--profile", str(changed))
     assert (code, "is not the one of this run" in said) == (2, True), said
-    code, out, said = main("submit", str(searched.run), "--profile", str(searched.task_file), "--json")
+    code, out, said = main("submit", str(searched.outcome.run), "--profile", str(searched.task_file), "--json")
     assert code == 0, said
     assert list(json.loads(out.splitlines()[-1])["hidden"]) == ["net-fmnist_pocket"]

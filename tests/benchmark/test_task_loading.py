@@ -168,6 +168,31 @@ def test_parts_of_a_network_that_has_more_than_convolutions(tmp_path: Path) -> N
     ]
 
 
+UNTRACEABLE = HEAD + (
+    "class Net(nn.Module):\n"
+    "    def __init__(self, n):\n        super().__init__()\n        self.head = nn.Linear(144, n)\n"
+    "    def forward(self, x):\n"
+    "        if x.sum() > 0:\n            x = -x\n"
+    "        return self.head(x.flatten(1))\n"
+    "def build(num_classes):\n    return Net(num_classes)\n"
+)
+
+
+def test_a_network_that_cannot_be_traced_is_known_as_such(tmp_path: Path) -> None:
+    """A forward that branches on values has no graph. Its key and the records of other networks stay as they were."""
+    write_task(tmp_path)
+    plain = task(tmp_path)
+    write_task(tmp_path, network=UNTRACEABLE)
+    found = task(tmp_path)
+    assert plain.network is not None
+    assert found.network is not None
+    assert (plain.network.traced, found.network.traced) == (True, False)
+    assert "traced" not in plain.as_json()["network"]
+    assert found.as_json()["network"]["traced"] is False
+    assert "traced" not in str(found.identity())
+    assert networks.Network.from_json(dataclasses.asdict(found.network)) == found.network
+
+
 def test_one_of_our_networks_on_a_users_pictures(tmp_path: Path) -> None:
     write_task(
         tmp_path, train_images=np.zeros((96, 12, 12, 3), np.uint8), test_images=np.zeros((32, 12, 12, 3), np.uint8)

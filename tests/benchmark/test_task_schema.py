@@ -42,6 +42,11 @@ def read(tmp_path: Path, text: str) -> str:
         (VISIBLE + "optimizer = 'lion'\n", "visible.1.optimizer"),
         (VISIBLE + "schedule = 'step'\n", "visible.1.schedule"),
         (VISIBLE + "augment = true\n", "visible.1.augment"),
+        (VISIBLE + "name = 3\n", "visible.1.name"),
+        (VISIBLE + "epochs = true\n", "visible.1.epochs"),
+        (VISIBLE + "epochs = 2.5\n", "visible.1.epochs"),
+        (VISIBLE + "lr = nan\n", "visible.1.lr"),
+        ("visible = 3\n", "visible"),
         (VISIBLE + "name = 'a/b'\n", "visible.1.name"),
         (VISIBLE + "name = '..'\n", "visible.1.name"),
         ("name = '/tmp'\n" + VISIBLE, "name"),
@@ -63,6 +68,17 @@ def read(tmp_path: Path, text: str) -> str:
 )
 def test_bad_input_is_one_sentence_with_its_key(tmp_path: Path, text: str, said: str) -> None:
     assert said in read(tmp_path, text)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "my.toml"
+    path.write_bytes(b"name = \xff\xfe")
+    with pytest.raises(TaskFileError, match=r"my\.toml"):
+        read_task_file(path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(TaskFileError, match=r"my\.toml"):
+        read_task_file(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.analysis.design import MAX_SEEDS, Design, alternatives, designs_for, duration, forecast, in_words, make_plan
+from agent.analysis.design import Design, forecast
+from agent.analysis.planning import MAX_SEEDS, alternatives, designs_for, duration, in_words, make_plan
 from agent.config import load_config
 from agent.engine.forecast import say_if_long
 from agent.errors import UsageError

@@ -10,11 +10,13 @@ import pytest
 
 from agent.analysis import noise
 from agent.analysis.comparison import as_json, compare_tasks, describe_tasks
-from agent.analysis.design import Design, in_words, make_plan
+from agent.analysis.design import Design
+from agent.analysis.planning import in_words, make_plan
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
 from agent.runs.events import Launch
 from agent.runs.log import EventLog
+from agent.runs.noise import noise_from
 from benchmark.executors import LocalExecutor
 from benchmark.noise import NO_PRIOR, StatisticsError, TaskNoise
 from benchmark.statistics import noise_prior
@@ -71,13 +73,13 @@ def test_the_log_keeps_the_noise_to_the_last_digit(tmp_path: Path) -> None:
         assert recorded.noise == kept
         log.append(launch)
     line = json.loads((tmp_path / "events.jsonl").read_text())
-    assert noise.noise_from(line["noise"]) == kept
-    assert noise.noise_from(None) is None
+    assert noise_from(line["noise"]) == kept
+    assert noise_from(None) is None
     huge = {"sd": 1, "df": 3, "squares": 1e300, "measured_df": 1}
     wrong: tuple[object, ...] = ([], {"t": 3}, {"t": {"sd": -1, "df": 3}}, {"t": huge})
     for bad in wrong:
         with pytest.raises(StatisticsError, match="the recorded noise cannot be read"):
-            noise.noise_from(bad)
+            noise_from(bad)
 
 
 def test_a_run_without_recorded_noise_keeps_the_old_rule() -> None:

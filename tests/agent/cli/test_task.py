@@ -48,6 +48,29 @@ def test_a_check_says_what_the_contract_names(main: Any, tmp_path: Path) -> None
     assert visible["seconds_per_epoch"] > 0
 
 
+def test_a_check_says_what_is_not_known_of_a_network_without_a_graph(main: Any, tmp_path: Path) -> None:
+    from tests.benchmark.test_task_loading import UNTRACEABLE
+
+    write_task(tmp_path, network=UNTRACEABLE)
+    code, out, said = main("task", "check", "toys.toml", "--workers", "1")
+    assert code == 0, said
+    assert "torch.fx cannot trace it" in out
+    assert "where they begin and end is not known" in out
+
+
+@pytest.mark.parametrize(("score", "told"), [("float('nan')", "nan as val_loss"), ("'good'", "'good'")])
+def test_a_trainer_whose_score_is_none_is_refused(main: Any, tmp_path: Path, score: str, told: str) -> None:
+    (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n")
+    (tmp_path / "train.py").write_text(f"def train(model, *, seed, device, report):\n    return {score}\n")
+    task = '[[visible]]\nnetwork = "net.py:build"\ntrain = "train.py:train"\nmetric = "val_loss"\n'
+    (tmp_path / "own.toml").write_text(task)
+    code, out, said = main("task", "check", "own.toml", "--workers", "1")
+    assert (code, out) == (2, "")
+    (line,) = [line for line in said.splitlines() if told in line]
+    assert "own.toml" in line
+    assert "train.py:train" in line
+
+
 @pytest.mark.parametrize("command", [("search",), ("plan",), ("task", "check"), ("baselines",)])
 def test_a_bad_task_file_starts_nothing(main: Any, tmp_path: Path, command: tuple[str, ...]) -> None:
     (tmp_path / "bad.toml").write_text("[[visible]]\nnetwork = 3\ndata = 'x'\n")

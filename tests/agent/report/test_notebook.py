@@ -62,11 +62,10 @@ load_run({run!r})
 """
 
 
-def test_in_a_kernel(tmp_path: Path) -> None:
-    """In a real kernel: the progress in one output that is replaced, and the run as HTML."""
+def cells(code: str) -> list[tuple[str, str]]:
+    """Run a cell in a real kernel. Returns its outputs as they came: the kind, and the HTML or the content."""
     manager: Any = pytest.importorskip("jupyter_client.manager", reason="jupyter_client is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
-    run = restore(SAMPLE, tmp_path / "run")
     kernel, client = manager.start_new_kernel(kernel_name="python3", extra_arguments=["--no-secure"])
     found: list[tuple[str, str]] = []
 
@@ -75,14 +74,54 @@ def test_in_a_kernel(tmp_path: Path) -> None:
         found.append((message["msg_type"], content.get("data", {}).get("text/html", "") or str(content)))
 
     try:
-        client.execute_interactive(
-            _CELLS.format(root=str(ROOT), run=str(run.path)), output_hook=keep, timeout=120, store_history=False
-        )
+        client.execute_interactive(code, output_hook=keep, timeout=240, store_history=False)
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
+    return found
+
+
+def test_in_a_kernel(tmp_path: Path) -> None:
+    """In a real kernel: the progress in one output that is replaced, and the run as HTML."""
+    run = restore(SAMPLE, tmp_path / "run")
+    found = cells(_CELLS.format(root=str(ROOT), run=str(run.path)))
     shown = [html for kind, html in found if kind in ("display_data", "execute_result")]
     assert len(shown) == 3, found
     assert "measuring &lt;the&gt; baseline" in next(html for kind, html in found if kind == "update_display_data")
     assert all("no difference to the baseline (+2.1 points" in html for html in shown[1:])
     assert sys.executable
+
+
+_SEARCH = """
+import sys
+sys.path.insert(0, {root!r})
+import numpy as np
+from torch import nn
+from agent import search
+
+def build(num_classes):
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, num_classes))
+
+rng = np.random.default_rng(0)
+def some(count):
+    return rng.integers(0, 256, (count, 8, 8), dtype=np.uint8), np.arange(count) % 4
+search(network=build, data=(*some(64), *some(32)), epochs=2, batch_size=16, budget=1, workers=1, runs={runs!r})
+"""
+
+
+def test_a_search_in_a_kernel_shows_what_it_does(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function and arrays of the notebook: lines come while the cell runs, and at its end verdict and table."""
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+    seen = cells(_SEARCH.format(root=str(ROOT), runs=str(tmp_path / "runs")))
+    kinds = [kind for kind, _ in seen]
+    assert "error" not in kinds, seen
+    assert kinds.count("display_data") == 1
+    updates = [html for kind, html in seen if kind == "update_display_data"]
+    assert len(updates) >= 3
+    assert any("epoch" in html and "test accuracy" in html for html in updates), updates
+    assert any("of 3" in html or "/2]" in html for html in updates), updates
+    assert kinds.index("update_display_data") < kinds.index("execute_result")
+    (result,) = [html for kind, html in seen if kind == "execute_result"]
+    assert "conv2d" not in result
+    assert "build-arrays" in result
+    assert "<table" in result

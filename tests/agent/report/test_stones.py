@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.analysis.design import Overhead, with_overhead
+from agent.analysis.planning import Overhead, with_overhead
 from agent.evaluation.batches import require_baseline
 from agent.protocol import CandidateFailure
 from agent.report.comparison_page import comparison_page, members

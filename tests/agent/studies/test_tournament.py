@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from agent.cli.compare import run_tournament
+from agent.cli.tournament import run_tournament
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.progress import Progress
