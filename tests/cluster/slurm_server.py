@@ -49,7 +49,7 @@ MaxJobCount={most}
 MinJobAge={age}
 KillWait=2
 UnkillableStepTimeout=20
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+{gres_types}NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} {gres}State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP
 """
 
@@ -79,8 +79,11 @@ def _port() -> int:
 
 
 @contextmanager
-def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300) -> Iterator[dict[str, str]]:
-    """Yields the environment variables with which Slurm's commands use this server. All daemons end with the block."""
+def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300, gpus: int = 0) -> Iterator[dict[str, str]]:
+    """Yields the environment variables with which Slurm's commands use this server. All daemons end with the block.
+
+    `most`: jobs that it keeps, finished ones for `age` seconds. `gpus`: of which it believes that the node has them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     for name in ("state", "spool"):
@@ -90,7 +93,11 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300) -> It
     key.chmod(0o400)
     port, host = _port(), socket.gethostname()
     conf = folder / "slurm.conf"
-    conf.write_text(_CONF.format(folder=folder, host=host, port=port, port1=port + 1, cpus=cpus, most=most, age=age))
+    numbers = {"port": port, "port1": port + 1, "cpus": cpus, "most": most, "age": age}
+    types, gres = ("GresTypes=gpu\n", f"Gres=gpu:{gpus} ") if gpus else ("", "")
+    conf.write_text(_CONF.format(folder=folder, host=host, gres_types=types, gres=gres, **numbers))
+    if gpus:
+        (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu Count={gpus}\n")
     variables = {"SLURM_CONF": str(conf)}
     environ = {**os.environ, **variables}
     daemons: list[subprocess.Popen[bytes]] = []
