@@ -79,10 +79,12 @@ def _port() -> int:
 
 
 @contextmanager
-def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300, gpus: int = 0) -> Iterator[dict[str, str]]:
+def slurm(
+    folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300, gpu: bool = False
+) -> Iterator[dict[str, str]]:
     """Yields the environment variables with which Slurm's commands use this server. All daemons end with the block.
 
-    `most`: jobs that it keeps, finished ones for `age` seconds. `gpus`: of which it believes that the node has them.
+    `most`: jobs that it keeps, finished ones for `age` seconds. `gpu`: the node's configuration names one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
@@ -94,10 +96,10 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300, gpus:
     port, host = _port(), socket.gethostname()
     conf = folder / "slurm.conf"
     numbers = {"port": port, "port1": port + 1, "cpus": cpus, "most": most, "age": age}
-    types, gres = ("GresTypes=gpu\n", f"Gres=gpu:{gpus} ") if gpus else ("", "")
+    types, gres = ("GresTypes=gpu\n", "Gres=gpu:1 ") if gpu else ("", "")
     conf.write_text(_CONF.format(folder=folder, host=host, gres_types=types, gres=gres, **numbers))
-    if gpus:
-        (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu Count={gpus}\n")
+    if gpu:
+        (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File=/dev/null\n")
     variables = {"SLURM_CONF": str(conf)}
     environ = {**os.environ, **variables}
     daemons: list[subprocess.Popen[bytes]] = []
@@ -155,6 +157,7 @@ def _until(ready: object, folder: Path, seconds: float = 30.0) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends the daemons, too
     with slurm(Path(sys.argv[1])) as given:
         print(" ".join(f"{name}={value}" for name, value in given.items()), flush=True)
         signal.pause()

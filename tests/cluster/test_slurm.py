@@ -136,7 +136,7 @@ def test_a_gpu_that_torch_cannot_use(tmp_path: Path) -> None:
         pytest.skip(why)
     from benchmark.executors.slurm import SlurmExecutor
 
-    with pytest.MonkeyPatch.context() as patch, slurm(tmp_path / "slurm", gpus=1) as variables:
+    with pytest.MonkeyPatch.context() as patch, slurm(tmp_path / "slurm", gpu=True) as variables:
         for name, value in {**variables, "PYTHONPATH": ROOT}.items():
             patch.setenv(name, value)
         with pytest.raises(EngineError, match="gpus_per_node=1: the job got no GPU that torch can use"):
