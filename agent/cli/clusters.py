@@ -28,7 +28,7 @@ def examine_cluster(config: SearchConfig, say: Say) -> dict[str, Any]:
 
 
 def _examine_ray(config: SearchConfig, say: Say) -> dict[str, Any]:
-    from benchmark.executors.ray import connected, node_facts, nodes
+    from benchmark.executors.ray_cluster import connected, node_facts, nodes
     from benchmark.hardware import cpu_count
 
     address = config.ray_address or "auto"
@@ -47,7 +47,8 @@ def _examine_ray(config: SearchConfig, say: Say) -> dict[str, Any]:
 
 
 def _examine_slurm(config: SearchConfig, say: Say) -> dict[str, Any]:
-    from benchmark.executors.slurm import SlurmExecutor, parse_options, reachable
+    from benchmark.executors.slurm import SlurmExecutor
+    from benchmark.executors.slurm_jobs import parse_options, reachable
     from benchmark.hardware import DescribeEnvironment
 
     options = parse_options(config.slurm)

@@ -66,11 +66,12 @@ def plan(
     from agent.analysis.planning import duration, effect_in_words, in_words, make_plan, with_overhead
     from agent.config import load_config
     from agent.engine.auto_profile import choose_profile
+    from agent.engine.resuming import EngineGiven
     from agent.engine.setup import settled
     from agent.evaluation.engines import open_engine
     from agent.evaluation.workbench import plan_slots, side_by_side
     from agent.profiles import with_default_seeds
-    from agent.report.cost import machine_in_words, measure
+    from agent.report.cost import engine_seconds, machine_in_words, measure
 
     config = load_config(
         {
@@ -98,20 +99,24 @@ def plan(
         tempfile.TemporaryDirectory(prefix="initsearch-plan-", dir=_shared(config)) as folder,
         open_engine(config, _say, folder=Path(folder), plan=plan_slots(config, most), evaluations=most) as engine,
     ):
-        slots = engine.executor.slots
+        slots, words = engine.executor.slots, engine.words
         cost, overhead, environment = measure(
             chosen, engine.executor, precision=config.precision, level=level, kernels=config.kernels
         )
+        each = engine_seconds(engine.executor)
+    cost = {task: seconds + each for task, seconds in cost.items()}
     noise = noise_here(chosen, environment, cache=config.cache, given=dict(chosen.noise))
     found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect, noise=noise)
     found = {**with_overhead(found, overhead), "environment": environment}
+    if config.executor != "local":
+        found["engine_seconds"] = round(each, 2)
     if as_json:
         print_json({**found, "reason": reason})
         return
     threads = int(environment.get("threads", "1"))
     side = f"{slots} evaluation(s) side by side" + (f" with {threads} threads each" if threads > 1 else "")
     if config.executor != "local":
-        side += f" on {engine.words}"
+        side += f" on {words}"
     print(f"profile {chosen.name} ({reason}), {found['flags']}, {side}")
     for task in found["tasks"]:
         detected = effect_in_words(task["smallest_visible_effect"], task.get("metric", "points"))
@@ -119,12 +124,15 @@ def plan(
             f"  {task['kind']:7} {task['name']}: {task['evaluations']} trainings of about {duration(task['seconds'])}; "
             f"smallest detectable effect {detected}"
         )
+    if config.executor != "local":
+        print(f"each training includes {each:.1f} s that {config.executor} took for an evaluation that does nothing")
     print("besides training: " + ", ".join(f"{name} {duration(part)}" for name, part in found["overhead"].items()))
     print(f"measured here and now: {machine_in_words(environment)}")
     print("\n".join(in_words(found)))
     if chosen.caveat:
         print(chosen.caveat)
-    print_next(f"agent search {found['flags']} --profile {config.profile if chosen.is_own else chosen.name}")
+    where = f" {EngineGiven.of(config).flags}" if config.executor != "local" else ""
+    print_next(f"agent search {found['flags']} --profile {config.profile if chosen.is_own else chosen.name}{where}")
 
 
 def _shared(config: SearchConfig) -> Path | None:

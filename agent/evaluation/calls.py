@@ -87,7 +87,7 @@ class EvaluationCall:
         from benchmark.train import train
 
         torch.set_num_threads(threads())
-        if self.made is not None:
+        if self.made is not None or torch.cuda.is_available():  # the cards of one machine may differ, too
             _require_environment(dict(self.environment), self.precision)
         if self.task.trainer is not None:
             return self._with_own_trainer(parent)
@@ -297,7 +297,7 @@ def _require_environment(wanted: dict[str, str], precision: str) -> None:
     from benchmark.executors import WrongMachine
     from benchmark.hardware import environment
 
-    here = environment(precision)
+    here = environment(precision, wanted.get("kernels", "auto"))
     unequal = [f"{name} {here.get(name)!r}, not {wanted[name]!r}" for name in wanted if here.get(name) != wanted[name]]
     if unequal:
         raise WrongMachine(f"{socket.gethostname()} has {', '.join(unequal)}")

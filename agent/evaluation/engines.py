@@ -51,11 +51,11 @@ def check_engine(config: SearchConfig) -> None:
     """
     try:
         if config.executor == "ray":
-            from benchmark.executors.ray import require_reachable
+            from benchmark.executors.ray_cluster import require_reachable
 
             require_reachable(config.ray_address or DEFAULT_ADDRESS)
         elif config.executor == "slurm":
-            from benchmark.executors.slurm import parse_options, require_programs
+            from benchmark.executors.slurm_jobs import parse_options, require_programs
 
             parse_options(config.slurm)
             require_programs()
@@ -86,28 +86,32 @@ def open_engine(
     workers = config.workers if isinstance(config.workers, int) else None
     try:
         if config.executor == "ray":
-            from benchmark.executors.ray import RayExecutor, connected
+            from benchmark.executors.ray import RayExecutor
+            from benchmark.executors.ray_cluster import connected
 
             address = config.ray_address or DEFAULT_ADDRESS
             say(f"connecting to Ray at {address}, and starting workers")
             with (
                 connected(address, cpus=cpu_count()),
                 RayExecutor(
-                    slots=workers or evaluations,
-                    lanes=workers or 1,
+                    slots=evaluations,
+                    workers=workers,
                     threads=threads,
                     describe=describe,
                     data=data,
                     say=say,
                 ) as on_ray,
             ):
+                _require_gpu(config, on_ray.environment)
                 yield Engine(on_ray, f"Ray at {address}, {on_ray.slots} slots", on_ray.environment)
         elif config.executor == "slurm":
-            from benchmark.executors.slurm import SlurmExecutor, parse_options
+            from benchmark.executors.slurm import SlurmExecutor
+            from benchmark.executors.slurm_jobs import parse_options
 
             options = parse_options(config.slurm)
             say(f"submitting a first job to Slurm ({config.slurm or 'its default partition'})")
-            jobs = workers or evaluations or 1
+            lanes = int(options.get("lanes", 1))
+            jobs = workers or -(-(evaluations or 1) // lanes)
             with SlurmExecutor(
                 folder / "slurm",
                 options,
@@ -117,7 +121,9 @@ def open_engine(
                 say=say,
                 jobs_folder=folder.parent / SUBMITIT,  # it makes links, which a run must not contain
             ) as on_slurm:
-                yield Engine(on_slurm, f"Slurm, up to {jobs} jobs", on_slurm.environment)
+                _require_gpu(config, on_slurm.environment)
+                words = f"Slurm, up to {jobs} job{'' if jobs == 1 else 's'}" + (f" of {lanes} lanes" * (lanes > 1))
+                yield Engine(on_slurm, words, on_slurm.environment)
         else:
             words = f"{slots} training process{'' if slots == 1 else 'es'}"
             if gpus:
@@ -126,3 +132,13 @@ def open_engine(
                 yield Engine(here, words)
     except EngineError as error:
         raise UsageError(str(error)) from None
+
+
+def _require_gpu(config: SearchConfig, environment: dict[str, str]) -> None:
+    """Raise EngineError when the kernels of a GPU were asked for and the machines have none."""
+    device = environment.get("device", "")
+    if config.kernels not in ("auto", "eager") and device.startswith("cpu"):
+        raise EngineError(
+            f"--set kernels={config.kernels} needs GPUs, and torch on the machines of {config.executor} uses none "
+            f"(device {device}): add them to the cluster or to --slurm, or leave kernels out"
+        )

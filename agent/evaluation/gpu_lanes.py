@@ -41,7 +41,7 @@ def measured_lanes(config: SearchConfig) -> tuple[int | None, float | None]:
 
 def learn_lanes(config: SearchConfig, profile: Profile, say: Callable[[str], None]) -> None:
     """Measure how many lanes are best, if `workers` is auto, there is a GPU, and nobody measured it yet."""
-    if config.workers != "auto" or gpu_count() == 0 or known_lanes(config) is not None:
+    if config.workers != "auto" or config.executor != "local" or gpu_count() == 0 or known_lanes(config) is not None:
         return
     from benchmark.lane_rate import MeasureLanes, best_lanes
 

@@ -112,7 +112,7 @@ def plan_slots(
         lanes = config.workers if isinstance(config.workers, int) else known_lanes(config) or UNMEASURED
         slots = gpus * lanes
         return slots if config.workers != "auto" else min(slots, evaluations or slots), threads or 1, gpus
-    if config.kernels not in ("auto", "eager"):
+    if config.kernels not in ("auto", "eager") and config.executor == "local":
         raise UsageError(f"--set kernels={config.kernels}: torch sees no GPU here; a CPU has only eager")
     if isinstance(config.workers, int):
         slots = config.workers

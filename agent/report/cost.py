@@ -79,6 +79,15 @@ def measure(
     return cost, Overhead(max(0.0, ready) + max(0.0, warm), checks, page), environment
 
 
+def engine_seconds(executor: Executor) -> float:
+    """Seconds of an evaluation that does nothing, on another machine: for Slurm a job in its queue. 0 on this one."""
+    if not executor.remote:
+        return 0.0
+    started = time.monotonic()
+    executor.submit(DescribeEnvironment()).result()
+    return time.monotonic() - started
+
+
 def _steps(task: Task, cost: float) -> float:
     """Seconds of the two passes that `MeasureCost` trains; what it takes beyond them is warming up."""
     train, test = pictures(task)

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import queue
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
-from benchmark.executors.seam import AnswerT, Ask, Call, InfrastructureError, OnStart, Priority, Report
+from benchmark.executors.seam import Ask, InfrastructureError
+from benchmark.executors.waiting import QueueExecutor, SubmittedCall
 from benchmark.slot_process import Running, SlotProcess
 
 
-@dataclass
-class _Job:
-    call: Call[Any]
-    timeout: float | None
-    on_report: Report | None
-    on_ask: Ask | None
-    on_start: OnStart | None
-    future: Future[Any] = field(default_factory=Future)
-
-
-class LocalExecutor:
+class LocalExecutor(QueueExecutor):
     """Runs `slots` evaluations side by side on this machine, each with `threads` CPU threads.
 
     Slots get GPUs in turn. All slots of a GPU are lanes of one process, since one small network does not fill it and
@@ -54,10 +41,8 @@ class LocalExecutor:
         """`environ`: the environment variables of the processes; None: those of this process."""
         if slots < 1 or threads < 1:
             raise ValueError("slots and threads must be at least 1")
+        super().__init__()
         self.slots = slots
-        self._queue: queue.PriorityQueue[tuple[Priority, int, _Job | None]] = queue.PriorityQueue()
-        self._order = itertools.count()
-        self._closing = threading.Event()
         count = min(gpus, slots) or -(-slots // lanes)
         names = _gpu_names(gpus) if gpus else [""] * count
         inherited = dict(os.environ if environ is None else environ)
@@ -69,50 +54,25 @@ class LocalExecutor:
         for thread in self._threads:
             thread.start()
 
-    def __enter__(self) -> LocalExecutor:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def submit(
-        self,
-        call: Call[AnswerT],
-        *,
-        timeout: float | None = None,
-        on_report: Report | None = None,
-        on_ask: Ask | None = None,
-        on_start: OnStart | None = None,
-        priority: Priority = (),
-    ) -> Future[AnswerT]:
-        """See `Executor.submit`."""
-        if self._closing.is_set():
-            raise RuntimeError("the executor is closed")
-        job = _Job(call, timeout, on_report, on_ask, on_start)
-        self._queue.put((priority, next(self._order), job))
-        return job.future
-
     def close(self) -> None:
         """Kill the processes with all their children. Unfinished futures raise InfrastructureError."""
         self._closing.set()
         for slot in self._slots:
             slot.stop()
-        for _ in self._threads:
-            self._queue.put(((), next(self._order), None))
+        self._end_waiting()
         for thread in self._threads:
             thread.join(timeout=10)
+        self._fail_waiting("the executor was closed while the evaluation was waiting")
 
     def _serve(self, slot: _Slot) -> None:
-        while (job := self._queue.get()[2]) is not None:
-            if not job.future.set_running_or_notify_cancel():
-                continue
+        while (job := self._take()) is not None:
             try:
                 job.future.set_result(self._run(slot, job))
             except BaseException as error:  # noqa: BLE001 - the future passes every error on
                 job.future.set_exception(error)
         slot.stop()
 
-    def _run(self, slot: _Slot, job: _Job) -> Any:
+    def _run(self, slot: _Slot, job: SubmittedCall) -> Any:
         for attempt in (1, 2):
             if self._closing.is_set():
                 raise InfrastructureError("the executor was closed while the evaluation was waiting or running")
@@ -164,7 +124,7 @@ class _Slot:
     def _environment(self) -> dict[str, str]:
         return self._process.environment
 
-    def run(self, job: _Job) -> Any:
+    def run(self, job: SubmittedCall) -> Any:
         """Send one call, handle its reports and questions, return its answer. Raises _Crashed, InfrastructureError."""
         running = self._running = self._process.running()
         connection = running.connections[self._lane]

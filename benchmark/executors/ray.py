@@ -6,209 +6,39 @@ whose machine died, and that nothing which comes back is unpickled.
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import os
-import queue
-import signal
-import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from benchmark.executors.checks import DescribeData, Facts, differences, read_facts
-from benchmark.executors.seam import (
-    AnswerT,
-    Ask,
-    Call,
-    EngineError,
-    InfrastructureError,
-    OnStart,
-    Priority,
-    Report,
-    prepared,
-)
-from benchmark.executors.wire import answer_from_json, report_from_json
+from benchmark.executors.checks import DescribeData, differences, read_facts
+from benchmark.executors.ray_cluster import Node, WorkerLost, answer_of, get_bytes, kill, node_facts, nodes, stream_of
+from benchmark.executors.seam import Call, EngineError, InfrastructureError, prepared
+from benchmark.executors.waiting import QueueExecutor, SubmittedCall
 
-OLDEST = (2, 50)
-_CONNECT = 5.0
-"""Seconds to wait for a port."""
 _START = 120.0
 """Seconds to wait for the first workers: they import torch."""
 _AGAIN = 5.0
 """Seconds between two attempts to replace a worker."""
 _PATIENCE = 120.0
 """Seconds without any worker after which the calls fail."""
+_MOST_LOSSES = 10
+"""Workers that may be gone before a call has begun."""
+_LANES = 4
+"""Lanes of a GPU, unless told: on the card that was measured they gave 0.9 of the images per second of eight."""
 Say = Callable[[str], None]
 
 
-@dataclass
-class _Job:
-    call: Call[Any]
-    timeout: float | None
-    on_report: Report | None
-    on_ask: Ask | None
-    on_start: OnStart | None
-    priority: Priority
-    attempts: int = 0
-    ready: Call[Any] | None = None
-    """The call with its tensors, kept for a second attempt."""
-    future: Future[Any] = field(default_factory=Future)
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node of the cluster as Ray lists it."""
-
-    id: str
-    name: str
-    cpus: int
-    gpus: int
-    kind: str
-    """The model of its GPUs, or empty."""
-
-
-class _Gone(Exception):
-    """The worker or its node died."""
-
-
-def nodes() -> list[Node]:
-    """The nodes that are alive, of the cluster that this process is connected to."""
-    import ray
-
-    found = []
-    for node in ray.nodes():
-        if not node.get("Alive"):
-            continue
-        resources = dict(node.get("Resources") or {})
-        kinds = [name.partition(":")[2] for name in resources if name.startswith("accelerator_type:")]
-        name = f"{node.get('NodeManagerHostname') or node.get('NodeName')} ({str(node.get('NodeID'))[:8]})"
-        cpus, gpus = int(resources.get("CPU", 0)), int(resources.get("GPU", 0))
-        found.append(Node(str(node["NodeID"]), name, cpus, gpus, kinds[0] if gpus and kinds else ""))
-    return found
-
-
-@contextlib.contextmanager
-def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
-    """A connection to the cluster at `auto`, `local` (a new one of this machine) or HOST:PORT. Raises EngineError."""
-    require_reachable(address)
-    import ray
-
-    if ray.is_initialized():
-        with _nothing_unpickled():
-            yield
-        return
-    os.environ.pop("RAY_ADDRESS", None)  # `auto` is the cluster of this machine, whatever a variable says
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reports its use to its makers unless told not to
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "initsearch"}
-    if address == "local":
-        options |= {"num_cpus": cpus, "include_dashboard": False}
-    try:
-        ray.init(address=address, **options)
-    except ConnectionError:
-        raise EngineError(_no_ray(address)) from None
-    except RuntimeError as error:  # Ray's own words name both versions
-        if "ersion mismatch" in str(error):
-            raise EngineError(f"--ray-address {address}: {' '.join(str(error).split())}") from None
-        raise EngineError(f"{_no_ray(address)} ({' '.join(str(error).split())[:300]})") from None
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-    try:
-        with _nothing_unpickled():
-            yield
-    finally:
-        ray.shutdown()
-
-
-def _no_ray(address: str) -> str:
-    if address == "auto":
-        return "--ray-address auto: no Ray runs here; start one with `ray start --head`, or give local or HOST:PORT"
-    return f"--ray-address {address}: no Ray cluster answers there"
-
-
-def require_reachable(address: str) -> None:
-    """Raise EngineError when Ray is missing or too old, or nothing listens at the address."""
-    try:
-        installed = version("ray")
-    except PackageNotFoundError:
-        raise EngineError("--executor ray needs Ray: pip install 'initsearch[ray]'") from None
-    if tuple(int(part) for part in installed.split(".")[:2]) < OLDEST:
-        raise EngineError(f"Ray {installed} is installed, and --executor ray needs {OLDEST[0]}.{OLDEST[1]} or newer")
-    if address in ("auto", "local"):
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=_CONNECT):
-            pass
-    except (OSError, ValueError, OverflowError) as error:
-        raise EngineError(f"{_no_ray(address)}: {error}") from None
-
-
-@contextlib.contextmanager
-def _nothing_unpickled() -> Iterator[None]:
-    """While the block runs, this process takes only raw bytes and Ray's own error codes from the cluster.
-
-    Ray unpickles whatever a worker claims to be an object or an exception. Ours return bytes.
-    """
-    import ray
-    from ray.exceptions import RayError
-
-    def refuse(*arguments: object, **named: object) -> Any:
-        raise InfrastructureError("a worker sent an object that would have to be unpickled; only bytes are taken")
-
-    context: Any = ray._private.worker.global_worker.get_serialization_context()
-    kept, from_bytes = context._deserialize_msgpack_data, RayError.from_ray_exception
-    context._deserialize_msgpack_data = refuse
-    RayError.from_ray_exception = staticmethod(
-        lambda error: RayError(str(getattr(error, "formatted_exception_string", "")))
-    )
-    try:
-        yield
-    finally:
-        context._deserialize_msgpack_data = kept
-        RayError.from_ray_exception = staticmethod(from_bytes)
-
-
-def node_facts(found: Sequence[Node], timeout: float = 60.0) -> dict[str, Facts]:
-    """Node → what is installed there. A node that does not answer has no facts."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    from benchmark.executors import probe
-
-    ray.cloudpickle.register_pickle_by_value(probe)  # a node without this package must be able to say so
-    try:
-        task = ray.remote(num_cpus=0, max_retries=0)(probe.facts)
-        asked = {
-            node.name: task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False)).remote()
-            for node in found
-        }
-        facts: dict[str, Facts] = {}
-        for name, reference in asked.items():
-            try:
-                facts[name] = read_facts(ray.get(reference, timeout=timeout))
-            except (ray.exceptions.RayError, ValueError, TypeError):
-                facts[name] = {}
-        return facts
-    finally:
-        ray.cloudpickle.unregister_pickle_by_value(probe)
-
-
-class RayExecutor:
+class RayExecutor(QueueExecutor):
     """Runs calls in actors of a Ray cluster. Use it inside `connected`.
 
-    `slots`: at most so many workers on CPUs (None: as many as fit). A cluster with GPUs has a worker for each of them,
-    with `lanes` slots. All workers have the environment that `describe`
-    returns; of several kinds of machines the most frequent one is used, and that is said. A call whose worker dies is
-    run once more elsewhere; a second death is an InfrastructureError. Raises EngineError.
+    `slots`: at most so many calls at a time (None: as many as fit). A cluster with GPUs has a worker for each of them
+    with up to `workers` lanes, of a thread each, and its other nodes are not used. Without GPUs a worker is one slot of
+    `threads` CPUs, and `workers` is the number of all. All workers have the environment that `describe` returns; of
+    several kinds of machines the most frequent one is used, and that is said. A call whose worker dies is run once more
+    elsewhere; a second death is an InfrastructureError. Raises EngineError.
     """
 
     remote = True
@@ -217,47 +47,55 @@ class RayExecutor:
         self,
         *,
         slots: int | None,
-        lanes: int = 1,
+        workers: int | None = None,
         threads: int,
         describe: Call[dict[str, str]],
         data: DescribeData | None = None,
         say: Say = lambda text: None,
     ) -> None:
+        super().__init__()
         self._say = say
-        self._threads_each = threads
-        self._describe = describe
-        self._queue: queue.PriorityQueue[tuple[Priority, int, _Job | None]] = queue.PriorityQueue()
-        self._order = itertools.count()
-        self._closing = threading.Event()
+        self._describe, self._data = describe, data if data is not None and data.names else None
+        self._hashes: dict[str, str] = {}
+        """Data set → the hash that the first worker found."""
         self._lock = threading.Lock()
+        self._lost: list[_Worker] = []
+        """Workers that died; the thread that notices it first replaces the worker."""
+        self._actors: set[Any] = set()
         found = nodes()
         if not found:
             raise EngineError("the Ray cluster has no node that is alive")
-        unequal = differences(node_facts(found))
-        if unequal:
-            raise EngineError(f"the machines of the Ray cluster are not alike: {'; '.join(unequal)}")
         self._gpu = any(node.gpus for node in found)
-        self._lanes = lanes if self._gpu else 1
-        room = sum(node.gpus if self._gpu else node.cpus // threads for node in found)
-        if room < 1:
+        self._threads_each = 1 if self._gpu else threads
+        room = {node: node.gpus if self._gpu else node.cpus // threads for node in found}
+        if not any(room.values()):
             raise EngineError(f"no node of the Ray cluster has {threads} CPUs, which one evaluation needs")
-        wanted = room if slots is None else min(room, slots)
-        workers = self._started(wanted)
-        self.environment, workers = self._of_one_kind(workers)
-        if data is not None and data.names:
-            self._compare_data(workers, data)
-        self.slots = len(workers) * self._lanes
-        self._alive = len(workers)
-        self._lost: list[_Worker] = []
-        """Workers that died; the thread that notices it first replaces the worker."""
-        self._workers = list(workers)
+        _require_alike([node for node in found if room[node]])
+        wanted, self._lanes = _layout(sum(room.values()), slots, workers, self._gpu)
+        try:
+            self._workers = self._chosen(self._started(wanted))
+        except BaseException:
+            self._kill_all()
+            raise
+        self.environment = self._workers[0].environment
+        self.slots = len(self._workers) * self._lanes
+        self._alive = len(self._workers)
         self._seats = [
             threading.Thread(target=self._serve, args=(index,), daemon=True)
-            for index in range(len(workers))
+            for index in range(len(self._workers))
             for _ in range(self._lanes)
         ]
         for thread in self._seats:
             thread.start()
+
+    def close(self) -> None:
+        """End the workers with all that they run. Unfinished futures raise InfrastructureError."""
+        self._closing.set()
+        self._kill_all()
+        self._end_waiting()
+        for thread in self._seats:
+            thread.join(timeout=10)
+        self._fail_waiting("the executor was closed while the call waited")
 
     # -- workers --------------------------------------------------------------------------------------------------
 
@@ -269,19 +107,31 @@ class RayExecutor:
         cpus, gpus = (0, 1) if self._gpu else (self._threads_each, 0)
         options: dict[str, Any] = {"max_restarts": 0, "max_concurrency": self._lanes + 1}
         made: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, **options)(Worker)
-        return made.remote(self._lanes, self._threads_each, int(self._gpu))
+        actor = made.remote(self._lanes, self._threads_each, int(self._gpu))
+        with self._lock:
+            self._actors.add(actor)
+        return actor
+
+    def _kill(self, actor: Any) -> None:
+        with self._lock:
+            self._actors.discard(actor)
+        kill(actor)
+
+    def _kill_all(self) -> None:
+        """Those that still start, too: a thread that waits for one goes on."""
+        for actor in list(self._actors):
+            self._kill(actor)
 
     def _started(self, count: int) -> list[_Worker]:
-        """So many workers, or those that answered."""
-        starting = [self._actor() for _ in range(count)]
-        asked = [(actor, self._ask_environment(actor)) for actor in starting]
+        """So many workers, or those that answered. Raises EngineError when none did."""
+        asked = [(actor, self._ask_environment(actor)) for actor in [self._actor() for _ in range(count)]]
         deadline = time.monotonic() + _START
         workers, reasons = [], []
         for actor, answer in asked:
             try:
                 workers.append(answer(max(1.0, deadline - time.monotonic())))
-            except (_Gone, InfrastructureError) as error:
-                _kill(actor)
+            except (WorkerLost, InfrastructureError) as error:
+                self._kill(actor)
                 reasons.append(str(error))
         if not workers:
             raise EngineError(f"no worker started on the Ray cluster: {reasons[0] if reasons else 'no room'}")
@@ -290,22 +140,35 @@ class RayExecutor:
         return workers
 
     def _ask_environment(self, actor: Any) -> Callable[[float], _Worker]:
-        """Ask a worker where it is and for its environment; the result waits for both."""
-        place, stream = actor.place.remote(), _stream(actor, self._describe, 600.0)
+        """Ask a worker where it is, what is installed there and for its environment; the result waits for all."""
+        told, stream = actor.facts.remote(), stream_of(actor, self._describe, 600.0)
 
         def answered(timeout: float) -> _Worker:
-            where = _get(place, timeout).decode(errors="replace")[:200]
-            return _Worker(actor, where, _answer(self._describe, stream, timeout, None))
+            try:
+                facts = read_facts(get_bytes(told, timeout))
+            except ValueError as error:
+                raise WorkerLost(f"its facts cannot be read: {error}") from None
+            host = str(facts.get("host"))
+            if unequal := differences({host: facts}):
+                raise WorkerLost("; ".join(unequal))
+            place = f"{host}, GPU {facts['gpu']}" if facts.get("gpu") else host
+            return _Worker(actor, host, place, answer_of(self._describe, stream, timeout))
 
         return answered
 
-    def _of_one_kind(self, workers: list[_Worker]) -> tuple[dict[str, str], list[_Worker]]:
+    def _chosen(self, workers: list[_Worker]) -> list[_Worker]:
+        """The workers of the most frequent kind, once their data are compared. The others are ended."""
         kinds = Counter(tuple(sorted(worker.environment.items())) for worker in workers)
         chosen = dict(kinds.most_common(1)[0][0])
+        if self._gpu and chosen.get("device", "").startswith("cpu"):
+            raise EngineError(
+                f"the Ray cluster has GPUs, but torch on {workers[0].host} cannot use them "
+                f"(device {chosen['device']}): install a torch for them there, or start Ray with --num-gpus 0"
+            )
         same = [worker for worker in workers if worker.environment == chosen]
         for worker in workers:
             if worker.environment != chosen:
-                _kill(worker.actor)
+                self._kill(worker.actor)
         if len(kinds) > 1:
             others = "; ".join(
                 f"{count} with {_difference(chosen, dict(kind))}"
@@ -313,202 +176,129 @@ class RayExecutor:
                 if dict(kind) != chosen
             )
             self._say(f"a run uses one kind of machine: {len(same)} workers with {chosen.get('device')}, not {others}")
-        return chosen, same
+        if unequal := self._data_differences(same):
+            raise EngineError(unequal)
+        return same
 
-    def _compare_data(self, workers: Sequence[_Worker], data: DescribeData) -> None:
-        one_of_each = {worker.place: worker for worker in workers}
-        streams = {place: _stream(worker.actor, data, 600.0) for place, worker in one_of_each.items()}
-        found = {place: _answer(data, stream, 600.0, None) for place, stream in streams.items()}
-        first_place, first = next(iter(found.items()))
-        for place, hashes in found.items():
-            for name, value in hashes.items():
+    def _data_differences(self, workers: Sequence[_Worker]) -> str | None:
+        """What data sets one of these hosts lacks, or has otherwise than the first host of this executor."""
+        if self._data is None:
+            return None
+        one_of_each = {worker.host: worker.actor for worker in workers}
+        streams = {host: stream_of(actor, self._data, 600.0) for host, actor in one_of_each.items()}
+        for host, stream in streams.items():
+            for name, value in answer_of(self._data, stream, 600.0).items():
                 if value.startswith("missing"):
-                    raise EngineError(f"{place} lacks the data set {name}: {value}")
-                if value != first[name]:
-                    raise EngineError(f"the data set {name} on {place} is not the one on {first_place}")
+                    return f"{host} lacks the data set {name}: {value}"
+                if self._hashes.setdefault(name, value) != value:
+                    return f"the data set {name} on {host} is not the one on the other machines"
+        return None
 
-    # -- the seam -------------------------------------------------------------------------------------------------
-
-    def submit(
-        self,
-        call: Call[AnswerT],
-        *,
-        timeout: float | None = None,
-        on_report: Report | None = None,
-        on_ask: Ask | None = None,
-        on_start: OnStart | None = None,
-        priority: Priority = (),
-    ) -> Future[AnswerT]:
-        """See `Executor.submit`."""
-        if self._closing.is_set():
-            raise RuntimeError("the executor is closed")
-        job = _Job(call, timeout, on_report, on_ask, on_start, priority)
-        self._put(job)
-        return job.future
-
-    def close(self) -> None:
-        """End the workers with all that they run. Unfinished futures raise InfrastructureError."""
-        self._closing.set()
-        for worker in self._workers:
-            _kill(worker.actor)
-        for _ in self._seats:
-            self._queue.put(((), next(self._order), None))
-        for thread in self._seats:
-            thread.join(timeout=10)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                job = self._queue.get_nowait()[2]
-                if job is not None and not job.future.done():
-                    job.future.set_exception(InfrastructureError("the executor was closed while the call waited"))
-
-    def __enter__(self) -> RayExecutor:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def _put(self, job: _Job) -> None:
-        self._queue.put((job.priority, next(self._order), job))
+    # -- jobs -----------------------------------------------------------------------------------------------------
 
     def _serve(self, index: int) -> None:
         """The thread of one slot of worker `index`."""
         while not self._closing.is_set():
-            job = self._queue.get()[2]
+            job = self._take()
             if job is None:
                 return
             worker = self._workers[index]
-            if job.attempts == 0 and not job.future.set_running_or_notify_cancel():
-                continue
             try:
                 job.future.set_result(self._run(worker, job))
-            except _Gone as death:
-                self._gone(index, worker, job, death)
+            except WorkerLost as loss:
+                self._run_again(job, worker, loss)
+                self._replaced(index, worker)
             except BaseException as error:  # noqa: BLE001 - the future passes every error on
                 job.future.set_exception(error)
 
-    def _run(self, worker: _Worker, job: _Job) -> Any:
-        job.attempts += 1
-        if job.ready is None:
-            job.ready = prepared(job.call, job.on_ask)
-        if job.on_start is not None:
-            job.on_start(worker.place)
-        answer = _answer(job.call, _stream(worker.actor, job.ready, job.timeout), None, job.on_report)
-        job.ready = None
-        return answer
+    def _run(self, worker: _Worker, job: SubmittedCall) -> Any:
+        """Raises WorkerLost, InfrastructureError."""
 
-    def _gone(self, index: int, worker: _Worker, job: _Job, death: _Gone) -> None:
-        """A worker died: run its call elsewhere, once, and replace the worker."""
+        def begun() -> None:
+            job.attempts += 1
+            if job.on_start is not None:
+                job.on_start(worker.place)
+
+        job.call, job.on_ask = prepared(job.call, job.on_ask), None  # a second attempt gets the same tensors
+        return answer_of(job.call, stream_of(worker.actor, job.call, job.timeout), None, job.on_report, begun)
+
+    def _run_again(self, job: SubmittedCall, worker: _Worker, loss: WorkerLost) -> None:
+        """Let the call of a lost worker run elsewhere, unless it has begun twice."""
+        job.losses += 1
         if self._closing.is_set():
-            job.future.set_exception(InfrastructureError("the executor was closed while the call ran"))
-            return
-        if job.attempts >= 2:
-            job.future.set_exception(InfrastructureError(f"the machines of an evaluation died twice: {death}"))
+            job.fail("the executor was closed while the call ran")
+        elif job.attempts >= 2 or job.losses >= _MOST_LOSSES:
+            job.fail(f"the machines of an evaluation died twice: {loss}")
         else:
-            self._say(f"a worker on {worker.place} died ({death}); its evaluation is run again")
+            again = "its evaluation is run again" if job.attempts else "an evaluation waits for another one"
+            self._say(f"a worker on {worker.place} died ({loss}); {again}")
             job.priority = ()
             self._put(job)
+
+    def _replaced(self, index: int, worker: _Worker) -> None:
+        """Replace a lost worker, or wait until another lane of it has done so."""
         with self._lock:
             ours = worker not in self._lost
-            self._lost.append(worker)
+            if ours:
+                self._lost.append(worker)
+                self._alive -= 1
         if ours:
-            self._replace(index, worker)
+            self._kill(worker.actor)
+            self._replace(index)
         while self._workers[index] is worker and not self._closing.wait(0.2):
-            pass  # another lane of this worker replaces it
+            pass
 
-    def _replace(self, index: int, worker: _Worker) -> None:
+    def _replace(self, index: int) -> None:
         """Start a worker in place of one that died, as soon as the cluster has room for it."""
-        with self._lock:
-            self._alive -= 1
-        _kill(worker.actor)
-        lost = time.monotonic()
+        lost, said = time.monotonic(), ""
         while not self._closing.is_set():
             try:
                 again = self._started(1)[0]
-            except EngineError:
+                why = self._unfit(again)
+            except (EngineError, InfrastructureError, WorkerLost) as error:
+                if str(error) != said:
+                    said = str(error)
+                    self._say(f"a lost worker is not replaced yet: {error}")
                 if self._alive == 0 and time.monotonic() - lost > _PATIENCE:
-                    self._fail_all("no worker is left on the Ray cluster")
+                    self._fail_waiting("no worker is left on the Ray cluster")
                 self._closing.wait(_AGAIN)
                 continue
-            if again.environment != self.environment:
-                self._say(f"{again.place} has {_difference(self.environment, again.environment)}: it is not used")
-                _kill(again.actor)
-                self._closing.wait(_AGAIN)
-                continue
-            with self._lock:
-                self._workers[index] = again
-                self._alive += 1
-            return
+            if why is None:
+                with self._lock:
+                    self._workers[index] = again
+                    self._alive += 1
+                return
+            self._say(f"a new worker on {again.place} is not used: {why}")
+            self._kill(again.actor)
+            self._closing.wait(_AGAIN)
 
-    def _fail_all(self, why: str) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                job = self._queue.get_nowait()[2]
-                if job is None:
-                    self._queue.put(((), next(self._order), None))
-                    return
-                job.future.set_exception(InfrastructureError(why))
+    def _unfit(self, worker: _Worker) -> str | None:
+        """Why a worker that came later cannot go on with this run. Raises WorkerLost, InfrastructureError."""
+        if worker.environment != self.environment:
+            return f"it has {_difference(self.environment, worker.environment)}"
+        return self._data_differences([worker])
 
 
 @dataclass(frozen=True, eq=False)
 class _Worker:
     actor: Any
+    host: str
     place: str
     environment: dict[str, str]
 
 
-def _stream(actor: Any, call: Call[Any], timeout: float | None) -> Iterator[Any]:
-    stream: Iterator[Any] = actor.run.options(num_returns="streaming").remote(call, timeout)
-    return stream
+def _require_alike(found: Sequence[Node]) -> None:
+    if unequal := differences(node_facts(found)):
+        raise EngineError(f"the machines of the Ray cluster are not alike: {'; '.join(unequal)}")
 
 
-def _get(reference: Any, timeout: float | None) -> bytes:
-    """The bytes of an object. Raises _Gone when the worker died, InfrastructureError for anything but bytes."""
-    import ray
-
-    try:
-        data = ray.get(reference, timeout=timeout)
-    except ray.exceptions.GetTimeoutError:
-        raise _Gone(f"no answer within {timeout:.0f} s") from None
-    except ray.exceptions.RayError as error:
-        raise _Gone(" ".join(str(error).split())[:300]) from None
-    if not isinstance(data, bytes):
-        raise InfrastructureError(f"a Ray worker sent a {type(data).__name__}, not bytes")
-    return data
-
-
-def _answer(call: Call[AnswerT], stream: Any, timeout: float | None, on_report: Report | None) -> AnswerT:
-    """Read a worker's messages up to the answer. Raises _Gone, InfrastructureError."""
-    import ray
-
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-        left = None if deadline is None else max(0.1, deadline - time.monotonic())
-        if left is not None and not ray.wait([stream], timeout=left)[0]:
-            raise _Gone(f"no answer within {timeout:.0f} s")
-        try:
-            reference = next(stream)
-        except StopIteration:
-            raise _Gone("it ended without an answer") from None
-        message = _get(reference, left)
-        kind, content = message[:1], message[1:]
-        if kind == b"R":
-            if on_report is not None:
-                with contextlib.suppress(ValueError):
-                    on_report(report_from_json(call, content))
-        elif kind == b"A":
-            return answer_from_json(call, content)
-        else:
-            text = content.decode(errors="replace")[:2000]
-            if "WrongMachine" in text:
-                raise _Gone(text.strip().splitlines()[-1])
-            raise InfrastructureError(f"an evaluation failed on a Ray worker:\n{text}")
-
-
-def _kill(actor: Any) -> None:
-    import ray
-
-    with contextlib.suppress(Exception):
-        ray.kill(actor, no_restart=True)
+def _layout(room: int, slots: int | None, workers: int | None, gpu: bool) -> tuple[int, int]:
+    """How many actors of those that have `room`, and the lanes of each: on GPUs as wide as possible before deep."""
+    if not gpu:
+        return min(room, workers or slots or room), 1
+    lanes = workers or _LANES
+    actors = min(room, slots or room)
+    return actors, min(lanes, -(-slots // actors)) if slots else lanes
 
 
 def _difference(wanted: Mapping[str, str], found: Mapping[str, str]) -> str:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import re
-import socket
 import traceback
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from benchmark.executors.local import LocalExecutor
+from benchmark.executors.probe import facts
 from benchmark.executors.seam import Call, InfrastructureError
 from benchmark.executors.wire import answer_to_json, report_to_json
 
@@ -31,14 +32,15 @@ class Worker:
     """Runs calls in processes of its own, as on this machine. All that it returns is bytes: a letter and JSON."""
 
     def __init__(self, slots: int, threads: int, gpus: int) -> None:
+        self._gpu = os.environ.get("CUDA_VISIBLE_DEVICES") if gpus else None
         self._executor = LocalExecutor(slots, threads=threads, gpus=gpus, environ=clean_environment(os.environ))
 
-    def place(self) -> bytes:
-        """Where this is."""
-        return socket.gethostname().encode()
+    def facts(self) -> bytes:
+        """What is installed here, as JSON; and which GPU this worker has."""
+        return json.dumps({**json.loads(facts()), "gpu": self._gpu}).encode()
 
     def run(self, call: Call[Any], timeout: float | None) -> Iterator[bytes]:
-        """R and a report, any number of times; then A and the answer, or E and why there is none."""
+        """S each time the call begins; R and a report, any number of times; then A and the answer, or E and why not."""
         messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
         def report(content: Any) -> None:
@@ -47,7 +49,10 @@ class Worker:
         def done(_: Future[Any]) -> None:
             messages.put(None)
 
-        future = self._executor.submit(call, timeout=timeout, on_report=report)
+        def begun(_: str) -> None:
+            messages.put(b"S")
+
+        future = self._executor.submit(call, timeout=timeout, on_report=report, on_start=begun)
         future.add_done_callback(done)
         while (message := messages.get()) is not None:
             yield message

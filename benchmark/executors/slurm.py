@@ -1,57 +1,39 @@
-"""Runs evaluations as jobs of a Slurm cluster, submitted by submitit.
+"""Runs evaluations in jobs of a Slurm cluster.
 
-A job finds its call in a folder of the run, on the file system that head and nodes share, and leaves its answer there
+A job finds its calls in folders of the run, on the file system that head and nodes share, and leaves the answers there
 as JSON. So a search that is killed finds its jobs again. Slurm schedules, requeues and cancels; what is ours is one
-more attempt for a job that ended without an answer.
+more attempt for a call whose job ended without its answer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
-import itertools
 import json
-import os
-import queue
-import re
-import shutil
+import math
 import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmark.executors.checks import DescribeData, differences
-from benchmark.executors.seam import (
-    AnswerT,
-    Ask,
-    Call,
-    EngineError,
-    InfrastructureError,
-    OnStart,
-    Priority,
-    Report,
-    prepared,
-)
-from benchmark.executors.slurm_worker import ANSWER, CALL, REPORTS, TENSORS, main
+from benchmark.executors.seam import Call, EngineError, InfrastructureError, prepared
+from benchmark.executors.slurm_jobs import QueueFull, Submitter, cancel, jobs, require_programs
+from benchmark.executors.slurm_worker import ANSWER, CALL, REPORTS, TENSORS
+from benchmark.executors.waiting import QueueExecutor, SubmittedCall
 from benchmark.executors.wire import answer_from_json, call_to_json, report_from_json
 from benchmark.files import write_atomically
 
-OPTIONS = frozenset(
-    {"account", "comment", "constraint", "cpus_per_task", "exclude", "exclusive", "gpus_per_node", "gres", "mem"}
-    | {"nodelist", "partition", "qos", "time"}
-)
-"""Options of --slurm, as submitit spells them."""
-
-_EXPORTED = "PATH,HOME,USER,LANG,TMPDIR,XDG_CACHE_HOME,LD_LIBRARY_PATH,INITSEARCH_CACHE_DIR,SUBMITIT_EXECUTOR"
-"""Slurm gives jobs the whole environment unless told which variables: these hold no keys."""
 _POLL = 1.0
+"""Seconds between two questions to Slurm."""
+_LOOK = 0.02
+"""Seconds between two looks for answers, per ten jobs: each look is a call of the file system."""
+_GATHER = 0.5
+"""Seconds in which calls that are submitted one after the other become lanes of one job."""
 _GRACE = 15.0
 """Seconds after the end of a job for its answer to appear on a network's file system."""
 _QUEUE_PATIENCE = 3600.0
@@ -60,69 +42,32 @@ _START = 1800.0
 """Seconds that the first job may wait in the queue."""
 _LIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED"}
 _LIVE |= {"RESIZING", "STOPPED", "SIGNALING", "STAGE_OUT", "SPECIAL_EXIT", "PREEMPTED"}
-_NEVER = re.compile(r"invalid|not available|not permitted|not valid|no such|unknown|unrecognized", re.IGNORECASE)
 _MAX_ANSWER = 16 * 2**20
 Say = Callable[[str], None]
 
 
-def parse_options(text: str | None) -> dict[str, str | int]:
-    """`partition=gpu,gpus_per_node=1,time=120` as options. Raises EngineError for anything else."""
-    found: dict[str, str | int] = {}
-    for part in filter(None, (text or "").split(",")):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if name not in OPTIONS or not equals or not re.fullmatch(r"[\w.:/@+\[\]-]{1,200}", value):
-            raise EngineError(f"--slurm {part}: expected NAME=VALUE with one of {', '.join(sorted(OPTIONS))}")
-        found[name] = int(value) if value.isdigit() else value
-    for name in ("cpus_per_task", "gpus_per_node", "time"):
-        if found.get(name) == 0:
-            raise EngineError(f"--slurm {name}=0: must be at least 1")
-    return found
+@dataclass(eq=False)
+class _Sent:
+    """A call that has a folder, and the job that carries it out, once there is one."""
 
-
-def require_programs() -> None:
-    """Raise EngineError when submitit or a program of Slurm is missing."""
-    if importlib.util.find_spec("submitit") is None:
-        raise EngineError("--executor slurm needs submitit: pip install 'initsearch[slurm]'")
-    for program in ("sbatch", "squeue", "scancel"):
-        if shutil.which(program) is None:
-            raise EngineError(f"--executor slurm: the program {program} is not here; run this where Slurm is")
-
-
-def jobs(ids: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
-    """Id of a job → its state and its nodes, as Slurm knows them now; of all of the user's jobs without `ids`."""
-    which = ["--jobs", ",".join(ids)] if ids else ["--me"]
-    command = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%N", *which]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode and "Invalid job id" not in done.stderr:
-        raise OSError(done.stderr.strip() or f"squeue ended with {done.returncode}")
-    rows = (line.split("|") for line in done.stdout.splitlines())
-    return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
-
-
-@dataclass
-class _Job:
-    call: Call[Any]
-    timeout: float | None
-    on_report: Report | None
-    on_ask: Ask | None
-    on_start: OnStart | None
+    job: SubmittedCall
     folder: Path
     id: str = ""
-    attempts: int = 0
     reports: int = 0
     started: float | None = None
     ended: float | None = None
+    nodes: str = ""
     avoid: str = ""
     next_try: float = 0.0
     full_since: float | None = None
-    future: Future[Any] = field(default_factory=Future)
 
 
-class SlurmExecutor:
+class SlurmExecutor(QueueExecutor):
     """Runs at most `slots` jobs at a time. `folder` is on the shared file system and keeps calls and answers.
 
-    Every job must have the environment that the first one has. A job that ends without an answer (cancelled, its node
-    died) is submitted once more; the second time it is an InfrastructureError. Raises EngineError.
+    The option `lanes` lets so many calls share a job; then there are `lanes` times as many slots. Every job must have
+    the environment that the first one has. A call whose job ends without its answer (cancelled, its node died) is
+    submitted once more; the second time it is an InfrastructureError. Raises EngineError.
     """
 
     remote = True
@@ -144,23 +89,17 @@ class SlurmExecutor:
         `modules`: whose calls a job may carry out; empty: those of a search.
         """
         require_programs()
-        import submitit
-
-        self.slots = slots
-        self.threads = int(options.get("cpus_per_task", 1))
+        super().__init__()
         self._folder = folder.absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._say = say
-        self._modules = modules
-        self._jobs = (jobs_folder or self._folder / "jobs").absolute()
-        self._engine = submitit.SlurmExecutor(folder=self._jobs)
-        self._options = dict(options)
-        self._set_options("")
-        self._waiting: queue.PriorityQueue[tuple[Priority, int, _Job]] = queue.PriorityQueue()
-        self._order = itertools.count()
-        self._running: list[_Job] = []
-        self._closing = threading.Event()
+        self._submitter = Submitter((jobs_folder or self._folder / "jobs").absolute(), options, modules)
+        self._most_jobs = slots
+        self.slots = slots * self._submitter.lanes
+        self._gpus_asked = int(options.get("gpus_per_node", 0) or 0)
+        self._running: list[_Sent] = []
         self._first = True
+        self._submitted = threading.Event()
         self._thread = threading.Thread(target=self._manage, daemon=True)
         self._thread.start()
         try:
@@ -169,44 +108,20 @@ class SlurmExecutor:
             self.close()
             raise
 
-    def __enter__(self) -> SlurmExecutor:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def submit(
-        self,
-        call: Call[AnswerT],
-        *,
-        timeout: float | None = None,
-        on_report: Report | None = None,
-        on_ask: Ask | None = None,
-        on_start: OnStart | None = None,
-        priority: Priority = (),
-    ) -> Future[AnswerT]:
-        """See `Executor.submit`. A call with a `key` is found again by it."""
-        if self._closing.is_set():
-            raise RuntimeError("the executor is closed")
-        key = getattr(call, "key", None)
-        name = hashlib.sha256(str(key).encode()).hexdigest()[:40] if key else uuid.uuid4().hex
-        job = _Job(call, timeout, on_report, on_ask, on_start, self._folder / name)
-        self._waiting.put((priority, next(self._order), job))
-        return job.future
-
     def close(self) -> None:
         """Cancel all jobs. Unfinished futures raise InfrastructureError."""
         self._closing.set()
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout=30)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._running.append(self._waiting.get_nowait()[2])
-        for job in self._running:
-            self._cancel(job)
-            if not job.future.done():
-                with contextlib.suppress(Exception):
-                    job.future.set_exception(InfrastructureError("the executor was closed while a job was to run"))
+        for job in {sent.id for sent in self._running if sent.id}:
+            cancel(job)
+        for sent in self._running:
+            sent.job.fail("the executor was closed while a job was to run")
+        self._fail_waiting("the executor was closed while the call waited")
+
+    def _put(self, job: SubmittedCall) -> None:
+        super()._put(job)
+        self._submitted.set()
 
     # -- the first job --------------------------------------------------------------------------------------------
 
@@ -220,9 +135,8 @@ class SlurmExecutor:
         except InfrastructureError as error:
             raise EngineError(str(error)) from None
         self._first = False
-        asked = int(self._options.get("gpus_per_node", 0) or 0)
-        if asked and environment.get("device", "").startswith("cpu"):
-            raise EngineError(f"--slurm gpus_per_node={asked}: the job got no GPU that torch can use")
+        if self._gpus_asked and environment.get("device", "").startswith("cpu"):
+            raise EngineError(f"--slurm gpus_per_node={self._gpus_asked}: the job got no GPU that torch can use")
         if data is not None and data.names:
             for name, found in self.submit(data).result(timeout=_START).items():
                 if found.startswith("missing"):
@@ -232,134 +146,173 @@ class SlurmExecutor:
     # -- the thread that follows the jobs -------------------------------------------------------------------------
 
     def _manage(self) -> None:
-        while not self._closing.wait(_POLL / 4 if self._first else _POLL):
+        asked = 0.0
+        while not self._closing.is_set():
+            if self._submitted.wait(_LOOK * max(1.0, len(self._running) / 10)) and self._submitter.lanes > 1:
+                self._closing.wait(_GATHER)
+            self._submitted.clear()
             try:
                 self._admit()
-                self._follow()
+                self._send_new()
+                self._each(self._read)
+                if time.monotonic() - asked >= _POLL:
+                    asked = time.monotonic()
+                    self._follow()
             except (OSError, subprocess.SubprocessError) as error:
                 self._say(f"Slurm does not answer, and is asked again: {error}")
                 self._closing.wait(10)
 
-    def _admit(self) -> None:
-        """Take waiting calls while there is room."""
-        while len(self._running) < self.slots:
-            try:
-                job = self._waiting.get_nowait()[2]
-            except queue.Empty:
-                return
-            if job.future.set_running_or_notify_cancel():
-                self._running.append(job)
-                self._begin(job)
-
-    def _begin(self, job: _Job) -> None:
-        """Find the job that an earlier process submitted, or write the call and submit it."""
-        try:
-            if not self._found_again(job):
-                job.folder.mkdir(exist_ok=True)
-                text, tensors = call_to_json(prepared(job.call, job.on_ask))
-                if tensors:
-                    write_atomically(job.folder / TENSORS, tensors)
-                write_atomically(job.folder / CALL, text.encode())
-                self._send(job)
-        except BaseException as error:  # noqa: BLE001 - the future passes every error on
-            self._end(job, error=error)
-
-    def _found_again(self, job: _Job) -> bool:
-        """Whether an earlier process of this search has submitted the call, and it runs or has its answer."""
-        try:
-            recorded = json.loads((job.folder / "job.json").read_text())
-            job.id, job.attempts = str(int(recorded["id"])), int(recorded["attempts"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        if (job.folder / ANSWER).exists() or jobs([job.id]).get(job.id, ("", ""))[0] in _LIVE:
-            self._say(f"Slurm job {job.id} of an earlier process is found again")
-            return True
-        return False
-
-    def _send(self, job: _Job) -> None:
-        """Submit to Slurm. A full queue is asked again later; what can never run raises."""
-        for name in (ANSWER, REPORTS):
-            (job.folder / name).unlink(missing_ok=True)
-        job.id, job.started, job.ended, job.reports = "", None, None, 0
-        self._set_options(job.avoid)
-        try:
-            sent = self._engine.submit(main, str(job.folder), self.threads, self._modules)
-        except Exception as error:  # noqa: BLE001 - submitit has several types, and none of them public
-            words = " ".join(str(error).split())[-400:]
-            if _NEVER.search(words):
-                raise EngineError(f"Slurm refuses the job: {words}") from None
-            job.full_since = job.full_since or time.monotonic()
-            if time.monotonic() - job.full_since > _QUEUE_PATIENCE:
-                raise InfrastructureError(
-                    f"Slurm takes no job for {_QUEUE_PATIENCE / 60:.0f} minutes: {words}"
-                ) from None
-            if job.next_try == 0.0:
-                self._say(f"Slurm takes no job now, and is asked again: {words}")
-            job.next_try = time.monotonic() + 5.0
-            return
-        job.next_try, job.full_since = 0.0, None
-        job.id, job.attempts = str(sent.job_id), job.attempts + 1
-        write_atomically(job.folder / "job.json", json.dumps({"id": job.id, "attempts": job.attempts}).encode())
-
     def _follow(self) -> None:
-        """Look at all running jobs once."""
-        known = jobs([job.id for job in self._running if job.id]) if any(job.id for job in self._running) else {}
-        for job in list(self._running):
+        """Ask Slurm for the states of all jobs."""
+        ids = sorted({sent.id for sent in self._running if sent.id})
+        known = jobs(ids) if ids else {}
+        self._each(lambda sent: self._look(sent, *known.get(sent.id, ("", ""))))
+
+    def _each(self, work: Callable[[_Sent], None]) -> None:
+        """Do this for all calls that have a job, and end those for which it raises."""
+        for sent in [sent for sent in self._running if sent.id]:
             try:
-                if not job.id:
-                    if time.monotonic() >= job.next_try:
-                        self._send(job)
-                    continue
-                self._look(job, *known.get(job.id, ("", "")))
+                work(sent)
             except (InfrastructureError, EngineError) as error:
-                self._end(job, error=error)
+                self._end(sent, error=error)
             except (OSError, subprocess.SubprocessError):  # Slurm or the file system, asked again by `_manage`
                 raise
             except Exception as error:  # noqa: BLE001 - without this thread nobody would follow the other jobs
-                self._end(job, error=InfrastructureError(f"Slurm job {job.id} could not be followed: {error!r}"))
+                self._end(sent, error=InfrastructureError(f"Slurm job {sent.id} could not be followed: {error!r}"))
 
-    def _look(self, job: _Job, state: str, nodes: str) -> None:
-        if state == "RUNNING" and job.started is None:
-            job.started = time.monotonic()
-            if job.on_start is not None:
-                job.on_start(f"{nodes} (job {job.id})")
-        self._read_reports(job)
-        if (job.folder / ANSWER).exists():
-            self._read_answer(job, nodes)
-        elif state in _LIVE:
-            job.ended = None
-            if job.timeout is not None and job.started is not None and time.monotonic() - job.started > job.timeout:
-                self._cancel(job)
-                raise InfrastructureError(f"Slurm job {job.id} did not finish within {job.timeout:.0f} s")
+    def _admit(self) -> None:
+        """Take waiting calls while there is room for another job, or in one that is not submitted yet."""
+        lanes = self._submitter.lanes
+        while True:
+            unsent = sum(not sent.id for sent in self._running)
+            in_use = len({sent.id for sent in self._running if sent.id}) + math.ceil(unsent / lanes)
+            if in_use >= self._most_jobs and unsent % lanes == 0:
+                return
+            job = self._take(wait=False)
+            if job is None:
+                return
+            key = getattr(job.call, "key", None)
+            name = hashlib.sha256(str(key).encode()).hexdigest()[:40] if key else uuid.uuid4().hex
+            sent = _Sent(job, self._folder / name)
+            self._running.append(sent)
+            try:
+                self._begin(sent)
+            except BaseException as error:  # noqa: BLE001 - the future passes every error on
+                self._end(sent, error=error)
+            if lanes == 1:  # it need not wait for the initialisation of the next one
+                self._send_new()
+
+    def _begin(self, sent: _Sent) -> None:
+        """Find the job that an earlier process submitted for the call, or write the call for a new one."""
+        if not self._found_again(sent):
+            sent.folder.mkdir(exist_ok=True)
+            text, tensors = call_to_json(prepared(sent.job.call, sent.job.on_ask))
+            if tensors:
+                write_atomically(sent.folder / TENSORS, tensors)
+            write_atomically(sent.folder / CALL, text.encode())
+
+    def _found_again(self, sent: _Sent) -> bool:
+        """Whether an earlier process of this search has submitted the call, and it runs or has its answer."""
+        try:
+            recorded = json.loads((sent.folder / "job.json").read_text())
+            job, sent.job.attempts = str(int(recorded["id"])), int(recorded["attempts"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if (sent.folder / ANSWER).exists() or jobs([job]).get(job, ("", ""))[0] in _LIVE:
+            self._say(f"Slurm job {job} of an earlier process is found again")
+            sent.id = job
+            return True
+        return False
+
+    def _send_new(self) -> None:
+        """Submit the calls that have no job, as many in one as there are lanes."""
+        now = time.monotonic()
+        ready: dict[str, list[_Sent]] = {}
+        for sent in self._running:
+            if not sent.id and now >= sent.next_try:
+                ready.setdefault(sent.avoid, []).append(sent)
+        for avoid, group in ready.items():
+            for begin in range(0, len(group), self._submitter.lanes):
+                self._send(group[begin : begin + self._submitter.lanes], avoid)
+
+    def _send(self, group: Sequence[_Sent], avoid: str) -> None:
+        """Submit one job. A full queue is asked again later; what can never run ends the calls."""
+        for sent in group:
+            for name in (ANSWER, REPORTS):
+                (sent.folder / name).unlink(missing_ok=True)
+            sent.started, sent.ended, sent.reports, sent.nodes = None, None, 0, ""
+        try:
+            job = self._submitter.submit([sent.folder for sent in group], avoid)
+        except QueueFull as full:
+            self._wait_for_room(group, str(full))
+        except EngineError as error:
+            for sent in group:
+                self._end(sent, error=error)
         else:
-            job.ended = job.ended or time.monotonic()
-            if time.monotonic() - job.ended > (_GRACE if state in ("COMPLETED", "") else 1.0):
-                self._again(job, f"ended as {state or 'unknown to Slurm'} without an answer{self._log_of(job)}")
+            for sent in group:
+                sent.id, sent.next_try, sent.full_since = job, 0.0, None
+                sent.job.attempts += 1
+                content = json.dumps({"id": job, "attempts": sent.job.attempts})
+                write_atomically(sent.folder / "job.json", content.encode())
 
-    def _again(self, job: _Job, why: str) -> None:
-        """Submit once more, or give up."""
+    def _wait_for_room(self, group: Sequence[_Sent], words: str) -> None:
+        now = time.monotonic()
+        if all(sent.full_since is None for sent in group):
+            self._say(f"Slurm takes no job now, and is asked again: {words}")
+        for sent in group:
+            sent.full_since, sent.next_try = sent.full_since or now, now + 5.0
+            if now - sent.full_since > _QUEUE_PATIENCE:
+                why = f"Slurm takes no job for {_QUEUE_PATIENCE / 60:.0f} minutes: {words}"
+                self._end(sent, error=InfrastructureError(why))
+
+    def _read(self, sent: _Sent) -> None:
+        if (sent.folder / ANSWER).exists():
+            self._read_reports(sent)
+            self._read_answer(sent)
+
+    def _look(self, sent: _Sent, state: str, nodes: str) -> None:
+        """Follow the state of a job that has not answered."""
+        job = sent.job
+        self._read_reports(sent)
+        if state == "RUNNING" and sent.started is None:
+            sent.started, sent.nodes = time.monotonic(), nodes
+            if job.on_start is not None:
+                job.on_start(f"{nodes} (job {sent.id})")
+        if state in _LIVE:
+            sent.ended = None
+            if job.timeout is not None and sent.started is not None and time.monotonic() - sent.started > job.timeout:
+                cancel(sent.id)
+                raise InfrastructureError(f"Slurm job {sent.id} did not finish within {job.timeout:.0f} s")
+        else:
+            sent.ended = sent.ended or time.monotonic()
+            if time.monotonic() - sent.ended > (_GRACE if state in ("COMPLETED", "") else 1.0):
+                log = self._submitter.log_of(sent.id)
+                self._again(sent, f"ended as {state or 'unknown to Slurm'} without an answer{log}")
+
+    def _again(self, sent: _Sent, why: str) -> None:
+        """Let the call have one more job, or give up."""
         if self._first:
             shared = f"is {self._folder} on a file system that the nodes share, and this Python there?"
-            raise InfrastructureError(f"the first Slurm job, {job.id}, {why}; {shared}")
-        if job.attempts >= 2:
-            raise InfrastructureError(f"the Slurm jobs of an evaluation ended twice without an answer: {job.id} {why}")
-        self._say(f"Slurm job {job.id} {why}; its evaluation is submitted again")
-        self._send(job)
+            raise InfrastructureError(f"the first Slurm job, {sent.id}, {why}; {shared}")
+        if sent.job.attempts >= 2:
+            raise InfrastructureError(f"the Slurm jobs of an evaluation ended twice without an answer: {sent.id} {why}")
+        self._say(f"Slurm job {sent.id} {why}; its evaluation is submitted again")
+        sent.id = ""
 
-    def _read_reports(self, job: _Job) -> None:
-        if job.on_report is None:
+    def _read_reports(self, sent: _Sent) -> None:
+        if sent.job.on_report is None:
             return
         try:
-            lines = (job.folder / REPORTS).read_bytes().split(b"\n")[:-1]
+            lines = (sent.folder / REPORTS).read_bytes().split(b"\n")[:-1]
         except OSError:
             return
-        for line in lines[job.reports :]:
+        for line in lines[sent.reports :]:
             with contextlib.suppress(ValueError):
-                job.on_report(report_from_json(job.call, line))
-        job.reports = max(job.reports, len(lines))
+                sent.job.on_report(report_from_json(sent.job.call, line))
+        sent.reports = max(sent.reports, len(lines))
 
-    def _read_answer(self, job: _Job, nodes: str) -> None:
-        path = job.folder / ANSWER
+    def _read_answer(self, sent: _Sent) -> None:
+        path = sent.folder / ANSWER
         try:
             if path.is_symlink() or path.stat().st_size > _MAX_ANSWER:
                 raise ValueError("it is a link or too large")
@@ -371,74 +324,23 @@ class SlurmExecutor:
             raise InfrastructureError(f"{path}: no answer of a job: {problem}") from None
         if unequal := differences({host: facts}):
             raise InfrastructureError(f"the machines of the Slurm cluster are not alike: {'; '.join(unequal)}")
-        if job.started is None and job.on_start is not None:  # it ended between two looks
-            job.on_start(f"{nodes or host} (job {job.id})")
+        if sent.started is None and sent.job.on_start is not None:  # it ended between two looks
+            sent.job.on_start(f"{sent.nodes or host} (job {sent.id})")
         if error is not None:
             last = str(error).strip().splitlines()[-1][:500]
             if "WrongMachine" in last:
-                job.avoid = ",".join(filter(None, (job.avoid, nodes or host)))
-                self._again(job, f"was on another kind of machine ({last})")
+                sent.avoid = ",".join(filter(None, (sent.avoid, sent.nodes or host)))
+                self._again(sent, f"was on another kind of machine ({last})")
                 return
-            raise InfrastructureError(f"an evaluation failed in Slurm job {job.id}:\n{str(error)[:2000]}")
-        self._end(job, answer=answer_from_json(job.call, json.dumps(answer)))
+            raise InfrastructureError(f"an evaluation failed in Slurm job {sent.id}:\n{str(error)[:2000]}")
+        self._end(sent, answer=answer_from_json(sent.job.call, json.dumps(answer)))
 
-    def _end(self, job: _Job, *, answer: Any = None, error: BaseException | None = None) -> None:
-        self._running.remove(job)
-        (job.folder / TENSORS).unlink(missing_ok=True)
+    def _end(self, sent: _Sent, *, answer: Any = None, error: BaseException | None = None) -> None:
+        self._running.remove(sent)
+        (sent.folder / TENSORS).unlink(missing_ok=True)
         if error is not None:
             if isinstance(error, EngineError):
                 error = InfrastructureError(str(error))
-            job.future.set_exception(error)
+            sent.job.future.set_exception(error)
         else:
-            job.future.set_result(answer)
-
-    def _cancel(self, job: _Job) -> None:
-        if job.id and not job.future.done():
-            with contextlib.suppress(OSError, subprocess.SubprocessError):
-                subprocess.run(["scancel", job.id], capture_output=True, timeout=30, check=False)
-
-    def _log_of(self, job: _Job) -> str:
-        """The last line that the job wrote, for a message."""
-        for path in sorted(self._jobs.glob(f"{job.id}_*_log.err")):
-            with contextlib.suppress(OSError):
-                lines = path.read_text(errors="replace").strip().splitlines()
-                if lines:
-                    return f" ({lines[-1][:300]})"
-        return ""
-
-    def _set_options(self, avoid: str) -> None:
-        options = {"job_name": "initsearch", "time": None, **self._options, "cpus_per_task": self.threads}
-        if avoid:
-            options["exclude"] = ",".join(filter(None, (str(options.get("exclude", "")), avoid)))
-        root = str(Path(__file__).resolve().parents[2])
-        path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-        exported = f"{_EXPORTED},PYTHONPATH={path}" if "," not in path else _EXPORTED
-        nodelist = options.pop("nodelist", None)
-        more = {"export": exported, "requeue": True, **({"nodelist": nodelist} if nodelist else {})}
-        self._engine.update_parameters(**options, additional_parameters=more, stderr_to_stdout=False)
-
-
-def reachable() -> dict[str, Any]:
-    """What `agent doctor` says of Slurm here: its version, partitions and nodes, and submitit's version."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        found: dict[str, Any] = {"submitit": version("submitit")}
-    except PackageNotFoundError:
-        found = {"submitit": None}
-    if shutil.which("sinfo") is None:
-        return {**found, "slurm": None, "partitions": []}
-    listed = _run("sinfo", "--noheader", "--format=%P|%a|%D|%c|%G|%l")
-    rows = [line.split("|") for line in listed.stdout.splitlines()]
-    names = ("partition", "state", "nodes", "cpus", "gres", "time")
-    return {
-        **found,
-        "slurm": _run("sinfo", "--version").stdout.strip() or None,
-        "error": listed.stderr.strip() or None,
-        "partitions": [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)],
-        "python": sys.executable,
-    }
-
-
-def _run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+            sent.job.future.set_result(answer)

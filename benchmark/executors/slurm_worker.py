@@ -1,4 +1,4 @@
-"""The job of one evaluation on a Slurm cluster: reads the call from its folder, and writes reports and answer there."""
+"""A job on a Slurm cluster: reads calls from their folders, and writes reports and answers there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import json
 import os
 import socket
 import traceback
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmark.executors.seam import Call
 
 CALL, TENSORS, REPORTS, ANSWER = "call.json", "weights.safetensors", "reports.jsonl", "answer.json"
 
@@ -28,21 +33,43 @@ class _Folder:
         raise RuntimeError("a job has nobody to ask")
 
 
-def main(folder: str, threads: int, modules: tuple[str, ...] = ()) -> None:
-    """Carry out the call of this folder. Slurm runs this again from the start when it requeues the job."""
+def main(folders: Sequence[str], threads: int, modules: tuple[str, ...] = ()) -> None:
+    """Carry out the calls of these folders side by side. Slurm runs this again when it requeues the job.
+
+    A folder that has its answer is left alone then.
+    """
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"):  # before torch is imported
         os.environ[name] = str(threads)
+    open_folders = [Path(folder) for folder in folders if not (Path(folder) / ANSWER).exists()]
+    if len(folders) == 1:
+        for folder in open_folders:
+            _carry_out(folder, modules, lambda call, reports: call(reports))
+        return
+    from benchmark.executors.local import LocalExecutor
+    from benchmark.hardware import gpu_count
+
+    with (
+        LocalExecutor(len(folders), threads=threads, gpus=gpu_count()) as lanes,
+        ThreadPoolExecutor(len(folders)) as threads_of_lanes,
+    ):
+
+        def in_a_lane(call: Call[Any], reports: _Folder) -> Any:
+            return lanes.submit(call, on_report=reports.report).result()
+
+        list(threads_of_lanes.map(lambda folder: _carry_out(folder, modules, in_a_lane), open_folders))
+
+
+def _carry_out(folder: Path, modules: tuple[str, ...], run: Callable[[Call[Any], _Folder], Any]) -> None:
     from benchmark.executors.probe import facts
     from benchmark.executors.wire import answer_to_json, call_from_json
     from benchmark.files import write_atomically
 
-    place = Path(folder)
-    (place / REPORTS).unlink(missing_ok=True)
+    (folder / REPORTS).unlink(missing_ok=True)
     found: dict[str, Any] = {"host": socket.gethostname(), "facts": json.loads(facts())}
     try:
-        tensors = (place / TENSORS).read_bytes() if (place / TENSORS).exists() else b""
-        call = call_from_json((place / CALL).read_bytes(), tensors, *([modules] if modules else []))
-        found["answer"] = json.loads(answer_to_json(call, call(_Folder(place))))
+        tensors = (folder / TENSORS).read_bytes() if (folder / TENSORS).exists() else b""
+        call = call_from_json((folder / CALL).read_bytes(), tensors, *([modules] if modules else []))
+        found["answer"] = json.loads(answer_to_json(call, run(call, _Folder(folder))))
     except Exception:  # noqa: BLE001 - the head reads the traceback
         found["error"] = traceback.format_exc()
-    write_atomically(place / ANSWER, json.dumps(found).encode())
+    write_atomically(folder / ANSWER, json.dumps(found).encode())

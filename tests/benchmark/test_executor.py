@@ -194,6 +194,18 @@ def test_close_stops_running_calls(tmp_path: Path) -> None:
     assert not _alive(int((tmp_path / "pid").read_text()))
 
 
+def test_close_fails_the_calls_that_wait(tmp_path: Path) -> None:
+    """Who waited for a call behind another one was left waiting for ever when the executor closed."""
+    executor = LocalExecutor(1, threads=1)
+    executor.submit(Sleep(60, tmp_path / "pid"))
+    waiting = executor.submit(Square(3))
+    while not (tmp_path / "pid").exists():
+        time.sleep(0.01)
+    executor.close()
+    with pytest.raises(InfrastructureError, match="was closed"):
+        waiting.result(timeout=10)
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

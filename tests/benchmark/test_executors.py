@@ -12,19 +12,24 @@ from typing import Any
 
 import pytest
 
+from agent.config import SearchConfig
 from agent.evaluation.calls import EvaluationCall, Made, SignalCall
+from agent.evaluation.engines import _require_gpu
+from agent.evaluation.workbench import plan_slots
 from agent.protocol import CandidateFailure
-from benchmark.executors import EngineError, InfrastructureError, LocalExecutor, Parent, WrongMachine, prepared
+from benchmark.executors import Call, EngineError, InfrastructureError, LocalExecutor, Parent, WrongMachine, prepared
 from benchmark.executors.checks import DescribeData, differences, read_facts
 from benchmark.executors.probe import facts
-from benchmark.executors.ray_worker import clean_environment
-from benchmark.executors.slurm import parse_options
+from benchmark.executors.ray_worker import Worker, clean_environment
+from benchmark.executors.slurm_jobs import parse_options
+from benchmark.executors.slurm_worker import main
 from benchmark.executors.wire import answer_from_json, answer_to_json, call_from_json, call_to_json, report_from_json
 from benchmark.hardware import DescribeEnvironment
 from benchmark.results import EpochMetrics
 from benchmark.tasks import get_profile
 from sandbox.isolate import Initialised, Job
 from tests.agent.llm_servers import GOOD
+from tests.benchmark.test_executor import DieOnce, Fail, Square
 
 TASK = get_profile("smoke").visible[0]
 CALL = EvaluationCall(GOOD.format(gain=1), TASK, 3, (("device", "a card"), ("threads", "1")))
@@ -121,7 +126,18 @@ def test_options_of_jobs() -> None:
     found = parse_options("partition=gpu,gpus_per_node=1,time=120")
     assert found == {"partition": "gpu", "gpus_per_node": 1, "time": 120}
     assert parse_options(None) == {}
-    for bad in ("setup=rm", "partition", "partition=", "partition=a;b", "partition=$(id)", "gpu", "cpus_per_task=0"):
+    assert parse_options("gpus_per_node=1,lanes=4") == {"gpus_per_node": 1, "lanes": 4}
+    for bad in (
+        "lanes=0",
+        "lanes=many",
+        "setup=rm",
+        "partition",
+        "partition=",
+        "partition=a;b",
+        "partition=$(id)",
+        "gpu",
+        "cpus_per_task=0",
+    ):
         with pytest.raises(EngineError, match="--slurm"):
             parse_options(bad)
 
@@ -129,12 +145,71 @@ def test_options_of_jobs() -> None:
 def test_an_address_where_no_ray_is() -> None:
     """Said within seconds, and not after Ray's own minutes."""
     pytest.importorskip("ray", minversion="2.50")
-    from benchmark.executors.ray import connected
+    from benchmark.executors.ray_cluster import connected
 
     started = time.monotonic()
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:1: no Ray cluster answers there"), connected("127.0.0.1:1"):
         pass
     assert time.monotonic() - started < 20
+
+
+def test_gpus_before_lanes() -> None:
+    """Six evaluations on eight GPUs get a GPU each; on two GPUs they get three lanes each; --workers is the most."""
+    from benchmark.executors.ray import _layout
+
+    assert _layout(8, 6, None, True) == (6, 1)
+    assert _layout(2, 6, None, True) == (2, 3)
+    assert _layout(1, 6, None, True) == (1, 4)
+    assert _layout(2, 6, 2, True) == (2, 2)
+    assert _layout(2, None, None, True) == (2, 4)
+    assert _layout(8, 6, 3, False) == (3, 1)
+    assert _layout(4, 6, None, False) == (4, 1)
+    assert _layout(4, None, None, False) == (4, 1)
+
+
+def test_a_ray_worker_says_when_a_call_begins(tmp_path: Path) -> None:
+    """All that its generator yields is bytes: that the call began, again after its process died, and its answer."""
+    worker = Worker(1, 1, 0)
+    try:
+        assert list(worker.run(Square(3), None)) == [b"S", b'R"squaring 3"', b"A9"]
+        assert list(worker.run(DieOnce(tmp_path / "marker"), None)) == [b"S", b"S", b'A"second try"']
+        *_, last = worker.run(Fail(), None)
+        assert last.startswith(b"E")
+        assert b"a bug of ours" in last
+        assert json.loads(worker.facts())["content"] == read_facts(facts())["content"]
+    finally:
+        worker.close()
+
+
+def test_a_job_with_lanes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two calls share a job; one fails and the other answers. After a requeue what has its answer is left alone."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what `main` sets is taken back
+    for name in ("MKL_NUM_THREADS", "INITSEARCH_THREADS"):
+        monkeypatch.setenv(name, "1")
+    calls: dict[str, Call[Any]] = {"a": Square(3), "b": Fail()}
+    for name, call in calls.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "call.json").write_text(call_to_json(call)[0])
+    folders = [str(tmp_path / name) for name in calls]
+    main(folders, 1, ("tests.benchmark.test_executor",))
+    answers = {name: json.loads((tmp_path / name / "answer.json").read_text()) for name in calls}
+    assert answers["a"]["answer"] == 9
+    assert (tmp_path / "a" / "reports.jsonl").read_text() == '"squaring 3"\n'
+    assert "a bug of ours" in answers["b"]["error"]
+    (tmp_path / "a" / "call.json").write_text("not read again")
+    (tmp_path / "b" / "answer.json").unlink()
+    main(folders, 1, ("tests.benchmark.test_executor",))
+    assert json.loads((tmp_path / "a" / "answer.json").read_text())["answer"] == 9
+    assert (tmp_path / "b" / "answer.json").exists()
+
+
+def test_gpu_kernels_where_no_machine_has_a_gpu() -> None:
+    """`--set kernels=graph` is accepted before the cluster is known, and refused with what its machines have."""
+    config = SearchConfig(executor="ray", kernels="graph")
+    assert plan_slots(config, 1)[0] == 1
+    with pytest.raises(EngineError, match=r"kernels=graph needs GPUs.* uses none \(device cpu x\)"):
+        _require_gpu(config, {"device": "cpu x"})
+    _require_gpu(config, {"device": "a card"})
 
 
 @dataclass(frozen=True)

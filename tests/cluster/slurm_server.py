@@ -49,7 +49,7 @@ MaxJobCount={most}
 MinJobAge={age}
 KillWait=2
 UnkillableStepTimeout=20
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
+{gres_types}NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} {gres}State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=60 State=UP
 """
 
@@ -79,8 +79,13 @@ def _port() -> int:
 
 
 @contextmanager
-def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300) -> Iterator[dict[str, str]]:
-    """Yields the environment variables with which Slurm's commands use this server. All daemons end with the block."""
+def slurm(
+    folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300, gpu: bool = False
+) -> Iterator[dict[str, str]]:
+    """Yields the environment variables with which Slurm's commands use this server. All daemons end with the block.
+
+    `most`: jobs that it keeps, finished ones for `age` seconds. `gpu`: the node's configuration names one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
     for name in ("state", "spool"):
@@ -90,7 +95,11 @@ def slurm(folder: Path, *, cpus: int = 2, most: int = 100, age: int = 300) -> It
     key.chmod(0o400)
     port, host = _port(), socket.gethostname()
     conf = folder / "slurm.conf"
-    conf.write_text(_CONF.format(folder=folder, host=host, port=port, port1=port + 1, cpus=cpus, most=most, age=age))
+    numbers = {"port": port, "port1": port + 1, "cpus": cpus, "most": most, "age": age}
+    types, gres = ("GresTypes=gpu\n", "Gres=gpu:1 ") if gpu else ("", "")
+    conf.write_text(_CONF.format(folder=folder, host=host, gres_types=types, gres=gres, **numbers))
+    if gpu:
+        (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File=/dev/null\n")
     variables = {"SLURM_CONF": str(conf)}
     environ = {**os.environ, **variables}
     daemons: list[subprocess.Popen[bytes]] = []
@@ -148,6 +157,7 @@ def _until(ready: object, folder: Path, seconds: float = 30.0) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # ends the daemons, too
     with slurm(Path(sys.argv[1])) as given:
         print(" ".join(f"{name}={value}" for name, value in given.items()), flush=True)
         signal.pause()

@@ -107,7 +107,8 @@ def test_a_requeued_job_is_waited_for(executor: Any) -> None:
 
 def test_what_can_never_run(server: None, tmp_path: Path) -> None:
     """A partition that does not exist, and a GPU where there is none: said at once, in Slurm's own words."""
-    from benchmark.executors.slurm import SlurmExecutor, parse_options
+    from benchmark.executors.slurm import SlurmExecutor
+    from benchmark.executors.slurm_jobs import parse_options
 
     for text, words in (("partition=nowhere", "nvalid partition"), ("gpus_per_node=1", "gres")):
         with pytest.raises(EngineError, match=rf"(?i){words}"):
@@ -126,6 +127,48 @@ def test_a_folder_that_nodes_do_not_see(server: None, tmp_path: Path) -> None:
         pytest.skip(f"no mounts here: {done.stderr}")
     assert done.returncode == 1
     assert "on a file system that the nodes share" in done.stdout
+
+
+def test_a_gpu_that_torch_cannot_use(tmp_path: Path) -> None:
+    """Slurm gives the job a GPU, and torch finds none: an error that says so, and no training on the CPU."""
+    needs_clusters()
+    if why := missing():
+        pytest.skip(why)
+    from benchmark.executors.slurm import SlurmExecutor
+
+    with pytest.MonkeyPatch.context() as patch, slurm(tmp_path / "slurm", gpu=True) as variables:
+        for name, value in {**variables, "PYTHONPATH": ROOT}.items():
+            patch.setenv(name, value)
+        with pytest.raises(EngineError, match="gpus_per_node=1: the job got no GPU that torch can use"):
+            SlurmExecutor(tmp_path / "jobs", {"gpus_per_node": 1}, slots=1, describe=DescribeEnvironment())
+
+
+def test_lanes_share_a_job(server: None, tmp_path: Path) -> None:
+    """Four calls in two jobs: a job that is cancelled costs its two calls an attempt, and the others run once."""
+    from benchmark.executors.slurm import SlurmExecutor
+
+    said: list[str] = []
+    places: list[str] = []
+    with SlurmExecutor(
+        tmp_path / "jobs",
+        {"lanes": 2, "cpus_per_task": 1},
+        slots=2,
+        describe=DescribeEnvironment(),
+        say=said.append,
+        modules=MODULES,
+    ) as executor:
+        assert executor.slots == 4
+        futures = [executor.submit(Slowly(8.0), on_start=places.append) for _ in range(4)]
+        first = _running(executor)
+        time.sleep(2)
+        assert len({sent.id for sent in executor._running}) == 2
+        subprocess.run(["scancel", first], check=True)
+        assert [future.result(timeout=180) for future in futures] == ["done"] * 4
+        attempts = sorted(json.loads(path.read_text())["attempts"] for path in (tmp_path / "jobs").glob("*/job.json"))
+    assert attempts == [1, 1, 1, 2, 2]  # the first one described the machine
+    assert len(places) == 6
+    assert len(set(places)) == 3
+    assert sum(f"Slurm job {first} ended as CANCELLED" in text for text in said) == 2
 
 
 def test_a_full_queue_is_asked_again(tmp_path: Path) -> None:
