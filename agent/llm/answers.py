@@ -19,11 +19,15 @@ _ARGUMENT_FIELDS = ("arguments", "parameters", "args", "input")
 
 
 class BadBody(Exception):
-    """A body with status 200 that holds no answer. The message quotes it; `about` is the error text inside it."""
+    """A body with status 200 that holds no answer. The message quotes it; `about` is the error inside it as text.
 
-    def __init__(self, message: str, about: str = "") -> None:
+    `busy`: the error inside has the code 429, so the server will answer later.
+    """
+
+    def __init__(self, message: str, error: Any = None) -> None:
         super().__init__(message)
-        self.about = about
+        self.about = "" if error is None else clean(error if isinstance(error, str) else json.dumps(error))
+        self.busy = isinstance(error, dict) and str(error.get("code")) == "429"
 
 
 @dataclass(frozen=True)
@@ -116,24 +120,27 @@ def parse_answer(body: str, *, sent_characters: int) -> Answer:
 
 def _parse(body: str, sent_characters: int) -> Answer:
     try:
+        body = body.removeprefix("\ufeff")
         data = joined(body) if is_stream(body) else json.loads(body, strict=False)
     except (ValueError, RecursionError):
         raise BadBody(f"the server answered with something that is not JSON: {_quote(body)}") from None
     if not isinstance(data, dict):
         raise BadBody(f"the server answered with JSON that is no completion: {_quote(body)}")
-    if data.get("error"):
-        said = _error_text(data["error"])
-        raise BadBody(f"the server answered 200 with an error: {_quote(said)}", said)
+    if error := data.get("error"):
+        raise BadBody(f"the server answered 200 with an error: {_quote(_error_text(error))}", error)
     choices = data.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    if isinstance(choice, dict) and (choice.get("error") or choice.get("finish_reason") == "error"):
-        said = _error_text(choice.get("error") or "finish_reason is error")
-        raise BadBody(f"the server answered 200 with an error in its choice: {_quote(said)}", said)
     message = choice.get("message") if isinstance(choice, dict) else None
+    if isinstance(choice, dict):
+        error = choice.get("error") or (message.get("error") if isinstance(message, dict) else None)
+        if error or choice.get("finish_reason") == "error":
+            error = error or "finish_reason is error"
+            raise BadBody(f"the server answered 200 with an error in its choice: {_quote(_error_text(error))}", error)
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise BadBody(f"the server's answer holds no message: {_quote(body)}")
     answer = _read(data, choice, message, sent_characters)
-    if answer.usage.estimated and not (answer.text or answer.reasoning or answer.calls):
+    uncounted = answer.usage.estimated or answer.usage.prompt == 0
+    if uncounted and not (answer.text.strip() or answer.reasoning or answer.calls):
         raise BadBody("the server answered with nothing, and counted no tokens for it")
     return answer
 
@@ -194,14 +201,14 @@ def _wire_call(item: Any, number: int) -> WireCall | None:
         return None
     function = item.get("function")
     holder = function if isinstance(function, dict) else item
-    name = function if isinstance(function, str) else holder.get("name")
+    name = function if isinstance(function, str) else holder.get("name") or item.get("name")
     if not isinstance(name, str) and holder is item:
         return None
     identity = item.get("id")
     return WireCall(
         clean(identity)[:100] if isinstance(identity, str) and identity else f"call_{number}",
         plain_name(clean(str(name or "")))[:100],
-        plain_arguments(next((holder[key] for key in _ARGUMENT_FIELDS if key in holder), None)),
+        plain_arguments(next((one[key] for one in (holder, item) for key in _ARGUMENT_FIELDS if key in one), None)),
     )
 
 

@@ -55,7 +55,7 @@ def tool_call(name: str, arguments: str) -> ToolCall:
 def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     """The calls that a text holds, in its order; with `code`, a Python block counts as rewrite and test.
 
-    A JSON object or a list of them counts in a fence or as the whole text. An empty list: there is none.
+    A JSON object or a list of them counts in a fence or on lines of its own. An empty list: there is none.
     The work grows in proportion to the text. Raises ArgumentError for a call whose arguments cannot be used.
     """
     if calls := _calls_in(json_values(text)):
@@ -70,7 +70,7 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
             written = read_call(text, opening)
             position = max(opening.end(), written.end if written else 0)
             calls = list(_calls(written)) if written else []
-            marked = marked or bool(calls)
+            marked = marked or (bool(calls) and opening["bare"] is None)
             found += [(call, False) for call in calls]
         elif fence is not None:
             block = block_at(text, fence)

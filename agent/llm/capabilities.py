@@ -25,9 +25,15 @@ _CONTEXT = re.compile(
     re.IGNORECASE,
 )
 _DEMANDED = re.compile(r"missing|must be (?:passed|provided|included|sent|set)|required|passed back", re.IGNORECASE)
-_NO_SYSTEM = re.compile(r"system (?:role|message|prompt)s?\b.{0,40}(?:not supported|unsupported|not allowed)", re.I)
+_NO_SYSTEM = re.compile(
+    r"system (?:role|message|prompt|instruction)s?\b.{0,40}(?:not supported|unsupported|not allowed)"
+    r"|(?:not support|unsupported|unexpected|unknown|invalid)\b[^.\n]{0,40}\bsystem\b"
+    r"|only (?:the )?user\b[^.\n]{0,40}\broles? (?:is|are)|developer instruction",
+    re.IGNORECASE,
+)
 _ALTERNATE = re.compile(r"roles? must alternate|alternat\w+ (?:between )?user|must be user/assistant", re.I)
 _LIMIT_NAMES = ("max_completion_tokens", "max_output_tokens", "maxoutputtokens", "max_new_tokens")
+_LEAST_TOKENS = 512
 _AFFORDABLE = re.compile(r"can only afford (\d{1,9})|at most (\d{1,9}) (?:completion|output) tokens", re.IGNORECASE)
 
 
@@ -62,14 +68,20 @@ class ServerCapabilities:
     any_order: bool = True
     """False: consecutive messages of one role are sent as one message."""
 
-    def after_refusal(self, said: str, *, tools: bool, temperature: bool) -> ServerCapabilities | None:
+    def after_refusal(
+        self, said: str, *, tools: bool, temperature: bool, answer_tokens: int
+    ) -> ServerCapabilities | None:
         """The capabilities after a refusal; None when the refusal gives no information.
 
-        `tools`, `temperature`: whether the refused request had them. Raises ContextExceeded, ToolsRefused.
+        `tools`, `temperature`: whether the refused request had them. `answer_tokens`: the longest answer it asked for,
+        if no refusal lowered that. Raises ContextExceeded, ToolsRefused.
         """
         affordable = next((int(n) for match in _AFFORDABLE.finditer(said) for n in match.groups() if n), None)
         if self.limit_name and affordable and (self.most_tokens is None or affordable < self.most_tokens):
             return replace(self, most_tokens=affordable)
+        asked = min(self.most_tokens or answer_tokens, answer_tokens)
+        if self.limit_name and "fewer max_tokens" in said and asked > _LEAST_TOKENS:
+            return replace(self, most_tokens=asked // 2)
         if self.limit_name and self._about_limit(said):
             # Most servers know `max_tokens`. The newest models want `max_completion_tokens`.
             other = self.limit_name == "max_tokens" and "max_completion_tokens" in said and "large" not in said
@@ -82,7 +94,7 @@ class ServerCapabilities:
             return replace(self, echo=echo)
         if self.system_role and _NO_SYSTEM.search(said):
             return replace(self, system_role=False)
-        if _ALTERNATE.search(said):
+        if speaks_of_roles(said):
             if self.any_order:
                 return replace(self, any_order=False, system_role=False)
             if tools:
@@ -101,11 +113,9 @@ class ServerCapabilities:
         return any(name in said.lower() for name in _LIMIT_NAMES) and "`inputs`" not in said
 
     def _echo_after(self, said: str) -> Echo | None:
-        """The next value of `echo`: more reasoning if the server misses it, else none."""
-        if _DEMANDED.search(said):
-            more: dict[Echo, Echo] = {"off": "all", "calls": "all", "all": "blank"}
-            return more.get(self.echo)
-        return "off" if self.echo == "calls" else None
+        """The next value of `echo`: more reasoning if the server misses it or was sent none, else none."""
+        following: dict[Echo, Echo] = {"off": "all", "calls": "off", "all": "blank"}
+        return "all" if self.echo == "calls" and _DEMANDED.search(said) else following.get(self.echo)
 
     def shaped(self, messages: Sequence[Message]) -> list[Message]:
         """The messages in the form that this server accepts."""

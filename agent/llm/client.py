@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ LONGEST_WAIT = 120.0  # seconds; when a server asks for more, the request fails
 _CHECK_SECONDS = 20.0
 _MAX_BODY = 16 * 1024 * 1024  # bytes
 _RETRYABLE = {408, 409, 425, 429}  # and 5xx: the same request may succeed later
+_LOADING = re.compile(r"loading|warming up|starting up", re.IGNORECASE)
+_ABOUT_KEY = re.compile(r"\bapi[ _-]?key\b", re.IGNORECASE)
 T = TypeVar("T")
 
 
@@ -108,13 +111,19 @@ class ChatClient:
         does not show it. Raises AccessRefused, ModelUnknown.
         """
         try:
-            self._once(lambda: self._send({"model": self._settings.model, "messages": []}), _CHECK_SECONDS)
+            body = self._once(lambda: self._send({"model": self._settings.model, "messages": []}), _CHECK_SECONDS)
         except openai.APIStatusError as error:
+            if _ABOUT_KEY.search(said := self._said(error)):  # Google's answer to a wrong key is 400
+                raise AccessRefused(self._refused_key(error.status_code, self._clean(said))) from error
             return error.status_code in (400, 422)
         except (AccessRefused, ModelUnknown):
             raise
         except (_Retryable, BadBody, ServerFailed):
             return False
+        if body.lstrip().startswith("<"):
+            raise ServerFailed(
+                f"{self._settings.base_url} answers with a web page: it is not the address of a model's server"
+            )
         return True
 
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
@@ -136,7 +145,7 @@ class ChatClient:
             except _Retryable as bad:
                 last = max(attempts, PATIENT_ATTEMPTS) if bad.busy and attempts > 2 else attempts
                 own = min(self._first_wait * 2 ** (attempt - 1), _LONGEST_OWN_WAIT)
-                wait = own if bad.wait is None else bad.wait
+                wait = max(own, bad.wait or 0.0)  # a server that says "250 ms" to everybody would use up all attempts
                 if attempt >= last:
                     times = f" ({attempt} attempts)" if attempt > 1 else ""
                     raise ServerFailed(f"{self._settings.base_url}: {bad}{times}") from bad.__cause__
@@ -160,7 +169,8 @@ class ChatClient:
                 self._learn(self._said(error), messages, tools, error)
             except BadBody as bad:
                 if not speaks_of_context(bad.about):
-                    raise _Retryable(self._clean(str(bad))) from None
+                    wait = asked_to_wait({}, bad.about)
+                    raise _Retryable(self._clean(str(bad)), wait, busy=bad.busy) from None
                 self._learn(bad.about, messages, tools, bad)
             if self._capabilities in tried:
                 raise ServerFailed(f"{self._settings.base_url} contradicts itself about what it accepts")
@@ -171,7 +181,9 @@ class ChatClient:
         shown = self._clean(said)
         temperature = self._settings.temperature is not None
         try:
-            learned = self._capabilities.after_refusal(said, tools=bool(tools), temperature=temperature)
+            learned = self._capabilities.after_refusal(
+                said, tools=bool(tools), temperature=temperature, answer_tokens=self._settings.answer_tokens
+            )
         except (ContextExceeded, ToolsRefused) as meant:
             raise type(meant)(shown) from error
         if learned is not None:
@@ -213,7 +225,7 @@ class ChatClient:
         said, status = self._said(error), error.status_code
         where, quoted = self._settings.base_url, self._clean(said)
         if status in (401, 403):
-            return AccessRefused(f"{where} refuses the key in {KEY_VARIABLE} ({status}: {quoted})")
+            return AccessRefused(self._refused_key(status, quoted))
         if status in (404, 500, 501) and speaks_of_tools(said):
             return None
         if status == 404:
@@ -223,7 +235,7 @@ class ChatClient:
         if status == 500 and (speaks_of_context(said) or speaks_of_roles(said)):
             return None
         if status in _RETRYABLE or status >= 500:
-            busy = status == 429 or (status == 503 and "loading" in said.lower())
+            busy = status == 429 or (status == 503 and _LOADING.search(said) is not None)
             return _Retryable(f"status {status}: {quoted}", asked_to_wait(error.response.headers, said), busy=busy)
         if status in (400, 413, 422) or (status == 402 and "max_tokens" in said):
             return None
@@ -272,6 +284,9 @@ class ChatClient:
             if time.monotonic() > deadline:
                 raise TimeoutError
         return b"".join(parts).decode("utf-8", "replace")
+
+    def _refused_key(self, status: int, quoted: str) -> str:
+        return f"{self._settings.base_url} refuses the key in {KEY_VARIABLE} ({status}: {quoted})"
 
     def _said(self, error: openai.APIStatusError) -> str:
         """The server's text about an error, in any format."""

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import openai
+
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.llm.client import ChatClient
@@ -17,7 +19,8 @@ from agent.llm.errors import AccessRefused, ModelUnknown, ServerFailed
 from agent.llm.settings import ModelSettings, model_settings
 from agent.secrets import KEY_VARIABLE, read_key
 
-_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy")
+_OTHER_HEADERS = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 _CERTIFICATES = {"SSL_CERT_FILE": Path.is_file, "SSL_CERT_DIR": Path.is_dir}
 
 
@@ -32,7 +35,7 @@ def contact(config: SearchConfig, environ: Mapping[str, str]) -> bool:
     try:
         client = ChatClient(settings, environ)
     except Exception as error:  # noqa: BLE001 - the HTTP library raises many types for wrong proxies and certificates
-        raise UsageError(f"no connection can be made to {settings.base_url}: {error}") from None
+        raise UsageError(f"no connection can be made to {settings.base_url}: {error}{_surroundings()}") from None
     names: list[str] | None = None
     try:
         names = client.models()
@@ -44,21 +47,26 @@ def contact(config: SearchConfig, environ: Mapping[str, str]) -> bool:
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise UsageError(f"{error}{hint}") from None
     except ServerFailed as error:
-        hint = "" if read_key(environ) or not isinstance(error, AccessRefused) else f"; {KEY_VARIABLE} is not set"
-        raise UsageError(f"{error}{hint}") from None
+        hint = f"; {KEY_VARIABLE} is not set" if isinstance(error, AccessRefused) and not read_key(environ) else ""
+        unreached = isinstance(error.__cause__, openai.APIConnectionError)
+        raise UsageError(f"{error}{_surroundings() if unreached else hint}") from None
     return known and (not names or settings.model in names) and names is not None
 
 
 def _require_usable_environment(environ: Mapping[str, str]) -> None:
     """Raise UsageError for an environment variable with which the HTTP library would fail later."""
-    key = read_key(environ) or ""
-    if odd := next((char for char in key if not "!" <= char <= "~"), None):
-        raise UsageError(
-            f"{KEY_VARIABLE} holds the character U+{ord(odd):04X}, which no key has: was it copied with its quotation "
-            "marks or a line break?"
-        )
-    for name in (*_PROXIES, *map(str.lower, _PROXIES)):
-        scheme = urlsplit(os.environ.get(name, "").strip()).scheme.lower()
+    sent = {KEY_VARIABLE: read_key(environ) or "", **{name: os.environ.get(name, "") for name in _OTHER_HEADERS}}
+    for name, value in sent.items():
+        if odd := next((char for char in value if not "!" <= char <= "~"), None):
+            raise UsageError(
+                f"{name} holds the character U+{ord(odd):04X}, which no key has: was it copied with its quotation "
+                "marks or a line break?"
+            )
+    for name in _PROXIES:
+        try:
+            scheme = urlsplit(os.environ.get(name, "").strip()).scheme.lower()
+        except ValueError as error:
+            raise UsageError(f"{name} holds no address of a proxy: {error}; correct it, or unset {name}") from None
         if not scheme or scheme in ("http", "https"):
             continue
         if scheme not in ("socks5", "socks5h"):
@@ -69,7 +77,14 @@ def _require_usable_environment(environ: Mapping[str, str]) -> None:
             )
     for name, exists in _CERTIFICATES.items():
         if (value := os.environ.get(name)) and not exists(Path(value)):
-            raise UsageError(f"{name}: {value} does not exist; correct it, or unset {name}")
+            kind = "file" if exists is Path.is_file else "folder"
+            raise UsageError(f"{name}: {value} does not exist as a {kind}; correct it, or unset {name}")
+
+
+def _surroundings() -> str:
+    """The variables of the environment that change how a connection is made, as the end of an error."""
+    found = [name for name in (*_PROXIES, *_CERTIFICATES) if os.environ.get(name)]
+    return f"; it is made with {', '.join(found)} of the environment" if found else ""
 
 
 def _suggest_address(settings: ModelSettings, environ: Mapping[str, str]) -> None:

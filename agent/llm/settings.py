@@ -12,6 +12,7 @@ from agent.errors import UsageError
 from agent.secrets import KEY_VARIABLE, read_key
 
 _OPENAI = "https://api.openai.com/v1"
+_NOT_IN_ADDRESSES = "\\ \"'`<>\u201c\u201d\u2018\u2019"
 _PLACEHOLDER = "none"  # the openai package requires a key; a server without keys ignores it
 
 
@@ -100,7 +101,7 @@ def key_or_placeholder(environ: Mapping[str, str]) -> str:
 def address(config: SearchConfig, environ: Mapping[str, str]) -> str:
     """The server's base URL. Raises UsageError when it is no URL, or contains a secret, which a log would keep."""
     url = (config.base_url or environ.get("OPENAI_BASE_URL", "").strip() or _OPENAI).rstrip("/")
-    if odd := next((char for char in url if char in "\\ " or not char.isprintable()), None):
+    if odd := next((char for char in url if char in _NOT_IN_ADDRESSES or not char.isprintable()), None):
         raise UsageError(f"--base-url {url!r}: {odd!r} does not belong in an address")
     try:
         parts = urlsplit(url)
@@ -112,7 +113,7 @@ def address(config: SearchConfig, environ: Mapping[str, str]) -> str:
             f"--base-url: user, password and query do not belong there, since the address is kept in the run; "
             f"put the key into {KEY_VARIABLE}"
         )
-    for tail in ("/chat/completions", "/completions", "/models", "/responses"):
+    for tail in ("/chat/completions", "/completions", "/chat", "/models", "/responses", "/messages"):
         if parts.path.endswith(tail):
             raise UsageError(f"--base-url {url}: leave out the end {tail}: {url.removesuffix(tail)}")
     if parts.scheme not in ("http", "https") or not parts.hostname:

@@ -8,7 +8,7 @@ from typing import Any
 
 def is_stream(body: str) -> bool:
     """Whether a body is a stream of server-sent events."""
-    return body.lstrip()[:6] in ("data: ", "data:{", "event:") or body.lstrip().startswith(": ")
+    return body.lstrip().startswith(("data: ", "data:{", "event:", "id:", "retry:", ": "))
 
 
 def joined(body: str) -> dict[str, Any]:

@@ -16,8 +16,10 @@ from agent.llm.fences import block_at, next_fence
 
 _NAMES = "think|thinking|thought|reasoning|seed:think"
 _MARK = re.compile(
-    rf"(?P<open><(?:{_NAMES})>|\[THINK\]|◁think▷|<\|START_THINKING\|>)"
-    rf"|(?P<close></(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>)",
+    rf"(?P<open><(?:{_NAMES})>|\[THINK\]|◁think▷|<\|START_THINKING\|>"
+    r"|<\|channel>\s?(?:thought|thinking|analysis)?|<\|begin_of_thought\|>)"
+    rf"|(?P<close></(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>|<channel\|>(?:final\b)?"
+    r"|<\|end_of_thought\|>)",
     re.IGNORECASE,
 )
 _CHANNEL = re.compile(
@@ -26,6 +28,8 @@ _CHANNEL = re.compile(
 )
 _END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _START = re.compile(r"<\|(?:end|start|return|call)\|>(?:assistant\b[ \t]*(?:to=[\w.-]{1,100})?)?")
+_ANSWER = re.compile(r"^\s*(?:(?:<response>|<answer>|<\|begin_of_solution\|>)\s*)?")
+_BARE_CHANNELS = re.compile(r"assistant(final|commentary|analysis)")
 _TEXTS = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
 
@@ -39,7 +43,7 @@ def split_thoughts(text: str) -> tuple[str, str]:
     before, start = (text[: marks[closing].start()], marks[closing].end()) if closing >= 0 else ("", 0)
     opening = next((mark for mark in marks[closing + 1 :] if mark["open"]), None)
     answer, after = (text[start:], "") if opening is None else (text[start : opening.start()], text[opening.end() :])
-    return _joined(channels, _MARK.sub("", before), _MARK.sub("", after)), answer.lstrip()
+    return _joined(channels, _MARK.sub("", before), _MARK.sub("", after)), _ANSWER.sub("", answer, count=1)
 
 
 def _joined(*parts: str) -> str:
@@ -92,7 +96,7 @@ def _split_channels(text: str) -> tuple[str, str]:
     """The same for the channels of the harmony format: `analysis` is thought, and a call keeps its header."""
     opened = list(_CHANNEL.finditer(text))
     if not opened:
-        return "", text
+        return _split_bare_channels(text)
     before = text[: opened[0].start()]
     # A message that ended before the first channel began had its own header in the prompt: it was the analysis.
     thought, _, said = before.rpartition("<|end|>")
@@ -107,3 +111,15 @@ def _split_channels(text: str) -> tuple[str, str]:
             (thoughts if channel["name"] == "analysis" else answers).append(body)
         answers.append(_START.sub("", text[end.start() : limit]) if end else "")
     return _joined(*thoughts), _joined(*answers)
+
+
+def _split_bare_channels(text: str) -> tuple[str, str]:
+    """The same where the server removed the marks: `analysis…assistantcommentary to=functions.test {}`."""
+    if not re.match(r"\s*analysis(?![a-z])", text):
+        return "", text
+    first, *rest = _BARE_CHANNELS.split(text.lstrip().removeprefix("analysis"))
+    channels = list(zip(rest[::2], rest[1::2], strict=True))
+    if not channels:
+        return "", text
+    thoughts = [body for name, body in channels if name == "analysis"]
+    return _joined(first, *thoughts), _joined(*(body for name, body in channels if name != "analysis"))

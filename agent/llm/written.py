@@ -6,9 +6,12 @@
 | `<function=NAME><parameter=KEY>VALUE</parameter></function>`, `<invoke name="NAME">…` | Qwen-Coder, MiniMax |
 | `<function=NAME>{…}</function>`, `<|python_tag|>{…}` | Llama |
 | `[TOOL_CALLS][{…}]`, `[TOOL_CALLS]NAME[ARGS]{…}` | Mistral |
-| `to=functions.NAME … <|message|>{…}<|call|>` | gpt-oss (harmony) |
+| `to=functions.NAME … <|message|>{…}<|call|>`, also without its marks | gpt-oss (harmony) |
 | `<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}` | Kimi |
 | `<｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME` and JSON, with or without a fence | DeepSeek |
+| `<|tool_call>call:NAME{key:<|"|>value<|"|>}<tool_call|>` | Gemma 4 |
+| `<|START_ACTION|>[{…}]`, `functools[{…}]`, `<tools>{…}` | Command, Phi, Qwen |
+| JSON on lines of its own, without any mark | all |
 """
 
 from __future__ import annotations
@@ -21,13 +24,17 @@ from typing import Any, NoReturn
 
 _NAME = r"[\w.:-]{1,100}"
 _OPENING = re.compile(
-    rf"""(?P<json><tool_calls?>|<function_calls?>|<\|tool_calls?\|>|<TOOLCALL>|<\|python_tag\|>)
+    rf"""(?P<json><tool_calls?>|<function_calls?>|<\|tool_calls?\|>|<TOOLCALL>|<\|python_tag\|>|<tools?>|<tool_use>
+        |<\|START_ACTION\|>|\bfunctools(?=\[))
+    |(?P<bare>^[ \t]{{0,9}}(?=\{{\s{{0,99}}"|\[\s{{0,99}}\{{))
+    |<\|tool_call>\s{{0,9}}call:(?P<gemma>{_NAME})(?=\{{)
     |(?P<mistral>\[TOOL_CALLS\])
     |<(?:｜DSML｜)?(?:function=|invoke[ ]name=)["']?(?P<xml>{_NAME})["']?\s{{0,9}}>
-    |\bto=functions\.(?P<harmony>[\w-]{{1,100}})[^\n{{}}]{{0,100}}?<\|message\|>
+    |\bto=functions\.(?P<harmony>[\w-]{{1,100}})
+        (?:[^\n{{}}]{{0,100}}?<\|message\|>|[ ]?(?:commentary)?[ ]?(?:json|code)?\s{{0,9}}(?=\{{))
     |<\|tool_call_begin\|>\s{{0,9}}(?P<kimi>{_NAME})\s{{0,9}}<\|tool_call_argument_begin\|>
     |<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?(?P<deepseek>{_NAME})\s{{0,9}}(?:<｜tool▁sep｜>)?""",
-    re.VERBOSE,
+    re.VERBOSE | re.MULTILINE,
 )
 _MISTRAL = re.compile(rf"\s{{0,9}}(?P<name>{_NAME})(?:\[CALL_ID\][\w-]{{0,100}})?\s{{0,9}}(?:\[ARGS\])?")
 _GLM = re.compile(rf"\s{{0,9}}(?P<name>{_NAME})\s{{0,9}}(?=<arg_key>|</tool_call>)")
@@ -40,6 +47,9 @@ _PARAMETER_END = re.compile(r"</(?:｜DSML｜)?parameter>|</function>|</(?:｜DS
 _FENCE = re.compile(r"\s{0,9}(?P<fence>```\w{0,9}\s{0,9})?")
 _FENCE_END = re.compile(r"\s{0,9}```")
 _BETWEEN = re.compile(r"[\s,;]*")
+_LINE_END = re.compile(r"[ \t,;]*(?:$|\n|</|<\|)")
+_GEMMA_END = "<tool_call|>"
+_GEMMA_PART = re.compile(r'<\|"\|>(?P<text>.*?)<\|"\|>|(?P<key>\w+)(?=\s*:)', re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: _no_constant(name))
 
 
@@ -64,8 +74,13 @@ def read_call(text: str, opening: re.Match[str]) -> WrittenCall | None:
     """The call that begins with `opening`; None where nothing of the kind follows it."""
     start = opening.end()
     if opening["json"] is not None:
+        values, end = _several(text, start)
+        return WrittenCall("", values, end) if values else _read_pairs(text, start)
+    if opening["bare"] is not None:
         value, end = json_value(text, start)
-        return WrittenCall("", value, end) if end > start else _read_pairs(text, start)
+        return WrittenCall("", value, end) if end > start and _LINE_END.match(text, end) else None
+    if opening["gemma"] is not None:
+        return _read_gemma(text, opening["gemma"], start)
     if opening["mistral"] is not None:
         value, end = json_value(text, start)
         named = _MISTRAL.match(text, start) if end == start else None
@@ -101,6 +116,26 @@ def json_values(text: str) -> list[Any]:
         values.append(value)
         position = _after(text, end)
     return values
+
+
+def _several(text: str, position: int) -> tuple[list[Any], int]:
+    """The objects and lists that follow one another from `position` on, lists unpacked, and where they end."""
+    values: list[Any] = []
+    end, following = position, position
+    while True:
+        value, following = json_value(text, following)
+        if value is None:
+            return values, end
+        values += value if isinstance(value, list) else [value]
+        end, following = following, _after(text, following)
+
+
+def _read_gemma(text: str, name: str, start: int) -> WrittenCall:
+    """Gemma's notation: JSON with bare keys, and with a mark of its own in place of quotation marks."""
+    found = text.find(_GEMMA_END, start)
+    body = text[start : found if found >= 0 else None]
+    written = _GEMMA_PART.sub(lambda part: json.dumps(part["key"] if part["text"] is None else part["text"]), body)
+    return WrittenCall(name, written, len(text) if found < 0 else found + len(_GEMMA_END))
 
 
 def _after(text: str, position: int) -> int:

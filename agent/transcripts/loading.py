@@ -129,10 +129,9 @@ def _parse(document: Mapping[str, Any], where: str) -> Transcript:
     if is_atif(document):
         return read_atif(document, where)
     if is_mls_bench(document):
-        transcript = read_mls_bench(document, where)
         if not has_marks(document):
-            what = "messages without steps or tools, as in any chat log" if transcript.segments else "no message at all"
+            what = "messages without steps, as in any chat log" if document["messages"] else "no message at all"
             raise TranscriptError(f"{where}: {what}; {_KNOWN}")
-        return transcript
+        return read_mls_bench(document, where)
     keys = ", ".join(sorted(map(str, document))[:8]) or "none"
     raise TranscriptError(f"{where}: of another schema (its keys: {keys:.120}); {_KNOWN}")

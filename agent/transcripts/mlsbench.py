@@ -35,7 +35,8 @@ def has_marks(document: Mapping[str, Any]) -> bool:
     """Whether it shows anything that distinguishes this format from an ordinary list of chat messages."""
     if any(key in document for key in ("task_id", "model_slug", "file_snapshots", _OURS)):
         return True
-    return any(key in message for message in document["messages"] for key in ("step", "tool_name", "tool_input"))
+    messages = [message for message in document["messages"] if isinstance(message, Mapping)]
+    return any(key in message for message in messages for key in ("step", "tool_name", "tool_input"))
 
 
 @dataclass

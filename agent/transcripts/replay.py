@@ -267,9 +267,13 @@ class SegmentReplay:
 
 
 def _out_of_order(steps: list[int]) -> list[bool]:
-    """For each call whether it repeats the first step or goes back: a second run has begun in the same segment."""
+    """For each call whether it repeats the first step or goes back: a second run has begun in the same segment.
+
+    Where the second call repeats the step of the first, it is not known either which reply the first one got.
+    """
     highest = list(itertools.accumulate(steps, max))
-    return [n > 0 and (step == steps[0] or step < highest[n]) for n, step in enumerate(steps)]
+    both = steps[:1] == steps[1:2]
+    return [both if n == 0 else step == steps[0] or step < highest[n] for n, step in enumerate(steps)]
 
 
 def _refused(call: RecordedCall) -> bool:

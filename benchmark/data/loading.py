@@ -129,7 +129,7 @@ def _files(name: str, folder: Path) -> list[Path]:
     if name == "fmnist":
         return list((fashion.find_files(folder) or {}).values())
     paths = [folder / filename for filename in cifar.CIFAR[name].filenames]
-    return paths if all(path.exists() for path in paths) else []
+    return paths if all(path.is_file() for path in paths) else []
 
 
 def _find(name: str, roots: list[tuple[str, Path]]) -> tuple[Path | None, list[str]]:

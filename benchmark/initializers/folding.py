@@ -24,6 +24,8 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: operator.mod,
 }
 
+_MOST_ENTRIES = 1000
+
 
 class NotConstantError(Exception):
     """An expression whose value only running it would tell."""
@@ -58,19 +60,27 @@ def _fold(node: ast.expr, names: Mapping[str, Any]) -> Any:
     match node:
         case ast.Constant(value=value) if isinstance(value, str | int | float | None):
             return value
-        case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords) if all(word.arg for word in keywords):
-            return {word.arg: _fold(word.value, names) for word in keywords}
-        case ast.Dict(keys=keys, values=values) if all(isinstance(key, ast.Constant) for key in keys):
-            return {_fold(key, names): _fold(value, names) for key, value in zip(keys, values, strict=True) if key}
+        case ast.Call(func=ast.Name(id="dict" | "ConfigDict"), args=[], keywords=keywords):
+            return _merged([(word.arg, word.value) for word in keywords], names)
+        case ast.Dict(keys=keys, values=values) if all(key is None or isinstance(key, ast.Constant) for key in keys):
+            constants = [key.value if isinstance(key, ast.Constant) else None for key in keys]
+            return _merged(list(zip(constants, values, strict=True)), names)
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
             return [_fold(element, names) for element in elements]
         case ast.Name(id=name) if name in names:
             return names[name]
+        case ast.Attribute(attr=name) if name.endswith("Init") and name in names:
+            return names[name]  # a class by its full path, as in mmengine.model.KaimingInit
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
             value = _number(operand, names)
             return -value if isinstance(sign, ast.USub) else value
         case ast.BinOp(left=left, op=ast.Pow(), right=right):
             return float(_number(left, names)) ** float(_number(right, names))  # floats overflow early, integers never
+        case ast.BinOp(left=left, op=ast.Add() | ast.BitOr(), right=right) if _joinable(a := _fold(left, names)):
+            b = _fold(right, names)
+            if not _joinable(b) or len(a) + len(b) > _MOST_ENTRIES:
+                raise NotConstantError(node)
+            return a | b if isinstance(node.op, ast.BitOr) else a + b
         case ast.BinOp(left=left, op=operation, right=right) if type(operation) in _OPERATORS:
             return _OPERATORS[type(operation)](_number(left, names), _number(right, names))
         case ast.Attribute(value=ast.Name(id=module), attr=name) if module in _MATH_MODULES and name in _CONSTANTS:
@@ -80,6 +90,21 @@ def _fold(node: ast.expr, names: Mapping[str, Any]) -> Any:
             if called is not None:
                 return called(*(float(_number(argument, names)) for argument in arguments))
     raise NotConstantError(node)
+
+
+def _merged(items: list[tuple[Any, ast.expr]], names: Mapping[str, Any]) -> dict[Any, Any]:
+    """A dict from its keys and expressions; the key None stands for `**`."""
+    merged: dict[Any, Any] = {}
+    for key, expression in items:
+        value = _fold(expression, names)
+        if key is None and not isinstance(value, dict):
+            raise NotConstantError(expression)
+        merged |= value if key is None else {key: value}
+    return merged
+
+
+def _joinable(value: object) -> bool:
+    return isinstance(value, list | dict)
 
 
 def _function(node: ast.expr) -> Callable[..., float] | None:

@@ -31,7 +31,8 @@ def tensor_of(module: nn.Module, name: str) -> torch.Tensor | None:
     Raises ValueError where it is computed from other parameters, as under weight_norm: what is written there is lost.
     """
     value = getattr(module, name, None)
-    if isinstance(value, torch.Tensor) and value.grad_fn is not None:
+    hooked = not isinstance(value, nn.Parameter) and f"{name}_orig" in module._parameters  # the old spectral_norm
+    if isinstance(value, torch.Tensor) and (hooked or value.grad_fn is not None):
         raise ValueError(f"the {name} of a {type(module).__name__} is computed from other parameters: set those")
     return value if isinstance(value, torch.Tensor) and value.numel() > 0 else None
 

@@ -16,13 +16,17 @@ _KEY = "init_cfg"
 MAX_PYTHON = 16 * 1024
 """Characters. Python's parser needs memory that grows with the square of some texts."""
 
+_MOST_VALUES = 10_000
+
 
 def parse_init_cfg(text: str) -> Any:
     """The config in a text: JSON, or a Python expression of dicts (also `dict(type=…)`), lists, numbers and strings.
 
     Also taken: `init_cfg = …` with or without a comma behind it, among imports and other assignments; an object with
-    the key `init_cfg`; a whole config file in which one `init_cfg` occurs somewhere. Numbers may be arithmetic
-    (`5 ** 0.5`, `math.sqrt(5)`) and names that the file assigns before; `type` may be the class instead of its name.
+    the key `init_cfg`; a whole file in which one `init_cfg` occurs somewhere, as a key, an argument or a default value.
+    Numbers may be arithmetic (`5 ** 0.5`, `math.sqrt(5)`) and names that the file assigns before, dicts and lists may
+    be joined (`dict(**base)`, `a + b`); `type` may be the class instead of its name. A file that changes its
+    `init_cfg` afterwards, as `init_cfg.append(…)` does, is refused.
     What the config means is not checked here: `initialize` and `region_from_init_cfg` do that.
     Raises InitConfigError for any other text, with the line, and where several configs differ.
     """
@@ -59,47 +63,110 @@ def _inside(value: Any) -> Iterator[Any]:
 
 
 def _candidates(tree: ast.Module) -> Iterator[Any]:
-    """The configs of a Python text: the one expression, the assignment to `init_cfg`, or every `init_cfg` inside."""
+    """The configs of a Python text: the one expression, the last assignment to `init_cfg`, or all inside."""
+    _resolve_imports(tree)
     if len(tree.body) == 1 and isinstance(tree.body[0], ast.Expr):
-        value = fold(tree.body[0].value, _CLASSES)
-        yield from list(_inside(value)) or [value]
+        inside = list(_keyed(tree)) if isinstance(tree.body[0].value, ast.Call) else []
+        for expression in inside or [tree.body[0].value]:
+            value = fold(expression, _CLASSES)
+            yield from list(_inside(value)) or [value]
         return
     names: dict[str, Any] = dict(_CLASSES)
-    assigned: list[tuple[str, ast.expr]] = []
+    others = 0
     for statement in tree.body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                assigned.append((name, value))
+                pass
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                assigned.append((name, value))
-    for name, value in assigned:
-        if name == _KEY:
-            if isinstance(value, ast.Tuple) and len(value.elts) == 1:  # init_cfg=[…], as in a list of arguments
-                value = value.elts[0]
-            yield fold(value, names)
-            return
+                pass
+            case _:
+                _check_unchanged(statement)
+                others += not isinstance(statement, ast.Import | ast.ImportFrom | ast.Expr)
+                continue
+        if name == _KEY and isinstance(value, ast.Tuple) and len(value.elts) == 1:
+            value = value.elts[0]  # init_cfg=[…], as in a list of arguments
         try:
             names[name] = fold(value, names)
+            _check_size(names[name], statement.lineno)
         except InitConfigError:
+            if name == _KEY:
+                raise
             names.pop(name, None)  # what follows may not need it
-    found = False
-    for _, value in assigned:
-        for inner in _keyed(value):
-            found = True
-            yield fold(inner, names)
-    if not found and len(assigned) == 1 == len(tree.body):
-        yield fold(assigned[0][1], names)
+    if _KEY in names:
+        yield names[_KEY]
+        return
+    expressions = [one for one in _keyed(tree) if not isinstance(one, ast.Name) or one.id in names]
+    yield from (fold(one, names) for one in expressions)
+    if not expressions:
+        assigned = [value for name, value in names.items() if name not in _CLASSES]
+        yield from assigned if len(assigned) == 1 and not others else filter(_is_config, assigned)
 
 
-def _keyed(node: ast.AST) -> Iterator[ast.expr]:
-    """The expressions that stand under `init_cfg`, as a keyword or as a key, in the order of the text."""
-    for child in ast.walk(node):
-        if isinstance(child, ast.keyword) and child.arg == _KEY:
-            yield child.value
-        elif isinstance(child, ast.Dict):
-            for key, value in zip(child.keys, child.values, strict=True):
-                if isinstance(key, ast.Constant) and key.value == _KEY:
-                    yield value
+def _resolve_imports(tree: ast.Module) -> None:
+    """Replace names that an import has changed, as in `from math import sqrt as root`, by the names before."""
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    changed = {alias.asname: alias.name for node in imports for alias in node.names if alias.asname}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            node.id = changed.get(node.id, node.id)
+
+
+def _check_unchanged(statement: ast.stmt) -> None:
+    """Raise InitConfigError where a statement would change `init_cfg`, as `init_cfg.append(…)` does."""
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return
+    for node in ast.walk(statement):
+        match node:
+            case ast.Expr(value=ast.Call(func=ast.Attribute(value=changed))):
+                pass
+            case ast.Name(id=name, ctx=ast.Store()) if name == _KEY:
+                changed = node
+            case ast.Subscript(value=changed, ctx=ast.Store()):
+                pass
+            case _:
+                continue
+        while isinstance(changed, ast.Attribute | ast.Subscript):
+            changed = changed.value
+        if isinstance(changed, ast.Name) and changed.id == _KEY:
+            raise InitConfigError(
+                f"line {statement.lineno}: what changes init_cfg there would have to be run; write it in one expression"
+            )
+
+
+def _check_size(value: Any, line: int) -> None:
+    """Raise InitConfigError for a value that grows with each line, as `a = [a, a]` makes it."""
+    waiting, seen = [value], 0
+    while waiting:
+        one = waiting.pop()
+        seen += 1
+        if seen > _MOST_VALUES:
+            raise InitConfigError(f"line {line}: more than {_MOST_VALUES:,} values")
+        waiting += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+
+
+def _keyed(tree: ast.AST) -> Iterator[ast.expr]:
+    """The expressions that stand under `init_cfg`: as a keyword, key, default value or assigned item."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.keyword(arg=name, value=value) if name == _KEY:
+                yield value
+            case ast.Dict(keys=keys, values=values):
+                pairs = zip(keys, values, strict=True)
+                yield from (value for key, value in pairs if isinstance(key, ast.Constant) and key.value == _KEY)
+            case ast.Assign(targets=[ast.Subscript(slice=ast.Constant(value=name))], value=value) if name == _KEY:
+                yield value
+            case ast.Assign(targets=[ast.Attribute(attr=name)], value=value) if name == _KEY:
+                yield value
+            case ast.arguments(args=args, defaults=defaults) if defaults:
+                pairs = zip(args[-len(defaults) :], defaults, strict=False)
+                yield from (value for one, value in pairs if one.arg == _KEY)
+
+
+def _is_config(value: object) -> bool:
+    """Whether a value has the look of a config: entries with the name of an initialiser."""
+    entries = value if isinstance(value, list) else [value]
+    kinds = [str(entry.get("type")).rpartition(".")[2] if isinstance(entry, dict) else "" for entry in entries]
+    return bool(kinds) and all(kind in INITIALIZERS for kind in kinds)
 
 
 def _only(found: list[Any]) -> Any:
