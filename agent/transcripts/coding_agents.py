@@ -1,4 +1,4 @@
-"""Sessions of coding agents: Claude Code's JSONL, Codex's rollouts, and the `.traj.json` of mini-swe-agent.
+"""Sessions of coding agents: the JSONL of Claude Code and Qwen Code, Codex's rollouts, mini-swe-agent's `.traj.json`.
 
 Their tools are not ours: a replay cannot follow them, but every text that they showed can be audited. Formats as public
 files show them, old ones too; records that show the model nothing (token counts, snapshots, titles) are passed over.
@@ -83,9 +83,11 @@ def parse_lines(text: str, where: str) -> list[Mapping[str, Any]]:
 
 
 def read_lines(records: list[Mapping[str, Any]]) -> Transcript | None:
-    """A Claude Code session or a Codex rollout; None when it is neither."""
+    """A session of Claude Code or Qwen Code, or a Codex rollout; None when it is none of them."""
     if any(map(_is_codex, records)):
         return _read_codex(records)
+    if any(map(_is_qwen, records)):
+        return _read_qwen(records)
     if any(map(_is_claude, records)):
         return _read_claude(records)
     return None
@@ -194,6 +196,28 @@ def _read_claude(records: Iterable[Mapping[str, Any]]) -> Transcript:
             elif part.endswith("tool_result"):
                 shown = _text(block.get("content")) or "\n".join(_strings(record.get("toolUseResult")))
                 session.reply(block.get("tool_use_id"), shown)
+    return session.close()
+
+
+def _is_qwen(record: Mapping[str, Any]) -> bool:
+    """Its records have the envelope of Claude Code's, and messages of the Gemini API."""
+    return isinstance(_mapping(record.get("message")).get("parts"), list)
+
+
+def _read_qwen(records: Iterable[Mapping[str, Any]]) -> Transcript:
+    session = _Session("qwen-code")
+    for record in records:
+        session.model = session.model or str(record.get("model") or "")
+        message = _mapping(record.get("message"))
+        for part in map(_mapping, _list(message.get("parts"))):
+            if call := _mapping(part.get("functionCall")):
+                session.call(call.get("id"), call.get("name"), call.get("args"))
+            elif answer := _mapping(part.get("functionResponse")):
+                session.reply(answer.get("id"), "\n".join(_strings(answer.get("response"))))
+            elif part.get("thought"):
+                session.thinking = _text(part)
+            else:
+                session.say("assistant" if message.get("role") == "model" else "user", _text(part))
     return session.close()
 
 
