@@ -19,7 +19,8 @@ _COMMAND = re.compile(r"^```(?:bash|sh|mswea_bash_command)[ \t]*\n", re.MULTILIN
 _CODEX_PARTS = {"input_text", "output_text"}
 _CLAUDE_OWN = {"summary": "leafUuid", "file-history-snapshot": "snapshot"}
 """Records of Claude Code that carry no session's id, and a field that each of them has."""
-_TEXT_KEYS = ("text", "content", "output", "stdout", "stderr", "aggregated_output")
+_SHELL_KEYS = ("output", "output_head", "output_tail", "exception_info", "error")
+_TEXT_KEYS = ("text", "content", *_SHELL_KEYS, "stdout", "stderr", "aggregated_output")
 
 
 @dataclass
@@ -120,7 +121,7 @@ def read_mini(document: Mapping[str, Any], where: str) -> Transcript:
     for index, message in enumerate(_list(document.get("messages"))):
         if not isinstance(message, Mapping):
             raise TranscriptError(f"{where}: messages[{index}] is not an object")
-        role, text = message.get("role"), _text(message.get("content"))
+        role, text = message.get("role"), _unwrapped(_text(message.get("content")))
         if message.get("object") == "response" or message.get("type") == "function_call_output":
             items = _list(message.get("output")) if message.get("object") == "response" else [message]
             for item in items:
@@ -264,14 +265,16 @@ def _codex_item(session: _Session, item: Mapping[str, Any]) -> None:
 
 
 def _unwrapped(text: str) -> str:
-    """The words in an output that is itself JSON: `{"output": …, "metadata": …}`, or the parts of an MCP reply."""
+    """The words in an output that is itself JSON: `{"output": …, "returncode": …}`, or the parts of an MCP reply."""
     if not text.startswith(("{", "[")):
         return text
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return (_text(found) or text) if set(_mapping(found)) & {"output", "content"} or isinstance(found, list) else text
+    return (
+        (_text(found) or text) if set(_mapping(found)) & {"content", *_SHELL_KEYS} or isinstance(found, list) else text
+    )
 
 
 def _arguments(given: object) -> tuple[dict[str, Any], str | None]:

@@ -221,6 +221,8 @@ RECORDED = Path(__file__).parents[2] / "data" / "coding-agents"
     [
         ("claude-code.jsonl", "claude-code", 8, "Read"),
         ("codex.jsonl", "codex", 13, "exec_command"),
+        ("qwen-code.jsonl", "qwen-code", 7, "run_shell_command"),
+        ("mini-swe-agent.traj.json", "mini-swe-agent", 15, "bash"),
     ],
 )
 def test_sessions_that_these_programs_wrote(name: str, source: str, calls: int, first: str, tmp_path: Path) -> None:
