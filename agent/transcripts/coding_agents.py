@@ -19,8 +19,22 @@ _COMMAND = re.compile(r"^```(?:bash|sh|mswea_bash_command)[ \t]*\n", re.MULTILIN
 _CODEX_PARTS = {"input_text", "output_text"}
 _CLAUDE_OWN = {"summary": "leafUuid", "file-history-snapshot": "snapshot"}
 """Records of Claude Code that carry no session's id, and a field that each of them has."""
-_SHELL_KEYS = ("output", "output_head", "output_tail", "exception_info", "error")
-_TEXT_KEYS = ("text", "content", *_SHELL_KEYS, "stdout", "stderr", "aggregated_output")
+_WRAPPING = ("content", "reply", "output", "output_head", "output_tail", "exception_info")
+"""What a reply that is itself JSON calls its words: those of a shell, and the structured ones of `agent mcp`."""
+_BESIDE = {
+    "metadata",
+    "returncode",
+    "elided_chars",
+    "warning",
+    "state",
+    "tool",
+    "error",
+    "test",
+    "submitted",
+    "isError",
+}
+"""Keys beside them that carry no words of a tool. With any other key the JSON is a tool's own and stays as it is."""
+_TEXT_KEYS = ("text", *_WRAPPING, "stdout", "stderr", "aggregated_output")
 
 
 @dataclass
@@ -195,7 +209,7 @@ def _read_claude(records: Iterable[Mapping[str, Any]]) -> Transcript:
             elif part.endswith("tool_use"):
                 session.call(block.get("id"), block.get("name"), block.get("input"))
             elif part.endswith("tool_result"):
-                shown = _text(block.get("content")) or "\n".join(_strings(record.get("toolUseResult")))
+                shown = _unwrapped(_text(block.get("content"))) or "\n".join(_strings(record.get("toolUseResult")))
                 session.reply(block.get("tool_use_id"), shown)
     return session.close()
 
@@ -265,16 +279,16 @@ def _codex_item(session: _Session, item: Mapping[str, Any]) -> None:
 
 
 def _unwrapped(text: str) -> str:
-    """The words in an output that is itself JSON: `{"output": …, "returncode": …}`, or the parts of an MCP reply."""
+    """The words in an output that is itself JSON: `{"output": …}`, `{"reply": …}`, or the parts of an MCP reply."""
     if not text.startswith(("{", "[")):
         return text
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return (
-        (_text(found) or text) if set(_mapping(found)) & {"content", *_SHELL_KEYS} or isinstance(found, list) else text
-    )
+    keys = set(_mapping(found))
+    wraps = isinstance(found, list) or (keys & {*_WRAPPING} and keys <= {*_WRAPPING} | _BESIDE)
+    return (_text(found) or text) if wraps else text
 
 
 def _arguments(given: object) -> tuple[dict[str, Any], str | None]:

@@ -164,6 +164,7 @@ ELSEWHERE: dict[str, Any] = {
     "claude, the output of a user's own command": [*claude("ok"), claude_line("system", content=SHOWN)],
     "claude, after many lines that are none": [*[claude_line("progress")] * 60, *claude(SHOWN)],
     "codex, the output of a shell inside JSON": codex(json.dumps({"output": SHOWN, "metadata": {"exit_code": 0}})),
+    "codex, a file of JSON that looks like a reply": codex(json.dumps({"output": "ok", HIDDEN: 33.1})),
     "codex, the parts of an MCP reply": codex(json.dumps([{"type": "text", "text": SHOWN}])),
     "codex, output as parts": [
         *codex("ok"),
@@ -220,6 +221,7 @@ RECORDED = Path(__file__).parents[2] / "data" / "coding-agents"
     ("name", "source", "calls", "first"),
     [
         ("claude-code.jsonl", "claude-code", 8, "Read"),
+        ("claude-code-mcp.jsonl", "claude-code", 14, "WaitForMcpServers"),
         ("codex.jsonl", "codex", 13, "exec_command"),
         ("qwen-code.jsonl", "qwen-code", 7, "run_shell_command"),
         ("mini-swe-agent.traj.json", "mini-swe-agent", 15, "bash"),
