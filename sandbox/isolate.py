@@ -13,36 +13,35 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
-import platform
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
-from sandbox import bubblewrap, canary, landlock, seccomp
-from sandbox.canary import Canary
 from sandbox.launcher import IsolationCrashed, Outcome, Zygote, printable
+from sandbox.levels import IsolationUnavailable, Level, choose, features, obstacle_to, probe, start_beside
 from sandbox.parsing import MAX_REGION_BYTES
 from sandbox.payload import Payload, size_of
 from sandbox.wire import Job, Limits
 
-__all__ = ["Initialised", "Isolation", "IsolationCrashed", "IsolationUnavailable", "Job", "Level", "Limits", "probe"]
+__all__ = [
+    "Initialised",
+    "Isolation",
+    "IsolationCrashed",
+    "IsolationUnavailable",
+    "Job",
+    "Level",
+    "Limits",
+    "obstacle_to",
+    "probe",
+]
 
-Level = Literal["auto", "bubblewrap", "landlock", "none"]
-LEVELS = ("bubblewrap", "landlock")
-"""The isolation levels, strongest first."""
 DEFAULT_LIMITS = Limits()
 _CLAIMS = frozenset({"syntax", "signature", "isolation", "exception", "memory", "shape", "network"})
-
-
-class IsolationUnavailable(RuntimeError):
-    """No acceptable level works on this machine. The message says what was tried and what to do."""
 
 
 @dataclass(frozen=True)
@@ -117,20 +116,23 @@ class Isolation:
 
     `level` "auto" chooses the strongest level that passes the canary; "none" is for users who passed
     --allow-unsandboxed. Raises IsolationUnavailable. Calls from several threads wait for each other.
-    `at_once`: a named level starts the interpreter of `repeat` too, beside the first one.
+    `at_once` starts the interpreter of `repeat` too, beside the first one.
     """
 
     def __init__(self, *, level: Level = "auto", limits: Limits = DEFAULT_LIMITS, at_once: bool = False) -> None:
         started = time.monotonic()
         self.limits = limits
-        second = Zygote(level, apart=True) if at_once and level in LEVELS and obstacle_to(level) is None else None
+        second = start_beside(level) if at_once else None
         try:
-            zygote, tested, rejected = _choose(level)
+            zygote, tested, rejected = choose(level)
         except BaseException:
             if second is not None:
                 second.close()
             raise
         self.level: str = zygote.level
+        if second is not None and second.level != self.level:
+            second.close()
+            second = None
         self._first = _Interpreter(lambda: Zygote(self.level), zygote)
         self._second = _Interpreter(lambda: Zygote(self.level, apart=True), second)
         self._with_packages: dict[tuple[str, ...], tuple[_Interpreter, _Interpreter]] = {}
@@ -271,91 +273,3 @@ def _failure(outcome: Outcome, size: int, limits: Limits) -> _Failure | None:
     if outcome.exit_code < 0:
         return "exception", f"the process crashed ({signal.Signals(-outcome.exit_code).name})", None
     return "exception", "the process ended before initialize_weights returned", None
-
-
-def _choose(level: Level) -> tuple[Zygote, Canary | None, dict[str, str]]:
-    """Start the strongest requested level that passes the canary; also return why others were rejected."""
-    if level == "none":
-        return Zygote("none"), None, {}
-    rejected: dict[str, str] = {}
-    for name in LEVELS if level == "auto" else (level,):
-        zygote, tested, reason = _try(name)
-        if zygote is not None:
-            return zygote, tested, rejected
-        rejected[name] = reason
-    tried = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
-    raise IsolationUnavailable(
-        f"candidates cannot be isolated here. Tried {tried}. Install bubblewrap, or use a Linux with Landlock (5.13 or "
-        "newer). --allow-unsandboxed runs candidates without isolation, with all your rights, and "
-        "every result says so."
-    )
-
-
-def _try(level: str) -> tuple[Zygote | None, Canary | None, str]:
-    """Start a zygote at `level` and run the canary in it. Without success, return None and the reason."""
-    obstacle = obstacle_to(level)
-    if obstacle is not None:
-        return None, None, obstacle
-    try:
-        zygote = Zygote(level)
-    except IsolationCrashed as error:
-        return None, None, str(error)
-    try:
-        tested = canary.run(zygote)
-    except IsolationCrashed as error:
-        zygote.close()
-        return None, None, str(error)
-    if not tested.passed:
-        zygote.close()
-        return None, tested, tested.summary()
-    return zygote, tested, tested.summary()
-
-
-def obstacle_to(level: str) -> str | None:
-    """Return why `level` cannot work on this machine, or None. Nothing is started to find out."""
-    if sys.platform != "linux":
-        return f"needs Linux, this is {sys.platform}"
-    if seccomp.machine() is None:
-        return f"the system call filter knows x86_64 and aarch64, this is {platform.machine()}"
-    if level == "landlock" and not landlock.abi():
-        return f"the kernel ({platform.release()}) has no Landlock, or it is switched off"
-    if level == "bubblewrap" and bubblewrap.program() is None:
-        return "the program bwrap is not installed"
-    return None
-
-
-def probe(say: Callable[[str], None] = lambda text: None) -> dict[str, object]:
-    """Return what this machine offers and which levels pass the canary, for `agent doctor`. Takes seconds.
-
-    `say` is told which level is tried next.
-    """
-    levels: dict[str, object] = {}
-    chosen = None
-    for level in LEVELS:
-        started = time.monotonic()
-        say(f"trying the isolation level {level}: start it, and let the self-test try to escape")
-        zygote, tested, reason = _try(level)
-        if zygote is not None:
-            zygote.close()
-            chosen = chosen or level
-        levels[level] = {
-            "usable": zygote is not None,
-            "reason": reason,
-            "seconds": round(time.monotonic() - started, 3),
-            "escapes": list(tested.escapes) if tested else [],
-            "denied": tested.denied if tested else {},
-        }
-    return {"level": chosen, **features(), "levels": levels}
-
-
-def features() -> dict[str, object]:
-    """Return the kernel features and programs that isolation needs."""
-    return {
-        "platform": sys.platform,
-        "kernel": platform.release(),
-        "machine": platform.machine(),
-        "root": os.geteuid() == 0,
-        "landlock_abi": landlock.abi(),
-        "seccomp": seccomp.machine() is not None,
-        "bubblewrap": bubblewrap.version(),
-    }

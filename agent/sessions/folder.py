@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,13 +162,19 @@ class SessionFolder:
         )
         self._put(TASK, task)
         agents = environment().get_template("session_agents.md.j2")
-        known = {"budget": config.budget, "screening": config.screen > 0, "file": FILE, "task": TASK}
-        self._put(AGENTS, agents.render(**known, scores=scores_word(profile)))
+        facts = {"budget": config.budget, "screening": config.screen > 0, "file": FILE, "task": TASK}
+        self._put(AGENTS, agents.render(facts, scores=scores_word(profile), program=_program()))
         for name in POINTING_TO_AGENTS:
             self._put(name, f"Read @{AGENTS}: it says what to do in this folder.\n")
 
     def _put(self, name: str, text: str) -> None:
         write_atomically(self.path / name, text.encode())
+
+
+def _program() -> str:
+    """This program by its full path: the shells of some coding agents read a profile that sets PATH anew."""
+    beside = Path(sys.executable).with_name("agent")
+    return shlex.quote(str(beside)) if beside.is_file() else f"{shlex.quote(sys.executable)} -P -m agent"
 
 
 def require_no_session() -> None:

@@ -16,10 +16,12 @@ import anyio
 import anyio.to_thread
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from agent.errors import AgentError, RunBusy
+from agent.sessions.mcp_arguments import wrong_arguments
 from agent.sessions.mcp_session import SharedSession
 from agent.sessions.replies import SessionReply, StillRunning
 from agent.sessions.status import SessionStatus
@@ -59,9 +61,28 @@ _WRITES = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_wor
 _ENDS = ToolAnnotations(read_only_hint=False, destructive_hint=True, open_world_hint=False)
 
 
+class _Server(MCPServer[Any]):
+    """The SDK's server. Its own words on a wrong call are not for models, so each is told in ours."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        try:
+            return await super().call_tool(name, arguments, context)
+        except UnexpectedToolError:
+            raise
+        except ToolError as error:
+            tools = {tool.name: tool.input_schema for tool in await self.list_tools()}
+            if name not in tools:
+                text = f"ERROR: Unknown tool '{name}'. Nothing was done. The tools are {', '.join(tools)}"
+                return _reply("refused", name, text, error="unknown_tool")
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            text = wrong_arguments(name, tools[name], error.__cause__)
+            return _reply("refused", name, text, error="invalid_arguments")
+
+
 def make_server(shared: SharedSession) -> MCPServer[Any]:
     """A server for one session, which any number of clients may share."""
-    server: MCPServer[Any] = MCPServer(
+    server = _Server(
         NAME,
         instructions=f"Search for a better weight initialisation. Read {TASK_URI} first, then edit, test and submit.",
         version=shared.version,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.config import SearchConfig
 from agent.errors import RunBusy
-from agent.evaluation.check import CheckReport
 from agent.llm.prompting import task_prompt
 from agent.profiles import resolve_profile
 from agent.protocol import Accuracies, Situation
@@ -23,6 +22,9 @@ from agent.sessions.session import Session
 from agent.sessions.status import session_status, status_lines
 from sandbox.lines import Range
 from sandbox.region import SCAFFOLD_NAME, scaffold
+
+if TYPE_CHECKING:
+    from agent.evaluation.check import CheckReport
 
 _POLL_SECONDS = 0.1
 _COMMANDS = (

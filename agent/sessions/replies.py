@@ -70,7 +70,8 @@ class StillRunning:
     @property
     def text(self) -> str:
         """One line for people."""
-        what = f"test #{self.test}" if self.test is not None else self.tool
+        of = "" if self.tool == "test" else f"{self.tool} of "
+        what = self.tool if self.test is None else f"{of}test #{self.test}"
         return f"still running: {what}, for {self.seconds:.0f} s; agent session wait waits for its reply"
 
     def as_json(self) -> dict[str, Any]:

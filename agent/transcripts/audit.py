@@ -35,7 +35,10 @@ _DECLARES = re.compile(
 _NUMBERED = re.compile(r"^\s*\d+:")
 _AUTO_SUBMIT = "[auto-submit]"
 _AUTO_SUBMITTED = "(0 tests remaining; auto-submitted as final)"
-_SUBMITTED = re.compile(r"^\[submit\] Submitting result from test #\d", re.MULTILINE)
+_SUBMITTED = re.compile(
+    r"^\[submit\] Submitting result from test #\d|submitted test #\d+; now the hidden", re.MULTILINE
+)
+"""The reply of a submission, or the progress of one: a shell with a time limit shows it before the reply."""
 _RESULT = re.compile(r"^\[Test #\d+\]|^### \S+ \(|^\[Leaderboard\]", re.MULTILINE)
 _LAST_TEST = re.compile(r"^\[Test #\d+\] \(0 tests remaining\)")
 _LONG_LINE = 2_000
@@ -141,7 +144,7 @@ def _leaks(
     declared: frozenset[str],
     beside: frozenset[str],
 ) -> Iterator[Leak]:
-    """`beside`: labels of which a number right after the bare name counts, too."""
+    """`beside`: labels of which a number right after the bare name counts, too, or an accuracy after a seed."""
     shown = _sections(before)
     labels = shown | _sections(after) | set(_SCRIPT_LABEL.findall(segment.prompt)) | declared
     if len(labels) > _MOST_LABELS:
@@ -159,7 +162,8 @@ def _leaks(
             if known is not None and known not in visible:
                 found.setdefault(known, []).append(excerpt)
         for label in beside:
-            for number in re.finditer(rf"{re.escape(label)}[\"'\s:=|({{\[]{{1,12}}\d[\w.\"':= ]{{0,40}}", text):
+            between = r"""(?:["'\s:=|({\[]{1,12}| seed [^\n]{1,80} accuracy )"""
+            for number in re.finditer(rf"{re.escape(label)}{between}\d[\w.\"':= ]{{0,40}}", text):
                 found.setdefault(label, []).append(number[0])
         for label, excerpts in found.items():
             yield Leak(index, call.step, label, ", ".join(dict.fromkeys(excerpts)))

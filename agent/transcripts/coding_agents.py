@@ -1,4 +1,4 @@
-"""Sessions of coding agents: Claude Code's JSONL, Codex's rollouts, and the `.traj.json` of mini-swe-agent.
+"""Sessions of coding agents: the JSONL of Claude Code and Qwen Code, Codex's rollouts, mini-swe-agent's `.traj.json`.
 
 Their tools are not ours: a replay cannot follow them, but every text that they showed can be audited. Formats as public
 files show them, old ones too; records that show the model nothing (token counts, snapshots, titles) are passed over.
@@ -19,7 +19,22 @@ _COMMAND = re.compile(r"^```(?:bash|sh|mswea_bash_command)[ \t]*\n", re.MULTILIN
 _CODEX_PARTS = {"input_text", "output_text"}
 _CLAUDE_OWN = {"summary": "leafUuid", "file-history-snapshot": "snapshot"}
 """Records of Claude Code that carry no session's id, and a field that each of them has."""
-_TEXT_KEYS = ("text", "content", "output", "stdout", "stderr", "aggregated_output")
+_WRAPPING = ("content", "reply", "output", "output_head", "output_tail", "exception_info")
+"""What a reply that is itself JSON calls its words: those of a shell, and the structured ones of `agent mcp`."""
+_BESIDE = {
+    "metadata",
+    "returncode",
+    "elided_chars",
+    "warning",
+    "state",
+    "tool",
+    "error",
+    "test",
+    "submitted",
+    "isError",
+}
+"""Keys beside them that carry no words of a tool. With any other key the JSON is a tool's own and stays as it is."""
+_TEXT_KEYS = ("text", *_WRAPPING, "stdout", "stderr", "aggregated_output")
 
 
 @dataclass
@@ -83,9 +98,11 @@ def parse_lines(text: str, where: str) -> list[Mapping[str, Any]]:
 
 
 def read_lines(records: list[Mapping[str, Any]]) -> Transcript | None:
-    """A Claude Code session or a Codex rollout; None when it is neither."""
+    """A session of Claude Code or Qwen Code, or a Codex rollout; None when it is none of them."""
     if any(map(_is_codex, records)):
         return _read_codex(records)
+    if any(map(_is_qwen, records)):
+        return _read_qwen(records)
     if any(map(_is_claude, records)):
         return _read_claude(records)
     return None
@@ -118,7 +135,7 @@ def read_mini(document: Mapping[str, Any], where: str) -> Transcript:
     for index, message in enumerate(_list(document.get("messages"))):
         if not isinstance(message, Mapping):
             raise TranscriptError(f"{where}: messages[{index}] is not an object")
-        role, text = message.get("role"), _text(message.get("content"))
+        role, text = message.get("role"), _unwrapped(_text(message.get("content")))
         if message.get("object") == "response" or message.get("type") == "function_call_output":
             items = _list(message.get("output")) if message.get("object") == "response" else [message]
             for item in items:
@@ -192,8 +209,30 @@ def _read_claude(records: Iterable[Mapping[str, Any]]) -> Transcript:
             elif part.endswith("tool_use"):
                 session.call(block.get("id"), block.get("name"), block.get("input"))
             elif part.endswith("tool_result"):
-                shown = _text(block.get("content")) or "\n".join(_strings(record.get("toolUseResult")))
+                shown = _unwrapped(_text(block.get("content"))) or "\n".join(_strings(record.get("toolUseResult")))
                 session.reply(block.get("tool_use_id"), shown)
+    return session.close()
+
+
+def _is_qwen(record: Mapping[str, Any]) -> bool:
+    """Its records have the envelope of Claude Code's, and messages of the Gemini API."""
+    return isinstance(_mapping(record.get("message")).get("parts"), list)
+
+
+def _read_qwen(records: Iterable[Mapping[str, Any]]) -> Transcript:
+    session = _Session("qwen-code")
+    for record in records:
+        session.model = session.model or str(record.get("model") or "")
+        message = _mapping(record.get("message"))
+        for part in map(_mapping, _list(message.get("parts"))):
+            if call := _mapping(part.get("functionCall")):
+                session.call(call.get("id"), call.get("name"), call.get("args"))
+            elif answer := _mapping(part.get("functionResponse")):
+                session.reply(answer.get("id"), "\n".join(_strings(answer.get("response"))))
+            elif part.get("thought"):
+                session.thinking = _text(part)
+            else:
+                session.say("assistant" if message.get("role") == "model" else "user", _text(part))
     return session.close()
 
 
@@ -240,14 +279,16 @@ def _codex_item(session: _Session, item: Mapping[str, Any]) -> None:
 
 
 def _unwrapped(text: str) -> str:
-    """The words in an output that is itself JSON: `{"output": …, "metadata": …}`, or the parts of an MCP reply."""
+    """The words in an output that is itself JSON: `{"output": …}`, `{"reply": …}`, or the parts of an MCP reply."""
     if not text.startswith(("{", "[")):
         return text
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    return (_text(found) or text) if set(_mapping(found)) & {"output", "content"} or isinstance(found, list) else text
+    keys = set(_mapping(found))
+    wraps = isinstance(found, list) or (keys & {*_WRAPPING} and keys <= {*_WRAPPING} | _BESIDE)
+    return (_text(found) or text) if wraps else text
 
 
 def _arguments(given: object) -> tuple[dict[str, Any], str | None]:

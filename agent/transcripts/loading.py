@@ -28,7 +28,7 @@ MAX_MESSAGES = 20_000
 
 _KNOWN = (
     "known are MLS-Bench conversations (messages, file_snapshots), ATIF trajectories (schema_version, steps), sessions "
-    "of Claude Code and Codex (.jsonl), mini-swe-agent's .traj.json, and run directories"
+    "of Claude Code, Codex and Qwen Code (.jsonl), mini-swe-agent's .traj.json, and run directories"
 )
 
 

@@ -70,6 +70,17 @@ def text_of(part: Any) -> str:
     return str(part.text)
 
 
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("edit", {"op": "delete", "content": ""}, "op must be one of replace, insert, create, not 'delete'."),
+    ("edit", {"op": "replace", "start_line": -1}, "content (a text) is missing; start_line must be a whole number of"),
+    ("test", {"wait_s": 4000}, "wait_s must be a number from 0 to 3600, not 4000."),
+    ("submit", {"n": "first"}, "n must be a whole number of at least 1, not 'first'."),
+    ("screen", {"candidates": [7]}, "candidates must be a list of texts, not 7 (candidates[0])."),
+    ("train", {}, "ERROR: Unknown tool 'train'. Nothing was done. The tools are view, edit, rewrite,"),
+]
+"""Calls that do not fit a schema, and what the model reads. It read pydantic's words, and an address of its manual."""
+
+
 async def call(client: Client, tool: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
     """The reply of a tool: its text and its structured content."""
     found = await client.call_tool(tool, arguments)
@@ -132,6 +143,12 @@ def test_list_edit_and_test(tmp_path: Path) -> None:
         text, found = await call(client, "edit", op="replace", content="x", start_line=1, end_line=129)
         assert text.startswith("ERROR: Lines 1..129 exceed the editable range.")
         assert found["state"] == "refused"
+        for tool, arguments, says in WRONG:
+            text, found = await call(client, tool, **arguments)
+            assert says in text, text
+            assert found["state"] == "refused"
+            assert "Nothing was" in text
+            assert "pydantic" not in text
         text, _ = await call(client, "rewrite", content=REGION.format(scale=0.5))
         assert text.startswith("OK: Rewrote")
         text, _ = await call(client, "undo")

@@ -91,6 +91,13 @@ def test_the_name_with_a_number_in_any_form() -> None:
     """A result file that was printed shows the value without our words."""
     for text in (f'{{"{HIDDEN}": {{"0": 33.1}}}}', f"{HIDDEN}   33.10 %", f"| {HIDDEN} | 33.1"):
         assert [leak.label for leak in audit(parse_transcript(mini(text))).leaks] == [HIDDEN]
+    for seed in (
+        f"hidden/baseline {HIDDEN} seed 0: best test accuracy 33.10 %",
+        f"{HIDDEN} seed 0: epoch 1/1, loss 2.5, test accuracy 6.00 %",
+    ):
+        assert [leak.label for leak in audit(parse_transcript(mini(seed))).leaks] == [HIDDEN]
+        begun = "0:00 submitted test #1; now the hidden task, for baseline and submission\n"
+        assert audit(parse_transcript(mini(begun + seed))).leaks == ()  # cut off before the reply of the submission
     after = mini("[submit] Submitting result from test #1 as final.\n" + SHOWN)
     assert audit(parse_transcript(after)).leaks == ()
     assert audit(parse_transcript(mini(f"{HIDDEN} is no number"))).leaks == ()
@@ -157,6 +164,7 @@ ELSEWHERE: dict[str, Any] = {
     "claude, the output of a user's own command": [*claude("ok"), claude_line("system", content=SHOWN)],
     "claude, after many lines that are none": [*[claude_line("progress")] * 60, *claude(SHOWN)],
     "codex, the output of a shell inside JSON": codex(json.dumps({"output": SHOWN, "metadata": {"exit_code": 0}})),
+    "codex, a file of JSON that looks like a reply": codex(json.dumps({"output": "ok", HIDDEN: 33.1})),
     "codex, the parts of an MCP reply": codex(json.dumps([{"type": "text", "text": SHOWN}])),
     "codex, output as parts": [
         *codex("ok"),
@@ -204,6 +212,39 @@ def test_a_value_is_found_wherever_these_formats_keep_what_was_shown(session: An
     assert {leak.label for leak in found.leaks} == {HIDDEN}
     assert found.calls
     assert {verdict.verdict for verdict in replay(path)} == {"unverifiable"}
+
+
+RECORDED = Path(__file__).parents[2] / "data" / "coding-agents"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "calls", "first"),
+    [
+        ("claude-code.jsonl", "claude-code", 8, "Read"),
+        ("claude-code-mcp.jsonl", "claude-code", 14, "WaitForMcpServers"),
+        ("codex.jsonl", "codex", 13, "exec_command"),
+        ("qwen-code.jsonl", "qwen-code", 7, "run_shell_command"),
+        ("mini-swe-agent.traj.json", "mini-swe-agent", 15, "bash"),
+    ],
+)
+def test_sessions_that_these_programs_wrote(name: str, source: str, calls: int, first: str, tmp_path: Path) -> None:
+    """Each drove a smoke search over a scripted model (docs/agents.md): every reply is read, a hidden value is found.
+
+    Long texts that are not ours were cut, and paths replaced. The same file with the visible task's name replaced by
+    the hidden one shows it before the submission.
+    """
+    path = RECORDED / name
+    transcript = load_transcript(path)
+    found = [call for _, call in transcript.calls]
+    assert (transcript.source, len(found), found[0].tool) == (source, calls, first)
+    assert all(call.recorded for call in found)
+    assert sum((call.recorded or "").startswith("[submit]") or "\n[submit]" in (call.recorded or "") for call in found)
+    checked = audit(path)
+    assert checked.leaks == ()
+    assert checked.results
+    harmed = tmp_path / name
+    harmed.write_text(path.read_text(encoding="utf-8").replace("resnet20-tiny", HIDDEN), encoding="utf-8")
+    assert {leak.label for leak in audit(harmed).leaks} == {HIDDEN}
 
 
 def test_a_call_that_stands_twice_counts_once(tmp_path: Path) -> None:
