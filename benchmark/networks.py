@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmark.sources import Source, provide
 
@@ -25,8 +25,21 @@ LIBRARIES = ("torchvision", "timm")
 """Packages whose networks a task file can name. Isolation may read them."""
 
 
+Role = Literal["layer", "conv", "identity", "norm", "branch", "gain", "skip_conv", "depthwise", "hidden", "head"]
+"""What a number of the built-in search space can act on; see `benchmark.roles.found_roles`."""
+
+
 class NetworkError(ValueError):
     """The network cannot be built or used. The message is one sentence that a task file's author understands."""
+
+
+@dataclass(frozen=True)
+class FoundRoles:
+    """What a network has for the numbers of the built-in search space, as its module graph shows it."""
+
+    roles: tuple[Role, ...]
+    words: str
+    """See `benchmark.roles.roles_in_words`."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,8 @@ class Network:
     """Name and shape of every parameter, as the trusted process built it."""
     constructed: str = ""
     """SHA-256 of what its constructors made with seed 0 in the trusted process."""
+    found: FoundRoles | None = None
+    """None in the log of a run that began before roles were looked for."""
 
     def identity(self) -> dict[str, Any]:
         """What determines the network: its text and the versions, no folder."""

@@ -201,7 +201,9 @@ def imported(texts: Any) -> set[str]:
 
 
 def examined(network: Network) -> Network:
-    """The network with its layout, after it was built twice and tried with pictures. Raises NetworkError."""
+    """The network with its layout and roles, after it was built twice and tried with pictures. Raises NetworkError."""
+    from benchmark.roles import found_roles
+
     first = _built_from_memory(network)
     again = _built_from_memory(network)
     constructed = networks.constructed_sha256(again)
@@ -209,7 +211,7 @@ def examined(network: Network) -> Network:
         raise NetworkError(random_otherwise(network.spec))
     try_out(network, first)
     layout = tuple((name, tuple(parameter.shape)) for name, parameter in again.named_parameters())
-    return replace(network, layout=layout, constructed=constructed)
+    return replace(network, layout=layout, constructed=constructed, found=found_roles(first))
 
 
 def random_otherwise(spec: str) -> str:
