@@ -114,7 +114,10 @@ def found_roles(model: nn.Module) -> FoundRoles:
 
     A weight of zeros is left out where a number multiplies it. The exponent of L branches needs L > 1.
     """
-    found = network_roles(model)
+    try:
+        found = network_roles(model)
+    except Exception:  # noqa: BLE001 - such as a forward that returns a constant: its network is loaded all the same
+        found = {"head": None, "branches": [], "skips": [], "traced": False}
     layers = [module for module in model.modules() if is_layer(module) and bool(module.weight.any())]  # type: ignore[operator]
     convs = [layer for layer in layers if isinstance(layer, nn.modules.conv._ConvNd)]
     attentions = [m.in_proj_weight for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
