@@ -51,7 +51,7 @@ from agent.secrets import kept_from_children
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.executors import Executor
 from benchmark.store import LayeredStore, ResultStore, checkpoint_folder, user_store
-from benchmark.tasks import Profile
+from benchmark.tasks import Profile, is_task_file
 from sandbox.isolate import Isolation
 from sandbox.workspace import Workspace
 
@@ -145,11 +145,12 @@ class Search:
         try:
             config = SearchConfig.model_validate(recorded["config"])
             launch = first_launch(run.events)
-            profile = recorded_profile(recorded["profile"], launch.tasks if launch else None)
+            begun = launch is not None or not is_task_file(config.profile)
+            of_run = recorded_profile(recorded["profile"], launch.tasks if launch else None) if begun else None
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
         allowed = allowed or Allowed()
-        profile = allowed.profile_of(run, config, profile)
+        profile = allowed.profile_of(run, config, of_run)
         granted = allowed.applied(run, config, profile, recorded.get("isolation_level"))
         again, threads = config.submit or release, recorded_threads(recorded.get("environment"))
         return cls(config, run, profile, "resumed", release=again, granted=granted, threads=threads)

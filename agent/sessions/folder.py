@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from agent.errors import Rejected, UsageError
 from agent.runs.directory import RunDirectory
 from benchmark.files import NotPlain, read_plain, write_atomically
+from benchmark.tasks import is_task_file
 from sandbox.lines import unify_newlines
 from sandbox.region import RegionError, scaffold
 
@@ -43,8 +45,8 @@ class SessionFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, run: RunDirectory, region: str | None = None) -> SessionFolder:
-        """Write the pointer and the file, with the untouched region or with `region`.
+    def create(cls, path: Path, run: RunDirectory, region: str) -> SessionFolder:
+        """Write the pointer and the file with `region`.
 
         Raises UsageError where a file of a session is in the way.
         """
@@ -52,7 +54,7 @@ class SessionFolder:
         folder = cls(path.absolute())
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder.write(scaffold().region if region is None else region)
+            folder.write(region)
             folder._put(POINTER, json.dumps({"schema": 1, "run": str(run.path)}, indent=2) + "\n")
         except OSError as error:
             raise UsageError(f"{path}: the session's files cannot be written there: {error.strerror}") from None
@@ -132,19 +134,22 @@ class SessionFolder:
     def write_texts(self, config: SearchConfig, profile: Profile, baseline: Accuracies) -> None:
         """Write TASK.md, with the baseline where it was measured, AGENTS.md and the files that point to it."""
         from agent.llm.prompting import task_prompt
+        from agent.profiles import scaffold_of
         from agent.protocol import Situation
         from prompts import environment
 
-        lines = scaffold().lines
+        file = scaffold_of(profile)
+        lines = file.lines
         situation = Situation(
             filename=FILE,
-            region=scaffold().region,
+            region=file.region,
             editable=(lines.start, lines.end),
             tests_left=config.budget,
             tests=(),
             baseline=baseline,
             best=None,
         )
+        again = f"--profile {shlex.quote(config.profile)}" if is_task_file(config.profile) else None
         task = task_prompt(
             profile,
             situation,
@@ -153,10 +158,13 @@ class SessionFolder:
             screening=config.screen > 0,
             confirm=config.confirm,
             means="folder",
+            again=again,
         )
         self._put(TASK, task)
         agents = environment().get_template("session_agents.md.j2")
-        self._put(AGENTS, agents.render(budget=config.budget, screening=config.screen > 0, file=FILE, task=TASK))
+        self._put(
+            AGENTS, agents.render(budget=config.budget, screening=config.screen > 0, file=FILE, task=TASK, again=again)
+        )
         for name in POINTING_TO_AGENTS:
             self._put(name, f"Read @{AGENTS}: it says what to do in this folder.\n")
 

@@ -22,6 +22,7 @@ from agent.profiles import baseline_region
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
 from agent.spaces.base import BuiltIn
+from benchmark.recipes import asks_for_blocks
 from benchmark.results import EvaluationResult
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.task import Profile, Task
@@ -247,6 +248,11 @@ class CheckedTasks:
         for role, tasks in (("visible", self.profile.visible), ("hidden", self.profile.hidden)):
             for task in tasks:
                 lines += [f"{role} {task.name}", *(f"  {line}" for line in self._about(task))]
+        if asks_for_blocks(baseline_region(self.profile)) and not all(task.strict for task in self.profile.tasks):
+            lines.append(
+                f"baseline {self.profile.baseline_name}: it knows residual blocks by the classes of this project's own "
+                "networks, so what it does to blocks is left out in yours"
+            )
         lines.append(f"numbers that are searched (docs/search-space.md): {', '.join(self.searched) or 'none'}")
         if self.without_effect:
             lines.append(f"not searched, no visible network has what they act on: {', '.join(self.without_effect)}")
