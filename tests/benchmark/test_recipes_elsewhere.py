@@ -86,6 +86,13 @@ def test_a_recipe_is_a_region_for_it(recipe: str, name: str) -> None:
     assert as_region(recipe, name) is None
 
 
+def test_a_recipe_that_cannot_do_its_one_thing_says_so() -> None:
+    """`head_small` ended with "list index out of range" on SqueezeNet."""
+    assert (
+        as_region("head_small", "squeezenet") == "ValueError: the network has no Linear layer that could be made small"
+    )
+
+
 def as_region(recipe: str, name: str) -> str | None:
     """Run a recipe's text as isolation does: its error, or None."""
     model: nn.Module = built(name)
