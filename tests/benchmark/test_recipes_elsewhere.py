@@ -76,7 +76,7 @@ def test_the_table_of_the_docs(capsys: pytest.CaptureFixture[str]) -> None:
                 said.setdefault(note, []).append(recipe)
             for note, recipes in said.items():
                 print(f"| {name} | {', '.join(recipes)} | {note} |")
-            failing = {recipe: error for recipe in recipe_names() if (error := as_region(recipe, name))}
+            failing = {recipe: fault for recipe in recipe_names() if (fault := as_region(recipe, name))}
             print(f"| {name}, in a search | {', '.join(failing) or 'none fails'} | {'; '.join({*failing.values()})} |")
 
 
