@@ -283,7 +283,19 @@ def allowed_profile(run: Path, of_run: Profile, given: Profile | None) -> Profil
             f"{run}: the task file {given.file or given.name} is not the one of this run: its name, baseline, network, "
             "data or recipe differ"
         )
-    return given
+    return dataclasses.replace(
+        given,
+        visible=tuple(_with_roles_of(one, of_run) for one in given.visible),
+        hidden=tuple(_with_roles_of(one, of_run) for one in given.hidden),
+    )
+
+
+def _with_roles_of(task: Task, of_run: Profile) -> Task:
+    """The task with the roles that its run began with, so that a resumed search has the same space."""
+    recorded = of_run.task(task.name).network
+    if task.network is None or recorded is None:
+        return task
+    return dataclasses.replace(task, network=dataclasses.replace(task.network, found=recorded.found))
 
 
 def given_profile(name: str | None, *, data_root: Path | None = None, download: bool = False) -> Profile | None:

@@ -12,9 +12,9 @@ import importlib
 import inspect
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmark.sources import Source, provide
 
@@ -25,8 +25,23 @@ LIBRARIES = ("torchvision", "timm")
 """Packages whose networks a task file can name. Isolation may read them."""
 
 
+Role = Literal["layer", "conv", "identity", "norm", "branch", "gain", "skip_conv", "depthwise", "hidden", "head"]
+"""What a number of the built-in search space can act on; see `benchmark.roles.found_roles`."""
+
+
 class NetworkError(ValueError):
     """The network cannot be built or used. The message is one sentence that a task file's author understands."""
+
+
+@dataclass(frozen=True)
+class FoundRoles:
+    """What a network has for the numbers of the built-in search space, as its module graph shows it."""
+
+    roles: tuple[Role, ...]
+    words: str
+    """See `benchmark.roles.roles_in_words`."""
+    traced: bool = True
+    """Whether torch.fx can trace the network. If not, its residual branches are not known."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +62,8 @@ class Network:
     """Name and shape of every parameter, as the trusted process built it."""
     constructed: str = ""
     """SHA-256 of what its constructors made with seed 0 in the trusted process."""
-    traced: bool = True
-    """Whether torch.fx can trace it. If not, its residual branches are not known."""
+    found: FoundRoles | None = None
+    """None in the log of a run that began before roles were looked for."""
 
     def identity(self) -> dict[str, Any]:
         """What determines the network: its text and the versions, no folder."""
@@ -62,7 +77,7 @@ class Network:
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Network:
-        """The network of a dict, such as `dataclasses.asdict` made, after its way through JSON."""
+        """The network of a dict, such as `dataclasses.asdict` made, after its way through JSON; without its roles."""
         return cls(
             spec=str(fields["spec"]),
             num_classes=fields["num_classes"],
@@ -72,7 +87,6 @@ class Network:
             versions=tuple((str(name), str(number)) for name, number in fields["versions"]),
             layout=tuple((str(name), tuple(shape)) for name, shape in fields["layout"]),
             constructed=str(fields["constructed"]),
-            traced=bool(fields.get("traced", True)),
         )
 
 

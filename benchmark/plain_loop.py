@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmark.device_data import ImageData
+from benchmark.host_data import ImageData
 from benchmark.tasks import Recipe
 from benchmark.vision import VisionMissing, installed_version, vision
 

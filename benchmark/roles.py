@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from benchmark.networks import FoundRoles, Role
+
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a batch, instance, group, layer or RMS norm with a weight of its own."""
@@ -107,9 +109,44 @@ def network_roles(model: nn.Module) -> dict:  # type: ignore[type-arg]
     return roles
 
 
-def roles_in_words(model: nn.Module) -> str:
-    """One sentence on what was found, such as "8 residual branches, 3 layers on skips, head fc"."""
-    found = network_roles(model)
+def found_roles(model: nn.Module) -> FoundRoles:
+    """What each number of the built-in search space would change in `model`, whose weights are as built.
+
+    A weight of zeros is left out where a number multiplies it. The exponent of L branches needs L > 1.
+    """
+    try:
+        found = network_roles(model)
+    except Exception:  # noqa: BLE001 - such as a forward that returns a constant: its network is loaded all the same
+        found = {"head": None, "branches": [], "skips": [], "traced": False}
+    layers = [module for module in model.modules() if is_layer(module) and bool(module.weight.any())]  # type: ignore[operator]
+    convs = [layer for layer in layers if isinstance(layer, nn.modules.conv._ConvNd)]
+    attentions = [m.in_proj_weight for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
+    tied = [id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)]
+    branches, head = found["branches"], found["head"]
+    ends = {id(gain) for _, gain, _ in branches}
+    norms = [m for m in model.modules() if is_norm(m) and getattr(m, "bias", None) is not None]
+    has: dict[Role, bool] = {
+        "layer": bool(layers),
+        "conv": bool(convs),
+        "identity": any(
+            conv.weight.dim() > 2 and not conv.transposed and conv.out_channels % conv.groups == 0 for conv in convs
+        ),
+        "norm": any(id(norm.weight) not in ends for norm in norms),
+        "branch": len(branches) > 1 and any(layer in layers for layer, _, _ in branches),
+        "gain": any(gain is not None or (opened and layer in layers) for layer, gain, opened in branches),
+        "skip_conv": any(layer in layers for layer in found["skips"]),
+        "depthwise": any(conv.groups == conv.in_channels > 1 for conv in convs),
+        "hidden": any(isinstance(layer, nn.Linear) and layer is not head for layer in layers)
+        or any(weight is not None and bool(weight.any()) for weight in attentions),
+        "head": head in layers and id(head.weight) not in tied,
+    }
+    present = tuple(role for role, there in has.items() if there)
+    return FoundRoles(present, roles_in_words(model, found), bool(found["traced"]))
+
+
+def roles_in_words(model: nn.Module, found: dict | None = None) -> str:  # type: ignore[type-arg]
+    """One sentence on what `network_roles` found, such as "8 residual branches, 3 layers on skips, head fc"."""
+    found = network_roles(model) if found is None else found
     names = {module: name for name, module in model.named_modules()}
     head = "no head that could be scaled" if found["head"] is None else f"head {names[found['head']]}"
     if not found["traced"]:

@@ -239,8 +239,8 @@ class Task:
                 found[name] = json.loads(json.dumps(fields, default=str))
                 if isinstance(fields, dict) and "folder" in fields:
                     found[name]["folder"] = ""  # where it lies is not part of the task
-                if isinstance(fields, dict) and fields.get("traced"):
-                    del found[name]["traced"]  # it came later, so older records keep their bytes
+                if isinstance(value, Network) and value.found is None:
+                    del found[name]["found"]  # a run that began before roles were looked for
         if not self.metric.is_accuracy:
             found["metric"] = dataclasses.asdict(self.metric)
         return found

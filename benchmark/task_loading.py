@@ -201,8 +201,8 @@ def imported(texts: Any) -> set[str]:
 
 
 def examined(network: Network) -> Network:
-    """The network with its layout, after it was built twice and tried with pictures. Raises NetworkError."""
-    from benchmark.initializers.branches import residual_branches
+    """The network with its layout and roles, after it was built twice and tried with pictures. Raises NetworkError."""
+    from benchmark.roles import found_roles
 
     first = _built_from_memory(network)
     again = _built_from_memory(network)
@@ -211,8 +211,7 @@ def examined(network: Network) -> Network:
         raise NetworkError(random_otherwise(network.spec))
     try_out(network, first)
     layout = tuple((name, tuple(parameter.shape)) for name, parameter in again.named_parameters())
-    traced = residual_branches(again) is not None
-    return replace(network, layout=layout, constructed=constructed, traced=traced)
+    return replace(network, layout=layout, constructed=constructed, found=found_roles(first))
 
 
 def random_otherwise(spec: str) -> str:

@@ -1,4 +1,4 @@
-"""The training loop, with all data on the device.
+"""The training loop, with the data on the device, or a block of them at a time.
 
 docs/trainer.md explains it and has the measurements behind every choice.
 """
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from benchmark.augment import crop
 from benchmark.checkpoint import Checkpoint, Reached, Timer
 from benchmark.data_stream import DataStream
-from benchmark.device_data import ImageData, on_device
+from benchmark.device_data import DeviceData, on_device
 from benchmark.dropout import own_dropout
 from benchmark.fast_ops import fast_ops, keep_freed_memory
+from benchmark.host_data import EVAL_BATCH, HostData, ImageData
 from benchmark.optimizers import make_optimizer
 from benchmark.precision import autocast, resolve_precision
 from benchmark.results import EpochMetrics, StepZero
@@ -32,7 +33,6 @@ from benchmark.task import Recipe
 
 __all__ = ["ImageData", "TrainingOutcome", "resolve_precision", "stream_seed", "train"]
 
-_EVAL_BATCH = 256
 _TRAINED_PER_TESTED = 4
 """Fewest training images between two evaluations, per test image. Testing an image costs about 0.3 of training on it,
 so evaluations take less than a tenth of the time. CIFAR and FashionMNIST (5 and 6) have one after every epoch."""
@@ -104,7 +104,7 @@ def train(
         stack.enter_context(fast_ops(model, precision, device))
         stack.enter_context(own_dropout(model, steps.generator))
         data = on_device(dataset, recipe, device)
-        count, tested = len(data.train_labels), len(data.test_labels)
+        count, tested = data.count, data.tested
         if min(recipe.batch_size, count) < 2:
             raise ValueError(
                 "batch normalisation needs at least two images: "
@@ -114,7 +114,7 @@ def train(
         network = model if compiler is None else torch.compile(model, backend=compiler, dynamic=False)
         batches = math.ceil(count / recipe.batch_size)
         optimizer = make_optimizer(model.parameters(), recipe, steps_per_epoch=batches, fused=device.type == "cuda")
-        stream = DataStream(count, recipe.batch_size, data_generator, device)
+        stream = DataStream(count, recipe.batch_size, data_generator, device, fetch=data.fetch, block=data.block)
         loss_sum = torch.zeros((), device=device)
         correct = torch.zeros((), device=device)
 
@@ -133,7 +133,7 @@ def train(
             correct.add_(_correct(logits.detach(), labels))
 
         def evaluate(size: int) -> Tensor:
-            """Return the logits of the first `size` test pictures."""
+            """Return the logits of the first `size` test pictures that are on the device."""
             return _logits(model, data.test_images[:size], precision, batch_statistics=recipe.held_out > 0)
 
         tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -152,7 +152,7 @@ def train(
             for _ in range(reached.epoch):
                 optimizer.end_epoch()
         else:
-            logits = steps.once(lambda: _logits(model, data.test_images, precision, batch_statistics=True))
+            logits = steps.once(lambda: _first_logits(model, data, precision))
             step_zero = judge_step_zero(logits, data.test_labels, dataset.num_classes)
         timer = Timer(checkpoint)
         for epoch in range(first, recipe.epochs + 1):
@@ -170,7 +170,7 @@ def train(
             unseen += count
             if unseen >= _TRAINED_PER_TESTED * tested or epoch == recipe.epochs or status == "diverged":
                 unseen = 0
-                test_logits = steps.run(evaluate, tested)
+                test_logits = torch.cat([steps.run(evaluate, size).clone() for size in data.test_blocks()])
                 test_loss = F.cross_entropy(test_logits, data.test_labels).item()
                 if not math.isfinite(test_loss):
                     status = "diverged"
@@ -215,6 +215,12 @@ def _correct(logits: Tensor, labels: Tensor) -> Tensor:
     return ((logits.argmax(1) == labels) & logits.isfinite().all(1)).sum()
 
 
+def _first_logits(model: nn.Module, data: DeviceData | HostData, precision: str) -> Tensor:
+    """Return logits of all test pictures with batch statistics, before the first step."""
+    blocks = (data.test_images[:size] for size in data.test_blocks())
+    return torch.cat([_logits(model, images, precision, batch_statistics=True) for images in blocks])
+
+
 def _logits(model: nn.Module, images: Tensor, precision: str, *, batch_statistics: bool = False) -> Tensor:
     """Return logits float32 (N, C) of normalised images, without dropout, with running statistics in BN layers.
 
@@ -228,7 +234,7 @@ def _logits(model: nn.Module, images: Tensor, precision: str, *, batch_statistic
             norm.track_running_stats, norm.training = False, True
     try:
         with torch.inference_mode(), autocast(precision, images.device):
-            return torch.cat([model(batch).float() for batch in torch.split(images, _EVAL_BATCH)])
+            return torch.cat([model(batch).float() for batch in torch.split(images, EVAL_BATCH)])
     finally:
         for norm in norms:
             norm.track_running_stats = True

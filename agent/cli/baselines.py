@@ -122,7 +122,7 @@ def _measure(
     from agent.profiles import with_default_seeds
     from agent.progress import make_progress
     from agent.studies.recipes import BASELINE, measure
-    from benchmark.recipes import get_recipe, recipe_names
+    from benchmark.recipes import asks_for_blocks, get_recipe, recipe_names
 
     asked = recipe_names() if recipes is None else (name.strip() for name in recipes.split(","))
     names = [name for name in dict.fromkeys(asked) if name]
@@ -138,6 +138,12 @@ def _measure(
         _check_target(target, profile)
         count = len({BASELINE, *names})
         progress.message(f"{count} recipes on {profile.name} ({reason}); stored results are not trained again")
+        left_out = [name for name in names if asks_for_blocks(get_recipe(name).region)]
+        if left_out and not all(task.strict for task in profile.tasks):
+            progress.message(
+                f"{', '.join(left_out)}: what these do to residual blocks is left out in your networks, because they "
+                "know blocks by the classes of this project's own"
+            )
         rows = measure(names, profile, config, progress, hidden=hidden, target=target)
     finally:
         progress.close()

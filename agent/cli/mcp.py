@@ -91,9 +91,11 @@ def _shared(
     """The session that is served. Raises UsageError, Rejected."""
     from agent.config import flag_name, parse_settings, read_config
     from agent.engine.resuming import Allowed
+    from agent.profiles import given_profile
     from agent.runs.directory import RunDirectory
     from agent.sessions import CLOSED, Session
     from agent.sessions.mcp_session import SharedSession
+    from benchmark.tasks import is_task_file
 
     within = os.environ.get(VARIABLE)
     if within and session is None:  # a process of a session may not begin another run
@@ -102,11 +104,18 @@ def _shared(
     if session is None:
         config = read_config({**chosen, "proposer": CLOSED}, settings=parse_settings(settings)).config
         return SharedSession(config)
-    given = [flag_name(name, value) for name, value in chosen.items() if name not in ("data_root", "allow_unsandboxed")]
+    again = {"data_root", "allow_unsandboxed"} | ({"profile"} if is_task_file(str(chosen.get("profile"))) else set())
+    given = [flag_name(name, value) for name, value in chosen.items() if name not in again]
     given += [f"--set {name}" for name in settings]
     if given:
         raise UsageError(f"--session uses the session's own settings, so it contradicts {', '.join(given)}")
-    allowed = Allowed(data_root=data_root, allow_unsandboxed=allow_unsandboxed)
+    profile = chosen.get("profile")
+    allowed = Allowed(
+        data_root=data_root,
+        allow_unsandboxed=allow_unsandboxed,
+        profile=profile,
+        given=given_profile(profile, data_root=data_root),
+    )
     if within or not (session / "run.json").is_file():
         return SharedSession(session=Session.open(session, allowed=allowed))
     found = Session(RunDirectory(session.resolve()), None, allowed)
@@ -143,6 +152,8 @@ def _print_config(client: str, arguments: list[str], http: int | None) -> None:
 
 def _repeated(params: dict[str, Any]) -> list[str]:
     """The options of this command line again, with absolute paths: a client starts the server from any folder."""
+    from benchmark.tasks import is_task_file
+
     words: list[str] = []
     given = {"runs": Path("runs"), **{name: value for name, value in params.items() if value is not None}}
     for name, value in given.items():
@@ -154,5 +165,6 @@ def _repeated(params: dict[str, Any]) -> list[str]:
             continue
         for one in value if isinstance(value, list | tuple) else [value]:
             path = isinstance(one, Path) or (name == "start" and Path(str(one)).is_file())
+            path = path or (name == "profile" and is_task_file(str(one)))
             words += [flag, str(Path(one).absolute()) if path else str(one)]
     return words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, SeedOption, SeedsOption, UnsandboxedOption, app
-from agent.cli.output import print_json, print_next
+from agent.cli.app import (
+    DataRootOption,
+    JsonFlag,
+    ProfileOption,
+    SeedOption,
+    SeedsOption,
+    TaskFileOption,
+    UnsandboxedOption,
+    app,
+)
+from agent.cli.output import asking, print_json, print_next
 from agent.cli.session_options import BudgetOption, ConfirmOption, NewRunsOption, ScreenOption, StartOption
 from agent.errors import AgentError, Interrupted
 
@@ -72,6 +82,7 @@ def start(
     """
     from agent.config import read_config
     from agent.sessions import OPEN, Session, require_no_session
+    from benchmark.tasks import is_task_file
 
     require_no_session()
     flags: dict[str, Any] = {
@@ -91,7 +102,8 @@ def start(
         session = Session.start(folder, config, progress=progress, launched=launched)
     if not as_json:
         _print_status(session)
-    print_next(f"edit {folder}/custom_init.py; cd {folder}; agent session test")
+    again = f" --profile {shlex.quote(str(Path(config.profile).absolute()))}" if is_task_file(config.profile) else ""
+    print_next(f"edit {folder}/custom_init.py; cd {folder}; agent session test{again}")
 
 
 @session_app.command()
@@ -112,7 +124,8 @@ def check(
     found = Session.open(session)
     assert found.folder is not None
     try:
-        report = check_region_of(found.run, found.folder.region(), allow_unsandboxed=allow_unsandboxed)
+        region = found.folder.region()
+        report = check_region_of(found.run, found.profile, region, allow_unsandboxed=allow_unsandboxed)
     except OutsideChanged as error:
         report = CheckReport(False, "outside_region", str(error))
     if as_json:
@@ -129,6 +142,7 @@ def check(
 def spend_test(
     background: Annotated[bool, typer.Option("--background", help="Return at once; agent session wait waits.")] = False,
     session: SessionOption = None,
+    profile: TaskFileOption = None,
     data_root: DataRootOption = None,
     allow_unsandboxed: UnsandboxedOption = False,
     as_json: JsonFlag = False,
@@ -142,7 +156,7 @@ def spend_test(
     """
     from agent.sessions import Session, begin_test
 
-    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root))
+    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root, profile))
     if background:
         _finish(begin_test(found), as_json=as_json)
     with showing(again="agent session test") as progress:
@@ -154,6 +168,7 @@ def spend_test(
 def wait(
     timeout: Annotated[float | None, typer.Option(min=0, help="Seconds after which to return in any case.")] = None,
     session: SessionOption = None,
+    profile: TaskFileOption = None,
     data_root: DataRootOption = None,
     allow_unsandboxed: UnsandboxedOption = False,
     as_json: JsonFlag = False,
@@ -168,7 +183,7 @@ def wait(
     from agent.sessions import Session, wait_for_reply
 
     found = Session.open(session)
-    reply = wait_for_reply(found, timeout, allowed=lambda: _allowed(allow_unsandboxed, data_root))
+    reply = wait_for_reply(found, timeout, allowed=lambda: _allowed(allow_unsandboxed, data_root, profile))
     if reply is not None:
         _finish(reply, as_json=as_json)
     if as_json:
@@ -182,6 +197,7 @@ def wait(
 def screen(
     files: Annotated[list[Path] | None, typer.Argument(metavar="FILE…", help="Candidates (default: the file).")] = None,
     session: SessionOption = None,
+    profile: TaskFileOption = None,
     data_root: DataRootOption = None,
     allow_unsandboxed: UnsandboxedOption = False,
     as_json: JsonFlag = False,
@@ -195,7 +211,7 @@ def screen(
     from agent.sessions import Session
     from agent.spaces.start import read_region
 
-    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root))
+    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root, profile))
     assert found.folder is not None
     regions = [read_region(path) for path in files] if files else [found.folder.region()]
     with showing(again="agent session screen") as progress:
@@ -207,6 +223,7 @@ def screen(
 def undo(
     n: Annotated[int, typer.Argument(metavar="N", help="Changes to take back.")] = 1,
     session: SessionOption = None,
+    profile: TaskFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Go back in the history and write the file. What was there is kept as custom_init.py.orig.
@@ -218,7 +235,7 @@ def undo(
     """
     from agent.sessions import Session
 
-    found = Session.open(session, allowed=_allowed(False, None))
+    found = Session.open(session, allowed=_allowed(False, None, profile))
     with showing(again="agent session undo") as progress:
         reply = found.undo(n, progress=progress)
     _finish(reply, as_json=as_json)
@@ -269,6 +286,7 @@ def status(session: SessionOption = None, as_json: JsonFlag = False) -> None:
 def submit(
     n: Annotated[int, typer.Argument(metavar="N", help="Number of the test to submit.")],
     session: SessionOption = None,
+    profile: TaskFileOption = None,
     data_root: DataRootOption = None,
     allow_unsandboxed: UnsandboxedOption = False,
     as_json: JsonFlag = False,
@@ -281,7 +299,7 @@ def submit(
     """
     from agent.sessions import Session
 
-    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root))
+    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root, profile))
     with showing(again=f"agent session submit {n}") as progress:
         reply = found.submit(n, progress=progress)
     _finish(reply, as_json=as_json)
@@ -306,13 +324,13 @@ def showing(*, again: str) -> Iterator[Progress]:
         progress.close()
 
 
-def _allowed(allow_unsandboxed: bool, data_root: Path | None) -> Allowed:
+def _allowed(allow_unsandboxed: bool, data_root: Path | None, profile: str | None) -> Allowed:
     """What flags and the user's own variables and files allow a session that goes on."""
     from agent.config import read_config
     from agent.engine.resuming import Allowed
 
-    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root})
-    return Allowed.loaded(found, ())
+    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root, "profile": profile})
+    return Allowed.loaded(found, () if profile is None else ("profile",), ask=asking())
 
 
 def _finish(reply: SessionReply | StillRunning, *, as_json: bool) -> None:

@@ -24,7 +24,7 @@ def restore(tools: Toolbox, folded: Fold) -> None:
     """Put a fresh toolbox, whose workspace is `restored_workspace`, into the state after the finished calls."""
     if folded.baseline:
         tools.baseline = accuracies_by_role(folded.baseline)["baseline"]
-    _, regions = edited(folded.calls)
+    _, regions = edited(folded)
     for found, region in zip(folded.calls, regions, strict=True):
         tools.restore(found.inner, region, found.reply.reply)
 
@@ -32,7 +32,7 @@ def restore(tools: Toolbox, folded: Fold) -> None:
 @contextlib.contextmanager
 def restored_workspace(run: RunDirectory, folded: Fold) -> Iterator[Workspace]:
     """The workspace after the finished calls: the one on the disk if it is in that state, else a new one."""
-    editor, _ = edited(folded.calls)
+    editor, _ = edited(folded)
     workspace = _as_left(run, editor) or _made_again(run, folded)
     with workspace:
         yield workspace
@@ -55,7 +55,7 @@ def _as_left(run: RunDirectory, editor: Editor) -> Workspace | None:
 def _made_again(run: RunDirectory, folded: Fold) -> Workspace:
     if run.workspace.exists():
         shutil.rmtree(run.workspace)
-    workspace = Workspace.create(run.workspace)
+    workspace = Workspace.create(run.workspace, folded.start)
     workspace.tag("baseline")
     for found in folded.calls:
         repeat_edit(workspace, found.call)

@@ -89,6 +89,7 @@ class Allowed:
             files=FilesGiven(config.proposer, config.start),
             known_base_url=config.base_url,
             engine=EngineGiven.of(config),
+            profile=config.profile if is_task_file(config.profile) else None,
             given=given,
         )
 
@@ -113,15 +114,15 @@ class Allowed:
             profile=config.profile if "profile" in typed else None,
         )
 
-    def profile_of(self, run: RunDirectory, recorded: SearchConfig, of_run: Profile) -> Profile:
+    def profile_of(self, run: RunDirectory, recorded: SearchConfig, of_run: Profile | None) -> Profile:
         """The profile that the search goes on with. A task file that only the run names is asked for.
 
-        Raises UsageError where it is not given, or is not the run's.
+        `of_run` is None if the run was stopped before it recorded the tasks of its task file. Raises UsageError where
+        the file is not given, or is not the run's.
         """
-        name = self.profile
-        if self.given is not None and of_run.is_own:
-            return allowed_profile(run.path, of_run, self.given)
-        if name is None and of_run.is_own and is_task_file(recorded.profile):
+        own = of_run is None or of_run.is_own
+        name, given = self.profile, self.given if own else None
+        if given is None and name is None and own and is_task_file(recorded.profile):
             question = f"{run.path} runs the code of the task file {recorded.profile} here. Go on?"
             if self.ask is not None and self.ask(question):
                 name = recorded.profile
@@ -130,12 +131,15 @@ class Allowed:
                     f"{run.path}: its tasks are those of the task file {recorded.profile}, whose code would run here; "
                     f"if it is yours, give --profile {shlex.quote(recorded.profile)} again"
                 )
-        if of_run.is_own and name is None and recorded.profile == FROM_PYTHON:
+        if given is None and name is None and own and recorded.profile == FROM_PYTHON:
             raise UsageError(
                 f"{run.path}: its network came from Python, so it cannot be resumed from here; begin a new search, and "
                 "stored results are used"
             )
-        given = given_profile(name, data_root=self.data_root, download=self.download)
+        given = given or given_profile(name, data_root=self.data_root, download=self.download)
+        if of_run is None and given is not None:
+            return given
+        assert of_run is not None
         return allowed_profile(run.path, of_run, given)
 
     def applied(self, run: RunDirectory, recorded: SearchConfig, profile: Profile, level: object) -> Granted:

@@ -34,7 +34,7 @@ from agent.runs.places import Places
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
 from benchmark.store import checkpoint_folder
-from benchmark.tasks import Profile
+from benchmark.tasks import Profile, is_task_file
 
 __all__ = ["Search", "SearchOutcome"]
 
@@ -91,11 +91,12 @@ class Search(PreparedSearch):
         try:
             config = SearchConfig.model_validate(recorded["config"])
             launch = first_launch(run.events)
-            profile = recorded_profile(recorded["profile"], launch.tasks if launch else None)
+            begun = launch is not None or not is_task_file(config.profile)
+            of_run = recorded_profile(recorded["profile"], launch.tasks if launch else None) if begun else None
         except (KeyError, ValueError) as error:
             raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
         allowed = allowed or Allowed()
-        profile = allowed.profile_of(run, config, profile)
+        profile = allowed.profile_of(run, config, of_run)
         granted = allowed.applied(run, config, profile, recorded.get("isolation_level"))
         again, threads = config.submit or release, recorded_threads(recorded.get("environment"))
         return cls(config, run, profile, "resumed", release=again, granted=granted, threads=threads)

@@ -22,6 +22,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.events import Event, Launch
 from agent.runs.log import EventLog
 from agent.runs.noise import Noise, as_logged, of_log
+from agent.spaces.base import space_for
 from agent.spaces.start import starting_region
 from benchmark.data import DataError, available, load_dataset
 from benchmark.recipes import get_recipe, recipe_names
@@ -107,6 +108,8 @@ def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
             f"--null: the baseline of {profile.name} draws no numbers (as_built), so all its copies would be equal; "
             "name a recipe as the task file's baseline"
         )
+    if profile.is_own and config.proposer in ("optuna", "random") and config.start is None:
+        space_for(None, "", profile.visible)
     own = [task.name for task in profile.visible if task.trainer is not None]
     if config.screen and own:
         raise UsageError(f"--screen looks at short trainings, which the trainer of {own[0]} does not have")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from agent.protocol import Situation
 from agent.runs.noise import noticeable, seed_sd, unmeasured
+from benchmark.networks import Role
 from benchmark.tasks import Profile, Task
 from prompts import environment
 from sandbox.region import SCAFFOLD_NAME, scaffold
@@ -38,13 +39,15 @@ def task_prompt(
     parallel: int = 1,
     networks: bool = True,
     means: Means = "calls",
+    again: str | None = None,
 ) -> str:
     """The task: the first user message of a language model, TASK.md of a session, a resource and a prompt of MCP.
 
     `means`: how the reader acts, by tool calls, by the tools of `agent mcp`, or by commands in a session's folder.
     `scaled`: the hybrid proposer also scales the numbers of each test. `screening`: there is a tool for looks between
     tests. `confirm`: number of fresh seeds for finalists. `parallel`: tests of one answer that are trained side by
-    side. `networks`: include the networks' source, two fifths of the text.
+    side. `networks`: include the networks' source, two fifths of the text. `again`: what a session's commands need to
+    be given each time, because they run the code of a task file.
     """
     first, last = situation.editable
     return _render(
@@ -60,6 +63,7 @@ def task_prompt(
         listing=numbered(scaffold().with_region(situation.region).text),
         models=_networks(profile) if networks else "",
         own=own_tasks(profile) if profile.is_own else [],
+        idle=ideas_without_effect(profile),
         may_keep=any(not task.strict for task in profile.visible),
         budget=budget,
         seeds=len(seeds),
@@ -68,6 +72,7 @@ def task_prompt(
         screening=screening,
         confirm=confirm,
         parallel=parallel,
+        again=again,
     )
 
 
@@ -80,11 +85,35 @@ def _networks(profile: Profile) -> str:
     return "\n\n".join(texts)
 
 
+_IDEAS: dict[Role, str] = {
+    "conv": "gains of convolutions",
+    "norm": "biases of normalisations",
+    "branch": "scales of the ends of residual branches",
+    "gain": "last gammas of residual branches",
+    "skip_conv": "layers on skips",
+    "depthwise": "depthwise convolutions",
+    "hidden": "Linear layers before the head",
+    "head": "a scale of the head",
+}
+
+
+def ideas_without_effect(profile: Profile) -> list[str] | None:
+    """What no visible network has; None unless all are a user's, and their roles are known."""
+    networks = [task.network for task in profile.visible if task.network is not None and not task.strict]
+    found = [network.found for network in networks if network.found is not None]
+    if len(found) < len(profile.visible):
+        return None
+    roles = {role for one in found for role in one.roles}
+    return [words for role, words in _IDEAS.items() if role not in roles]
+
+
 def own_tasks(profile: Profile) -> list[str]:
     """One line about each visible task of a user's profile: network, data, training, and what its score is."""
     lines = []
     for task in profile.visible:
         network = task.network.spec if task.network else task.arch
+        if task.network and task.network.found:
+            network = f"{network} ({task.network.found.words})"
         if task.trainer is not None:
             score = f"the score is {task.metric.name}, {task.metric.better} is better"
             lines.append(f"{task.name}: {network}, a trainer of its own; {score}")

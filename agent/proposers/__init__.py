@@ -85,15 +85,17 @@ class _Optuna(ProposerKind):
     def check(self, config: SearchConfig) -> Checked:
         from agent.spaces.base import space_for
 
-        space_for(config.start, starting_region(config.start), ())
+        space_for(config.start, starting_region(config.start))
         return Checked()
 
     def build(self, config: SearchConfig, context: ProposerContext) -> Proposer:
         from agent.proposers.optuna_search import OptunaProposer
         from agent.spaces.base import BuiltIn, space_for
 
-        architectures = [task.arch for task in context.profile.visible]
-        space = space_for(config.start, context.start_region or baseline_region(context.profile), architectures)
+        profile = context.profile
+        space = space_for(config.start, context.start_region or baseline_region(profile), profile.visible)
+        if profile.is_own and isinstance(space, BuiltIn) and (idle := space.without_effect()):
+            context.say(f"not searched, because they change nothing in the visible networks: {', '.join(idle)}")
         test_start = config.start is not None and isinstance(space, BuiltIn)
         if test_start:
             context.say(f"--start {config.start} has no number to scale: it is tested as it is, then known ideas are")

@@ -134,7 +134,7 @@ def _untraced(record: RunRecord) -> list[str]:
         tasks = record.own_profile().tasks
     except ValueError:  # of another version
         return []
-    return [task.name for task in tasks if task.network is not None and not task.network.traced]
+    return [task.name for task in tasks if task.network and task.network.found and not task.network.found.traced]
 
 
 def _tables(record: RunRecord, findings: Findings) -> list[tuple[str, str, list[GainRow]]]:

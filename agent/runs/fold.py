@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agent.errors import RunDamaged
-from agent.runs.events import Evaluated, Event, Submitted, ToolCalled, ToolReplied
+from agent.runs.events import Evaluated, Event, Launch, Submitted, ToolCalled, ToolReplied
 from agent.runs.log import Record
 from sandbox.editing import Editor, Reply
-from sandbox.region import SCAFFOLD_NAME, scaffold, sha256
+from sandbox.region import SCAFFOLD_NAME, RegionError, scaffold, sha256, split
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Fold:
     """When the pending call was made, or else the last event logged, in seconds since the epoch."""
     closing: bool
     """Whether the harness had begun to end the run: something is logged after the calls that belongs to no call."""
+    start: str
+    """The region before the first call: the profile's baseline."""
 
     @property
     def step(self) -> int:
@@ -55,7 +57,8 @@ class Fold:
 
 
 def fold(records: Sequence[Record], baseline: int) -> Fold:
-    """Fold a log whose baseline has so many evaluations."""
+    """Fold a log whose baseline has so many evaluations. Raises RunDamaged."""
+    start = scaffold().region
     counted = 0
     measured: list[Evaluated] = []
     calls: list[FinishedCall] = []
@@ -74,16 +77,26 @@ def fold(records: Sequence[Record], baseline: int) -> Fold:
                 begun, counted = None, number
             case _ if begun is not None:
                 inner.append(event)
+            case Launch():
+                start = _region_of(event.scaffold)
+                counted = number if counted == number - 1 else counted
             case Evaluated(role="baseline") if not calls and len(measured) < baseline:
                 measured.append(event)
                 counted = number if len(measured) == baseline else counted
-            case _ if event.kind in ("proposal", "halted", "launch"):
+            case _ if event.kind in ("proposal", "halted"):
                 counted = number if counted == number - 1 else counted
             case _:
                 closing = True
     full = len(measured) == baseline
     open_now = tuple(inner) if begun is not None else ()
-    return Fold(counted, tuple(measured) if full else (), tuple(calls), begun, open_now, since, closing)
+    return Fold(counted, tuple(measured) if full else (), tuple(calls), begun, open_now, since, closing, start)
+
+
+def _region_of(text: str) -> str:
+    try:
+        return split(text).region
+    except RegionError as error:
+        raise RunDamaged(f"the log's scaffold: {error}") from None
 
 
 class Edited(Protocol):
@@ -104,10 +117,10 @@ def repeat_edit(target: Edited, call: ToolCalled) -> None:
             target.undo(call.arguments.get("n", 1))
 
 
-def edited(calls: Sequence[FinishedCall]) -> tuple[Editor, list[str]]:
-    """An editor after these calls, and the region after each of them."""
-    editor, regions = Editor.of(scaffold().editable()), []
-    for found in calls:
+def edited(folded: Fold) -> tuple[Editor, list[str]]:
+    """An editor after the finished calls, and the region after each of them. Raises RunDamaged."""
+    editor, regions = Editor.of(scaffold().with_region(folded.start).editable()), []
+    for found in folded.calls:
         repeat_edit(editor, found.call)
         regions.append(editor.files[SCAFFOLD_NAME].range_text())
         if sha256(regions[-1]) != found.reply.region_sha256:

@@ -16,6 +16,7 @@ from agent.errors import AgentError
 from agent.sessions.replies import SessionReply, StillRunning
 from agent.sessions.session import Session
 from benchmark.files import open_plain, read_plain
+from benchmark.tasks import is_task_file
 
 if TYPE_CHECKING:
     from agent.engine.resuming import Allowed
@@ -99,6 +100,7 @@ class DetachedCall:
             "folder": None if session.folder is None else str(session.folder.path),
             "allow_unsandboxed": allowed is not None and allowed.allow_unsandboxed,
             "download": allowed is not None and allowed.download,
+            "profile": None if allowed is None or allowed.profile is None else _from_anywhere(allowed.profile),
             "data_root": None if allowed is None or allowed.data_root is None else str(allowed.data_root.absolute()),
         }
         root = Path(__file__).resolve().parents[2]
@@ -142,6 +144,11 @@ class DetachedCall:
             return read_plain(self.run.path, LOG, limit=_MAX_LOG_BYTES)[self._begin :][-_TAIL:].decode(errors="replace")
         except OSError:
             return ""
+
+
+def _from_anywhere(profile: str) -> str:
+    """The profile as a process in another folder names it."""
+    return str(Path(profile).absolute()) if is_task_file(profile) else profile
 
 
 def _reply_of(worker: DetachedCall, session: Session) -> SessionReply:

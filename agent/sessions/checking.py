@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from agent.config import SearchConfig
 from agent.errors import RunDamaged, UsageError, in_one_sentence
+from agent.evaluation.batches import jobs_for
 from agent.evaluation.check import CheckReport, check
-from agent.profiles import resolve_profile
 from agent.runs.directory import RunDirectory
-from benchmark.data import NUM_CLASSES
+from benchmark.tasks import Profile
 from sandbox.isolate import Isolation, IsolationUnavailable, Level
 from sandbox.rules import check_region
 
 
-def check_region_of(run: RunDirectory, region: str, *, allow_unsandboxed: bool = False) -> CheckReport:
-    """Check `region` as a test of this run would. Trains nothing.
+def check_region_of(
+    run: RunDirectory, profile: Profile, region: str, *, allow_unsandboxed: bool = False
+) -> CheckReport:
+    """Check `region` on the networks of the run's profile, as a test would. Trains nothing.
 
     Raises UsageError when the run works without isolation and `allow_unsandboxed` is not given again, RunDamaged.
     """
@@ -22,7 +24,6 @@ def check_region_of(run: RunDirectory, region: str, *, allow_unsandboxed: bool =
     recorded = run.read_summary()
     try:
         config = SearchConfig.model_validate(recorded["config"])
-        profile, _ = resolve_profile(recorded["profile"])
     except (KeyError, ValueError) as error:
         raise RunDamaged(f"{run.summary}: {in_one_sentence(error)}") from None
     level: Level = config.isolation
@@ -35,9 +36,9 @@ def check_region_of(run: RunDirectory, region: str, *, allow_unsandboxed: bool =
                 "their code yourself, add --allow-unsandboxed"
             )
         level = "none"
-    archs = {task.arch: NUM_CLASSES[task.dataset] for task in profile.visible}
+    seed = config.evaluation_seeds[0]
     try:
         with Isolation(level=level, at_once=True) as isolation:
-            return check(region, archs, isolation, seed=config.evaluation_seeds[0], side_by_side=True)
+            return check(region, jobs_for(profile.visible, region, seed), isolation, side_by_side=True)
     except IsolationUnavailable as error:
         raise UsageError(str(error)) from None

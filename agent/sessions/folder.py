@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from agent.errors import Rejected, UsageError
 from agent.runs.directory import RunDirectory
 from benchmark.files import NotPlain, read_plain, write_atomically
+from benchmark.tasks import is_task_file
 from sandbox.lines import unify_newlines
 from sandbox.region import RegionError, scaffold
 
@@ -46,8 +47,8 @@ class SessionFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, run: RunDirectory, region: str | None = None) -> SessionFolder:
-        """Write the pointer and the file, with the untouched region or with `region`.
+    def create(cls, path: Path, run: RunDirectory, region: str) -> SessionFolder:
+        """Write the pointer and the file with `region`.
 
         Raises UsageError where a file of a session is in the way.
         """
@@ -55,7 +56,7 @@ class SessionFolder:
         folder = cls(path.absolute())
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder.write(scaffold().region if region is None else region)
+            folder.write(region)
             folder._put(POINTER, json.dumps({"schema": 1, "run": str(run.path)}, indent=2) + "\n")
         except OSError as error:
             raise UsageError(f"{path}: the session's files cannot be written there: {error.strerror}") from None
@@ -137,13 +138,15 @@ class SessionFolder:
     ) -> None:
         """Write TASK.md, with the baseline and its `noise` where they are known, AGENTS.md and what points to it."""
         from agent.llm.prompting import scores_word, task_prompt
+        from agent.profiles import scaffold_of
         from agent.protocol import Situation
         from prompts import environment
 
-        lines = scaffold().lines
+        file = scaffold_of(profile)
+        lines = file.lines
         situation = Situation(
             filename=FILE,
-            region=scaffold().region,
+            region=file.region,
             editable=(lines.start, lines.end),
             tests_left=config.budget,
             tests=(),
@@ -151,6 +154,7 @@ class SessionFolder:
             best=None,
             noise=noise,
         )
+        again = f"--profile {shlex.quote(config.profile)}" if is_task_file(config.profile) else None
         task = task_prompt(
             profile,
             situation,
@@ -159,10 +163,11 @@ class SessionFolder:
             screening=config.screen > 0,
             confirm=config.confirm,
             means="folder",
+            again=again,
         )
         self._put(TASK, task)
         agents = environment().get_template("session_agents.md.j2")
-        facts = {"budget": config.budget, "screening": config.screen > 0, "file": FILE, "task": TASK}
+        facts = {"budget": config.budget, "screening": config.screen > 0, "file": FILE, "task": TASK, "again": again}
         self._put(AGENTS, agents.render(facts, scores=scores_word(profile), program=_program()))
         for name in POINTING_TO_AGENTS:
             self._put(name, f"Read @{AGENTS}: it says what to do in this folder.\n")

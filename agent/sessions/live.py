@@ -107,7 +107,12 @@ class LiveSession:
             return
         opened, data_root = self._opened, self._search.pinned.data_root
         try_to_write_report(
-            self._search.run, say, isolation=opened.isolation, executor=opened.executor, data_root=data_root
+            self._search.run,
+            say,
+            isolation=opened.isolation,
+            executor=opened.executor,
+            data_root=data_root,
+            given=self._search.profile,
         )
 
     def _with_outcome(self, reply: SessionReply) -> SessionReply:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.config import SearchConfig
 from agent.errors import RunBusy
 from agent.llm.prompting import task_prompt
-from agent.profiles import resolve_profile
+from agent.profiles import baseline_region, resolve_profile
 from agent.protocol import Accuracies, Situation
 from agent.runs.events import accuracies_by_role
 from agent.runs.fold import edited
@@ -20,6 +20,7 @@ from agent.sessions.background import DetachedCall, begin, begin_test, finish_in
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning
 from agent.sessions.session import Session
 from agent.sessions.status import session_status, status_lines
+from benchmark.tasks import Profile
 from sandbox.lines import Range
 from sandbox.region import SCAFFOLD_NAME, scaffold
 
@@ -45,6 +46,7 @@ class SharedSession:
     def __init__(self, config: SearchConfig | None = None, session: Session | None = None) -> None:
         self._config = config
         self._session = session
+        self._chosen: Profile | None = None
         self._making = threading.Lock()
         self._worker: DetachedCall | None = None
         """Measures the baseline, or finishes what a killed process began."""
@@ -135,7 +137,7 @@ class SharedSession:
         """Where the session stands, in words and as an object; commands are named as tools."""
         found = session_status(self.started)
         data = found.as_json()
-        data["next"] = [_as_tool(words) for words in found.next]
+        data["next"] = [_as_tool(words.partition(" --profile ")[0]) for words in found.next]
         lines = [*status_lines(found), f"next: {', '.join(data['next'])}"]
         return _as_tool("\n".join(lines)), data
 
@@ -159,15 +161,12 @@ class SharedSession:
         session = self._session
         baseline: Accuracies = {}
         noise: Noise | None = None
-        name: str
-        if session is None:
-            assert self._config is not None
-            config, name = self._config, self._config.profile
-        else:
-            summary = session.run.read_summary()
-            config, name = SearchConfig.model_validate(summary["config"]), str(summary["profile"])
+        config = self._config
+        if session is not None:
+            config = SearchConfig.model_validate(session.run.read_summary()["config"])
             baseline, noise = accuracies_by_role(session.fold().baseline).get("baseline", {}), session.noise()
-        profile, _ = resolve_profile(name, data_root=config.data_root, download=config.download)
+        assert config is not None
+        profile = self._profile
         region = self._region(session)
         lines: Range = scaffold().with_region(region).lines
         situation = Situation(
@@ -191,14 +190,25 @@ class SharedSession:
         )
 
     def _seen(self, session: Session) -> SessionReply:
-        return SessionReply("view", edited(session.fold().calls)[0].view().text)
+        return SessionReply("view", edited(session.fold())[0].view().text)
+
+    @property
+    def _profile(self) -> Profile:
+        """The profile of the session; before there is one, that of the settings, of which a task file is read once."""
+        if self._session is not None:
+            return self._session.profile
+        if self._chosen is None:
+            assert self._config is not None
+            config = self._config
+            self._chosen, _ = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
+        return self._chosen
 
     def _region(self, session: Session | None) -> str:
         if session is None:
-            return scaffold().region
+            return baseline_region(self._profile)
         if session.folder is not None:
             return session.folder.region()
-        return edited(session.fold().calls)[0].files[SCAFFOLD_NAME].range_text()
+        return edited(session.fold())[0].files[SCAFFOLD_NAME].range_text()
 
 
 def _as_tool(words: str) -> str:

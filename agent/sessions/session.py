@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import Rejected, UsageError
+from agent.errors import Rejected, RunDamaged, UsageError
 from agent.progress import Progress
 from agent.protocol import ToolCall
 from agent.runs.directory import RunDirectory
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agent.engine.search import Search
     from agent.evaluation.check import CheckReport
     from agent.sessions.live import LiveSession
+    from benchmark.tasks import Profile
 
 OPEN, CLOSED = "session", "mcp"
 """The values of the run's `proposer`: anyone with a shell edits the file, or only tools over MCP do."""
@@ -77,18 +78,17 @@ class Session:
     def _made(cls, folder: Path | None, config: SearchConfig) -> tuple[Session, Search]:
         from agent.engine.resuming import Allowed
         from agent.engine.search import Search
+        from agent.profiles import baseline_region
         from benchmark.tasks import is_task_file
 
-        if is_task_file(config.profile):
-            raise UsageError(
-                f"--profile {config.profile}: a session cannot use a task file, whose code each of its commands would "
-                "have to be allowed to run; use agent search, or one of the built-in profiles"
-            )
+        if is_task_file(config.profile):  # later commands run elsewhere
+            config = config.model_copy(update={"profile": str(Path(config.profile).absolute())})
         if folder is not None:
             require_free(folder)
         search = Search.create(config, by_session=True)
-        made = SessionFolder.create(folder, search.run) if folder is not None else None
-        session = cls(search.run, made, Allowed.of(config))
+        region = baseline_region(search.profile)
+        made = SessionFolder.create(folder, search.run, region) if folder is not None else None
+        session = cls(search.run, made, Allowed.of(config, search.profile))
         if made is not None:
             made.write_texts(search.config, search.profile, {})
         search.summary.save(status=RunStatus.SESSION, created=time.time())
@@ -122,6 +122,25 @@ class Session:
     def proposer(self) -> str:
         """The run's proposer. Raises RunDamaged where the run is no session."""
         return str(self.run.read_summary().get("config", {}).get("proposer"))
+
+    @property
+    def profile(self) -> Profile:
+        """The run's profile, of which no code is imported. Raises UsageError before the run began, RunDamaged."""
+        from agent.profiles import recorded_profile
+        from benchmark.tasks import is_task_file
+
+        if self.allowed is not None and self.allowed.given is not None:
+            return self.allowed.given
+        records = read_events(self.run.events) if self.run.has(self.run.events.name) else []
+        launch = records[0].event if records else None
+        if launch is None and is_task_file(str(self.run.read_summary().get("config", {}).get("profile"))):
+            raise UsageError(f"{self.run.path}: its tasks are not recorded yet; agent session wait goes on with it")
+        try:
+            return recorded_profile(
+                str(self.run.read_summary().get("profile")), launch.tasks if isinstance(launch, Launch) else None
+            )
+        except ValueError as error:
+            raise RunDamaged(f"{self.run.path}: {error}") from None
 
     # -- what changes the run --------------------------------------------------------------------------------------
 
@@ -182,7 +201,7 @@ class Session:
 
     def recorded_region(self) -> str:
         """The region after the last finished call."""
-        editor, _ = edited(self.fold().calls)
+        editor, _ = edited(self.fold())
         return editor.files[SCAFFOLD_NAME].range_text()
 
     def check(self, region: str | None = None) -> CheckReport:
@@ -190,7 +209,7 @@ class Session:
         from agent.sessions.checking import check_region_of
 
         allowed = self.allowed is not None and self.allowed.allow_unsandboxed
-        return check_region_of(self.run, self._region(region), allow_unsandboxed=allowed)
+        return check_region_of(self.run, self.profile, self._region(region), allow_unsandboxed=allowed)
 
     def finish_begun(self, *, progress: Progress | None = None) -> SessionReply | None:
         """Finish what a killed command began. Returns the reply of its call, if it was one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +17,8 @@ from agent.runs.noise import Noise, noticeable, score_units, seed_sd
 from agent.runs.status import RunStatus
 from agent.sessions.session import Session
 from benchmark.task import ACCURACY, Metric
-from sandbox.region import scaffold, sha256
+from benchmark.tasks import is_task_file
+from sandbox.region import sha256
 
 Accuracies = Mapping[str, Mapping[int, float | None]]
 
@@ -137,7 +139,7 @@ def session_status(session: Session) -> SessionStatus:
         running=None if running is None else running.text,
         file=_file(session, folded),
         submitted=submitted if isinstance(submitted, int) else None,
-        next=_next(session, state, budget - len(tests), highest, screening=bool(config.get("screen"))),
+        next=_next(session, config, state, budget - len(tests), highest),
         unit=unit,
         metrics=metrics,
     )
@@ -207,23 +209,25 @@ def _rounded(value: float) -> float:
 def _file(session: Session, folded: Fold) -> str | None:
     if session.folder is None:
         return None
-    recorded = folded.calls[-1].reply.region_sha256 if folded.calls else sha256(scaffold().region)
+    recorded = folded.calls[-1].reply.region_sha256 if folded.calls else sha256(folded.start)
     try:
         return "recorded" if sha256(session.folder.region()) == recorded else "changed"
     except Rejected:
         return "refused"
 
 
-def _next(session: Session, state: str, left: int, highest: int | None, *, screening: bool) -> tuple[str, ...]:
+def _next(session: Session, config: Mapping[str, Any], state: str, left: int, highest: int | None) -> tuple[str, ...]:
+    own = session.folder is not None and is_task_file(str(config.get("profile")))
+    again = f" --profile {shlex.quote(config['profile'])}" if own else ""
     if state == "ended":
         return (f"agent show {session.run.path}",)
     if state == "waiting_for_review":
         return (f"agent review {session.run.path}", f"agent submit {session.run.path}")
     if state in ("running", "unfinished"):
-        return ("agent session wait",)
-    words = ["agent session check", "agent session test"] if left > 0 else []
-    words += ["agent session screen FILE"] if screening and left > 0 else []
-    return (*words, *([f"agent session submit {highest}"] if highest is not None else []))
+        return (f"agent session wait{again}",)
+    words = ["agent session check", f"agent session test{again}"] if left > 0 else []
+    words += [f"agent session screen FILE{again}"] if config.get("screen") and left > 0 else []
+    return (*words, *([f"agent session submit {highest}{again}"] if highest is not None else []))
 
 
 def status_lines(found: SessionStatus) -> list[str]:

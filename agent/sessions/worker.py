@@ -29,6 +29,7 @@ def main() -> NoReturn:
         allow_unsandboxed=order["allow_unsandboxed"],
         download=order["download"],
         data_root=None if root is None else Path(root),
+        profile=order["profile"],
     )
     folder = None if order["folder"] is None else SessionFolder(Path(order["folder"]))
     session = Session(RunDirectory(Path(order["run"])), folder, allowed)

@@ -21,7 +21,8 @@ from agent.evaluation.workbench import open_workbench
 from agent.profiles import baseline_region
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
-from benchmark.networks import UNTRACED
+from agent.spaces.base import BuiltIn
+from benchmark.recipes import asks_for_blocks
 from benchmark.results import EvaluationResult
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.task import Profile, Task
@@ -46,14 +47,15 @@ class TaskFacts:
     parameters: int
     seconds_per_epoch: float
     branches: int
-    traced: bool
-    """Whether torch.fx can trace the network. If not, it counts as one without branches."""
+    roles: str
+    """Branches, layers on skips and head in words, or that torch.fx cannot trace the network."""
     depthwise: int
     hidden_linear: int
-    head: str
     memory: int
     """Bytes that the training process had at its peak, or on a GPU that its tensors had."""
     device: str
+    placement: str | None = None
+    """Where the pictures are, if they find no room on the device."""
     accuracy: float | None = None
     """Test accuracy after the few steps, percent."""
     repeatable: bool | None = None
@@ -91,12 +93,14 @@ class CheckCall:
         import torch
 
         from benchmark.data.prepared import load_task_data
+        from benchmark.device_data import placement
         from benchmark.train import train
 
         data, recipe = load_task_data(self.task.data, self.task.dataset, self.data_root), self.task.recipe
         roles = _roles(model)
         count = min(STEPS * recipe.batch_size, self.task.sizes[0])
         tested = min(_TESTED, self.task.sizes[1])
+        placed = placement(data, recipe, torch.device(device))  # before the training takes memory
         few = dataclasses.replace(recipe, epochs=1, warmup_epochs=0.0, train_limit=count, test_limit=tested)
         one = dataclasses.replace(few, train_limit=min(recipe.batch_size, count))
         try:
@@ -118,6 +122,7 @@ class CheckCall:
             seconds_per_epoch=per_image * (train_size + test_size / 3),
             memory=memory,
             device=device,
+            placement=placed,
             accuracy=outcome.curve[-1].test_acc,
             **roles,
         )
@@ -169,18 +174,17 @@ def _roles(model: nn.Module) -> dict[str, Any]:
     """The parts of the network that the built-in search space knows."""
     from torch import nn
 
-    from benchmark.initializers.branches import residual_branches
+    from benchmark.roles import network_roles, roles_in_words
 
-    branches = residual_branches(model)
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    found = network_roles(model)
+    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "branches": len(branches or ()),
-        "traced": branches is not None,
+        "branches": len(found["branches"]),
+        "roles": roles_in_words(model, found),
         "depthwise": sum(module.groups == module.in_channels > 1 for module in convolutions),
-        "hidden_linear": max(0, len(linears) - 1),
-        "head": linears[-1] if linears else "",
+        "hidden_linear": sum(module is not found["head"] for module in linears),
     }
 
 
@@ -202,7 +206,18 @@ class CheckedTasks:
                 for role, tasks in (("visible", self.profile.visible), ("hidden", self.profile.hidden))
                 for task in tasks
             ],
+            "numbers": {"searched": self.searched, "without_effect": self.without_effect},
         }
+
+    @property
+    def searched(self) -> list[str]:
+        """The numbers of the built-in search space that act on a visible network."""
+        return list(BuiltIn.of(self.profile.visible).distributions())
+
+    @property
+    def without_effect(self) -> list[str]:
+        """The numbers that act on none, and are not searched."""
+        return list(BuiltIn.of(self.profile.visible).without_effect())
 
     def _task_json(self, task: Task, role: str) -> dict[str, Any]:
         facts = self.facts[task.name]
@@ -233,6 +248,14 @@ class CheckedTasks:
         for role, tasks in (("visible", self.profile.visible), ("hidden", self.profile.hidden)):
             for task in tasks:
                 lines += [f"{role} {task.name}", *(f"  {line}" for line in self._about(task))]
+        if asks_for_blocks(baseline_region(self.profile)) and not all(task.strict for task in self.profile.tasks):
+            lines.append(
+                f"baseline {self.profile.baseline_name}: it knows residual blocks by the classes of this project's own "
+                "networks, so what it does to blocks is left out in yours"
+            )
+        lines.append(f"numbers that are searched (docs/search-space.md): {', '.join(self.searched) or 'none'}")
+        if self.without_effect:
+            lines.append(f"not searched, no visible network has what they act on: {', '.join(self.without_effect)}")
         return lines
 
     def _about(self, task: Task) -> list[str]:
@@ -253,13 +276,9 @@ class CheckedTasks:
             lines.append("the chance-level check of untrained networks knows classes only, so it is left out")
             for file in trainer_sees(task):
                 lines.append(f"{file} holds network and trainer, so the candidate can read the trainer")
-        if not facts.traced:
-            lines.append(UNTRACED)
-        branches = f"{facts.branches} residual branches"
-        lines.append(
-            f"roles: {branches}, {facts.depthwise} depthwise convolutions, {facts.hidden_linear} hidden Linear layers, "
-            f"head {facts.head or 'none'}"
-        )
+        more = f"{facts.depthwise} depthwise convolutions, {facts.hidden_linear} hidden Linear layers"
+        lines.append(f"roles: {facts.roles}; {more}")
+        lines += [facts.placement] if facts.placement else []
         if facts.accuracy is not None:
             lines.append(f"after {STEPS + 2} steps: test accuracy {facts.accuracy:.1f} %")
         lines.append(

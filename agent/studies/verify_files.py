@@ -252,11 +252,14 @@ def network_findings(record: RunRecord, launch: Launch, events: Sequence[Event])
 
 
 def _ratio_fits(row: Fields, shapes: Mapping[str, list[int]]) -> bool:
-    """Whether the ratio is the std over √(2 / fan_in) of the layer, which the shape of the layer's weight gives."""
+    """Whether the ratio is the std over √(2 / fan_in), by the parameter's own shape, or else its layer's weight's."""
     ratio = row.get("kaiming_ratio")
     if ratio is None:
         return True
-    shape = shapes.get(f"{str(row.get('name')).rpartition('.')[0]}.weight") or []
+    name = str(row.get("name"))
+    shape = shapes.get(name) or []
+    if len(shape) < 2:
+        shape = shapes.get(f"{name.rpartition('.')[0]}.weight") or []
     return len(shape) >= 2 and math.isclose(ratio, row["std"] / math.sqrt(2 / math.prod(shape[1:])), rel_tol=1e-6)
 
 

@@ -128,7 +128,7 @@ def test_a_page_says_what_is_not_known_of_a_network_without_a_graph(run: RunDire
 
     def change(event: dict[str, Any]) -> dict[str, Any]:
         if event["kind"] == "launch":
-            event["tasks"]["visible"][0]["network"]["traced"] = False
+            event["tasks"]["visible"][0]["network"]["found"]["traced"] = False
         return event
 
     change_log(run, change)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from mcp.client.stdio import StdioServerParameters, get_default_environment
 from mcp.client.streamable_http import streamable_http_client
 
 from agent.sessions.mcp_http import chosen_token
+from tests.benchmark.task_files import TASK, write_task
 
 ROOT = Path(__file__).resolve().parents[3]
 TOOLS = {"view", "edit", "rewrite", "undo", "check", "screen", "test", "wait", "status", "submit"}
@@ -346,3 +348,31 @@ def test_options_are_repeated_as_they_were_given() -> None:
     """A flag without a value stays one; what was not given is left out, but for the folder of runs."""
     given = {"allow_unsandboxed": True, "screen": 0.5, "profile": None, "http": 8000, "print_config": "claude"}
     assert _repeated(given) == ["--runs", str(Path("runs").absolute()), "--allow-unsandboxed", "--screen", "0.5"]
+
+
+def test_a_server_for_a_task_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is read for the task's text, measured in a process of its own, and named again by the next server."""
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(tmp_path / "cache"))
+    hidden = '\n[[hidden]]\nname = "secret"\nnetwork = "resnet20"\ndata = "tiny"\nepochs = 1\n'
+    file = write_task(tmp_path / "task", TASK + hidden)
+    monkeypatch.chdir(tmp_path)
+    options = {"profile": "task/toys.toml", "budget": 1, "runs": tmp_path / "runs"}
+    assert ["--profile", str(file)] == _repeated(options)[2:4]
+    shared = _shared(options, [], None, None, allow_unsandboxed=False)
+    for text in (shared.task(), shared.file()):
+        assert "secret" not in text
+        assert "as the network's own constructors made it" in text
+        assert str(file) not in text
+    assert not (tmp_path / "runs").exists()
+    while shared.running() is not None or shared.started.run.is_held:
+        time.sleep(0.2)
+    assert list(shared.status()[1]["baseline"]) == ["net-toys"]
+    assert shared.check().ok
+
+    run = shared.started.run.path
+    with pytest.raises(UsageError, match=r"give --profile .*/toys.toml again"):
+        _shared({}, [], run, None, allow_unsandboxed=False).call("undo", n=1)
+    again = _shared({"profile": str(file)}, [], run, None, allow_unsandboxed=False)
+    region = "def initialize_weights(model, config):\n    nn.init.zeros_(model[6].weight)\n"
+    assert again.call("rewrite", content=region).ok
+    assert "Measured in this run" in again.task()

@@ -22,6 +22,7 @@ from agent.studies.verify import verify
 from sandbox.region import scaffold
 from tests.agent.conftest import Agent
 from tests.agent.harm import Server, outcome
+from tests.benchmark.task_files import TASK, write_task
 
 KILLS = int(os.environ.get("INITSEARCH_SESSION_KILLS", "5"))
 REGION = """def initialize_weights(model, config):
@@ -316,7 +317,7 @@ def test_start_refuses_what_it_would_overwrite(started: Desk) -> None:
         assert words in started.said
     assert started.session("start", "new", "--budget", "0") == 2
     assert started.session("start", "new", "--profile", "mine.toml") == 2
-    assert "a session cannot use a task file" in started.said
+    assert "mine.toml: no such file" in started.said
     assert not (started.work / "new").exists()
     assert started.agent("search", "--proposer", "session") == 2
 
@@ -464,3 +465,40 @@ def test_a_killed_background_test_is_not_lost(agent: Agent, tmp_path: Path) -> N
     reply = json.loads(waited.stdout)
     assert (reply["event"], reply["test"], reply["ok"]) == ("reply", 1, True)
     assert outcome(session.run.path)["tests"] == [1]
+
+
+def test_a_session_on_a_task_file(desk: Desk) -> None:
+    """Each command that runs the file's code names it again; looking needs no code of it; hidden stays hidden."""
+    hidden = TASK + '\n[[hidden]]\nname = "secret"\nnetwork = "net.py:build"\ndata = "toys.npz"\nepochs = 1\n'
+    file = write_task(desk.home / "task", hidden)
+    words = ("--profile", "task/toys.toml", "--runs", str(desk.home / "runs"), "--budget", "1", "--json")
+    assert desk.session("start", "work", *words) == 0, desk.said
+    task = (desk.work / "TASK.md").read_text()
+    assert f"`--profile {file}`" in task
+    assert f"`--profile {file}`" in (desk.work / "AGENTS.md").read_text()
+    assert "with the weights that the network's own constructors drew" in task
+    assert "net.py:build (no residual branches, no layers on skips, head 6)" in task
+    assert "secret" not in task
+    assert "own constructors made it" in desk.text
+
+    status = desk.json("status")
+    assert (status["state"], status["file"]) == ("ready", "recorded")
+    edited = "def initialize_weights(model, config):\n    nn.init.zeros_(model[6].weight)\n"
+    (desk.work / FILE).write_text(scaffold().with_region(edited).text)
+    assert desk.session("check") == 0, desk.said
+    assert "accepted on net" in desk.printed
+    for command in (("test",), ("undo",)):
+        assert desk.session(*command) == 2
+        assert f"give --profile {file} again" in desk.said
+    assert desk.json("status")["tests_left"] == 1
+
+    assert desk.session("test", "--profile", str(file)) == 0, desk.said
+    assert "[Test #1]" in desk.printed
+    assert desk.session("undo", "--profile", str(file)) == 0, desk.said
+    assert "own constructors made it" in desk.text
+    assert desk.session("submit", "1", "--profile", str(file), "--json", report=True) == 0, desk.said
+    done = json.loads(desk.printed.splitlines()[-1])
+    assert list(done["hidden"]) == ["secret"]
+    assert faults(desk.run) == []
+    page = (desk.run / "report.html").read_text()
+    assert "net-toys" in page

@@ -19,12 +19,11 @@ from agent.spaces.builtin import (
     Knob,
     Parameters,
     decode,
-    describe,
     distributions,
     first_points,
-    render,
     suggest,
 )
+from agent.spaces.rendering import describe, render
 from benchmark.models import ARCHITECTURES, VGG, BasicBlock, InvertedResidual, build_model, init_config
 from benchmark.recipes import get_recipe, load_region
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from agent.spaces.base import BuiltIn
-from agent.spaces.builtin import KNOBS, ROLES, Parameters, first_points, render, roles_of
+from agent.spaces.builtin import KNOBS, ROLES, Parameters, first_points
+from agent.spaces.rendering import render
 from benchmark.recipes import load_region
-from benchmark.roles import network_roles, roles_in_words
+from benchmark.roles import found_roles, network_roles, roles_in_words
 from sandbox.rules import check_region
 from tests.agent.spaces.test_builtin import EVERYTHING
 from tests.torchvision_models import torchvision_models
@@ -287,7 +288,7 @@ def test_each_number_acts_where_it_should_and_nowhere_else(name: str) -> None:
         changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
         assert changed == expected(name, knob.name), knob.name
         # A number is searched where it changes something.
-        assert bool(changed) == (knob.role in roles_of(built(name))) or knob.name == "bn_beta", knob.name
+        assert bool(changed) == (knob.role in found_roles(built(name)).roles), knob.name
     as_built = dict(built(name).named_parameters())
     assert all(torch.equal(value, as_built[key]) for key, value in initialised(name, Parameters()).items())
 
@@ -404,7 +405,7 @@ def test_a_search_on_a_foreign_network_proposes_that_code() -> None:
     import optuna
 
     space = BuiltIn(["resnet20", "cnn"])
-    known = BuiltIn(["cnn"], {"cnn": roles_of(GroupNormNet())})
+    known = BuiltIn(["cnn"], {"cnn": frozenset(found_roles(GroupNormNet()).roles)})
     assert "g_depthwise" in space.distributions()
     assert "g_depthwise" not in known.distributions()
     assert known.first()[0]["branch_last_alpha"] == 0.5

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.spaces.builtin import first_points, render
+from agent.spaces.builtin import first_points
 from agent.spaces.literals import (
     ScalableNumber,
     ScaleCommentError,
@@ -24,6 +24,7 @@ from agent.spaces.literals import (
     rescale,
     suggest,
 )
+from agent.spaces.rendering import render
 from benchmark.recipes import RECIPES, get_recipe
 
 REGION = '''\
