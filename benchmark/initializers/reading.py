@@ -158,8 +158,8 @@ def _keyed(tree: ast.AST) -> Iterator[ast.expr]:
             case ast.Assign(targets=[ast.Attribute(attr=name)], value=value) if name == _KEY:
                 yield value
             case ast.arguments(args=args, defaults=defaults) if defaults:
-                pairs = zip(args[-len(defaults) :], defaults, strict=False)
-                yield from (value for one, value in pairs if one.arg == _KEY)
+                with_default = args[-len(defaults) :]
+                yield from (value for one, value in zip(with_default, defaults, strict=False) if one.arg == _KEY)
 
 
 def _is_config(value: object) -> bool:
