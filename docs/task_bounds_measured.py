@@ -127,7 +127,9 @@ def training(epochs: int, *, own: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["INITSEARCH_CACHE_DIR"] = str(folder / "cache")
-        (folder / "net.py").write_text(NETWORK.replace("num_classes", "num_classes=10"))
+        (folder / "net.py").write_text(
+            NETWORK.replace("(num_classes)", "()").replace("num_classes", "10") if own else NETWORK
+        )
         (folder / "train.py").write_text(TRAINER.replace("EPOCHS", str(epochs)))
         task = '[[visible]]\nnetwork = "net.py:build"\n'
         if own:
@@ -204,7 +206,7 @@ def main(words: list[str]) -> None:
         print(json.dumps(check()))
     for own in (False, True) if words[:1] == ["training"] else ():
         epochs = int(words[1]) if len(words) > 1 else 100
-        print(json.dumps({"own_trainer": own, **training(epochs, own=own)}), flush=True)
+        print(json.dumps({"own_trainer": own, **training(epochs * (3 if own else 1), own=own)}), flush=True)
 
 
 if __name__ == "__main__":
