@@ -380,7 +380,7 @@ def test_the_ratio_of_a_bias_is_that_of_its_layer() -> None:
 
 
 def test_the_ratio_of_a_parameter_that_a_module_holds_itself() -> None:
-    """`verify` found a fault in every page of a network with a LayerScale or a class token: no weight is beside it."""
+    """`verify` found a fault in the page of any network with a LayerScale or a class token, which have no weight."""
     row = {"name": "block.gamma", "shape": [8, 2, 1], "std": 0.05, "kaiming_ratio": 0.05}
     assert _ratio_fits(row, {"block.gamma": [8, 2, 1]})
     assert not _ratio_fits(row, {"block.gamma": [8, 8, 1]})
