@@ -7,6 +7,7 @@ For Slurm its commands must be here (`python -m tests.cluster.slurm_server FOLDE
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -142,6 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from docs.scale_overhead import main as run  # other processes find the calls under this name
-
-    run()
+    importlib.import_module("docs.scale_overhead").main()  # other processes find the calls under this name
