@@ -148,7 +148,7 @@ def search(
       agent search --budget 6 --screen 0.5 --confirm 5
       agent search --null --budget 5
       agent search --proposer llm --model NAME --base-url http://localhost:8080/v1
-      agent search --proposer command:"claude -p 'Do what AGENTS.md says.'" --pass-env ANTHROPIC_API_KEY
+      agent search --proposer command:"opencode run 'Do what AGENTS.md says.'" --pass-env OPENAI_API_KEY
       agent search --resume latest
     """
     from agent.config import flag_name, parse_settings, read_config

@@ -280,6 +280,9 @@ def _codex_item(session: _Session, item: Mapping[str, Any]) -> None:
 
 def _unwrapped(text: str) -> str:
     """The words in an output that is itself JSON: `{"output": …}`, `{"reply": …}`, or the parts of an MCP reply."""
+    head, mark, rest = text.partition("Output:\n")
+    if mark and head.startswith(("Wall time:", "Chunk ID:")):  # as Codex prints the end of a command and an MCP reply
+        return head + mark + _unwrapped(rest)
     if not text.startswith(("{", "[")):
         return text
     try:

@@ -69,10 +69,14 @@ def fake_bubblewrap(folder: Path, text: str) -> None:
 def test_a_bubblewrap_that_does_not_isolate_is_not_believed(
     text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program called bwrap that isolates nothing is not used: the next level is, and the record says why."""
+    """A program called bwrap that isolates nothing is not used: the next level is, and the record says why.
+
+    The second interpreter, which was started in it meanwhile, is not used either.
+    """
     fake_bubblewrap(tmp_path, text)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with Isolation() as isolation:
+    with Isolation(at_once=True) as isolation:
+        assert isolation._second.zygote is None
         assert isolation.level == "landlock"
         said = str(isolation.evidence["stronger_levels"])
         # As root, the worker becomes nobody, who may not even reach an interpreter in root's home unless it is mounted.

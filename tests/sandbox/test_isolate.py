@@ -26,6 +26,7 @@ from sandbox.isolate import (
     IsolationCrashed,
     IsolationUnavailable,
     Job,
+    Level,
     Limits,
     derived_seed,
     obstacle_to,
@@ -47,8 +48,16 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="isolation needs Linu
 
 @pytest.fixture(scope="module")
 def isolation() -> Iterator[Isolation]:
-    with Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(wall_seconds=60)) as isolation:
+    level: Level = "auto" if sys.platform == "linux" else "none"
+    with Isolation(level=level, limits=Limits(wall_seconds=60), at_once=True) as isolation:
         yield isolation
+
+
+@linux
+def test_both_interpreters_start_at_once(isolation: Isolation) -> None:
+    """The first check of a session, whose level is not known yet, waited for the second one after the first."""
+    assert isolation._second.zygote is not None
+    assert isolation._second.zygote.level == isolation.level
 
 
 def run(isolation: Isolation, body: str, out: Path, arch: str = "resnet20", seed: int = 0) -> tuple[str | None, str]:

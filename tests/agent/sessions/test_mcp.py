@@ -142,6 +142,7 @@ def test_list_edit_and_test(tmp_path: Path) -> None:
     async def act(client: Client) -> None:
         text, _ = await call(client, "view")
         assert text.startswith("[Current file: ")
+        await call(client, "wait", timeout_s=600)  # for the baseline, which can take longer than an edit waits for it
         text, found = await call(client, "edit", op="replace", content="x", start_line=1, end_line=129)
         assert text.startswith("ERROR: Lines 1..129 exceed the editable range.")
         assert found["state"] == "refused"

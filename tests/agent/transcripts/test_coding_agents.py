@@ -247,6 +247,16 @@ def test_sessions_that_these_programs_wrote(name: str, source: str, calls: int, 
     assert {leak.label for leak in audit(harmed).leaks} == {HIDDEN}
 
 
+@pytest.mark.parametrize("before", ["", "Wall time: 60.4 seconds\nOutput:\n"])
+def test_a_submission_over_mcp_is_no_leak(before: str, tmp_path: Path) -> None:
+    """Claude Code and Codex keep the structured reply of `agent mcp`: its hidden result was taken for a leak."""
+    reply = "[submit] Submitting result from test #1 as final.\n" + SHOWN
+    shown = before + json.dumps({"state": "done", "tool": "submit", "reply": reply, "error": None, "submitted": 1})
+    for make in (claude, codex):
+        assert audit(_path(tmp_path, make(shown))).leaks == ()
+        assert audit(_path(tmp_path, make(shown.replace("[submit]", "[Test #1]")))).leaks
+
+
 def test_a_call_that_stands_twice_counts_once(tmp_path: Path) -> None:
     """Claude Code writes a streamed answer again when it has grown."""
     lines = claude("ok")
