@@ -19,14 +19,15 @@ _ARGUMENT_FIELDS = ("arguments", "parameters", "args", "input")
 
 
 class BadBody(Exception):
-    """A body with status 200 that holds no answer. The message quotes it; `about` is the error inside it as text.
+    """A body with status 200 that holds no answer. The message quotes it; `about` is the message of the error inside it.
 
-    `busy`: the error inside has the code 429, so the server will answer later.
+    `whole`: that error as JSON. `busy`: it has the code 429, so the server will answer later.
     """
 
     def __init__(self, message: str, error: Any = None) -> None:
         super().__init__(message)
-        self.about = "" if error is None else clean(error if isinstance(error, str) else json.dumps(error))
+        self.about = "" if error is None else _error_text(error)
+        self.whole = "" if error is None else clean(json.dumps(error, ensure_ascii=False))
         self.busy = isinstance(error, dict) and str(error.get("code")) == "429"
 
 

@@ -17,7 +17,7 @@ Echo = Literal["off", "calls", "all", "blank"]
 the model, even if empty. `blank`: as `all`, with a space for an empty one."""
 
 _TOOLS = re.compile(r"\btools?\b|tool_choice|function.?call", re.IGNORECASE)
-_SIZE = r"(?:tokens?|prompt|input|context|messages?|sequence|request)"
+_SIZE = r"(?:tokens?|prompt|input|context|messages?(?!\"\s*:)|sequence|request)"
 _EXCESS = r"(?:exceed|longer than|too (?:long|large|many)|must be <=|at most|maximum|limit|should be \[1,)"
 _CONTEXT = re.compile(
     r"context[ _-]?(?:length|size|window)|exceed_context|reduce (?:the length|your message)"

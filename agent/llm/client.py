@@ -169,7 +169,7 @@ class ChatClient:
                 self._learn(self._said(error), messages, tools, error)
             except BadBody as bad:
                 if not speaks_of_context(bad.about):
-                    wait = asked_to_wait({}, bad.about)
+                    wait = asked_to_wait({}, bad.whole)
                     raise _Retryable(self._clean(str(bad)), wait, busy=bad.busy) from None
                 self._learn(bad.about, messages, tools, bad)
             if self._capabilities in tried:

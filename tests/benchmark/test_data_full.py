@@ -137,6 +137,15 @@ def test_a_folder_named_like_a_file_is_not_that_file(fmnist: Path) -> None:
         load_dataset("fmnist")
 
 
+def test_a_folder_named_like_a_file_of_cifar_is_not_that_file(tmp_path: Path) -> None:
+    """`train`, a folder, was said to be found, and could not be read when the search began."""
+    for file in ("train", "test", "meta"):
+        (tmp_path / "cifar-100-python" / file).mkdir(parents=True)
+    assert not available("cifar100", tmp_path).ok
+    with pytest.raises(DataNotFound, match="some files are missing"):
+        load_dataset("cifar100", data_root=tmp_path)
+
+
 def test_a_folder_beside_the_packed_file_does_not_hide_it(fmnist: Path) -> None:
     """`t10k-labels-idx1-ubyte`, a folder, was taken in place of the .gz beside it."""
     (fmnist / "t10k-labels-idx1-ubyte").mkdir()

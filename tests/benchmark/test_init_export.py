@@ -143,6 +143,13 @@ def test_a_config_is_read_in_every_form(text: str) -> None:
         ("dict(**base)", "would have to be run"),
         ("{**base, 'type': 'Kaiming'}", "would have to be run"),
         ("{['a']: 1}", "would have to be run"),
+        ("init_cfg = [dict(type='Normal')]\ninit_cfg.append(dict(type='Kaiming'))", "line 2: what changes init_cfg"),
+        ("init_cfg = [dict(type='Normal')]\ninit_cfg += [dict(type='Kaiming')]", "line 2: what changes init_cfg"),
+        ("init_cfg = [dict(type='Normal')]\ninit_cfg[0]['std'] = 2", "line 2: what changes init_cfg"),
+        ("init_cfg = [dict(type='Normal')]\nif True:\n    init_cfg = []", "line 2: what changes init_cfg"),
+        ("m = dict(init_cfg=dict(type='Normal'))\nm['init_cfg'] = dict(type='Kaiming')", "2 different init_cfg"),
+        ("a = dict(x=1)\n" + "a = [a, a, a]\n" * 40 + "init_cfg = a", "line 42"),
+        ("init_cfg = [" + "[0] + " * 2000 + "[0]]", "would have to be run|neither JSON nor Python"),
         ("[1, 2", "neither JSON nor Python"),
         ("\0", "neither JSON nor Python"),
         ("(" * 5000, "neither JSON nor Python"),
@@ -169,6 +176,20 @@ def test_what_is_no_config_is_refused_with_the_line(text: str, message: str) -> 
         ("init_cfg = [dict(type=NormalInit, std=0.5, layer='Conv2d')]", 0.5),
         ('{"init_cfg": [{"type": "Normal", "std": 0.5, "layer": "Conv2d"}]}', 0.5),
         ("dict(init_cfg=[dict(type='Normal', std=0.5, layer='Conv2d')])", 0.5),
+        ("import math as m\ninit_cfg = [dict(type='Normal', std=m.sqrt(5), layer='Conv2d')]", 5**0.5),
+        ("from math import sqrt as root\ninit_cfg = [dict(type='Normal', std=root(5), layer='Conv2d')]", 5**0.5),
+        ("from x import NormalInit as N\ninit_cfg = [dict(type=N, std=0.5, layer='Conv2d')]", 0.5),
+        ("[dict(type=mmengine.model.NormalInit, std=0.5, layer='Conv2d')]", 0.5),
+        ("import math\ncfg = [dict(type='Normal', std=math.sqrt(5), layer='Conv2d')]", 5**0.5),
+        ("base = dict(type='Normal', std=0.5)\ninit_cfg = [dict(**base, layer='Conv2d')]", 0.5),
+        ("base = dict(type='Normal', std=2)\ninit_cfg = [] + [{**base, 'layer': 'Conv2d'} | dict(std=0.5)]", 0.5),
+        ("Net(init_cfg=[dict(type='Normal', std=0.5, layer='Conv2d')])", 0.5),
+        (
+            "class Net(BaseModule):\n    def __init__(self, init_cfg=None):\n"
+            "        init_cfg = init_cfg or [dict(type='Xavier')]\n        super().__init__(init_cfg=init_cfg)\n"
+            "class Own(Net):\n    def __init__(self, init_cfg=[dict(type='Normal', std=0.5, layer='Conv2d')]): ...\n",
+            0.5,
+        ),
         (
             "_base_ = ['../base.py']\nimport os\nroot = os.getcwd()\n"
             "model = dict(type='ResNet', depth=50, data=load(root),\n"
@@ -181,3 +202,9 @@ def test_what_is_no_config_is_refused_with_the_line(text: str, message: str) -> 
 def test_configs_as_people_write_them(text: str, std: float) -> None:
     """`a=math.sqrt(5)`, a class as type, an import above, a whole config file or a BOM were refused."""
     assert parse_init_cfg(text) == [{"type": "Normal", "std": pytest.approx(std), "layer": "Conv2d"}]
+
+
+def test_the_last_assignment_counts() -> None:
+    """A file that assigns `init_cfg` twice was initialised with the first one, without a word."""
+    text = "init_cfg = [dict(type='Normal', layer='Linear')]\ninit_cfg = dict(type='Xavier', layer='Linear')"
+    assert parse_init_cfg(text) == {"type": "Xavier", "layer": "Linear"}

@@ -304,12 +304,13 @@ class Encoder(nn.Module):
 class ActivationLast(nn.Module):
     """An activation stands between the norm and the addition: a norm of zero would be dead for ever."""
 
-    def __init__(self) -> None:
+    def __init__(self, norm: nn.Module | None = None, act: nn.Module | None = None) -> None:
         super().__init__()
-        self.conv, self.norm = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv, self.norm, self.act = nn.Conv2d(4, 4, 3, padding=1), norm or nn.BatchNorm2d(4), act or nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + F.relu(self.norm(self.conv(x)))
+        out: Tensor = x + self.act(self.norm(self.conv(x)))
+        return out
 
 
 class Untraceable(nn.Module):
@@ -334,11 +335,26 @@ class NoSkip(nn.Module):
         return F.relu(self.norm(self.conv(x)))
 
 
+class NormAct(nn.BatchNorm2d):
+    """A norm of timm's kind, which holds its activation, and computes on its own."""
+
+    def __init__(self, width: int, act: nn.Module | None = None) -> None:
+        super().__init__(width)
+        self.drop, self.act = nn.Identity(), act or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.ndim == 4
+        mean, variance = (None, None) if self.training else (self.running_mean, self.running_var)
+        out: Tensor = self.act(self.drop(F.batch_norm(x, mean, variance, self.weight, self.bias, self.training)))
+        return out
+
+
 NORMS: list[Callable[[int], nn.Module]] = [
     nn.BatchNorm2d,
     nn.SyncBatchNorm,
     lambda width: nn.InstanceNorm2d(width, affine=True),
     lambda width: nn.GroupNorm(2, width),
+    NormAct,
 ]
 
 
@@ -381,7 +397,9 @@ def test_fixup_leaves_alone_what_it_would_kill() -> None:
     cut, silent = NoSkip(), PreActivation()
     fixup_init([cut, silent])
     assert bool(cut.norm.weight.all())
-    for odd, words in ((ActivationLast(), "something else than a norm"), (Untraceable(), "cannot be traced")):
+    inside = ActivationLast(NormAct(4, nn.ReLU()), nn.Identity())
+    odd_ones = (ActivationLast(), "something else"), (inside, "something else"), (Untraceable(), "cannot be traced")
+    for odd, words in odd_ones:
         network = nn.Sequential(odd, PreActivation())
         before = {name: value.clone() for name, value in odd.named_parameters()}
         log = initialize(network, {"type": "Fixup", "layer": [type(odd).__name__, "PreActivation"]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,9 +38,12 @@ TOOLS = tools()
         pytest.param(error(503, "busy", Retry_After="0"), id="503 with Retry-After"),
         pytest.param(error(429, "slow down", Retry_After="0.01"), id="429 with Retry-After"),
         pytest.param(error(408, "timeout"), id="408"),
+        pytest.param(error(500, "limit of connections exceeded"), id="500 with a limit that is not the context's"),
         pytest.param(Reply(b'{"choices": [{"error": {"message": "provider down"}}]}'), id="error in a choice"),
         pytest.param(completion("half", finish_reason="error"), id="finish_reason error"),
         pytest.param(completion("", usage=None), id="an empty answer without usage"),
+        pytest.param(completion("\n", usage={"prompt_tokens": 0, "completion_tokens": 0}), id="nothing, counted as 0"),
+        pytest.param(completion("", error={"message": "provider down"}), id="error in a message"),
         pytest.param(Reply(b'data: {"choices": [{"delta": {"content": "cut"}}]}\n\n'), id="a stream that breaks off"),
     ],
 )
@@ -286,6 +290,9 @@ def test_a_longer_question_that_is_refused_is_tried_shorter_once(body: bytes) ->
         ("slow down", {"Retry_After": "0.34s"}, 0.34),
         ("slow down", {"X_RateLimit_Reset": "0.35"}, 0.35),
         ("slow down", {"X_RateLimit_Reset_Requests": "360ms"}, 0.36),
+        ("Please try again in 0m0.37s.", {"Retry_After": "0"}, 0.37),
+        ('{"message": "throttled", "retry_after": 0.38}', {}, 0.38),
+        ("Request was throttled. Expected available in 0.39 seconds.", {}, 0.39),
     ],
 )
 def test_waits_are_read_wherever_they_stand(said: str, headers: dict[str, str], seconds: float) -> None:
@@ -304,9 +311,20 @@ def test_durations_and_points_in_time() -> None:
     assert asked_to_wait({"x-ratelimit-reset": str(1000 * (time.time() + 20))}, "") == pytest.approx(20, abs=2)
     assert asked_to_wait({"retry-after": "20s", "x-ratelimit-reset": "5"}, "retry in 3s") == 20
     assert asked_to_wait({"retry-after": "soon"}, "no idea when") is None
+    assert asked_to_wait({}, "Please try again in 7m12.5s.") == 432.5
+    in_body = json.dumps({"metadata": {"headers": {"X-RateLimit-Reset": str(int(1000 * (time.time() + 20)))}}})
+    assert asked_to_wait({}, in_body) == pytest.approx(20, abs=2)
 
 
-@pytest.mark.parametrize("busy", [error(429, "busy"), error(503, "Loading model")])
+@pytest.mark.parametrize(
+    "busy",
+    [
+        error(429, "busy"),
+        error(429, "retry in 1ms"),
+        error(503, "Loading model"),
+        Reply(b'{"error": {"message": "Rate limit exceeded", "code": 429}}'),
+    ],
+)
 def test_busy_servers_get_more_patience(busy: Reply) -> None:
     """A model that loads for 20 s was given up after five attempts in 15 s."""
     with BadServer(*[busy] * 7, completion("fine")) as server:
@@ -351,6 +369,43 @@ def test_a_server_that_wants_reasoning_and_refuses_it() -> None:
     with BadServer(contradicts) as server, pytest.raises(ServerFailed):
         client(server.url).complete([*HELLO, SAID], TOOLS)
     assert len(server.requests) < 8
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["{} not provided for an assistant message", "assistant messages need {} while thinking is on", "expected {}"],
+)
+def test_reasoning_that_is_missed_in_other_words(words: str) -> None:
+    """Only "missing" and the like counted: sending none was tried, and the search ended."""
+
+    def wants_all(request: dict[str, Any]) -> Reply:
+        given = [one.get("reasoning_content") for one in request["messages"] if one["role"] == "assistant"]
+        return completion("fine") if all(given) else error(400, words.format("reasoning_content"))
+
+    with BadServer(wants_all) as server:
+        answer = client(server.url).complete([*HELLO, {"role": "assistant", "content": "earlier"}, SAID], TOOLS)
+    assert answer.text == "fine"
+
+
+@pytest.mark.parametrize("status", [400, 500])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "This model does not support the system role",
+        "Unexpected message role: system",
+        "Only user and assistant roles are supported!",
+        "Developer instruction is not enabled for models/gemma-3",
+    ],
+)
+def test_templates_without_a_system_role_in_other_words(words: str, status: int) -> None:
+    """These wordings ended the search, as 400 at once and as 500 after five attempts."""
+
+    def template(request: dict[str, Any]) -> Reply:
+        return error(status, words) if request["messages"][0]["role"] == "system" else completion("fine")
+
+    with BadServer(template) as server:
+        asked = client(server.url).complete([{"role": "system", "content": "be good"}, *HELLO], None)
+    assert (asked.text, len(server.requests)) == ("fine", 2)
 
 
 @pytest.mark.parametrize("status", [400, 500])
@@ -403,8 +458,10 @@ def test_answers_that_are_streamed_unasked() -> None:
         {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3}},
     ]
     body = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-    with BadServer(Reply(body.encode())) as server:
-        answer = client(server.url).complete(HELLO, TOOLS)
+    with BadServer(Reply(body.encode()), Reply(f"\ufeffid: 1\nretry: 10\n{body}".encode())) as server:
+        asked = client(server.url)
+        answer = asked.complete(HELLO, TOOLS)
+        assert replace(asked.complete(HELLO, TOOLS), seconds=0.0) == replace(answer, seconds=0.0)
     assert (answer.text, answer.reasoning, answer.finish_reason) == ("hello", "hm", "tool_calls")
     assert answer.usage.prompt == 7
     assert [(call.id, call.name, call.arguments) for call in answer.calls] == [("c", "test", '{"a": 1}')]
@@ -421,7 +478,10 @@ def test_a_smaller_answer_is_asked_for_where_the_account_pays_no_more() -> None:
 
     with BadServer(poor) as server:
         client(server.url).complete(HELLO, None)
-    assert server.requests[-1]["max_tokens"] == 900
+        assert server.requests[-1]["max_tokens"] == 900
+        words = "This request requires more credits, or fewer max_tokens."
+        client(server.url).complete(HELLO, None)
+    assert 450 < server.requests[-1]["max_tokens"] <= 900
 
 
 def test_other_names_of_the_token_limit() -> None:

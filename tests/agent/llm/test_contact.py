@@ -47,6 +47,13 @@ def test_a_public_list_and_a_refused_key() -> None:
         first(server.url)
 
 
+def test_a_refused_key_that_comes_as_a_400() -> None:
+    """Google answers 400 to a wrong key, which counted as the refusal of an empty question."""
+    wrong = error(400, "API key not valid. Please pass a valid API key.")
+    with BadServer(models=LIST, empty=wrong) as server, pytest.raises(UsageError, match="refuses the key"):
+        first(server.url)
+
+
 def test_a_model_that_the_server_does_not_list() -> None:
     """A name that is not in the list proves nothing, for some servers take any; a refused one gets a suggestion."""
     with BadServer(models=LIST) as server:
@@ -60,6 +67,12 @@ def test_addresses_as_people_paste_them() -> None:
     """Without /v1, or with the full path of the documentation, the baseline was trained before anybody noticed."""
     with pytest.raises(UsageError, match="leave out the end /chat/completions: http://localhost:1/v1"):
         first("http://localhost:1/v1/chat/completions")
+
+    with pytest.raises(UsageError, match="does not belong in an address"):
+        first("http://localhost:1/v1\u201d")
+    page = Reply(b"<html>welcome</html>")
+    with BadServer(models=page, empty=page) as server, pytest.raises(UsageError, match="answers with a web page"):
+        first(server.url)
 
     class Versioned(BadServer):
         def list_for(self, path: str) -> Reply:
@@ -76,6 +89,9 @@ def test_addresses_as_people_paste_them() -> None:
         ("ALL_PROXY", "socks://localhost:1080", "ALL_PROXY.*socks://"),
         ("https_proxy", "ftp://localhost", "https_proxy.*ftp://"),
         ("SSL_CERT_FILE", "/nonexistent/ca.pem", "SSL_CERT_FILE.*does not exist"),
+        ("SSL_CERT_FILE", __file__, "made with SSL_CERT_FILE"),
+        ("HTTP_PROXY", "http://[::1", "HTTP_PROXY holds no address"),
+        ("OPENAI_ORG_ID", "\u201corg\u201d", r"OPENAI_ORG_ID holds the character U\+201C"),
     ],
 )
 def test_surroundings_that_no_connection_survives(
@@ -86,6 +102,13 @@ def test_surroundings_that_no_connection_survives(
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setitem(sys.modules, "socksio", None)
     with BadServer(models=LIST) as server, pytest.raises(UsageError, match=words):
+        first(server.url)
+
+
+def test_a_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Connection refused` beside the address of the server, which did run, sent people to the wrong place."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    with BadServer(models=LIST) as server, pytest.raises(UsageError, match=r"no connection.*made with HTTP_PROXY"):
         first(server.url)
 
 

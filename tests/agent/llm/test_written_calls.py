@@ -44,6 +44,13 @@ DRAFTS = {
     "harmony whose first header was in the prompt": (
         f"Try {code(1)}<|end|><|start|>assistant<|channel|>final<|message|>{code(2)}<|return|>"
     ),
+    "harmony whose marks the server removed": f"analysisTry:\n{code(1)}assistantanalysisNo.assistantfinal\n{code(2)}",
+    "gemma 4": f"<|channel>thought\n{code(1)}<channel|>{code(2)}",
+    "gemma 4 whose first mark was in the prompt": f"Try:\n{code(1)}<channel|>{code(2)}",
+    "an answer in a mark of its own": f"<think>{code(1)}</think><response>{code(2)}</response>",
+    "<|begin_of_thought|>": (
+        f"<|begin_of_thought|>{code(1)}<|end_of_thought|>\n\n<|begin_of_solution|>{code(2)}<|end_of_solution|>"
+    ),
 }
 
 
@@ -113,6 +120,14 @@ WRITTEN = {
     ),
     "deepseek, newer": '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>submit<｜tool▁sep｜>{"n": 1}<｜tool▁call▁end｜>',
     "minimax": '<minimax:tool_call><invoke name="submit"><parameter name="n">1</parameter></invoke>',
+    "harmony whose marks the server removed": 'analysisSo.assistantcommentary to=functions.submit json{"n": 1}',
+    "gemma 4": "<|tool_call>call:submit{n:1}<tool_call|>",
+    "command": '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "submit", "parameters": {"n": 1}}]<|END_ACTION|>',
+    "phi": f"functools[{SUBMIT}]",
+    "<tools>": f"<tools>\n{SUBMIT}\n</tools>",
+    "a list below prose": f"I submit it.\n\n[{SUBMIT}]",
+    "an object below prose": f"I submit it.\n{SUBMIT}\n",
+    "an opening tag in the prompt": f"{SUBMIT}\n</tool_call>",
     "glm": "<tool_call>submit\n<arg_key>n</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
 }  # fmt: skip
 
@@ -132,6 +147,27 @@ def test_order_of_the_text_and_several_calls() -> None:
     )  # fmt: skip
     assert calls(text) == [("undo", {"n": 2}), ("view", {}), ("test", {}), ("submit", {"n": 1})]
     assert calls(f"{SUBMIT}; {SUBMIT}") == [("submit", {"n": 1})] * 2
+
+
+def test_calls_behind_one_mark() -> None:
+    """Llama writes several calls behind one `<|python_tag|>`; only the first was carried out."""
+    assert calls(f'<|python_tag|>{{"name": "test", "parameters": {{}}}}; {SUBMIT}') == [
+        ("test", {}),
+        ("submit", {"n": 1}),
+    ]
+
+
+def test_json_below_a_region_does_not_replace_it() -> None:
+    """Without a mark JSON is a call like a fenced one: the region above it is carried out, too."""
+    assert [tool for tool, _ in calls(f"{code(1)}\n{SUBMIT}\n")] == ["rewrite", "test", "submit"]
+    assert calls(f'Results such as {SUBMIT} are examples.\n{{"name": "submit"}} is none either') == []
+
+
+def test_texts_in_gemmas_notation() -> None:
+    """Gemma 4 puts a mark of its own in place of quotation marks; the text between is kept as it stands."""
+    content = "    names = {'a': \"b\"}\n    # op: none"
+    written = f'<|tool_call>call:edit{{op:<|"|>insert<|"|>,after_line:3,content:<|"|>{content}<|"|>}}<tool_call|>'
+    assert calls(written) == [("edit", {"op": "insert", "after_line": 3, "content": content})]
 
 
 def test_lines_of_a_parameter_are_kept() -> None:

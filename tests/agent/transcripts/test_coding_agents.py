@@ -123,6 +123,9 @@ def test_tools_of_another_harness_in_atif() -> None:
     [
         {"messages": [{"role": "user", "content": SHOWN}, {"role": "assistant", "content": "Fine."}]},
         {"messages": [{"role": "system", "content": "x"}, {"role": "user", "content": SHOWN}]},
+        {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "tool_call_id": "c", "content": SHOWN}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": SHOWN}]}]},
+        {"messages": ["a text with the word step"]},
         [{"type": "a", "text": SHOWN}, {"type": "b"}],
         [{"role": "user", "content": SHOWN}],
     ],
@@ -134,6 +137,7 @@ def test_a_chat_log_is_no_transcript(document: Any, tmp_path: Path) -> None:
         load_transcript(path)
     assert refused.value.exit_code == 2
     assert str(path) in str(refused.value)
+    assert "known are" in str(refused.value)
 
 
 def claude_line(kind: str, **fields: Any) -> dict[str, Any]:

@@ -445,6 +445,14 @@ def test_two_runs_in_one_segment_are_not_held_against_each_other() -> None:
     assert "interleaved" in reasons[1]
 
 
+def test_replies_of_two_runs_that_cross() -> None:
+    """Both calls stand before both replies: the first call got the reply of the second one, and differed."""
+    first, second = call(1, "edit", edit(3, 4, DOUBLED), DOUBLED_REPLY), call(1, "edit", edit(1, 1, ["x"]), "ERROR: no")
+    verdicts, reasons, _ = replayed(conversation(prompt(), [*first[:1], *second[:1]], [*first[1:], *second[1:]]))
+    assert verdicts == ["unverifiable", "unverifiable"]
+    assert all(reason is not None and "interleaved" in reason for reason in reasons)
+
+
 def test_calls_of_one_step_still_differ() -> None:
     """A model may make several calls in a later step: a wrong reply to one of them is a difference."""
     forged = DOUBLED_REPLY.replace("y = 2 * x", "y = 3 * x")
