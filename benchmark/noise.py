@@ -111,6 +111,9 @@ _PRIORS: dict[tuple[str, str], NoisePrior] = {
     ("pocket", "resnet56-openclipart100"): NoisePrior(1.35, 12, 4.0, _CALIBRATED),
     ("pocket", "vgg16bn-openclipart100"): NoisePrior(1.05, 8, 4.0, _CALIBRATED),
     ("pocket", "mobilenetv2-fmnist_pocket"): NoisePrior(2.2, 12, 2.0, _CALIBRATED),
+    ("pocket_small", "resnet20-openclipart100"): NoisePrior(1.6, 12, 3.0, _CALIBRATED),
+    ("pocket_small", "vgg8bn-openclipart100"): NoisePrior(0.6, 8, 4.0, _CALIBRATED),
+    ("pocket_small", "mobilenetv2-fmnist_pocket"): NoisePrior(5.0, 8, 5.0, _CALIBRATED),
 }
 
 

@@ -200,7 +200,7 @@ def test_functions_refuse_a_computed_weight() -> None:
     with pytest.raises(ValueError, match=r"the weight of a ParametrizedConv2d is computed from other parameters"):
         kaiming_init(conv)
     with pytest.raises(ValueError, match="the weight of a Conv2d is computed from other parameters"):
-        kaiming_init(nn.utils.spectral_norm(nn.Conv2d(1, 1, 1)))  # type: ignore[no-untyped-call]
+        kaiming_init(nn.utils.spectral_norm(nn.Conv2d(1, 1, 1)))
 
 
 def test_overrides_reach_nested_submodules_by_their_dotted_name() -> None:

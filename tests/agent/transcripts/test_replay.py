@@ -447,7 +447,7 @@ def test_two_runs_in_one_segment_are_not_held_against_each_other() -> None:
 
 def test_replies_of_two_runs_that_cross() -> None:
     """Both calls stand before both replies: the first call got the reply of the second one, and differed."""
-    first, second = call(1, "edit", edit(3, 4, DOUBLED), DOUBLED_REPLY), call(1, "edit", edit(1, 1, ["x"]), "ERROR: no")
+    first, second = call(1, "edit", edit(3, 4, DOUBLED), DOUBLED_REPLY), call(1, "edit", edit(1, 1, "x"), "ERROR: no")
     verdicts, reasons, _ = replayed(conversation(prompt(), [*first[:1], *second[:1]], [*first[1:], *second[1:]]))
     assert verdicts == ["unverifiable", "unverifiable"]
     assert all(reason is not None and "interleaved" in reason for reason in reasons)
