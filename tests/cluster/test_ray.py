@@ -52,20 +52,32 @@ def cluster() -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("FOREIGN_API_KEY", "a key that the nodes were started with")
         small = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-        made = Cluster(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+        head = {**small, "include_dashboard": False}
+        made = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         made.small = small
         for _ in range(2):
-            made.add_node(**small)
+            _patiently(lambda: made.add_node(**small))
         made.wait_for_nodes()
         yield made
         made.shutdown()
+
+
+def _patiently(start: Callable[[], Any]) -> Any:
+    """What `start` returns. Ray gives a node 30 s, which is too little on a busy machine: it has three attempts."""
+    for attempt in (1, 2, 3):
+        try:
+            return start()
+        except Exception as error:
+            if attempt == 3 or "timed out during startup" not in str(error):
+                raise
+    raise AssertionError("unreachable")
 
 
 @pytest.fixture
 def whole(cluster: Any) -> Any:
     """The cluster with three nodes, whatever a test did to it."""
     while len(cluster.list_all_nodes()) < 3:
-        cluster.add_node(**cluster.small)
+        _patiently(lambda: cluster.add_node(**cluster.small))
     cluster.wait_for_nodes()
     return cluster
 
