@@ -34,7 +34,9 @@ def residual_branches(block: nn.Module) -> list[tuple[list[nn.Module], nn.Module
     by_default = tracer.is_leaf_module
     # Found before the trace, during which a module's weight is a placeholder.
     whole = {m for m in block.modules() if is_norm(m) or is_weight_layer(m) or not any(m.children())}
-    tracer.is_leaf_module = lambda m, name: by_default(m, name) or m in whole  # type: ignore[method-assign]
+    tracer.is_leaf_module = lambda m, module_qualified_name: (  # type: ignore[method-assign]
+        by_default(m, module_qualified_name) or m in whole
+    )
     try:
         graph = tracer.trace(block)
     except Exception:  # noqa: BLE001 - whatever a foreign forward does with a placeholder for a tensor
