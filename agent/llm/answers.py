@@ -19,7 +19,7 @@ _ARGUMENT_FIELDS = ("arguments", "parameters", "args", "input")
 
 
 class BadBody(Exception):
-    """A body with status 200 that holds no answer. The message quotes it; `about` is the message of its error.
+    """A body with status 200 that holds no answer. `about` is the message of the error inside it.
 
     `whole`: that error as JSON. `busy`: it has the code 429, so the server will answer later.
     """

@@ -76,9 +76,9 @@ def _require_usable_environment(environ: Mapping[str, str]) -> None:
                 f"{name}: a {scheme}:// proxy needs the package socksio (pip install socksio); or unset {name}"
             )
     for name, exists in _CERTIFICATES.items():
-        if (given := os.environ.get(name)) and not exists(Path(given)):
+        if (path := os.environ.get(name)) and not exists(Path(path)):
             kind = "file" if exists is Path.is_file else "folder"
-            raise UsageError(f"{name}: {given} does not exist as a {kind}; correct it, or unset {name}")
+            raise UsageError(f"{name}: {path} does not exist as a {kind}; correct it, or unset {name}")
 
 
 def _surroundings() -> str:

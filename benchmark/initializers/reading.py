@@ -157,9 +157,9 @@ def _keyed(tree: ast.AST) -> Iterator[ast.expr]:
                 yield value
             case ast.Assign(targets=[ast.Attribute(attr=name)], value=value) if name == _KEY:
                 yield value
-            case ast.arguments(args=args, defaults=defaults) if defaults:
-                with_default = args[-len(defaults) :]
-                yield from (value for one, value in zip(with_default, defaults, strict=False) if one.arg == _KEY)
+            case ast.arguments(args=arguments, defaults=defaults) if defaults:
+                given = zip(arguments[-len(defaults) :], defaults, strict=False)
+                yield from (value for argument, value in given if argument.arg == _KEY)
 
 
 def _is_config(value: object) -> bool:

@@ -149,7 +149,7 @@ def test_a_config_is_read_in_every_form(text: str) -> None:
         ("init_cfg = [dict(type='Normal')]\nif True:\n    init_cfg = []", "line 2: what changes init_cfg"),
         ("m = dict(init_cfg=dict(type='Normal'))\nm['init_cfg'] = dict(type='Kaiming')", "2 different init_cfg"),
         ("a = dict(x=1)\n" + "a = [a, a, a]\n" * 40 + "init_cfg = a", "line 42"),
-        ("init_cfg = [" + "[0] + " * 2000 + "[0]]", "would have to be run|neither JSON nor Python"),
+        ("init_cfg = [" + "[0] + " * 2000 + "[0]]", "a huge expression|would have to be run|neither JSON nor Python"),
         ("[1, 2", "neither JSON nor Python"),
         ("\0", "neither JSON nor Python"),
         ("(" * 5000, "neither JSON nor Python"),
