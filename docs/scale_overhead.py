@@ -87,8 +87,11 @@ def ray(calls: int = 200) -> tuple[float, float]:
             return own, each(lambda: executor.submit(Nothing()).result(), calls)
 
 
-def slurm(calls: int = 10) -> tuple[float, float]:
-    """A job of submitit that does nothing, seen by its file, and a call of the executor."""
+def slurm(calls: int = 4) -> tuple[float, float]:
+    """A job of submitit that does nothing, seen by its file, and a call of the executor.
+
+    The difference is that of two waits for Slurm, so it also prints how late an answer in a job's folder is seen.
+    """
     import submitit
 
     from benchmark.executors.slurm import SlurmExecutor
@@ -107,8 +110,17 @@ def slurm(calls: int = 10) -> tuple[float, float]:
         own = each(job, calls)
         modules = ("docs.scale_overhead", "benchmark.hardware")
         describe = DescribeEnvironment("fp32")
+        late: list[float] = []
         with SlurmExecutor(folder / "ours", {}, slots=1, describe=describe, modules=modules) as executor:
-            return own, each(lambda: executor.submit(Nothing()).result(), calls)
+
+            def ours() -> None:
+                executor.submit(Nothing()).result()
+                now = time.time()
+                late.append(now - max(path.stat().st_mtime for path in (folder / "ours").glob("*/answer.json")))
+
+            both = own, each(ours, calls)
+        print(json.dumps({"answer_seen_after_ms": round(1000 * statistics.median(late), 2)}))
+        return both
 
 
 def memory(calls: int = 1000, weights: int = 3_400_000) -> None:

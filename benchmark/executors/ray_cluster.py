@@ -78,6 +78,13 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
         if "ersion mismatch" in str(error):
             raise EngineError(f"--ray-address {address}: {' '.join(str(error).split())}") from None
         raise EngineError(f"{_no_ray(address)} ({' '.join(str(error).split())[:300]})") from None
+    except Exception as error:  # Ray has no type for this one
+        if "timed out during startup" not in str(error):
+            raise
+        raise EngineError(
+            f"--ray-address {address}: Ray did not start here within the 30 s that it gives itself; this machine is "
+            "busy. Try again, or start it with `ray start --head` and give auto"
+        ) from None
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
