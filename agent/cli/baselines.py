@@ -12,7 +12,6 @@ from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, SeedOption, W
 from agent.cli.check import require_architecture
 from agent.cli.output import print_json, print_next
 from agent.errors import UsageError
-from benchmark.task import SEED_SD, common_metric
 
 if TYPE_CHECKING:
     from agent.studies.recipes import Row
@@ -123,6 +122,7 @@ def _measure(
     from agent.progress import make_progress
     from agent.studies.recipes import BASELINE, measure
     from benchmark.recipes import asks_for_blocks, get_recipe, recipe_names
+    from benchmark.task import SEED_SD, common_metric
 
     asked = recipe_names() if recipes is None else (name.strip() for name in recipes.split(","))
     names = [name for name in dict.fromkeys(asked) if name]
@@ -162,6 +162,8 @@ def _measure(
 
 
 def _check_target(target: float | None, profile: Profile) -> None:
+    from benchmark.task import SEED_SD, common_metric
+
     metric = common_metric(task.metric for task in profile.tasks)
     if target is not None and metric == SEED_SD:
         raise UsageError("--target: the tasks have different metrics, so one target cannot serve them all")

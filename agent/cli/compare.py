@@ -25,7 +25,6 @@ from agent.cli.app import (
     app,
 )
 from agent.cli.output import print_json, print_next
-from agent.cli.tournament import run_tournament
 from agent.errors import RunDamaged, UsageError
 from agent.safe_text import spelt
 
@@ -97,6 +96,8 @@ def compare(
         "model": model,
         "base_url": base_url,
     }
+    from agent.cli.tournament import run_tournament
+
     run_tournament(
         flags,
         proposers=proposers,

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
 from agent.cli.output import print_json, print_next, run_words
-from agent.runs.metrics import task_metrics
 from agent.safe_text import spelt
-from benchmark.task import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from agent.runs.directory import RunDirectory
     from agent.runs.state import RunState
+    from benchmark.task import Metric
 
 
 @app.command()
@@ -67,7 +66,10 @@ def _unfinished(run: RunDirectory) -> tuple[RunState, list[str]]:
 
 def _lines(path: Path, summary: dict[str, Any], unfinished: tuple[RunState, list[str]] | None) -> Iterator[str]:
     from agent.analysis.null_claims import NOTICE
+    from agent.runs.metrics import task_metrics
+    from benchmark.task import ACCURACY
 
+    metrics = task_metrics(summary)
     if summary.get("null"):
         yield NOTICE
     held = " (a process works on it)" if unfinished is not None and unfinished[0].held else ""
@@ -80,7 +82,6 @@ def _lines(path: Path, summary: dict[str, Any], unfinished: tuple[RunState, list
         yield from unfinished[1]
         return
     yield f"tests      {summary.get('tests_used', 0)} of {summary.get('budget')}"
-    metrics = task_metrics(summary)
     for test in summary.get("tests", []):
         means = ", ".join(
             f"{task} {_mean(seeds, metrics.get(task, ACCURACY))}" for task, seeds in test["accuracies"].items()
@@ -111,6 +112,8 @@ def _mean(seeds: dict[str, float | None], metric: Metric) -> str:
 
 
 def _what(scores: Mapping[Metric, float] | None) -> str:
+    from benchmark.task import ACCURACY
+
     if scores is None:
         return ""
     return "mean visible accuracy " if set(scores) == {ACCURACY} else "mean visible score "

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from agent.cli.app import JsonFlag, RunArgument, RunsOption, app
 from agent.cli.output import print_json, print_next, run_words
-from agent.runs.metrics import read_metric
 from agent.safe_text import safe_console, spelt
 
 if TYPE_CHECKING:
@@ -107,4 +106,6 @@ def _in_words(line: Mapping[str, Any], *, epochs: bool) -> str:
     of = f"{line.get('role')} {line.get('task')} seed {line.get('seed')}"
     if "accuracy" in line:
         return f"  {of}: epoch {line.get('epoch')}/{line.get('epochs')}, test accuracy {score:.2f} %"[:300]
+    from agent.runs.metrics import read_metric
+
     return f"  {of}: epoch {line.get('epoch')}, {read_metric(line.get('metric')).shown(score)}"[:300]

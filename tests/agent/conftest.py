@@ -49,7 +49,7 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def command(server: Server, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
+def agent_in(server: Server, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Run `agent …` in a folder, without a terminal and without standard input, with isolation as strong as a user's.
 
     The process is forked from one that has imported everything and has an isolation; see tests/agent/harm.py. `page`:
@@ -85,9 +85,9 @@ def done_line(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def agent(command: Command, tmp_path: Path) -> Agent:
-    """As `command`, in an empty folder."""
-    return functools.partial(command, tmp_path)
+def agent(agent_in: Command, tmp_path: Path) -> Agent:
+    """As `agent_in`, in an empty folder."""
+    return functools.partial(agent_in, tmp_path)
 
 
 @pytest.fixture
@@ -164,19 +164,19 @@ def copy_example(name: str, folder: Path, changes: Sequence[tuple[str, str, str]
         (folder / file).write_text(text.replace(old, new))
 
 
-def search_in(command: Command, folder: Path, *words: str) -> SearchOutcome:
+def search_in(agent_in: Command, folder: Path, *words: str) -> SearchOutcome:
     """A search with one test on the folder's task file."""
-    done = done_line(command(folder, "search", "--profile", "task.toml", "--budget", "1", *words, "--json"))
+    done = done_line(agent_in(folder, "search", "--profile", "task.toml", "--budget", "1", *words, "--json"))
     return SearchOutcome(Path(done["run"]), done["status"], done, [])
 
 
 @pytest.fixture(scope="session")
-def val_loss(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Searched:
+def val_loss(tmp_path_factory: pytest.TempPathFactory, agent_in: Command) -> Searched:
     """A search with one test on a task whose score is val_loss, lower is better, and whose owner states its noise."""
     folder = tmp_path_factory.mktemp("letters")
     noise = ('direction = "minimize"', 'direction = "minimize"\n\n[noise]\ngru-letters = 0.05')
     copy_example("letters", folder, [("train.py", "3, 40, 48, 32", "2, 3, 48, 32"), ("task.toml", *noise)])
-    return Searched("letters", folder, search_in(command, folder))
+    return Searched("letters", folder, search_in(agent_in, folder))
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

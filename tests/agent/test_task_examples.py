@@ -36,7 +36,7 @@ SMALL = {
 
 
 @pytest.fixture(scope="module", params=SMALL)
-def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, command: Command) -> Searched:
+def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, agent_in: Command) -> Searched:
     """An example, copied and made small, after a search with one test that waits for its submission."""
     name: str = request.param
     if name == "letters":
@@ -47,7 +47,7 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if name == "pictures":
         _module(folder / "make_pictures.py").main(folder / "clipart")
     waits = ["--no-submit"] if name == "pictures" else []
-    return Searched(name, folder, search_in(command, folder, *waits))
+    return Searched(name, folder, search_in(agent_in, folder, *waits))
 
 
 def _module(path: Path) -> Any:

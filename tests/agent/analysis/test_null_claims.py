@@ -22,10 +22,10 @@ VISIBLE = "resnet20-tiny"
 
 
 @pytest.fixture(scope="module")
-def null_run(tmp_path_factory: pytest.TempPathFactory, command: Command) -> tuple[dict[str, Any], dict[str, Any]]:
+def null_run(tmp_path_factory: pytest.TempPathFactory, agent_in: Command) -> tuple[dict[str, Any], dict[str, Any]]:
     """The first and the last line of `agent search --null --json`, with one copy of the baseline tested."""
     words = ("search", "--null", "--profile", "smoke", "--budget", "1", "--json")
-    result = command(tmp_path_factory.mktemp("null"), *words, page=True)
+    result = agent_in(tmp_path_factory.mktemp("null"), *words, page=True)
     assert result.returncode == 0, result.stderr
     launch, done = json_lines(result.stdout)
     return launch, done

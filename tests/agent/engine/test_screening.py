@@ -44,10 +44,10 @@ def smoke(server: Server, folder: Path, cache: Path, *words: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def screened(tmp_path_factory: pytest.TempPathFactory, command: Command) -> dict[str, Any]:
+def screened(tmp_path_factory: pytest.TempPathFactory, agent_in: Command) -> dict[str, Any]:
     """The last line of a search that looks at several candidates before each of its two tests."""
     words = ("--profile", "smoke", "--budget", "2", "--screen", str(SHARE), "--json")
-    return done_line(command(tmp_path_factory.mktemp("screened"), "search", *words))
+    return done_line(agent_in(tmp_path_factory.mktemp("screened"), "search", *words))
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda profile: profile.name)

@@ -89,12 +89,12 @@ def test_contributions_are_corrected_and_point_the_right_way() -> None:
 
 
 @pytest.fixture(scope="module")
-def waiting(tmp_path_factory: pytest.TempPathFactory, command: Command) -> RunDirectory:
+def waiting(tmp_path_factory: pytest.TempPathFactory, agent_in: Command) -> RunDirectory:
     """A run of one test, without the hidden task: the recipe is the baseline with a helper and one more loop."""
     folder = tmp_path_factory.mktemp("ablation")
     (folder / "mine.py").write_text(get_recipe("zero_last_gamma").region)
     words = ("search", "--profile", "smoke", "--proposer", "scripted:mine.py", "--budget", "1", "--no-submit", "--json")
-    return RunDirectory(Path(done_line(command(folder, *words))["run"]))
+    return RunDirectory(Path(done_line(agent_in(folder, *words))["run"]))
 
 
 def test_ablate_as_people_use_it(waiting: RunDirectory, agent: Agent, tmp_path: Path) -> None:

@@ -123,12 +123,12 @@ def level() -> str:
 
 
 @pytest.fixture(scope="module")
-def tournament(folder: Path, command: Command, level: str) -> list[dict[str, Any]]:
+def tournament(folder: Path, agent_in: Command, level: str) -> list[dict[str, Any]]:
     """The objects of one tournament: a strategy against a script that never tests anything."""
     names = f"scripted:{folder}/fixup.py,scripted:{folder}/broken.json"
     how = ("--repeats", "1", "--fresh", "2", "--profile", "smoke", "--budget", "1", "--json")
     words = ("compare", "--proposers", names, "--runs", str(folder / "runs"), *how)
-    result = command(folder, *words, env={"INITSEARCH_ISOLATION": level})
+    result = agent_in(folder, *words, env={"INITSEARCH_ISOLATION": level})
     assert result.returncode == 0, result.stderr
     return json_lines(result.stdout)
 
