@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from agent import load_run
+from agent import load_run, search
+from agent.engine.own_task import take_task
 from agent.profiles import recorded_profile
 from agent.runs.directory import RunDirectory
 from agent.runs.events import Evaluated, Launch
@@ -94,6 +96,57 @@ def test_the_exported_module_gives_the_weights_of_the_search(searched: Searched)
     assert result is not None
     assert result.weights_sha256 == digest.hexdigest()
     assert "own constructors make it" in (run.path / "initialize_weights.py").read_text()
+
+
+ARRAYS: dict[str, dict[str, Any]] = {
+    "pictures": {"data": "clipart", "image_size": 32, "batch_size": 32, "lr": 0.05, "train_limit": 64, "test_limit": 64}
+    | {"epochs": 1},
+    "transformer": {"data": "openclipart100", "epochs": 2, "optimizer": "adamw", "lr": 0.001, "weight_decay": 0.05}
+    | {"warmup_epochs": 1, "label_smoothing": 0.1, "augment": "flip", "train_limit": 128, "test_limit": 128},
+    "letters": {"train": "train.py:train", "metric": "val_loss", "direction": "minimize"},
+}
+"""The examples' keys, as arguments of `search`."""
+
+
+def test_a_function_in_place_of_a_file_is_the_same_task(
+    searched: Searched, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function's source, with the classes and numbers it uses, is built in isolation and by us alike."""
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+    monkeypatch.chdir(searched.folder)
+    module = _module(searched.folder / "net.py")
+    monkeypatch.setitem(sys.modules, "net", module)  # as after `import net`: where inspect looks for a class's source
+    build = module.build
+    profile = take_task({"network": build, "packages": [], **ARRAYS[searched.name]})
+    launch = read_events(RunDirectory(searched.outcome.run).events)[0].event
+    assert isinstance(launch, Launch)
+    (ours,), theirs = profile.visible, recorded_profile(launch.profile, launch.tasks).visible[0]
+    assert ours.network is not None
+    assert theirs.network is not None
+    assert ours.network.constructed == theirs.network.constructed
+    known, same = ours.identity(), theirs.identity()
+    for fields in (known, same):
+        del fields["network"], fields["arch"]
+    assert known["dataset"] == same["dataset"] or searched.name != "pictures"
+    assert known["recipe"] == same["recipe"]
+    assert known.get("trainer") == same.get("trainer")
+
+
+def test_a_search_from_python(searched: Searched, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the network as text it is the task of the file: what the file's search trained is not trained again."""
+    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
+    monkeypatch.chdir(searched.folder)
+    name = searched.outcome.done["visible"].keys()
+    settings = {"network": "net.py:build", "name": next(iter(name)), **ARRAYS[searched.name]}
+    submits = searched.name != "pictures"
+    outcome = search(budget=1, workers=2, runs=searched.folder / "python", submit=submits, **settings)
+    assert outcome.done["visible"].keys() == name
+    for key in ("baseline", "submitted"):
+        (ours,), (theirs,) = (run.done["visible"].values() for run in (outcome, searched.outcome))
+        assert ours[key] == theirs[key]
+    events = [record.event for record in read_events(RunDirectory(outcome.run).events)]
+    assert all(event.cached for event in events if isinstance(event, Evaluated))
+    assert "<table" in outcome._repr_html_()
 
 
 def test_the_run_keeps_the_tasks_and_no_stranger_runs_their_code(
