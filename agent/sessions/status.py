@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from agent.analysis.openness import openness
 from agent.errors import Rejected
@@ -35,7 +35,13 @@ class TaskBaseline:
     seeds: Mapping[int, float]
     noise_sd: float | None
     noticeable: float | None
-    metric: Metric = ACCURACY
+    metric: str = ACCURACY.name
+    direction: Literal["maximize", "minimize"] = ACCURACY.direction
+
+    @property
+    def score(self) -> Metric:
+        """What `mean` is."""
+        return Metric(self.metric, self.direction)
 
 
 @dataclass(frozen=True)
@@ -84,16 +90,13 @@ class SessionStatus:
     next: tuple[str, ...]
     unit: str = ACCURACY.points
     """Of the gains: `points`, the tasks' metric, or where they differ `seed SD` or `× baseline`."""
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
-    """Task → its metric."""
 
     def as_json(self) -> dict[str, Any]:
         """The object that --json prints. Metrics and unit stand in it where they are not accuracy and points."""
         found = {"event": "status", **asdict(self)}
-        del found["metrics"]
         for name, base in self.baseline.items():
-            del found["baseline"][name]["metric"]
-            found["baseline"][name] |= base.metric.as_json()
+            if base.score.is_accuracy:
+                del found["baseline"][name]["metric"], found["baseline"][name]["direction"]
         if self.unit == ACCURACY.points:
             del found["unit"]
         return found
@@ -141,7 +144,6 @@ def session_status(session: Session) -> SessionStatus:
         submitted=submitted if isinstance(submitted, int) else None,
         next=_next(session, config, state, budget - len(tests), highest),
         unit=unit,
-        metrics=metrics,
     )
 
 
@@ -198,7 +200,7 @@ def _baseline(
     sd = seed_sd(profile, noise, task, known)
     mean = sum(known.values()) / len(known) if known else math.nan
     least = None if sd is None else _rounded(noticeable(sd, len(known), seeds))
-    return TaskBaseline(mean, known, None if sd is None else _rounded(sd), least, metric)
+    return TaskBaseline(mean, known, None if sd is None else _rounded(sd), least, metric.name, metric.direction)
 
 
 def _rounded(value: float) -> float:
@@ -244,12 +246,12 @@ def status_lines(found: SessionStatus) -> list[str]:
         noise = "how far another seed moves it is not known"
         if base.noise_sd is not None and base.noticeable is not None:
             noise = (
-                f"another seed moves it by about {base.noise_sd:.2g} {base.metric.points}, so a gain below "
-                f"{base.noticeable:.2g} {base.metric.points} cannot be told from chance"
+                f"another seed moves it by about {base.noise_sd:.2g} {base.score.points}, so a gain below "
+                f"{base.noticeable:.2g} {base.score.points} cannot be told from chance"
             )
-        lines.append(f"baseline {task}: {base.metric.shown(base.mean)}; {noise}")
+        lines.append(f"baseline {task}: {base.score.shown(base.mean)}; {noise}")
     for test in found.tests:
-        parts = [f"{task} {_list(seeds, found.metrics.get(task, ACCURACY))}" for task, seeds in test.accuracies.items()]
+        parts = [f"{task} {_list(seeds, found.baseline[task].score)}" for task, seeds in test.accuracies.items()]
         gain = "" if test.gain is None else f", mean gain {_gain(test.gain, found.unit)}"
         lines.append(f"test #{test.number}: {test.status}{gain}{': ' if parts else ''}{'; '.join(parts)}")
     if found.file is not None:
