@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from agent.llm.answers import clean, plain_arguments, plain_name
 from agent.llm.fences import block_at, next_fence
-from agent.llm.written import WrittenCall, iterate, json_values, next_opening, read_call
+from agent.llm.written import Openings, WrittenCall, iterate, json_values
 from agent.protocol import ToolCall
 
 MAX_CALLS = 10
@@ -64,11 +64,11 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     marked = False
     position = 0
     first = fence = next_fence(text)
-    opening = next_opening(text)
+    openings = Openings(text)
+    opening = openings.next()
     while opening is not None or fence is not None:
         if opening is not None and (fence is None or opening.start() < fence.start()):
-            written = read_call(text, opening)
-            position = max(opening.end(), written.end if written else 0)
+            written, position = openings.read(opening)
             calls = list(_calls(written)) if written else []
             marked = marked or (bool(calls) and opening["bare"] is None)
             found += [(call, False) for call in calls]
@@ -85,7 +85,7 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
                 marked = marked or bool(calls)
                 found += [(call, False) for call in calls]
         if opening is not None and opening.start() < position:
-            opening = next_opening(text, position)
+            opening = openings.next(position)
         if fence is not None and fence.start() < position:
             fence = next_fence(text, position)
     if marked:

@@ -23,19 +23,20 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 _NAME = r"[\w.:-]{1,100}"
-_OPENING = re.compile(
-    rf"""(?P<json><tool_calls?>|<function_calls?>|<\|tool_calls?\|>|<TOOLCALL>|<\|python_tag\|>|<tools?>|<tool_use>
-        |<\|START_ACTION\|>|\bfunctools(?=\[))
-    |(?P<bare>^[ \t]{{0,9}}(?=\{{\s{{0,99}}"|\[\s{{0,99}}\{{))
+_MARKED = rf"""(?P<json><tool_calls?>|<function_calls?>|<\|tool_calls?\|>|<TOOLCALL>|<\|python_tag\|>
+        |<tools?>|<tool_use>|<\|START_ACTION\|>|\bfunctools(?=\[))
     |<\|tool_call>\s{{0,9}}call:(?P<gemma>{_NAME})(?=\{{)
     |(?P<mistral>\[TOOL_CALLS\])
     |<(?:｜DSML｜)?(?:function=|invoke[ ]name=)["']?(?P<xml>{_NAME})["']?\s{{0,9}}>
     |\bto=functions\.(?P<harmony>[\w-]{{1,100}})
         (?:[^\n{{}}]{{0,100}}?<\|message\|>|[ ]?(?:commentary)?[ ]?(?:json|code)?\s{{0,9}}(?=\{{))
     |<\|tool_call_begin\|>\s{{0,9}}(?P<kimi>{_NAME})\s{{0,9}}<\|tool_call_argument_begin\|>
-    |<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?(?P<deepseek>{_NAME})\s{{0,9}}(?:<｜tool▁sep｜>)?""",
-    re.VERBOSE | re.MULTILINE,
-)
+    |<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?(?P<deepseek>{_NAME})\s{{0,9}}(?:<｜tool▁sep｜>)?"""
+_BARE = r"""|(?P<bare>^[ \t]{0,9}(?=\{\s{0,99}"|\[\s{0,99}\{))"""
+_OPENING = re.compile(_MARKED + _BARE, re.VERBOSE | re.MULTILINE)
+_MARKED_OPENING = re.compile(_MARKED + "|(?P<bare>(?!))", re.VERBOSE)
+_MOST_BARE = 32
+"""So many lines that begin like JSON and are none are tried: each is read to the end of the text, at worst."""
 _MISTRAL = re.compile(rf"\s{{0,9}}(?P<name>{_NAME})(?:\[CALL_ID\][\w-]{{0,100}})?\s{{0,9}}(?:\[ARGS\])?")
 _GLM = re.compile(rf"\s{{0,9}}(?P<name>{_NAME})\s{{0,9}}(?=<arg_key>|</tool_call>)")
 _PAIR = re.compile(r"\s*<arg_key>(?P<key>[^<]{1,100})</arg_key>\s*<arg_value>")
@@ -49,7 +50,7 @@ _FENCE_END = re.compile(r"\s{0,9}```")
 _BETWEEN = re.compile(r"[\s,;]*")
 _LINE_END = re.compile(r"[ \t,;]*(?:$|\n|</|<\|)")
 _GEMMA_END = "<tool_call|>"
-_GEMMA_PART = re.compile(r'<\|"\|>(?P<text>.*?)<\|"\|>|(?P<key>\w+)(?=\s*:)', re.DOTALL)
+_GEMMA_PART = re.compile(r'<\|"\|>(?P<text>.*?)<\|"\|>|\b(?P<key>\w{1,100})(?=\s{0,9}:)', re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: _no_constant(name))
 
 
@@ -65,12 +66,28 @@ class WrittenCall:
     end: int
 
 
-def next_opening(text: str, position: int = 0) -> re.Match[str] | None:
-    """Where the next notation begins."""
-    return _OPENING.search(text, position)
+class Openings:
+    """Finds where notations begin in a text, and reads them."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._misses = 0
+
+    def next(self, position: int = 0) -> re.Match[str] | None:
+        """The first one from `position` on."""
+        pattern = _OPENING if self._misses < _MOST_BARE else _MARKED_OPENING
+        return pattern.search(self._text, position)
+
+    def read(self, opening: re.Match[str]) -> tuple[WrittenCall | None, int]:
+        """The call that begins with `opening`, None where nothing of the kind follows it; and where to go on."""
+        call = _read(self._text, opening)
+        if call is None and opening["bare"] is not None:
+            self._misses += 1
+            return None, opening.end() + 1
+        return call, max(opening.end(), call.end if call else 0)
 
 
-def read_call(text: str, opening: re.Match[str]) -> WrittenCall | None:
+def _read(text: str, opening: re.Match[str]) -> WrittenCall | None:
     """The call that begins with `opening`; None where nothing of the kind follows it."""
     start = opening.end()
     if opening["json"] is not None:
@@ -187,10 +204,9 @@ def _read_parameters(text: str, name: str, start: int) -> WrittenCall:
 
 def iterate(text: str) -> Iterator[WrittenCall]:
     """Every call in a text, in its order."""
-    position = 0
-    while (opening := next_opening(text, position)) is not None:
-        call = read_call(text, opening)
-        position = max(opening.end(), call.end if call else 0)
+    position, openings = 0, Openings(text)
+    while (opening := openings.next(position)) is not None:
+        call, position = openings.read(opening)
         if call is not None:
             yield call
 
