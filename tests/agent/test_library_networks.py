@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import random
-from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from agent.config import load_config
 from agent.engine.search import Search, SearchOutcome
@@ -20,10 +14,8 @@ from agent.runs.directory import RunDirectory
 from agent.runs.events import Evaluated, Launch
 from agent.runs.log import read_events
 from agent.studies.verify import verify
-from benchmark import networks
-from benchmark.models import init_config
 from benchmark.store import ResultStore
-from sandbox.isolate import derived_seed
+from tests.agent.exported import load_module, weights_of
 
 TASK = """\
 name = "libraries"
@@ -85,29 +77,12 @@ def test_the_exported_module_gives_the_weights_of_the_search(searched: SearchOut
     events = [record.event for record in read_events(run.events)]
     assert isinstance(events[0], Launch)
     profile = recorded_profile(events[0].profile, events[0].tasks)
-    exported = _module(run.path / "initialize_weights.py")
+    exported = load_module(run.path / "initialize_weights.py")
     for task, role, results in (
         (profile.visible[0], "test/1", run.results),
         (profile.hidden[0], "hidden/submission", run.hidden),
     ):
-        assert task.network is not None
-        model = networks.build(task.network, 0)
-        seed = derived_seed(0)
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        exported.initialize_weights(model, init_config(model, task.arch, task.num_classes))
-        digest = hashlib.sha256(b"".join(p.detach().contiguous().numpy().tobytes() for p in model.parameters()))
         (event,) = (event for event in events if isinstance(event, Evaluated) and event.role == role)
         result = ResultStore(results).get(event.key)
         assert result is not None
-        assert result.weights_sha256 == digest.hexdigest(), role
-
-
-def _module(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+        assert result.weights_sha256 == weights_of(exported, task), role

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
-import random
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
 from agent import load_run, search
 from agent.engine.own_task import take_task
@@ -21,11 +16,9 @@ from agent.runs.directory import RunDirectory
 from agent.runs.events import Evaluated, Launch
 from agent.runs.log import read_events
 from agent.studies.verify import verify
-from benchmark import networks
-from benchmark.models import init_config
 from benchmark.store import ResultStore
-from sandbox.isolate import derived_seed
 from tests.agent.conftest import Command, Searched, copy_example, search_in
+from tests.agent.exported import load_module, weights_of
 
 SMALL = {
     "pictures": [
@@ -47,18 +40,9 @@ def searched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp(name)
     copy_example(name, folder, SMALL[name])
     if name == "pictures":
-        _module(folder / "make_pictures.py").main(folder / "clipart")
+        load_module(folder / "make_pictures.py").main(folder / "clipart")
     waits = ["--no-submit"] if name == "pictures" else []
     return Searched(name, folder, search_in(agent_in, folder, *waits))
-
-
-def _module(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_search_ends_and_its_files_agree(searched: Searched, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,15 +62,6 @@ def test_the_exported_module_gives_the_weights_of_the_search(searched: Searched)
     launch = read_events(run.events)[0].event
     assert isinstance(launch, Launch)
     task = recorded_profile(launch.profile, launch.tasks).visible[0]
-    assert task.network is not None
-    model = networks.build(task.network, 0)
-    seed = derived_seed(0)
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    exported = _module(run.path / "initialize_weights.py")
-    exported.initialize_weights(model, init_config(model, task.arch, task.num_classes))
-    digest = hashlib.sha256(b"".join(p.detach().contiguous().numpy().tobytes() for p in model.parameters()))
     digests = {
         event.role: ResultStore(run.results).get(event.key)
         for event in (record.event for record in read_events(run.events))
@@ -94,7 +69,7 @@ def test_the_exported_module_gives_the_weights_of_the_search(searched: Searched)
     }
     result = digests["test/1"]
     assert result is not None
-    assert result.weights_sha256 == digest.hexdigest()
+    assert result.weights_sha256 == weights_of(load_module(run.path / "initialize_weights.py"), task)
     assert "own constructors make it" in (run.path / "initialize_weights.py").read_text()
 
 
@@ -114,7 +89,7 @@ def test_a_function_in_place_of_a_file_is_the_same_task(
     """The function's source, with the classes and numbers it uses, is built in isolation and by us alike."""
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
     monkeypatch.chdir(searched.folder)
-    module = _module(searched.folder / "net.py")
+    module = load_module(searched.folder / "net.py")
     monkeypatch.setitem(sys.modules, "net", module)  # as after `import net`: where inspect looks for a class's source
     build = module.build
     profile = take_task({"network": build, "packages": [], **ARRAYS[searched.name]})
