@@ -12,6 +12,7 @@ import importlib
 import inspect
 import random
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,6 +98,10 @@ UNTRACED = (
 """What is said of such a network."""
 
 
+_building = threading.Lock()
+"""The lanes of a process share the generators that constructors draw from, so one lane at a time builds."""
+
+
 def construction_seed(seed: int) -> int:
     """The seed of a network's own constructors: 63 bits of SHA-256. The candidate and the trainer use other seeds."""
     return int.from_bytes(hashlib.sha256(f"construct:{seed}".encode()).digest()[:8], "big") >> 1
@@ -111,19 +116,20 @@ def build(network: Network, seed: int) -> nn.Module:
     import torch
 
     number = construction_seed(seed)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # some factorisations give other last digits with more
-    try:
-        make = _maker(network)
-        torch.manual_seed(number)
-        random.seed(number)
-        np.random.seed(number % 2**32)
+    with _building:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # some factorisations give other last digits with more
         try:
-            model = make()
-        except Exception as error:
-            raise NetworkError(f"network {network.spec}: {described(error)}") from error
-    finally:
-        torch.set_num_threads(threads)
+            make = _maker(network)
+            torch.manual_seed(number)
+            random.seed(number)
+            np.random.seed(number % 2**32)
+            try:
+                model = make()
+            except Exception as error:
+                raise NetworkError(f"network {network.spec}: {described(error)}") from error
+        finally:
+            torch.set_num_threads(threads)
     return checked(network.spec, model)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,20 @@ def test_a_users_network_is_described(tmp_path: Path) -> None:
     again = networks.build(found.network, 3)
     assert networks.constructed_sha256(built) == networks.constructed_sha256(again)
     assert networks.constructed_sha256(built) != networks.constructed_sha256(networks.build(found.network, 4))
+
+
+def test_a_network_is_built_equal_in_each_lane(tmp_path: Path) -> None:
+    """The lanes of a process share torch's generator: constructors that ran side by side drew each other's numbers."""
+    slow = NETWORK.replace("    return", "    time.sleep(0.2)\n    return").replace(
+        "from blocks", "import time\nfrom blocks"
+    )
+    write_task(tmp_path, network=slow)
+    network = task(tmp_path).network
+    assert network is not None
+    alone = [networks.constructed_sha256(networks.build(network, seed)) for seed in (3, 4)]
+    with ThreadPoolExecutor(2) as lanes:
+        together = [networks.constructed_sha256(built) for built in lanes.map(networks.build, [network] * 2, (3, 4))]
+    assert together == alone
 
 
 HEAD = "import torch\nfrom torch import nn\n"
