@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -12,9 +11,8 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
+from benchmark.fork_server import die_with_parent
 from benchmark.lanes import GPU_LOST, Gate, free_memory, is_out_of_memory, lost_gpu
-
-_PR_SET_PDEATHSIG = 1
 
 
 class _Parent:
@@ -44,11 +42,8 @@ def serve(*descriptors: int) -> None:
     The process ignores SIGINT, which a terminal sends to all processes: only its parent stops it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        # A parent that was killed with -9 cannot stop this process, so the kernel does.
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() == 1:
-            return
+    if not die_with_parent():
+        return
     if len(descriptors) > 1:
         import benchmark.train  # noqa: F401 - torch does not survive two threads that import it for the first time
 

@@ -144,7 +144,7 @@ def training(epochs: int, *, own: bool) -> dict[str, Any]:
         work = PlainOwn(folder) if own else PlainTraining(str(folder / "task.toml"))
         alone = multiprocessing.get_context("spawn").Process(target=plain, args=(work, there))
         alone.start()
-        with open_workbench(config, Clock(), Progress(), evaluations=1) as workbench:
+        with open_workbench(config, Clock(), Progress(), evaluations=1, threads=1) as workbench:
             here.recv()
             before = tree_seconds(os.getpid(), alone.pid or 0)
             here.send("go")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import traceback
@@ -13,12 +14,14 @@ from typing import Any
 
 from benchmark.executors.seam import Ask, InfrastructureError
 from benchmark.executors.waiting import QueueExecutor, SubmittedCall
-from benchmark.slot_process import Running, SlotProcess
+from benchmark.fork_server import ForkServer, ForkServerDied
+from benchmark.slot_process import Running, SlotProcess, start_python
 
 
 class LocalExecutor(QueueExecutor):
     """Runs `slots` evaluations side by side on this machine, each with `threads` CPU threads.
 
+    On a CPU the slots' processes are forks of one that has imported torch.
     Slots get GPUs in turn. All slots of a GPU are lanes of one process, since one small network does not fill it and
     processes would take turns. Without a GPU, `lanes` slots share a process: one, but in tests.
     A process that dies is replaced and its calls are retried once. A second death is an InfrastructureError.
@@ -46,8 +49,20 @@ class LocalExecutor(QueueExecutor):
         count = min(gpus, slots) or -(-slots // lanes)
         names = _gpu_names(gpus) if gpus else [""] * count
         inherited = dict(os.environ if environ is None else environ)
+        inherited |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), str(threads))
+        # A GPU's driver does not survive a fork, and each GPU has one process anyway.
+        self._forks = None
+        if count > 1 and not gpus and sys.platform == "linux":
+            on_cpu = inherited | {"CUDA_VISIBLE_DEVICES": ""}
+            self._forks = ForkServer(lambda script, descriptors: start_python(script, descriptors, on_cpu, log))
         shared = [
-            _process(inherited, threads, names[index], log, len(range(index, slots, count))) for index in range(count)
+            SlotProcess(
+                inherited | {"CUDA_VISIBLE_DEVICES": names[index]},
+                log,
+                lanes=len(range(index, slots, count)),
+                forks=self._forks,
+            )
+            for index in range(count)
         ]
         self._slots = [_Slot(index + 1, shared[index % count], index // count, say) for index in range(slots)]
         self._threads = [threading.Thread(target=self._serve, args=(slot,), daemon=True) for slot in self._slots]
@@ -57,8 +72,12 @@ class LocalExecutor(QueueExecutor):
     def close(self) -> None:
         """Kill the processes with all their children. Unfinished futures raise InfrastructureError."""
         self._closing.set()
+        if self._forks is not None:
+            self._forks.abandon()
         for slot in self._slots:
             slot.stop()
+        if self._forks is not None:
+            self._forks.close()
         self._end_waiting()
         for thread in self._threads:
             thread.join(timeout=10)
@@ -107,11 +126,6 @@ class _Crashed(Exception):
     """The slot's process has ended."""
 
 
-def _process(inherited: Mapping[str, str], threads: int, gpu: str, log: Path | None, lanes: int) -> SlotProcess:
-    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), str(threads))
-    return SlotProcess({**inherited, **counts, "CUDA_VISIBLE_DEVICES": gpu}, log, lanes=lanes)
-
-
 class _Slot:
     """One lane of a child process, which answers calls. The first call starts the process."""
 
@@ -126,7 +140,10 @@ class _Slot:
 
     def run(self, job: SubmittedCall) -> Any:
         """Send one call, handle its reports and questions, return its answer. Raises _Crashed, InfrastructureError."""
-        running = self._running = self._process.running()
+        try:
+            running = self._running = self._process.running()
+        except ForkServerDied as error:
+            raise _Crashed(f"{error}{self._process.see_log}") from None
         connection = running.connections[self._lane]
         deadline = None if job.timeout is None else time.monotonic() + job.timeout
         try:
