@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import os
 import signal
@@ -16,7 +15,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-_PR_SET_PDEATHSIG = 1
 _MOST_LANES = 64
 _GONE_SECONDS = 5.0
 Start = Callable[[str, Sequence[int]], "subprocess.Popen[bytes]"]
@@ -106,21 +104,15 @@ class ForkServer:
             orders.close()
 
 
-def die_with_parent() -> bool:
-    """Let the kernel kill this process when its parent ends, even by kill -9. Returns False if it has ended already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        return os.getppid() != 1
-    return True
-
-
 def serve(control: int) -> None:
     """The server: carry out orders from the socket `control` until it is closed. It trains nothing."""
+    from benchmark.slot import die_with_parent
+    from benchmark.slot import serve as serve_slots
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not die_with_parent():
         return
     import benchmark.train  # noqa: F401
-    from benchmark.slot import serve as serve_slots
 
     gc.collect()
     gc.freeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -11,8 +12,9 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmark.fork_server import die_with_parent
 from benchmark.lanes import GPU_LOST, Gate, free_memory, is_out_of_memory, lost_gpu
+
+_PR_SET_PDEATHSIG = 1
 
 
 class _Parent:
@@ -34,6 +36,14 @@ class _Parent:
     def note(self, text: str) -> None:
         """Tell the user something about the machine."""
         self._connection.send(("note", text))
+
+
+def die_with_parent() -> bool:
+    """Let the kernel kill this process when its parent ends, even by kill -9. Returns False if it has ended already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        return os.getppid() != 1
+    return True
 
 
 def serve(*descriptors: int) -> None:

@@ -41,8 +41,8 @@ def ablate(
     the share does not pay for are left out and named. The code runs in isolation, also where the search's did not.
     RUN/ablation.json and the run's page keep the result.
     """
+    from agent.cli.live_table import make_progress
     from agent.profiles import given_profile
-    from agent.progress import make_progress
     from agent.report import write_report
     from agent.runs.directory import RunDirectory
     from agent.studies.ablation import ablate

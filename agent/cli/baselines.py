@@ -116,10 +116,10 @@ def print_config(path: Path, *, as_json: bool) -> None:
 def _measure(
     flags: Mapping[str, Any], recipes: str | None, *, hidden: bool, target: float | None, as_json: bool
 ) -> None:
+    from agent.cli.live_table import make_progress
     from agent.config import load_config
     from agent.engine.auto_profile import choose_profile
     from agent.profiles import with_default_seeds
-    from agent.progress import make_progress
     from agent.studies.recipes import BASELINE, measure
     from benchmark.recipes import asks_for_blocks, get_recipe, recipe_names
     from benchmark.task import SEED_SD, common_metric

@@ -98,8 +98,8 @@ def _step_through(path: Path) -> int:
 
 
 def _execute(path: Path, profile: str | None, data_root: Path | None, *, as_json: bool) -> int:
+    from agent.cli.live_table import make_progress
     from agent.cli.transcript_text import print_replay
-    from agent.progress import make_progress
     from benchmark.data import DataError
     from benchmark.executors import InfrastructureError
     from sandbox.isolate import IsolationCrashed

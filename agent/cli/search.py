@@ -224,8 +224,8 @@ def trackers_of(given: str | None) -> Trackers | None:
 
 def execute(search: Search, *, page: bool = True, as_json: bool, trackers: Trackers | None = None) -> int:
     """Run a search with its progress on stderr, print what was found, then write its page. Returns the exit code."""
+    from agent.cli.live_table import make_progress
     from agent.engine.summary import OUR_FAILURES
-    from agent.progress import make_progress
     from agent.report import report_at_end
 
     print_launch(search.launch, as_json=as_json)

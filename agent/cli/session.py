@@ -308,8 +308,8 @@ def submit(
 @contextmanager
 def showing(*, again: str) -> Iterator[Progress]:
     """Show progress on stderr. `again` is the command that goes on after a signal or a failure of our machinery."""
+    from agent.cli.live_table import make_progress
     from agent.engine.summary import OUR_FAILURES
-    from agent.progress import make_progress
 
     progress = make_progress()
     try:

@@ -73,9 +73,9 @@ def check(
 
     Runs the code that the file names. The exit code is 2 when something in the file cannot be used.
     """
+    from agent.cli.live_table import make_progress
     from agent.config import load_config
     from agent.profiles import resolve_profile
-    from agent.progress import make_progress
     from agent.studies.task_check import check_task_file
     from benchmark.tasks import is_task_file
 

@@ -32,8 +32,8 @@ def run_tournament(
     as_json: bool,
 ) -> None:
     """Run the missing searches of a tournament and print the result. Raises UsageError before anything is run."""
+    from agent.cli.live_table import make_progress
     from agent.config import parse_settings, read_config
-    from agent.progress import make_progress
     from agent.studies.tournament import Tournament
     from benchmark.data import DataError
     from benchmark.executors import InfrastructureError
@@ -67,7 +67,7 @@ def run_tournament(
 
 
 def _measure(tournament: Tournament, done: Sequence[Repeat]) -> dict[str, list[Gains]]:
-    from agent.progress import make_progress
+    from agent.cli.live_table import make_progress
 
     progress = make_progress()
     try:

@@ -32,7 +32,7 @@ def verify(
 
     The exit code is 3 when something differs. What cannot be verified is listed and is not a fault.
     """
-    from agent.progress import make_progress
+    from agent.cli.live_table import make_progress
     from agent.runs.directory import RunDirectory
     from agent.runs.log import chain
     from agent.studies.verify import verify

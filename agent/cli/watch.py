@@ -63,7 +63,7 @@ def _shower(stack: ExitStack, reader: LiveReader, state: Callable[[], RunState])
         return lambda line: _print(_in_words(line, epochs=True))
     from rich.live import Live
 
-    from agent.progress import training_view
+    from agent.cli.live_table import training_view
 
     def render() -> RenderableType:
         live, now = reader.state, time.time()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agent.progress import LiveProgress, Pace, PlainProgress, Progress
+from agent.cli.live_table import LiveProgress
+from agent.progress import Pace, PlainProgress, Progress
 from benchmark.results import EpochMetrics, EvaluationResult
 from tests.agent.engine.test_screening import smoke
 from tests.agent.harm import Server

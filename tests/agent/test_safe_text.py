@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.progress import LiveProgress, PlainProgress
+from agent.cli.live_table import LiveProgress
+from agent.progress import PlainProgress
 from agent.safe_text import SafeStream, guard_output, json_line, safe_console, spelt
 from tests.agent.conftest import Agent, json_lines
 
