@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,14 +19,12 @@ from agent.cli.app import (
     UnsandboxedOption,
     app,
 )
-from agent.cli.output import asking, print_json, print_next
+from agent.cli.output import print_json, print_next
 from agent.cli.session_options import BudgetOption, ConfirmOption, NewRunsOption, ScreenOption, StartOption
-from agent.errors import AgentError, Interrupted
+from agent.cli.session_output import allowed, finish, print_status, showing
 
 if TYPE_CHECKING:
-    from agent.engine.resuming import Allowed
-    from agent.progress import Progress
-    from agent.sessions import Session, SessionReply, StillRunning
+    from agent.sessions import Session
 
 session_app = typer.Typer(
     no_args_is_help=True,
@@ -101,7 +97,7 @@ def start(
     with showing(again=f"agent session wait --session {folder}") as progress:
         session = Session.start(folder, config, progress=progress, launched=launched)
     if not as_json:
-        _print_status(session)
+        print_status(session)
     again = f" --profile {shlex.quote(str(Path(config.profile).absolute()))}" if is_task_file(config.profile) else ""
     print_next(f"edit {folder}/custom_init.py; cd {folder}; agent session test{again}")
 
@@ -156,12 +152,12 @@ def spend_test(
     """
     from agent.sessions import Session, begin_test
 
-    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root, profile))
+    found = Session.open(session, allowed=allowed(allow_unsandboxed, data_root, profile))
     if background:
-        _finish(begin_test(found), as_json=as_json)
+        finish(begin_test(found), as_json=as_json)
     with showing(again="agent session test") as progress:
         reply = found.test(progress=progress)
-    _finish(reply, as_json=as_json)
+    finish(reply, as_json=as_json)
 
 
 @session_app.command()
@@ -183,9 +179,9 @@ def wait(
     from agent.sessions import Session, wait_for_reply
 
     found = Session.open(session)
-    reply = wait_for_reply(found, timeout, allowed=lambda: _allowed(allow_unsandboxed, data_root, profile))
+    reply = wait_for_reply(found, timeout, allowed=lambda: allowed(allow_unsandboxed, data_root, profile))
     if reply is not None:
-        _finish(reply, as_json=as_json)
+        finish(reply, as_json=as_json)
     if as_json:
         print_json({"event": "idle", "exit_code": 0})
     else:
@@ -211,12 +207,12 @@ def screen(
     from agent.sessions import Session
     from agent.spaces.start import read_region
 
-    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root, profile))
+    found = Session.open(session, allowed=allowed(allow_unsandboxed, data_root, profile))
     assert found.folder is not None
     regions = [read_region(path) for path in files] if files else [found.folder.region()]
     with showing(again="agent session screen") as progress:
         reply = found.screen(regions, progress=progress)
-    _finish(reply, as_json=as_json)
+    finish(reply, as_json=as_json)
 
 
 @session_app.command()
@@ -235,10 +231,10 @@ def undo(
     """
     from agent.sessions import Session
 
-    found = Session.open(session, allowed=_allowed(False, None, profile))
+    found = Session.open(session, allowed=allowed(False, None, profile))
     with showing(again="agent session undo") as progress:
         reply = found.undo(n, progress=progress)
-    _finish(reply, as_json=as_json)
+    finish(reply, as_json=as_json)
 
 
 @session_app.command()
@@ -279,7 +275,7 @@ def status(session: SessionOption = None, as_json: JsonFlag = False) -> None:
     if as_json:
         print_json(session_status(found).as_json())
         return
-    _print_status(found)
+    print_status(found)
 
 
 @session_app.command()
@@ -299,57 +295,7 @@ def submit(
     """
     from agent.sessions import Session
 
-    found = Session.open(session, allowed=_allowed(allow_unsandboxed, data_root, profile))
+    found = Session.open(session, allowed=allowed(allow_unsandboxed, data_root, profile))
     with showing(again=f"agent session submit {n}") as progress:
         reply = found.submit(n, progress=progress)
-    _finish(reply, as_json=as_json)
-
-
-@contextmanager
-def showing(*, again: str) -> Iterator[Progress]:
-    """Show progress on stderr. `again` is the command that goes on after a signal or a failure of our machinery."""
-    from agent.cli.live_table import make_progress
-    from agent.engine.summary import OUR_FAILURES
-
-    progress = make_progress()
-    try:
-        yield progress
-    except (Interrupted, KeyboardInterrupt) as stop:
-        progress.close()
-        print(f"stopped; nothing is lost, go on with: {again}", file=sys.stderr)
-        raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
-    except OUR_FAILURES as error:
-        raise AgentError(f"{error}\nwhat was done is kept; go on with: {again}") from None
-    finally:
-        progress.close()
-
-
-def _allowed(allow_unsandboxed: bool, data_root: Path | None, profile: str | None) -> Allowed:
-    """What flags and the user's own variables and files allow a session that goes on."""
-    from agent.config import read_config
-    from agent.engine.resuming import Allowed
-
-    found = read_config({"allow_unsandboxed": allow_unsandboxed or None, "data_root": data_root, "profile": profile})
-    return Allowed.loaded(found, () if profile is None else ("profile",), ask=asking())
-
-
-def _finish(reply: SessionReply | StillRunning, *, as_json: bool) -> None:
-    """Print the reply and exit with its code."""
-    if as_json:
-        print_json(reply.as_json())
-        if (done := getattr(reply, "done", None)) is not None:
-            print_json(done)
-    else:
-        print("\n\n".join([reply.text, "\n".join(getattr(reply, "words", ()))]).strip())
-    if done := getattr(reply, "done", None):
-        print_next(f"agent {'review' if done['status'] == 'waiting_for_review' else 'show'} {done['run']}")
-    raise typer.Exit(reply.exit_code)
-
-
-def _print_status(session: Session) -> None:
-    from agent.sessions import session_status
-    from agent.sessions.status import status_lines
-
-    found = session_status(session)
-    print("\n".join(status_lines(found)))
-    print_next(" | ".join(found.next))
+    finish(reply, as_json=as_json)

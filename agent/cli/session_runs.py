@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.cli.outcome_text import print_following, print_launch, print_outcome
 from agent.cli.output import print_json, print_next
-from agent.cli.session import showing
+from agent.cli.session_output import showing
 from agent.errors import UsageError
 
 if TYPE_CHECKING:

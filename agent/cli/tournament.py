@@ -129,7 +129,8 @@ def _result(tournament: Tournament, done: Sequence[Repeat], measured: Mapping[st
 
 
 def _with_tasks(gains: Sequence[Gains], metrics: Mapping[str, Metric]) -> dict[str, Any]:
-    from agent.studies.tournament import estimate, overall
+    from agent.analysis.estimate import estimate
+    from agent.studies.tournament import overall
 
     tasks = {
         task: {**estimate([gain[task] for gain in gains]).as_json(), **metrics[task].as_json()} for task in gains[0]

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy import special
-
+from agent.analysis.estimate import Estimate, estimate
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.auto_profile import choose_profile
@@ -83,59 +82,6 @@ class Repeat:
             "hidden": _finite(self.hidden),
             "found": self.found,
         }
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The mean of independent repeats with Student's interval, in the unit of the values.
-
-    `ci` is None when the noise is unknown: there is only one repeat (then `sd` is None too), or all are equal. The mean
-    is NaN when a repeat failed, or when the values have no common unit.
-    """
-
-    mean: float
-    ci: tuple[float, float] | None
-    sd: float | None
-    values: tuple[float, ...]
-    confidence: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The estimate for `agent compare --proposers … --json`."""
-        return {
-            "gain": self.mean if math.isfinite(self.mean) else None,
-            "ci": None if self.ci is None else list(self.ci),
-            "confidence": self.confidence,
-            "sd": self.sd,
-            "repeats": len(self.values),
-            "values": [value if math.isfinite(value) else None for value in self.values],
-            "resolved": self.resolved,
-            **({} if math.isfinite(self.mean) else {"failed": sum(not math.isfinite(value) for value in self.values)}),
-        }
-
-    @property
-    def resolved(self) -> str:
-        """`better`, `worse`, or `not resolved` when the interval contains zero or is unknown."""
-        if self.ci is None or self.ci[0] <= 0 <= self.ci[1]:
-            return "not resolved"
-        return "better" if self.ci[0] > 0 else "worse"
-
-
-def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Mean of `values`, one for each repeat, and the t interval of the mean with n − 1 degrees of freedom.
-
-    Raises ValueError without a value.
-    """
-    if not values:
-        raise ValueError("no repeat to average")
-    n = len(values)
-    if not all(math.isfinite(value) for value in values):
-        return Estimate(math.nan, None, None, tuple(values), confidence)
-    if min(values) == max(values):
-        return Estimate(values[0], None, None if n == 1 else 0.0, tuple(values), confidence)
-    mean = sum(values) / n
-    sd = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
-    return Estimate(mean, (mean - half, mean + half), sd, tuple(values), confidence)
 
 
 class Tournament:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from agent.analysis.estimate import estimate
 from agent.cli.tournament import in_words as estimate_in_words
 from agent.llm import prompting
 from agent.protocol import Situation
@@ -26,7 +27,7 @@ from agent.runs.record import read_run
 from agent.sessions.session import Session
 from agent.sessions.status import session_status, status_lines
 from agent.studies.ablation import _contributions
-from agent.studies.tournament import Gains, _gain, differences, estimate, overall
+from agent.studies.tournament import Gains, _gain, differences, overall
 from agent.web.shelf import Shelf
 from benchmark.task import ACCURACY, Metric
 from benchmark.tasks import known_profile, own_metric

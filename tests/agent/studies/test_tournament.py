@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import pytest
 
+from agent.analysis.estimate import estimate
 from agent.cli.tournament import run_tournament
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.progress import Progress
-from agent.studies.tournament import Tournament, differences, estimate, find_run, overall, winner
+from agent.studies.tournament import Tournament, differences, find_run, overall, winner
 from benchmark.recipes import get_recipe
 from benchmark.results import region_sha256
 from benchmark.seeds import FRESH_FROM
