@@ -7,9 +7,10 @@ stay the same, so all evaluations of `test/2` in a log belong to test 2.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from agent.protocol import Accuracies
+from agent.protocol import Accuracies, TestOutcome
 
 MOST = 5
 """The largest number of finalists."""
@@ -30,3 +31,15 @@ def trained_again(tests: Sequence[int], with_what: str) -> str:
 def pooled(first: Accuracies, more: Accuracies) -> dict[str, dict[int, float | None]]:
     """Merge the accuracies of two sets of seeds: task → seed → accuracy."""
     return {task: {**seeds, **more[task]} for task, seeds in first.items()}
+
+
+def pooled_test(test: TestOutcome, fresh: Mapping[str, Accuracies]) -> TestOutcome:
+    """The test with its accuracies on fresh seeds, which are given by role; as it is when it has none."""
+    more = fresh.get(f"test/{test.number}")
+    return test if more is None else replace(test, accuracies=pooled(test.accuracies, more))
+
+
+def confirmation_reply(tests: Sequence[int], seeds: Sequence[int]) -> str:
+    """The sentence of a reply to `submit` that says what was trained again."""
+    span = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"[confirm] {trained_again(tests, span).capitalize()}."

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agent.analysis.comparison import choose, ranked
-from agent.analysis.finalists import finalist_count, pooled, trained_again
+from agent.analysis.finalists import confirmation_reply, finalist_count, pooled, pooled_test
 from agent.analysis.look_scores import look_scores
+from agent.engine.baseline_beside import BaselineBeside
 from agent.engine.replies import SituationOnDemand, looks_report, refused, test_report
 from agent.engine.screening import Screen
-from agent.evaluation.batches import Batch, Candidate, accuracies_of, require_baseline
+from agent.evaluation.batches import Batch, Candidate, accuracies_of
 from agent.evaluation.evaluator import Evaluator
 from agent.profiles import baseline_region
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
@@ -92,7 +92,7 @@ class Toolbox:
         self._in_flight: deque[_InFlight] = deque()
         self._begun: list[str] = []
         """Hashes of the regions of all tests that were begun, in the order of their numbers."""
-        self._baseline_batch: Batch | None = None
+        self._beside: BaselineBeside | None = None
         self.begun_in_record: int | None = None
         """When a record is repeated call by call: tests that had been begun when the next reply was given."""
         self.baseline_failed = False
@@ -109,32 +109,20 @@ class Toolbox:
         return self.budget - len(self._begun)
 
     def begin_baseline(self, seeds: Sequence[int]) -> None:
-        """Begin to train the baseline and keep later events out of the log, until `finish_baseline`.
-
-        So what does not depend on the baseline, the first tests above all, is trained beside it.
-        """
-        candidate = Candidate("baseline", baseline_region(self._profile))
-        self._baseline_batch = self._evaluator.begin(
-            [candidate], self._profile.visible, seeds, results=self._results, first=True
-        )
-        self._log.hold()
+        """Begin to train the baseline, beside what does not depend on it: the first tests above all."""
+        self._beside = BaselineBeside(self._evaluator, self._log, self._profile, seeds, self._results)
 
     def finish_baseline(self) -> None:
-        """Wait for the baseline, record it before all that was begun since. Raises InfrastructureError if it failed."""
-        batch, self._baseline_batch = self._baseline_batch, None
-        if batch is None:
+        """Wait for the baseline, if it is not known yet. Raises InfrastructureError if it failed."""
+        beside, self._beside = self._beside, None
+        if beside is None:
             return
-        later = self._log.release()
         try:
-            outcomes = self._evaluator.finish(batch)
-            require_baseline(outcomes, "baseline")
+            self.baseline = beside.finish()
         except BaseException:
             self.baseline_failed = True
             self._abandon()
             raise
-        self.baseline = accuracies_of(outcomes, "baseline")
-        for event in later:
-            self._log.append(event)
 
     def situation(self) -> Situation:
         """The state of the search that the proposer gets before its next call."""
@@ -281,18 +269,12 @@ class Toolbox:
         self._log.append(
             Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)
         )
-        span = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
-        return chosen, f"[confirm] {trained_again(self.confirmed, span).capitalize()}."
+        return chosen, confirmation_reply(self.confirmed, seeds)
 
     def _pool(self, fresh: Mapping[str, Accuracies], finalists: Sequence[int]) -> None:
         """Add the accuracies on fresh seeds (by role) to the baseline and to those finalists that have any."""
         self.baseline = pooled(self.baseline, fresh["baseline"])
-        self.tests = [
-            dataclasses.replace(test, accuracies=pooled(test.accuracies, fresh[f"test/{test.number}"]))
-            if f"test/{test.number}" in fresh
-            else test
-            for test in self.tests
-        ]
+        self.tests = [pooled_test(test, fresh) for test in self.tests]
         self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
 
     def _ranked(self) -> list[TestOutcome]:
