@@ -3,6 +3,7 @@
 The portable form is for models and servers without tool calls. An answer holds fenced blocks: a `python` block that
 defines `initialize_weights` replaces the region and is tested; a small JSON object `{"tool": NAME, …}` is one call.
 Calls in the notations of `agent.llm.written` count in any answer. Where there is one, Python blocks are illustrations.
+So do calls in Python, such as `test()`, that are the whole answer or stand in a fence of their own (```tool_code).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NoReturn
 
 from agent.llm.answers import clean, plain_arguments, plain_name
 from agent.llm.fences import block_at, next_fence
+from agent.llm.pythonic import only_python_calls
 from agent.llm.written import Openings, WrittenCall, iterate, json_values
 from agent.protocol import ToolCall
 
@@ -25,6 +27,7 @@ _INTEGERS = ("n", "start_line", "end_line", "after_line")
 _TOOLS = ("edit", "undo", "view", "rewrite", "screen", "test", "submit")
 _NAME_KEYS = ("tool", "name", "tool_name", "function")
 _ARGUMENT_KEYS = ("arguments", "parameters", "args", "tool_input", "input")
+_TOOL_FENCE = re.compile(r"tools?|(?:tool|function)_(?:code|calls?)")
 _DEFINES = re.compile(r"^def initialize_weights\b", re.MULTILINE)
 
 
@@ -58,7 +61,7 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     A JSON object or a list of them counts in a fence or on lines of its own. An empty list: there is none.
     The work grows in proportion to the text. Raises ArgumentError for a call whose arguments cannot be used.
     """
-    if calls := _calls_in(json_values(text)):
+    if calls := _calls_in(json_values(text) or only_python_calls(text)):
         return calls
     found: list[tuple[ToolCall, bool]] = []  # and whether a Python block stands for it
     marked = False
@@ -78,7 +81,7 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
             body = text[block.body_start : block.body_end]
             if block.is_python and _DEFINES.search(body):
                 found += [(_rewrite(body), True), (ToolCall("test"), True)] if code else []
-            elif values := json_values(body):
+            elif values := json_values(body) or _in_tool_fence(block.language, body):
                 found += [(call, False) for call in _calls_in(values)]
             else:
                 calls = [call for written in iterate(body) for call in _calls(written)]
@@ -95,6 +98,11 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     whole = text.strip()
     bare = whole.startswith(("def ", "import ", "from ", "#", '"')) and _DEFINES.search(text)
     return [_rewrite(whole + "\n"), ToolCall("test")] if bare else []
+
+
+def _in_tool_fence(language: str, body: str) -> list[Any]:
+    """The calls in Python of a block that is marked as calls."""
+    return only_python_calls(body) if _TOOL_FENCE.fullmatch(language) else []
 
 
 def _rewrite(body: str) -> ToolCall:

@@ -128,6 +128,19 @@ WRITTEN = {
     "a list below prose": f"I submit it.\n\n[{SUBMIT}]",
     "an object below prose": f"I submit it.\n{SUBMIT}\n",
     "an opening tag in the prompt": f"{SUBMIT}\n</tool_call>",
+    "a list in Python (Llama 3.2 and 4)": "[submit(n=1)]",
+    "the same behind marks": "<|python_start|>[submit(n=1)]<|python_end|><|eot|>",
+    "a list in Python below prose": "I submit it.\n\n[submit(n=1)]\n",
+    "a call and nothing else": "submit(n=1)",
+    "a value without its name": "[submit(1)]",
+    "a fence of Gemma 3": "I end.\n```tool_code\nprint(default_api.submit(n=1))\n```",
+    "another fence of Gemma 3": "```tool_code\n[submit(n=1)]\n```",
+    "olmo 3": "<function_calls>\nsubmit(n=1)\n</function_calls>",
+    "lfm 2": "<|tool_call_start|>[submit(n=1)]<|tool_call_end|>",
+    "functiongemma": "<start_function_call>call:submit{n:1}<end_function_call>",
+    "internlm": f"<|action_start|><|plugin|>{SUBMIT}<|action_end|>",
+    "step": '<steptml:invoke name="submit"><steptml:parameter name="n">1</steptml:parameter></steptml:invoke>',
+    "xai": '<xai:function_call name="submit"><parameter name="n">1</parameter></xai:function_call>',
     "glm": "<tool_call>submit\n<arg_key>n</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
 }  # fmt: skip
 
@@ -155,6 +168,56 @@ def test_calls_behind_one_mark() -> None:
         ("test", {}),
         ("submit", {"n": 1}),
     ]
+
+
+def test_calls_in_python() -> None:
+    """Texts keep their lines, also where a model breaks a short string; several calls stand in a list or on lines."""
+    edits = [("edit", {"op": "insert", "after_line": -1, "content": 'x = "1"\n  y\n'}), ("test", {})]
+    content = r'"x = \"1\"\n  y\n"'
+    for text in (
+        f'[edit(op="insert", after_line=-1, content={content}), test()]',
+        f"```tool_code\nedit(op='insert', after_line=-1, content={content})\ntest()\n```",
+        "<function_calls>\nedit(op='insert', after_line=-1, content='x = \"1\"\n  y\n')\ntest()\n</function_calls>",
+        '[edit(op="insert", after_line=-1, content="""x = "1"\n  y\n""")]\n[test(),]',
+        "[edit(op='insert', after_line=-1, content=['x = \"1\"', '  y', ''])]\n[test()]",
+    ):
+        assert calls(text) == calls(text, portable=False) == edits, text
+    assert calls(r'[edit(content="a\d"), view(n=None, all=True)]') == [
+        ("edit", {"content": r"a\d"}),
+        ("view", {"n": None, "all": True}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I would call [submit(n=1)] now.",
+        "Then\nsubmit(n=1)\nwould end it.",
+        "[submit(n=1)](https://example.org) is a link",
+        "```python\nsubmit(n=1)\n```",
+        "```python\n[submit(n=one) for one in tests]\n```",
+        "[get_weather(city='x')]",
+        "[submit(n=1)",
+        "[submit(n='1]",
+        "[submit(n=1) + submit(n=2)]",
+        "[submit(n=len('1'))]",
+        "[submit(n=__import__('os').getpid())]",
+        "[submit(**{'n': 1})]",
+        "[submit(n=f'{1}')]",
+        "[submit(1, 2)]",
+        "[submit(n=1j)]",
+        "[submit(n=1e999)]",
+        "[submit(n=0x" + "f" * 100 + ")]",
+        "[submit(n=" + "[" * 50 + "]" * 50 + ")]",
+        "[submit(n=" + "-" * 50_000 + "1)]",
+        "[submit(n=1\x00)]",
+        "submit(n=1) and wait",
+    ],
+    ids=str.__len__,
+)
+def test_python_that_is_no_call(text: str) -> None:
+    """Prose, code and anything that would have to be evaluated is not carried out."""
+    assert calls(text) == []
 
 
 def test_json_below_a_region_does_not_replace_it() -> None:
