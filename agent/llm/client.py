@@ -6,14 +6,11 @@ the openai package, because some servers send HTML, errors or nothing with statu
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -30,6 +27,7 @@ from agent.llm.capabilities import (
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.retry_after import asked_to_wait
 from agent.llm.settings import ModelSettings, key_or_placeholder
+from agent.llm.transport import TRANSPORT_ERRORS, root_message, within
 from agent.secrets import KEY_VARIABLE, scrub, without_key
 
 ATTEMPTS = 5
@@ -205,7 +203,7 @@ class ChatClient:
             raise OutOfTime("the search's time has ended")
         seconds = min(self._settings.request_seconds, left, most)
         try:
-            return _within(seconds, request)
+            return within(seconds, request)
         except openai.APIStatusError as error:
             judged = self._judged(error)
             if judged is None:
@@ -214,9 +212,9 @@ class ChatClient:
         except TimeoutError as error:
             raise _Retryable(f"no answer within {seconds:.0f} s") from error
         except openai.APIConnectionError as error:
-            raise _Retryable(f"no connection ({_root(error)})") from error
-        except _TRANSPORT as error:
-            raise _Retryable(f"the answer broke off ({self._clean(_root(error))})") from error
+            raise _Retryable(f"no connection ({root_message(error)})") from error
+        except TRANSPORT_ERRORS as error:
+            raise _Retryable(f"the answer broke off ({self._clean(root_message(error))})") from error
         except ValueError as error:  # the openai package decodes some bodies itself and raises ValueErrors
             raise _Retryable(f"the answer cannot be read ({self._clean(str(error))})") from error
 
@@ -298,43 +296,5 @@ class ChatClient:
         return flat[:300] + ("…" if len(flat) > 300 else "")
 
 
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """Return `work()`, or raise TimeoutError after `seconds`. The openai package restarts its timeout at each read.
-
-    After a timeout the thread ends at its next read. Nothing waits for it.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - the waiting thread raises it again
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="model request", daemon=True).start()
-    return future.result(timeout=seconds)
-
-
 def _characters(messages: list[Message]) -> int:
     return sum(len(str(message.get("content") or "")) for message in messages)
-
-
-def _root(error: BaseException) -> str:
-    """The message of the first exception of a chain, which says more than `Connection error.`."""
-    while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
-        error = cast(BaseException, error.__cause__ or error.__context__)
-    return str(error) or type(error).__name__
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """The errors of the HTTP library below the openai package: httpx for version 2, httpx2 for version 3."""
-    found: list[type[Exception]] = [OSError]
-    for name in ("httpx2", "httpx"):
-        try:
-            found.append(importlib.import_module(name).HTTPError)
-        except ImportError:
-            continue
-    return tuple(found)
-
-
-_TRANSPORT = _transport_errors()
