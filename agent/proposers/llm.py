@@ -20,6 +20,7 @@ from agent.llm.client import Model
 from agent.llm.conversation import Conversation, Exchange, Form, request_sha256, size
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.settings import SpendingLimits
+from agent.proposers.spending import Spending
 from agent.protocol import Observation, ProposerEnd, Situation, ToolCall
 from agent.runs.events import Proposal
 from agent.runs.log import EventLog
@@ -92,10 +93,8 @@ class LLMProposer:
         self._sent: list[str] = []  # our messages since the last answer that are no tool replies, for the log
         self._called = False
         self._repairs = 0
-        self._answers = self._idle = self._tests = self._tests_left = 0
-        self._prompt_tokens = self._tokens = 0
-        self._cost = 0.0
-        self._warned = False
+        self._idle = self._tests = self._tests_left = 0
+        self._spending = Spending(brief.limits)
 
     # -- the protocol ---------------------------------------------------------------------------------------------
 
@@ -156,7 +155,7 @@ class LLMProposer:
             system, answer_format = prompting.system_prompt(), self._answer_format()
             self._conversation = Conversation(system, task, answer_format)
             self._sent = [system, f"{task}\n{answer_format}"]
-            self._prompt_tokens = sum(len(text) for text in self._sent) // 4
+            self._spending.expect(sum(map(len, self._sent)))
             self._baseline_is_news = not situation.baseline
         if self._baseline_is_news and situation.baseline:
             self._note = prompting.baseline_note(self._brief.profile, situation, self._brief.seeds)
@@ -167,7 +166,8 @@ class LLMProposer:
         conversation = self._begin(situation)
         self._stop_at_limits(situation)
         answer = self._answer(conversation)
-        self._count(answer)
+        if warning := self._spending.add(answer.usage):
+            self._say(warning)
         self._sent = []
         conversation.exchanges.append(Exchange(answer))
         steps = _steps(answer, code=self._form == "portable")
@@ -252,7 +252,7 @@ class LLMProposer:
                 self._use_portable_form(str(words))
                 refused = None
             except (AccessRefused, ModelUnknown) as error:
-                if not self._answers:
+                if not self._spending.answers:
                     raise UsageError(str(error)) from None
                 self._end("api", str(error))
             except ServerFailed as error:
@@ -304,38 +304,12 @@ class LLMProposer:
     # -- limits ---------------------------------------------------------------------------------------------------
 
     def _stop_at_limits(self, situation: Situation) -> None:
-        limits = self._brief.limits
-        if limits.tokens is not None and self._tokens + self._prompt_tokens >= limits.tokens:
-            self._end(
-                "cost", f"The next question would pass the limit of {limits.tokens:,} tokens ({self._tokens:,} used)."
-            )
-        if limits.cost is not None and self._cost + self._next_cost() >= limits.cost:
-            self._end("cost", f"The next question would pass the limit of ${limits.cost:g} (${self._cost:.4f} spent).")
+        if passed := self._spending.passed():
+            self._end("cost", passed)
         patience = PATIENCE if situation.tests_left else _PATIENCE_AT_THE_END
         if self._idle >= patience:
             why = "without a new test" if situation.tests_left else "after the last test without a submission"
             self._end("format", f"The model made {self._idle} calls {why}.")
-
-    def _next_cost(self) -> float:
-        price = self._brief.limits.price
-        return price.cost(self._prompt_tokens, 0) if price else 0.0
-
-    def _count(self, answer: Answer) -> None:
-        """Add up tokens and cost of an answer, also of a recorded one. Warn when the context seems to be cut."""
-        usage, price = answer.usage, self._brief.limits.price
-        self._answers += 1
-        self._prompt_tokens = usage.prompt
-        self._tokens += usage.total
-        self._cost += (
-            usage.cost if usage.cost is not None else price.cost(usage.prompt, usage.completion) if price else 0.0
-        )
-        full = next((n for n in (usage.prompt, usage.total) if n >= 2048 and n & (n - 1) == 0), None)
-        if full and not usage.estimated and not self._warned:
-            self._warned = True
-            self._say(
-                f"warning: the server counts exactly {full} tokens: it may be cutting the conversation to its context "
-                "without a word (Ollama does, at num_ctx); give it more"
-            )
 
     def _end(self, status: Status, message: str) -> NoReturn:
         """Record why the model is not asked again, so that a resumed run ends here too, and raise ProposerEnd."""
