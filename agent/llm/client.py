@@ -124,6 +124,17 @@ class ChatClient:
             )
         return True
 
+    def answers(self) -> bool:
+        """Ask a question of a few tokens, once. False when the server is busy, breaks off or takes too long.
+
+        Raises ServerFailed when it refuses the question.
+        """
+        try:
+            self._adapt_and_send([{"role": "user", "content": "Answer with the word yes."}], None)
+        except (_Retryable, ContextExceeded):
+            return False
+        return True
+
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         """See `Model.complete`."""
         start = time.monotonic()
@@ -226,6 +237,10 @@ class ChatClient:
             return AccessRefused(self._refused_key(status, quoted))
         if status in (404, 500, 501) and speaks_of_tools(said):
             return None
+        if status == 404 and quoted.startswith("<"):
+            return ModelUnknown(
+                f"{where} answers with a web page ({status}): it is not the address of a model's server"
+            )
         if status == 404:
             return ModelUnknown(f"{where} does not know {self._settings.model!r} ({status}: {quoted})")
         if status == 429 and "insufficient_quota" in said:

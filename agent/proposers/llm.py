@@ -92,6 +92,7 @@ class LLMProposer:
         self._baseline_is_news = False
         self._sent: list[str] = []  # our messages since the last answer that are no tool replies, for the log
         self._called = False
+        self._reached = False  # whether the server answered this process
         self._repairs = 0
         self._idle = self._tests = self._tests_left = 0
         self._spending = Spending(brief.limits)
@@ -239,6 +240,7 @@ class LLMProposer:
                 )
             try:
                 answer = self._model.complete(messages, tools)
+                self._reached = True
                 break
             except ContextExceeded:
                 refused, task = messages, size(messages[:2])
@@ -251,12 +253,12 @@ class LLMProposer:
                     self._end("api", str(words))
                 self._use_portable_form(str(words))
                 refused = None
-            except (AccessRefused, ModelUnknown) as error:
-                if not self._spending.answers:
-                    raise UsageError(str(error)) from None
-                self._end("api", str(error))
             except ServerFailed as error:
-                self._end("api", f"The model's server gave out: {error}.")
+                refused_us = isinstance(error, AccessRefused | ModelUnknown)
+                # A resumed search goes on when the person who resumed it has mended the key or started the server.
+                if not self._reached and (refused_us or self._spending.answers):
+                    raise UsageError(str(error)) from None
+                self._end("api", str(error) if refused_us else f"The model's server gave out: {error}.")
             except OutOfTime as error:
                 self._end("time", f"The limit on wall time was reached: {error}.")
         content = self._content(request_sha256(self._brief.model, messages, tools), answer.as_content())
