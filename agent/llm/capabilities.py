@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from agent.llm.answers import CARRIED
 from agent.llm.errors import ContextExceeded, ToolsRefused
 
 Message = dict[str, Any]
@@ -18,7 +19,7 @@ the model, even if empty. `blank`: as `all`, with a space for an empty one."""
 
 _TOOLS = re.compile(r"\btools?\b|tool_choice|function.?call", re.IGNORECASE)
 _SIZE = r"(?:tokens?|prompt|input|context|messages?(?!\"\s*:)|sequence|request)"
-_EXCESS = r"(?:exceed|longer than|too (?:long|large|many)|must be <=|at most|maximum|limit|should be \[1,)"
+_EXCESS = r"(?:exceed|overflow|longer than|too (?:long|large|many)|must be <=|at most|maximum|limit|should be \[1,)"
 _CONTEXT = re.compile(
     r"context[ _-]?(?:length|size|window)|exceed_context|reduce (?:the length|your message)"
     rf"|{_SIZE}[^.\n]{{0,80}}\b{_EXCESS}|{_EXCESS}[^.\n]{{0,80}}{_SIZE}",
@@ -28,10 +29,16 @@ _DEMANDED = re.compile(r"missing|must be (?:passed|provided|included|sent|set)|r
 _NO_SYSTEM = re.compile(
     r"system (?:role|message|prompt|instruction)s?\b.{0,40}(?:not supported|unsupported|not allowed)"
     r"|(?:not support|unsupported|unexpected|unknown|invalid)\b[^.\n]{0,40}\bsystem\b"
-    r"|only (?:the )?user\b[^.\n]{0,40}\broles? (?:is|are)|developer instruction",
+    r"|only (?:the )?user\b[^.\n]{0,40}\broles? (?:is|are)|developer instruction"
+    r"|\brole\b\W{0,4}system\b|\brole\b[^.\n]{0,40}\buser\b[^.\n]{0,40}\bassistant\b",
     re.IGNORECASE,
 )
 _ALTERNATE = re.compile(r"roles? must alternate|alternat\w+ (?:between )?user|must be user/assistant", re.I)
+_EMPTY = re.compile(
+    r"\b(?:is blank|is empty|non-?empty|(?:not|cannot) be (?:empty|blank)|non-whitespace|min_length|at least 1 char)",
+    re.IGNORECASE,
+)
+_NO_TEXT = "(no text)"
 _LIMIT_NAMES = ("max_completion_tokens", "max_output_tokens", "maxoutputtokens", "max_new_tokens")
 _LEAST_TOKENS = 512
 _AFFORDABLE = re.compile(r"can only afford (\d{1,9})|at most (\d{1,9}) (?:completion|output) tokens", re.IGNORECASE)
@@ -67,6 +74,8 @@ class ServerCapabilities:
     """False: the system message is sent with the role `user`."""
     any_order: bool = True
     """False: consecutive messages of one role are sent as one message."""
+    empty_text: bool = True
+    """False: a message without text, beside its tool calls, says that it has none."""
 
     def after_refusal(
         self, said: str, *, tools: bool, temperature: bool, answer_tokens: int
@@ -90,8 +99,10 @@ class ServerCapabilities:
             return replace(self, seed=False)
         if self.temperature and temperature and "temperature" in said:
             return replace(self, temperature=False)
-        if "reasoning" in said and (echo := self._echo_after(said)) is not None:
+        if re.search("reasoning|thinking", said) and (echo := self._echo_after(said)) is not None:
             return replace(self, echo=echo)
+        if self.empty_text and _EMPTY.search(said):
+            return replace(self, empty_text=False)
         if self.system_role and _NO_SYSTEM.search(said):
             return replace(self, system_role=False)
         if speaks_of_roles(said):
@@ -120,6 +131,8 @@ class ServerCapabilities:
     def shaped(self, messages: Sequence[Message]) -> list[Message]:
         """The messages in the form that this server accepts."""
         shaped = [self._with_reasoning(message) for message in messages]
+        if not self.empty_text:
+            shaped = [message if message.get("content") else {**message, "content": _NO_TEXT} for message in shaped]
         if not self.system_role:
             shaped = [{**message, "role": "user"} if message.get("role") == "system" else message for message in shaped]
         if self.any_order and self.system_role:
@@ -135,8 +148,10 @@ class ServerCapabilities:
 
     def _with_reasoning(self, message: Message) -> Message:
         plain = {name: value for name, value in message.items() if name not in ("reasoning", "reasoning_field")}
-        if message.get("role") != "assistant" or self.echo == "off":
+        if message.get("role") != "assistant":
             return plain
+        if self.echo == "off":
+            return {name: value for name, value in plain.items() if name not in CARRIED}
         reasoning = message.get("reasoning") or ""
         if self.echo == "calls":
             wanted = message.get("reasoning_field") == "reasoning_content" and message.get("tool_calls")

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import openai
 
-from agent.llm.answers import Answer, BadBody, parse_answer
+from agent.llm.answers import Answer, BadBody, failed_generation, parse_answer
 from agent.llm.capabilities import (
     Message,
     ServerCapabilities,
@@ -37,8 +37,9 @@ _LONGEST_OWN_WAIT = 32.0  # seconds, when the server does not say how long to wa
 LONGEST_WAIT = 120.0  # seconds; when a server asks for more, the request fails
 _CHECK_SECONDS = 20.0
 _MAX_BODY = 16 * 1024 * 1024  # bytes
-_RETRYABLE = {408, 409, 425, 429}  # and 5xx: the same request may succeed later
-_LOADING = re.compile(r"loading|warming up|starting up", re.IGNORECASE)
+_RETRYABLE = {408, 409, 424, 425, 429, 498}  # and 5xx: the same request may succeed later
+_BUSY = re.compile(r"loading|warming up|starting up|overload|\bbusy\b|capacity|high (?:demand|load|traffic)", re.I)
+_TOO_LARGE = re.compile(r"request (?:is )?too large", re.IGNORECASE)
 _ABOUT_KEY = re.compile(r"\bapi[ _-]?key\b", re.IGNORECASE)
 T = TypeVar("T")
 
@@ -175,6 +176,8 @@ class ChatClient:
             try:
                 return self._once(lambda: self._ask(messages, tools))
             except openai.APIStatusError as error:
+                if (answer := failed_generation(error.body, sent_characters=_characters(messages))) is not None:
+                    return answer
                 self._learn(self._said(error), messages, tools, error)
             except BadBody as bad:
                 if not speaks_of_context(bad.about):
@@ -247,8 +250,10 @@ class ChatClient:
             return ServerFailed(f"{where}: the account has no money left ({quoted})")
         if status == 500 and (speaks_of_context(said) or speaks_of_roles(said)):
             return None
+        if status == 429 and _TOO_LARGE.search(said):  # larger than the limit of a minute: it will be refused for ever
+            return None
         if status in _RETRYABLE or status >= 500:
-            busy = status == 429 or (status == 503 and _LOADING.search(said) is not None)
+            busy = status in (429, 498, 529) or (status == 503 and _BUSY.search(said) is not None)
             return _Retryable(f"status {status}: {quoted}", asked_to_wait(error.response.headers, said), busy=busy)
         if status in (400, 413, 422) or (status == 402 and "max_tokens" in said):
             return None
