@@ -48,6 +48,14 @@ DRAFTS = {
     "gemma 4": f"<|channel>thought\n{code(1)}<channel|>{code(2)}",
     "gemma 4 whose first mark was in the prompt": f"Try:\n{code(1)}<channel|>{code(2)}",
     "an answer in a mark of its own": f"<think>{code(1)}</think><response>{code(2)}</response>",
+    "a prefix": f"<longcat_think>\n{code(1)}</longcat_think>\n{code(2)}",
+    "a suffix and an attribute": f'<thought_process depth="2">\n{code(1)}</thought_process>\n{code(2)}',
+    "bars": f"<|think|>\n{code(1)}<|/think|>\n{code(2)}",
+    "spaces": f"< think >\n{code(1)}</ think >\n{code(2)}",
+    "<scratchpad>": f"<scratchpad>\n{code(1)}</scratchpad>\n{code(2)}",
+    "command": f"<|START_THINKING|>\n{code(1)}<|END_THINKING|><|START_RESPONSE|>{code(2)}<|END_RESPONSE|>",
+    "apertus": f"<|inner_prefix|>\n{code(1)}<|inner_suffix|>\n{code(2)}",
+    "solar": f"<|think|>\n{code(1)}<|end|><|begin|>assistant<|content|>{code(2)}<|end|>",
     "<|begin_of_thought|>": (
         f"<|begin_of_thought|>{code(1)}<|end_of_thought|>\n\n<|begin_of_solution|>{code(2)}<|end_of_solution|>"
     ),
