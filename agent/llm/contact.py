@@ -21,6 +21,7 @@ from agent.secrets import KEY_VARIABLE, read_key
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy")
 _OTHER_HEADERS = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+_WHOLE_HEADERS = "OPENAI_CUSTOM_HEADERS"
 _ENDS = ("/v1", "/api/v1", "/openai/v1")
 _TOKENS = 16
 _SECONDS = 60.0  # a server may load the model first
@@ -83,9 +84,12 @@ def _require_usable_environment(environ: Mapping[str, str]) -> None:
                 f"{name} holds the character U+{ord(odd):04X}, which no key has: was it copied with its quotation "
                 "marks or a line break?"
             )
+    if odd := next((char for char in os.environ.get(_WHOLE_HEADERS, "") if not char.isascii()), None):
+        raise UsageError(f"{_WHOLE_HEADERS} holds the character U+{ord(odd):04X}, which no header has")
     for name in _PROXIES:
+        value = os.environ.get(name, "").strip()
         try:
-            scheme = urlsplit(os.environ.get(name, "").strip()).scheme.lower()
+            scheme = urlsplit(value).scheme.lower() if "://" in value else ""  # host:port means http://
         except ValueError as error:
             raise UsageError(f"{name} holds no address of a proxy: {error}; correct it, or unset {name}") from None
         if not scheme or scheme in ("http", "https"):
@@ -104,7 +108,7 @@ def _require_usable_environment(environ: Mapping[str, str]) -> None:
 
 def _surroundings() -> str:
     """The variables of the environment that change how a connection is made, as the end of an error."""
-    found = [name for name in (*_PROXIES, *_CERTIFICATES) if os.environ.get(name)]
+    found = [name for name in (*_PROXIES, *_CERTIFICATES, "SSLKEYLOGFILE") if os.environ.get(name)]
     return f"; it is made with {', '.join(found)} of the environment" if found else ""
 
 
