@@ -15,6 +15,9 @@ MAX_TEXT = 64 * 1024
 """Characters that are kept of any one text of an answer: a region may have 16 kB."""
 
 _NAME = re.compile(r"(?:(?:functions?|tools?|default_api)[.:])?(?P<name>[^<:]*)(?::\d+)?(?:<\|.*)?", re.DOTALL)
+_UNPARSED = re.compile(
+    r"error parsing tool call: raw='(?P<raw>.*)', err=|Failed to parse input at pos \d+: (?P<rest>.*)", re.DOTALL
+)
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 _ARGUMENT_FIELDS = ("arguments", "parameters", "args", "input")
 _LONGEST_ID = 16 * 1024  # characters: some gateways hide the signature of a thought in the id
@@ -137,11 +140,17 @@ def parse_answer(body: str, *, sent_characters: int) -> Answer:
         raise BadBody(f"the server answered with JSON that is nested too deeply: {_quote(body)}") from None
 
 
-def failed_generation(body: Any, *, sent_characters: int) -> Answer | None:
-    """What the model wrote, where a server refuses its own model's answer because it holds no proper call (Groq)."""
-    written = body.get("failed_generation") if isinstance(body, dict) else None
+def failed_generation(body: Any, sent_characters: int = 0) -> Answer | None:
+    """What the model wrote, where a server refuses its own model's answer because it holds no proper call.
+
+    Groq has it in a field, Ollama and llama.cpp in the message of the error.
+    """
+    fields = body if isinstance(body, dict) else {}
+    written, found = fields.get("failed_generation"), _UNPARSED.search(str(fields.get("message")))
     if not isinstance(written, str):
-        return None
+        if found is None:
+            return None
+        written = found["raw"] or found["rest"] or ""
     message = {"message": {"content": written}, "finish_reason": "tool_use_failed"}
     return _read({}, message, message["message"], sent_characters)
 

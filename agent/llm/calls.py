@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from agent.llm.answers import clean, plain_arguments, plain_name
 from agent.llm.fences import block_at, next_fence
-from agent.llm.pythonic import only_python_calls
+from agent.llm.pythonic import only_python_calls, python_dict
 from agent.llm.written import Openings, WrittenCall, iterate, json_values
 from agent.protocol import ToolCall
 
@@ -43,7 +43,7 @@ def tool_call(name: str, arguments: str) -> ToolCall:
             "that a call may have"
         )
     try:
-        parsed = json.loads(plain_arguments(arguments), strict=False, parse_constant=_no_constant)
+        parsed = _parsed(plain_arguments(arguments))
         if not isinstance(parsed, dict):
             raise ArgumentError("ERROR: Failed to parse tool arguments: expected a JSON object")
         return _call(plain_name(name), parsed)
@@ -53,6 +53,20 @@ def tool_call(name: str, arguments: str) -> ToolCall:
         raise
     except ValueError as error:
         raise ArgumentError(f"ERROR: Failed to parse tool arguments: {error}") from None
+
+
+def _parsed(written: str) -> Any:
+    """Arguments as a value: JSON, an object behind an empty one or twice (`{}{"n": 1}`), or Python. Raises ValueError."""
+    try:
+        return json.loads(written, strict=False, parse_constant=_no_constant)
+    except ValueError:
+        values = [value for value in json_values(written) if value != {}]
+        if values and all(value == values[0] for value in values):
+            return values[0]
+        found = python_dict(written)
+        if found is None:
+            raise
+        return found
 
 
 def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:

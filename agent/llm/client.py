@@ -176,7 +176,7 @@ class ChatClient:
             try:
                 return self._once(lambda: self._ask(messages, tools))
             except openai.APIStatusError as error:
-                if (answer := failed_generation(error.body, sent_characters=_characters(messages))) is not None:
+                if (answer := failed_generation(error.body, _characters(messages))) is not None:
                     return answer
                 self._learn(self._said(error), messages, tools, error)
             except BadBody as bad:
@@ -248,7 +248,7 @@ class ChatClient:
             return ModelUnknown(f"{where} does not know {self._settings.model!r} ({status}: {quoted})")
         if status == 429 and "insufficient_quota" in said:
             return ServerFailed(f"{where}: the account has no money left ({quoted})")
-        if status == 500 and (speaks_of_context(said) or speaks_of_roles(said)):
+        if status == 500 and (speaks_of_context(said) or speaks_of_roles(said) or failed_generation(error.body)):
             return None
         if status == 429 and _TOO_LARGE.search(said):  # larger than the limit of a minute: it will be refused for ever
             return None

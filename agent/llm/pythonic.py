@@ -53,6 +53,16 @@ def only_python_calls(text: str) -> list[dict[str, Any]]:
     return found if _after(text, end) == len(text) else []
 
 
+def python_dict(text: str) -> dict[str, Any] | None:
+    """The dict that a text is in Python's notation, which some servers send in place of JSON; None for any other."""
+    source, end = _balanced(text, len(text) - len(text.lstrip()))
+    try:
+        value = _plain(ast.literal_eval(source.strip())) if end == len(text.rstrip()) else None
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
 def _after(text: str, position: int) -> int:
     found = _BETWEEN.match(text, position)
     return found.end() if found else position

@@ -9,7 +9,7 @@
 | `to=functions.NAME … <|message|>{…}<|call|>`, also without its marks | gpt-oss (harmony) |
 | `<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}` | Kimi |
 | `<｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME` and JSON, with or without a fence | DeepSeek |
-| `<|tool_call>call:NAME{key:<|"|>value<|"|>}<tool_call|>` | Gemma 4 |
+| `<|tool_call>call:NAME{key:<|"|>value<|"|>}<tool_call|>`, also without its marks | Gemma 4 |
 | `<start_function_call>call:NAME{key:<escape>value<escape>}<end_function_call>` | FunctionGemma |
 | `<|START_ACTION|>[{…}]`, `functools[{…}]`, `<tools>{…}`, `<|plugin|>{…}` | Command, Phi, Qwen, InternLM |
 | `<|python_start|>[NAME(key="value")]`, `<function_calls>NAME()`, `<|tool_call_start|>[…]` | Llama, Olmo, LFM |
@@ -30,7 +30,7 @@ _NAME = r"[\w.:-]{1,100}"
 _MARKED = rf"""(?P<json><tool_calls?>|<function_calls?>|<\|tool_calls?\|>|<TOOLCALL>|<\|python_tag\|>
         |<\|python_start\|>|<\|tool_call_start\|>|<\|plugin\|>
         |<tools?>|<tool_use>|<\|START_ACTION\|>|\bfunctools(?=\[))
-    |<(?:\|tool_call|start_function_call)>\s{{0,9}}call:(?P<gemma>{_NAME})(?=\{{)
+    |(?:<(?:\|tool_call|start_function_call)>\s{{0,9}}|(?<![^\n]))call:(?P<gemma>{_NAME})(?=\{{)
     |(?P<mistral>\[TOOL_CALLS\])
     |<(?:｜DSML｜|\w{{1,20}}:)?(?:function=|(?:invoke|function_call)[ ]name=)["']?(?P<xml>{_NAME})["']?\s{{0,9}}>
     |\bto=functions\.(?P<harmony>[\w-]{{1,100}})
@@ -169,9 +169,11 @@ def _several(text: str, position: int) -> tuple[list[Any], int]:
 def _read_gemma(text: str, name: str, start: int) -> WrittenCall:
     """Gemma's notation: JSON with bare keys, and with a mark of its own in place of quotation marks."""
     found = _GEMMA_END.search(text, start)
-    body = text[start : found.start() if found else None]
+    line_end = text.find("\n", start)
+    stop = found.start() if found else len(text) if line_end < 0 or "<" in text[start:line_end] else line_end
+    body = text[start:stop]
     written = _GEMMA_PART.sub(lambda part: json.dumps(part["key"] if part["text"] is None else part["text"]), body)
-    return WrittenCall(name, written, found.end() if found else len(text))
+    return WrittenCall(name, written, found.end() if found else stop)
 
 
 def _after(text: str, position: int) -> int:

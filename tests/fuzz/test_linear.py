@@ -58,6 +58,7 @@ _PIECES = (
     *("mobilenetv2-tiny: ", "mobilenetv2-tiny 1", "[submit] ", "```bash\n"),
 )
 _NOTATIONS = (
+    *("\ncall:test{a:", "call:test{}\n"),
     *("<thinkthink", "<|end_of_think think", "< a_think ", "<|/aaaaaaaaaaaaaaaaathink>"),
     *("</think>", "[/THINK]", "'\\' </think>", "</think>\n```x\n", "<|end|>"),
     *("```python\n# </think>\n```\n", "```python\n# </think> '\\'\n"),

@@ -136,6 +136,20 @@ def test_an_answer_that_its_own_server_refuses(written: str, calls: list[Any]) -
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("message", "written"),
+    [
+        ("error parsing tool call: raw='{\"content\": \"it's\"]', err=invalid character ']'", '{"content": "it\'s"]'),
+        ("Failed to parse input at pos 4: <tool_call>x", "<tool_call>x"),
+    ],
+)
+def test_an_answer_that_a_local_server_cannot_parse(message: str, written: str) -> None:
+    """Ollama and llama.cpp answer 500: the search went on without tools, or asked five times for the same."""
+    with BadServer(error(500, message)) as server:
+        assert client(server.url).complete(HELLO, TOOLS).text == written
+    assert len(server.requests) == 1
+
+
 def test_thoughts_beside_an_answer_that_a_template_refuses() -> None:
     """gpt-oss's template takes content or thoughts with calls, not both: the search went on without tools."""
     said = {

@@ -145,6 +145,7 @@ WRITTEN = {
     "another fence of Gemma 3": "```tool_code\n[submit(n=1)]\n```",
     "olmo 3": "<function_calls>\nsubmit(n=1)\n</function_calls>",
     "lfm 2": "<|tool_call_start|>[submit(n=1)]<|tool_call_end|>",
+    "gemma 4 whose marks the server removed": "thought\nI end.\ncall:submit{n:1}",
     "functiongemma": "<start_function_call>call:submit{n:1}<end_function_call>",
     "internlm": f"<|action_start|><|plugin|>{SUBMIT}<|action_end|>",
     "step": '<steptml:invoke name="submit"><steptml:parameter name="n">1</steptml:parameter></steptml:invoke>',
@@ -241,6 +242,12 @@ def test_texts_in_gemmas_notation() -> None:
     assert calls(written) == [("edit", {"op": "insert", "after_line": 3, "content": content})]
 
 
+def test_calls_in_gemmas_notation_without_marks() -> None:
+    """Each ends with its line."""
+    assert calls("thought\nI test.\ncall:test{}\ncall:submit{n:1}\nDone.") == [("test", {}), ("submit", {"n": 1})]
+    assert calls("I call:submit{n:1} in a sentence.") == []
+
+
 def test_lines_of_a_parameter_are_kept() -> None:
     """Qwen-Coder writes a value between line breaks; its indentation and its own marks belong to it."""
     content = "    x = 1\n\n    # <tool_call> </think>"
@@ -275,6 +282,19 @@ def test_names_and_arguments_are_unwrapped(name: str, arguments: str) -> None:
     assert tool_call(name, arguments) == tool_call("submit", '{"n": 1}')
     (wire,) = answer("", tool_calls=[{"id": "1", "function": {"name": name, "arguments": arguments}}]).calls
     assert (wire.name, json.loads(wire.arguments)) == ("submit", {"n": 1})
+
+
+@pytest.mark.parametrize("arguments", ['{}{"n": 1}', '{"n": 1}{"n": 1}', "{'n': 1}", '{"n": 1,}', "{'n': 1, }\n"])
+def test_arguments_in_almost_json(arguments: str) -> None:
+    """A gateway joins an empty object and the full one, and a local server prints a dict as Python does."""
+    assert tool_call("submit", arguments) == tool_call("submit", '{"n": 1}')
+
+
+@pytest.mark.parametrize("arguments", ['{"n": 1}{"n": 2}', "{'n': f()}", "{'n': 1j}", "{'n'", "{'n': 1} x", "(1,)"])
+def test_arguments_that_mean_nothing(arguments: str) -> None:
+    """Two different objects, or what would have to be run, are told as before."""
+    with pytest.raises(ArgumentError, match="Failed to parse"):
+        tool_call("submit", arguments)
 
 
 @pytest.mark.parametrize("arguments", ["", " ", "null", "[]", '""', "{}", '"{}"', "\n"])
