@@ -56,7 +56,7 @@ def tool_call(name: str, arguments: str) -> ToolCall:
 
 
 def _parsed(written: str) -> Any:
-    """Arguments as a value: JSON, an object behind an empty one or twice (`{}{"n": 1}`), or Python. Raises ValueError."""
+    """Arguments as a value: JSON, an object behind an empty one or twice, or Python. Raises ValueError."""
     try:
         return json.loads(written, strict=False, parse_constant=_no_constant)
     except ValueError:
