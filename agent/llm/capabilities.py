@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ _EMPTY = re.compile(
     r"\b(?:is blank|is empty|non-?empty|(?:not|cannot) be (?:empty|blank)|non-whitespace|min_length|at least 1 char)",
     re.IGNORECASE,
 )
+_STREAM = re.compile(r"(?<!up)stream|流式", re.IGNORECASE)
+_IDS = re.compile(r"tool.?calls?\b.{0,20}\bid\b.{0,200}\b(?:length|too long)", re.IGNORECASE)
 _NO_TEXT = "(no text)"
 _LIMIT_NAMES = ("max_completion_tokens", "max_output_tokens", "maxoutputtokens", "max_new_tokens")
 _LEAST_TOKENS = 512
@@ -76,6 +79,10 @@ class ServerCapabilities:
     """False: consecutive messages of one role are sent as one message."""
     empty_text: bool = True
     """False: a message without text, beside its tool calls, says that it has none."""
+    stream: bool = False
+    """True: the server gives its answer only as a stream, which is read to its end all the same."""
+    any_id: bool = True
+    """False: the ids of tool calls are replaced by nine letters and digits, which Mistral's templates demand."""
 
     def after_refusal(
         self, said: str, *, tools: bool, temperature: bool, answer_tokens: int
@@ -99,6 +106,10 @@ class ServerCapabilities:
             return replace(self, seed=False)
         if self.temperature and temperature and "temperature" in said:
             return replace(self, temperature=False)
+        if not self.stream and _STREAM.search(said):
+            return replace(self, stream=True)
+        if self.any_id and _IDS.search(said):
+            return replace(self, any_id=False)
         if re.search("reasoning|thinking", said) and (echo := self._echo_after(said)) is not None:
             return replace(self, echo=echo)
         if self.empty_text and _EMPTY.search(said):
@@ -131,6 +142,8 @@ class ServerCapabilities:
     def shaped(self, messages: Sequence[Message]) -> list[Message]:
         """The messages in the form that this server accepts."""
         shaped = [self._with_reasoning(message) for message in messages]
+        if not self.any_id:
+            shaped = [_with_short_ids(message) for message in shaped]
         if not self.empty_text:
             shaped = [message if message.get("content") else {**message, "content": _NO_TEXT} for message in shaped]
         if not self.system_role:
@@ -157,3 +170,16 @@ class ServerCapabilities:
             wanted = message.get("reasoning_field") == "reasoning_content" and message.get("tool_calls")
             return {**plain, "reasoning_content": reasoning} if wanted else plain
         return {**plain, "reasoning_content": reasoning or (" " if self.echo == "blank" else "")}
+
+
+def _with_short_ids(message: Message) -> Message:
+    changed = dict(message)
+    if "tool_call_id" in message:
+        changed["tool_call_id"] = _short(message["tool_call_id"])
+    if "tool_calls" in message:
+        changed["tool_calls"] = [{**call, "id": _short(call["id"])} for call in message["tool_calls"]]
+    return changed
+
+
+def _short(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()[:9]

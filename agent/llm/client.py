@@ -1,7 +1,7 @@
 """The client of an OpenAI-compatible server, with deadlines and retries. It adapts requests to what the server refuses.
 
-Answers are never streamed, because an interrupted stream looks like a finished one. The body is read here and not by
-the openai package, because some servers send HTML, errors or nothing with status 200.
+Answers are not streamed, unless the server insists: an interrupted stream looks like a finished one. The body is read
+here and not by the openai package, because some servers send HTML, errors or nothing with status 200.
 """
 
 from __future__ import annotations
@@ -268,6 +268,8 @@ class ChatClient:
             request[capabilities.limit_name] = min(
                 settings.answer_tokens, capabilities.most_tokens or settings.answer_tokens
             )
+        if capabilities.stream:
+            request["stream"] = True
         if capabilities.seed:
             request["seed"] = settings.seed
         if capabilities.temperature and settings.temperature is not None:

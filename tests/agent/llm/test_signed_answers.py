@@ -194,3 +194,56 @@ def test_calls_without_a_text_where_a_server_wants_one(words: str) -> None:
         assert asked.complete([*HELLO, said], TOOLS).text == "fine"
     assert len(server.requests) == 3
     assert server.requests[-1]["messages"][-1]["content"] == "(no text)"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "parameter.enable_thinking must be set to false for non-streaming calls",
+        "enable thinking can not be support when `stream=False`.",
+        "Stream must be set to true",
+        "parameter.enable_thinking必须设置为false才能进行非流式调用",
+    ],
+)
+def test_a_server_that_only_streams(words: str) -> None:
+    """Qwen's thinking models at DashScope and some gateways refused every question."""
+    event = {"choices": [{"delta": {"content": "fine"}, "finish_reason": "stop"}]}
+    streamed = Reply(f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode())
+
+    def only_streams(request: dict[str, Any]) -> Reply:
+        return streamed if request.get("stream") else error(400, words)
+
+    with BadServer(only_streams) as server:
+        asked = client(server.url)
+        assert [asked.complete(HELLO, None).text for _ in range(2)] == ["fine", "fine"]
+    assert [request.get("stream") for request in server.requests] == [None, True, True]
+
+
+def test_a_stream_that_was_asked_for_and_breaks_off() -> None:
+    """Half an answer is asked for again."""
+    event = {"choices": [{"delta": {"content": "fi"}}]}
+    whole = {"choices": [{"delta": {"content": "fine"}, "finish_reason": "stop"}]}
+    parts = [Reply(f"data: {json.dumps(one)}\n\n".encode()) for one in (event, whole)]
+    with BadServer(error(400, "Stream must be set to true"), *parts) as server:
+        assert client(server.url).complete(HELLO, None).text == "fine"
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_ids_that_a_template_refuses(status: int) -> None:
+    """Servers make ids that Mistral's template refuses with the next question: the search went on without tools."""
+    calls = [{"id": f"call_{n}", "type": "function", "function": {"name": "view", "arguments": "{}"}} for n in (1, 2)]
+    said: list[dict[str, Any]] = [{"role": "assistant", "content": "so", "tool_calls": calls}]
+    said += [{"role": "tool", "tool_call_id": call["id"], "content": "text"} for call in calls]
+
+    def mistral(request: dict[str, Any]) -> Reply:
+        ids = [call["id"] for message in request["messages"] for call in message.get("tool_calls", [])]
+        wrong = next((one for one in ids if not (one.isalnum() and len(one) == 9)), None)
+        if wrong:
+            return error(status, f"Tool call id was {wrong} but must be a-z, A-Z, 0-9, with a length of 9.")
+        answered = [message.get("tool_call_id") for message in request["messages"] if message["role"] == "tool"]
+        return completion("fine") if answered == ids and len(set(ids)) == 2 else error(400, "Unexpected tool call id")
+
+    with BadServer(mistral) as server:
+        assert client(server.url).complete([*HELLO, *said], TOOLS).text == "fine"
+    assert len(server.requests) == 2
