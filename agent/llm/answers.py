@@ -151,8 +151,7 @@ def failed_generation(body: Any, sent_characters: int = 0) -> Answer | None:
         if found is None:
             return None
         written = found["raw"] or found["rest"] or ""
-    message = {"message": {"content": written}, "finish_reason": "tool_use_failed"}
-    return _read({}, message, message["message"], sent_characters)
+    return _read({}, {"finish_reason": "tool_use_failed"}, {"content": written}, sent_characters)
 
 
 def _parse(body: str, sent_characters: int) -> Answer:

@@ -88,10 +88,8 @@ class Openings:
 
     def read(self, opening: re.Match[str]) -> tuple[WrittenCall | None, int]:
         """The call that begins with `opening`, None where nothing of the kind follows it; and where to go on."""
-        if opening["json"] is None and opening["bare"] is None:
-            call = _read(self._text, opening)
-        else:
-            call = self._unnamed(opening)
+        named = opening["json"] is None and opening["bare"] is None
+        call = _read(self._text, opening) if named else self._unnamed(opening)
         if call is None and opening["bare"] is not None:
             self._misses += 1
             return None, opening.end() + 1

@@ -145,6 +145,7 @@ def test_what_config_lacks_is_read_from_the_network() -> None:
     """`ravs`, `davs` and `dars` ended with KeyError: 'depth' where somebody gave them an empty config."""
     for recipe in ("ravs", "davs", "dars"):
         found = []
+        config: Any
         for config in ({}, None, {"arch": "x", "num_classes": 10, "depth": 21}):
             model: Any = foreign_networks.resnet18()
             torch.manual_seed(0)
@@ -152,6 +153,7 @@ def test_what_config_lacks_is_read_from_the_network() -> None:
             found.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
         assert torch.equal(found[0], found[1])
         assert torch.equal(found[0], found[2])
+        load: Any
         for load in (load_for_any_network, as_module):
             with pytest.warns(UserWarning, match="does not set"):
                 load("def initialize_weights(model, config):\n    assert config == 7\n")(model, 7)

@@ -229,7 +229,7 @@ def test_a_hook_that_fails_while_a_checkpoint_is_loaded_leaves_the_module_as_it_
     def fail(*_: object) -> None:
         raise RuntimeError("hook")
 
-    hook = model.head.register_load_state_dict_pre_hook(fail)
+    hook = model.head.register_load_state_dict_pre_hook(fail)  # type: ignore[no-untyped-call]
     before = state(model)
     with pytest.raises(RuntimeError, match="hook"):
         load_pretrained(model, str(tmp_path / "toy.pt"))
