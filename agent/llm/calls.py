@@ -22,6 +22,7 @@ from agent.protocol import ToolCall
 MAX_CALLS = 10
 """Calls that one answer may hold."""
 
+_MOST_FOUND = 200  # what comes later in a text is not looked at
 _MAX_ARGUMENTS = 64 * 1024
 _INTEGERS = ("n", "start_line", "end_line", "after_line")
 _TOOLS = ("edit", "undo", "view", "rewrite", "screen", "test", "submit")
@@ -83,7 +84,7 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     first = fence = next_fence(text)
     openings = Openings(text)
     opening = openings.next()
-    while opening is not None or fence is not None:
+    while (opening is not None or fence is not None) and len(found) < _MOST_FOUND:
         if opening is not None and (fence is None or opening.start() < fence.start()):
             written, position = openings.read(opening)
             calls = list(_calls(written)) if written else []

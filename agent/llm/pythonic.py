@@ -13,6 +13,7 @@ from typing import Any
 
 _LONGEST = 64 * 1024  # characters of one list or one call
 _DEEPEST = 8
+_MOST = 200  # calls; an answer may hold ten
 _CALL = re.compile(r"\[\s{0,99}[\w.]{1,100}\(|[\w.]{1,100}\(")
 _BETWEEN = re.compile(r"[\s,;]*")
 _TOKEN = re.compile(
@@ -31,7 +32,7 @@ def python_calls(text: str, position: int = 0) -> tuple[list[dict[str, Any]], in
     """
     found: list[dict[str, Any]] = []
     end, following = position, _after(text, position)
-    while _CALL.match(text, following):
+    while len(found) < _MOST and _CALL.match(text, following):
         calls, after = one_python_list(text, following)
         if not calls:
             return found, end, True
