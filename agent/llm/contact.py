@@ -63,10 +63,12 @@ def _advice(error: ServerFailed, settings: ModelSettings, names: list[str] | Non
     if isinstance(error, AccessRefused) and not read_key(environ):
         return f"; {KEY_VARIABLE} is not set"
     model = settings.model
-    if names and model not in names:
+    about_key = isinstance(error, AccessRefused) and "model" not in str(error)
+    if names and model not in names and not about_key:
         # The part behind the last / is compared: llama-3 is near to meta-llama/Llama-3.
         short = {name.rpartition("/")[2].lower(): name[:100] for name in reversed(names[:_MOST_NAMES])}
-        near = difflib.get_close_matches(model.rpartition("/")[2].lower(), short, n=3, cutoff=0.0)
+        meant = model.rpartition("/")[2].lower()
+        near = difflib.get_close_matches(meant, short, n=3) or difflib.get_close_matches(meant, short, n=1, cutoff=0.0)
         return f"; of its {len(names)} models: did you mean {' or '.join(repr(short[name]) for name in near)}?"
     if isinstance(error, ModelUnknown) and not names:
         if other := _other_address(settings, environ):

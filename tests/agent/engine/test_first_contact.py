@@ -36,7 +36,7 @@ class Router(Versioned):
 REFUSALS: dict[str, tuple[Callable[[], BadServer], str]] = {
     "another name": (
         lambda: BadServer(error(404, "The model `tinny` does not exist"), models=LIST),
-        "of its 3 models: did you mean 'tiny' or 'org/Tiny-2' or 'other'?",
+        "of its 3 models: did you mean 'tiny' or 'org/Tiny-2'?",
     ),
     "another name, 400": (lambda: BadServer(error(400, "Model Not Exist"), models=LIST), "did you mean 'tiny'"),
     "another name, 422": (lambda: BadServer(Reply(b'{"detail": []}', 422), models=LIST), "did you mean 'tiny'"),
