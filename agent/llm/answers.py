@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.llm.streamed import is_stream, joined
@@ -13,22 +14,28 @@ from agent.llm.thoughts import split_thoughts
 MAX_TEXT = 64 * 1024
 """Characters that are kept of any one text of an answer: a region may have 16 kB."""
 
-_NAME = re.compile(r"(?:functions?\.|tools?\.|default_api\.)?(?P<name>[^<:]*)(?::\d+)?(?:<\|.*)?", re.DOTALL)
+_NAME = re.compile(r"(?:(?:functions?|tools?|default_api)[.:])?(?P<name>[^<:]*)(?::\d+)?(?:<\|.*)?", re.DOTALL)
+_UNPARSED = re.compile(
+    r"error parsing tool call: raw='(?P<raw>.*)', err=|Failed to parse input at pos \d+: (?P<rest>.*)", re.DOTALL
+)
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 _ARGUMENT_FIELDS = ("arguments", "parameters", "args", "input")
+_LONGEST_ID = 16 * 1024  # characters: some gateways hide the signature of a thought in the id
+CARRIED = ("reasoning_details", "thinking_blocks", "extra_content", "provider_specific_fields")
+"""Fields in which servers sign thoughts. They want them back with the message or the call that had them."""
 
 
 class BadBody(Exception):
     """A body with status 200 that holds no answer. `about` is the message of the error inside it.
 
-    `whole`: that error as JSON. `busy`: it has the code 429, so the server will answer later.
+    `whole`: that error as JSON. `busy`: its code means that the server will answer later.
     """
 
     def __init__(self, message: str, error: Any = None) -> None:
         super().__init__(message)
         self.about = "" if error is None else _error_text(error)
         self.whole = "" if error is None else clean(json.dumps(error, ensure_ascii=False))
-        self.busy = isinstance(error, dict) and str(error.get("code")) == "429"
+        self.busy = isinstance(error, dict) and str(error.get("code")) in ("429", "503", "529")
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,8 @@ class WireCall:
     id: str
     name: str
     arguments: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Its fields in `CARRIED`."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,8 @@ class Answer:
     usage: Usage = Usage(0, 0, estimated=True)
     seconds: float = 0.0
     """Wall time of the request with its retries."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """The fields of the message that are in `CARRIED`."""
 
     def as_content(self) -> dict[str, Any]:
         """The answer as plain JSON for the event log; `from_content` reads it."""
@@ -78,7 +89,16 @@ class Answer:
                 "content": self.text,
                 "reasoning": self.reasoning,
                 "reasoning_field": self.reasoning_field,
-                "tool_calls": [{"id": call.id, "name": call.name, "arguments": call.arguments} for call in self.calls],
+                "tool_calls": [
+                    {
+                        "id": call.id,
+                        "name": call.name,
+                        "arguments": call.arguments,
+                        **({"extra": call.extra} if call.extra else {}),
+                    }
+                    for call in self.calls
+                ],
+                **({"extra": self.extra} if self.extra else {}),
             },
             "finish_reason": self.finish_reason,
             "model": self.model,
@@ -104,6 +124,7 @@ class Answer:
             model=content["model"],
             usage=Usage(**content["usage"]),
             seconds=content["seconds"],
+            extra=message.get("extra", {}),
         )
 
 
@@ -117,6 +138,20 @@ def parse_answer(body: str, *, sent_characters: int) -> Answer:
         return _parse(body, sent_characters)
     except RecursionError:
         raise BadBody(f"the server answered with JSON that is nested too deeply: {_quote(body)}") from None
+
+
+def failed_generation(body: Any, sent_characters: int = 0) -> Answer | None:
+    """What the model wrote, where a server refuses its own model's answer because it holds no proper call.
+
+    Groq has it in a field, Ollama and llama.cpp in the message of the error.
+    """
+    fields = body if isinstance(body, dict) else {}
+    written, found = fields.get("failed_generation"), _UNPARSED.search(str(fields.get("message")))
+    if not isinstance(written, str):
+        if found is None:
+            return None
+        written = found["raw"] or found["rest"] or ""
+    return _read({}, {"finish_reason": "tool_use_failed"}, {"content": written}, sent_characters)
 
 
 def _parse(body: str, sent_characters: int) -> Answer:
@@ -139,6 +174,10 @@ def _parse(body: str, sent_characters: int) -> Answer:
             raise BadBody(f"the server answered 200 with an error in its choice: {_quote(_error_text(error))}", error)
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise BadBody(f"the server's answer holds no message: {_quote(body)}")
+    for other in choices[1:] if isinstance(choices, list) else []:  # one answer in parts: its calls in a later choice
+        parts = other.get("message") if isinstance(other, dict) else None
+        if isinstance(parts, dict):
+            message = {**message, **{name: value for name, value in parts.items() if value and not message.get(name)}}
     answer = _read(data, choice, message, sent_characters)
     uncounted = answer.usage.estimated or answer.usage.prompt == 0
     if uncounted and not (answer.text.strip() or answer.reasoning or answer.calls):
@@ -168,10 +207,11 @@ def _read(data: dict[str, Any], choice: dict[str, Any], message: dict[str, Any],
         text=clip(text),
         reasoning=clip(reasoning),
         reasoning_field=field,
-        calls=tuple(WireCall(call.id, call.name, clip(call.arguments)) for call in wire_calls),
+        calls=tuple(replace(call, arguments=clip(call.arguments)) for call in wire_calls),
         finish_reason=clean(str(choice.get("finish_reason") or ""))[:100],
         model=clean(str(data.get("model") or ""))[:200],
         usage=_usage(data.get("usage"), sent_characters, written),
+        extra=_carried(message),
     )
 
 
@@ -207,10 +247,18 @@ def _wire_call(item: Any, number: int) -> WireCall | None:
         return None
     identity = item.get("id")
     return WireCall(
-        clean(identity)[:100] if isinstance(identity, str) and identity else f"call_{number}",
+        clean(identity) if isinstance(identity, str) and 0 < len(identity) <= _LONGEST_ID else f"call_{number}",
         plain_name(clean(str(name or "")))[:100],
         plain_arguments(next((one[key] for one in (holder, item) for key in _ARGUMENT_FIELDS if key in one), None)),
+        _carried(item),
     )
+
+
+def _carried(holder: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a message or call that go back with it, if they are not too long."""
+    found = {name: holder[name] for name in CARRIED if holder.get(name)}
+    written = clean(json.dumps(found, ensure_ascii=False))
+    return json.loads(written) if len(written) <= MAX_TEXT else {}
 
 
 def plain_name(name: str) -> str:

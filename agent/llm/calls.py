@@ -3,6 +3,7 @@
 The portable form is for models and servers without tool calls. An answer holds fenced blocks: a `python` block that
 defines `initialize_weights` replaces the region and is tested; a small JSON object `{"tool": NAME, …}` is one call.
 Calls in the notations of `agent.llm.written` count in any answer. Where there is one, Python blocks are illustrations.
+So do calls in Python, such as `test()`, that are the whole answer or stand in a fence of their own (```tool_code).
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from typing import Any, NoReturn
 
 from agent.llm.answers import clean, plain_arguments, plain_name
 from agent.llm.fences import block_at, next_fence
+from agent.llm.pythonic import only_python_calls, python_dict
 from agent.llm.written import Openings, WrittenCall, iterate, json_values
 from agent.protocol import ToolCall
 
 MAX_CALLS = 10
 """Calls that one answer may hold."""
 
+_MOST_FOUND = 200  # what comes later in a text is not looked at
 _MAX_ARGUMENTS = 64 * 1024
 _INTEGERS = ("n", "start_line", "end_line", "after_line")
 _TOOLS = ("edit", "undo", "view", "rewrite", "screen", "test", "submit")
 _NAME_KEYS = ("tool", "name", "tool_name", "function")
 _ARGUMENT_KEYS = ("arguments", "parameters", "args", "tool_input", "input")
+_TOOL_FENCE = re.compile(r"tools?|(?:tool|function)_(?:code|calls?)")
 _DEFINES = re.compile(r"^def initialize_weights\b", re.MULTILINE)
 
 
@@ -40,7 +44,7 @@ def tool_call(name: str, arguments: str) -> ToolCall:
             "that a call may have"
         )
     try:
-        parsed = json.loads(plain_arguments(arguments), strict=False, parse_constant=_no_constant)
+        parsed = _parsed(plain_arguments(arguments))
         if not isinstance(parsed, dict):
             raise ArgumentError("ERROR: Failed to parse tool arguments: expected a JSON object")
         return _call(plain_name(name), parsed)
@@ -52,13 +56,27 @@ def tool_call(name: str, arguments: str) -> ToolCall:
         raise ArgumentError(f"ERROR: Failed to parse tool arguments: {error}") from None
 
 
+def _parsed(written: str) -> Any:
+    """Arguments as a value: JSON, an object behind an empty one or twice, or Python. Raises ValueError."""
+    try:
+        return json.loads(written, strict=False, parse_constant=_no_constant)
+    except ValueError:
+        values = [value for value in json_values(written) if value != {}]
+        if values and all(value == values[0] for value in values):
+            return values[0]
+        found = python_dict(written)
+        if found is None:
+            raise
+        return found
+
+
 def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     """The calls that a text holds, in its order; with `code`, a Python block counts as rewrite and test.
 
     A JSON object or a list of them counts in a fence or on lines of its own. An empty list: there is none.
     The work grows in proportion to the text. Raises ArgumentError for a call whose arguments cannot be used.
     """
-    if calls := _calls_in(json_values(text)):
+    if calls := _calls_in(json_values(text) or only_python_calls(text)):
         return calls
     found: list[tuple[ToolCall, bool]] = []  # and whether a Python block stands for it
     marked = False
@@ -66,7 +84,7 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     first = fence = next_fence(text)
     openings = Openings(text)
     opening = openings.next()
-    while opening is not None or fence is not None:
+    while (opening is not None or fence is not None) and len(found) < _MOST_FOUND:
         if opening is not None and (fence is None or opening.start() < fence.start()):
             written, position = openings.read(opening)
             calls = list(_calls(written)) if written else []
@@ -78,7 +96,7 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
             body = text[block.body_start : block.body_end]
             if block.is_python and _DEFINES.search(body):
                 found += [(_rewrite(body), True), (ToolCall("test"), True)] if code else []
-            elif values := json_values(body):
+            elif values := json_values(body) or _in_tool_fence(block.language, body):
                 found += [(call, False) for call in _calls_in(values)]
             else:
                 calls = [call for written in iterate(body) for call in _calls(written)]
@@ -95,6 +113,11 @@ def calls_in_text(text: str, *, code: bool) -> list[ToolCall]:
     whole = text.strip()
     bare = whole.startswith(("def ", "import ", "from ", "#", '"')) and _DEFINES.search(text)
     return [_rewrite(whole + "\n"), ToolCall("test")] if bare else []
+
+
+def _in_tool_fence(language: str, body: str) -> list[Any]:
+    """The calls in Python of a block that is marked as calls."""
+    return only_python_calls(body) if _TOOL_FENCE.fullmatch(language) else []
 
 
 def _rewrite(body: str) -> ToolCall:

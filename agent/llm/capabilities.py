@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from agent.llm.answers import CARRIED
 from agent.llm.errors import ContextExceeded, ToolsRefused
 
 Message = dict[str, Any]
@@ -18,7 +20,7 @@ the model, even if empty. `blank`: as `all`, with a space for an empty one."""
 
 _TOOLS = re.compile(r"\btools?\b|tool_choice|function.?call", re.IGNORECASE)
 _SIZE = r"(?:tokens?|prompt|input|context|messages?(?!\"\s*:)|sequence|request)"
-_EXCESS = r"(?:exceed|longer than|too (?:long|large|many)|must be <=|at most|maximum|limit|should be \[1,)"
+_EXCESS = r"(?:exceed|overflow|longer than|too (?:long|large|many)|must be <=|at most|maximum|limit|should be \[1,)"
 _CONTEXT = re.compile(
     r"context[ _-]?(?:length|size|window)|exceed_context|reduce (?:the length|your message)"
     rf"|{_SIZE}[^.\n]{{0,80}}\b{_EXCESS}|{_EXCESS}[^.\n]{{0,80}}{_SIZE}",
@@ -28,10 +30,18 @@ _DEMANDED = re.compile(r"missing|must be (?:passed|provided|included|sent|set)|r
 _NO_SYSTEM = re.compile(
     r"system (?:role|message|prompt|instruction)s?\b.{0,40}(?:not supported|unsupported|not allowed)"
     r"|(?:not support|unsupported|unexpected|unknown|invalid)\b[^.\n]{0,40}\bsystem\b"
-    r"|only (?:the )?user\b[^.\n]{0,40}\broles? (?:is|are)|developer instruction",
+    r"|only (?:the )?user\b[^.\n]{0,40}\broles? (?:is|are)|developer instruction"
+    r"|\brole\b\W{0,4}system\b|\brole\b[^.\n]{0,40}\buser\b[^.\n]{0,40}\bassistant\b",
     re.IGNORECASE,
 )
 _ALTERNATE = re.compile(r"roles? must alternate|alternat\w+ (?:between )?user|must be user/assistant", re.I)
+_EMPTY = re.compile(
+    r"\b(?:is blank|is empty|non-?empty|(?:not|cannot) be (?:empty|blank)|non-whitespace|min_length|at least 1 char)",
+    re.IGNORECASE,
+)
+_STREAM = re.compile(r"(?<!up)stream|流式", re.IGNORECASE)
+_IDS = re.compile(r"tool.?calls?\b.{0,20}\bid\b.{0,200}\b(?:length|too long)", re.IGNORECASE)
+_NO_TEXT = "(no text)"
 _LIMIT_NAMES = ("max_completion_tokens", "max_output_tokens", "maxoutputtokens", "max_new_tokens")
 _LEAST_TOKENS = 512
 _AFFORDABLE = re.compile(r"can only afford (\d{1,9})|at most (\d{1,9}) (?:completion|output) tokens", re.IGNORECASE)
@@ -67,6 +77,12 @@ class ServerCapabilities:
     """False: the system message is sent with the role `user`."""
     any_order: bool = True
     """False: consecutive messages of one role are sent as one message."""
+    empty_text: bool = True
+    """False: a message without text, beside its tool calls, says that it has none."""
+    stream: bool = False
+    """True: the server gives its answer only as a stream, which is read to its end all the same."""
+    any_id: bool = True
+    """False: the ids of tool calls are replaced by nine letters and digits, which Mistral's templates demand."""
 
     def after_refusal(
         self, said: str, *, tools: bool, temperature: bool, answer_tokens: int
@@ -90,8 +106,14 @@ class ServerCapabilities:
             return replace(self, seed=False)
         if self.temperature and temperature and "temperature" in said:
             return replace(self, temperature=False)
-        if "reasoning" in said and (echo := self._echo_after(said)) is not None:
+        if not self.stream and _STREAM.search(said):
+            return replace(self, stream=True)
+        if self.any_id and _IDS.search(said):
+            return replace(self, any_id=False)
+        if re.search("reasoning|thinking", said) and (echo := self._echo_after(said)) is not None:
             return replace(self, echo=echo)
+        if self.empty_text and _EMPTY.search(said):
+            return replace(self, empty_text=False)
         if self.system_role and _NO_SYSTEM.search(said):
             return replace(self, system_role=False)
         if speaks_of_roles(said):
@@ -120,6 +142,10 @@ class ServerCapabilities:
     def shaped(self, messages: Sequence[Message]) -> list[Message]:
         """The messages in the form that this server accepts."""
         shaped = [self._with_reasoning(message) for message in messages]
+        if not self.any_id:
+            shaped = [_with_short_ids(message) for message in shaped]
+        if not self.empty_text:
+            shaped = [message if message.get("content") else {**message, "content": _NO_TEXT} for message in shaped]
         if not self.system_role:
             shaped = [{**message, "role": "user"} if message.get("role") == "system" else message for message in shaped]
         if self.any_order and self.system_role:
@@ -135,10 +161,25 @@ class ServerCapabilities:
 
     def _with_reasoning(self, message: Message) -> Message:
         plain = {name: value for name, value in message.items() if name not in ("reasoning", "reasoning_field")}
-        if message.get("role") != "assistant" or self.echo == "off":
+        if message.get("role") != "assistant":
             return plain
+        if self.echo == "off":
+            return {name: value for name, value in plain.items() if name not in CARRIED}
         reasoning = message.get("reasoning") or ""
         if self.echo == "calls":
             wanted = message.get("reasoning_field") == "reasoning_content" and message.get("tool_calls")
             return {**plain, "reasoning_content": reasoning} if wanted else plain
         return {**plain, "reasoning_content": reasoning or (" " if self.echo == "blank" else "")}
+
+
+def _with_short_ids(message: Message) -> Message:
+    changed = dict(message)
+    if "tool_call_id" in message:
+        changed["tool_call_id"] = _short(message["tool_call_id"])
+    if "tool_calls" in message:
+        changed["tool_calls"] = [{**call, "id": _short(call["id"])} for call in message["tool_calls"]]
+    return changed
+
+
+def _short(identity: str) -> str:
+    return hashlib.sha256(identity.encode()).hexdigest()[:9]

@@ -1,25 +1,22 @@
 """The client of an OpenAI-compatible server, with deadlines and retries. It adapts requests to what the server refuses.
 
-Answers are never streamed, because an interrupted stream looks like a finished one. The body is read here and not by
-the openai package, because some servers send HTML, errors or nothing with status 200.
+Answers are not streamed, unless the server insists: an interrupted stream looks like a finished one. The body is read
+here and not by the openai package, because some servers send HTML, errors or nothing with status 200.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast
 
 import openai
 
-from agent.llm.answers import Answer, BadBody, parse_answer
+from agent.llm.answers import Answer, BadBody, failed_generation, parse_answer
 from agent.llm.capabilities import (
     Message,
     ServerCapabilities,
@@ -30,6 +27,7 @@ from agent.llm.capabilities import (
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.retry_after import asked_to_wait
 from agent.llm.settings import ModelSettings, key_or_placeholder
+from agent.llm.transport import TRANSPORT_ERRORS, root_message, within
 from agent.secrets import KEY_VARIABLE, scrub, without_key
 
 ATTEMPTS = 5
@@ -39,8 +37,9 @@ _LONGEST_OWN_WAIT = 32.0  # seconds, when the server does not say how long to wa
 LONGEST_WAIT = 120.0  # seconds; when a server asks for more, the request fails
 _CHECK_SECONDS = 20.0
 _MAX_BODY = 16 * 1024 * 1024  # bytes
-_RETRYABLE = {408, 409, 425, 429}  # and 5xx: the same request may succeed later
-_LOADING = re.compile(r"loading|warming up|starting up", re.IGNORECASE)
+_RETRYABLE = {408, 409, 424, 425, 429, 498}  # and 5xx: the same request may succeed later
+_BUSY = re.compile(r"loading|warming up|starting up|overload|\bbusy\b|capacity|high (?:demand|load|traffic)", re.I)
+_TOO_LARGE = re.compile(r"request (?:is )?too large", re.IGNORECASE)
 _ABOUT_KEY = re.compile(r"\bapi[ _-]?key\b", re.IGNORECASE)
 T = TypeVar("T")
 
@@ -126,6 +125,17 @@ class ChatClient:
             )
         return True
 
+    def answers(self) -> bool:
+        """Ask a question of a few tokens, once. False when the server is busy, breaks off or takes too long.
+
+        Raises ServerFailed when it refuses the question.
+        """
+        try:
+            self._adapt_and_send([{"role": "user", "content": "Answer with the word yes."}], None)
+        except (_Retryable, ContextExceeded):
+            return False
+        return True
+
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         """See `Model.complete`."""
         start = time.monotonic()
@@ -166,6 +176,8 @@ class ChatClient:
             try:
                 return self._once(lambda: self._ask(messages, tools))
             except openai.APIStatusError as error:
+                if (answer := failed_generation(error.body, _characters(messages))) is not None:
+                    return answer
                 self._learn(self._said(error), messages, tools, error)
             except BadBody as bad:
                 if not speaks_of_context(bad.about):
@@ -205,7 +217,7 @@ class ChatClient:
             raise OutOfTime("the search's time has ended")
         seconds = min(self._settings.request_seconds, left, most)
         try:
-            return _within(seconds, request)
+            return within(seconds, request)
         except openai.APIStatusError as error:
             judged = self._judged(error)
             if judged is None:
@@ -214,9 +226,9 @@ class ChatClient:
         except TimeoutError as error:
             raise _Retryable(f"no answer within {seconds:.0f} s") from error
         except openai.APIConnectionError as error:
-            raise _Retryable(f"no connection ({_root(error)})") from error
-        except _TRANSPORT as error:
-            raise _Retryable(f"the answer broke off ({self._clean(_root(error))})") from error
+            raise _Retryable(f"no connection ({root_message(error)})") from error
+        except TRANSPORT_ERRORS as error:
+            raise _Retryable(f"the answer broke off ({self._clean(root_message(error))})") from error
         except ValueError as error:  # the openai package decodes some bodies itself and raises ValueErrors
             raise _Retryable(f"the answer cannot be read ({self._clean(str(error))})") from error
 
@@ -228,14 +240,20 @@ class ChatClient:
             return AccessRefused(self._refused_key(status, quoted))
         if status in (404, 500, 501) and speaks_of_tools(said):
             return None
+        if status == 404 and quoted.startswith("<"):
+            return ModelUnknown(
+                f"{where} answers with a web page ({status}): it is not the address of a model's server"
+            )
         if status == 404:
             return ModelUnknown(f"{where} does not know {self._settings.model!r} ({status}: {quoted})")
         if status == 429 and "insufficient_quota" in said:
             return ServerFailed(f"{where}: the account has no money left ({quoted})")
-        if status == 500 and (speaks_of_context(said) or speaks_of_roles(said)):
+        if status == 500 and (speaks_of_context(said) or speaks_of_roles(said) or failed_generation(error.body)):
+            return None
+        if status == 429 and _TOO_LARGE.search(said):  # larger than the limit of a minute: it will be refused for ever
             return None
         if status in _RETRYABLE or status >= 500:
-            busy = status == 429 or (status == 503 and _LOADING.search(said) is not None)
+            busy = status in (429, 498, 529) or (status == 503 and _BUSY.search(said) is not None)
             return _Retryable(f"status {status}: {quoted}", asked_to_wait(error.response.headers, said), busy=busy)
         if status in (400, 413, 422) or (status == 402 and "max_tokens" in said):
             return None
@@ -250,6 +268,8 @@ class ChatClient:
             request[capabilities.limit_name] = min(
                 settings.answer_tokens, capabilities.most_tokens or settings.answer_tokens
             )
+        if capabilities.stream:
+            request["stream"] = True
         if capabilities.seed:
             request["seed"] = settings.seed
         if capabilities.temperature and settings.temperature is not None:
@@ -298,43 +318,5 @@ class ChatClient:
         return flat[:300] + ("…" if len(flat) > 300 else "")
 
 
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """Return `work()`, or raise TimeoutError after `seconds`. The openai package restarts its timeout at each read.
-
-    After a timeout the thread ends at its next read. Nothing waits for it.
-    """
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - the waiting thread raises it again
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="model request", daemon=True).start()
-    return future.result(timeout=seconds)
-
-
 def _characters(messages: list[Message]) -> int:
     return sum(len(str(message.get("content") or "")) for message in messages)
-
-
-def _root(error: BaseException) -> str:
-    """The message of the first exception of a chain, which says more than `Connection error.`."""
-    while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
-        error = cast(BaseException, error.__cause__ or error.__context__)
-    return str(error) or type(error).__name__
-
-
-def _transport_errors() -> tuple[type[Exception], ...]:
-    """The errors of the HTTP library below the openai package: httpx for version 2, httpx2 for version 3."""
-    found: list[type[Exception]] = [OSError]
-    for name in ("httpx2", "httpx"):
-        try:
-            found.append(importlib.import_module(name).HTTPError)
-        except ImportError:
-            continue
-    return tuple(found)
-
-
-_TRANSPORT = _transport_errors()

@@ -21,14 +21,19 @@ from agent.secrets import KEY_VARIABLE, read_key
 
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy", "http_proxy")
 _OTHER_HEADERS = ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
+_WHOLE_HEADERS = "OPENAI_CUSTOM_HEADERS"
+_ENDS = ("/v1", "/api/v1", "/openai/v1")
+_TOKENS = 16
+_SECONDS = 60.0  # a server may load the model first
+_MOST_NAMES = 2000
 _CERTIFICATES = {"SSL_CERT_FILE": Path.is_file, "SSL_CERT_DIR": Path.is_dir}
 
 
 def contact(config: SearchConfig, environ: Mapping[str, str]) -> bool:
-    """Find out, at no cost, whether the server of a search will answer.
+    """Find out whether the server of a search will answer, at no cost, or by a question of a few tokens.
 
-    True when the server listed the model and accepted the key. False when only a real request can tell. Raises
-    UsageError when the server will not answer.
+    True when it lists the model and accepts the key, or answers the question. False when it is busy or broken, so that
+    only the search's own question can tell. Raises UsageError when it refuses.
     """
     settings = model_settings(config, environ)
     _require_usable_environment(environ)
@@ -39,18 +44,37 @@ def contact(config: SearchConfig, environ: Mapping[str, str]) -> bool:
     names: list[str] | None = None
     try:
         names = client.models()
-        if names is None:
-            _suggest_address(settings, environ)
-        known = client.knows_us()
-    except ModelUnknown as error:
-        near = difflib.get_close_matches(settings.model, names or [], n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise UsageError(f"{error}{hint}") from None
+        if names is None and not settings.base_url.endswith("/v1") and (other := _other_address(settings, environ)):
+            raise UsageError(
+                f"--base-url {settings.base_url}: nothing answers there as a model's server; did you mean {other}?"
+            )
+        if client.knows_us() and names is not None and (not names or settings.model in names):
+            return True
+        short = replace(settings, answer_tokens=_TOKENS, request_seconds=min(settings.request_seconds, _SECONDS))
+        return ChatClient(short, environ).answers()
     except ServerFailed as error:
-        hint = f"; {KEY_VARIABLE} is not set" if isinstance(error, AccessRefused) and not read_key(environ) else ""
-        unreached = isinstance(error.__cause__, openai.APIConnectionError)
-        raise UsageError(f"{error}{_surroundings() if unreached else hint}") from None
-    return known and (not names or settings.model in names) and names is not None
+        raise UsageError(f"{error}{_advice(error, settings, names, environ)}") from None
+
+
+def _advice(error: ServerFailed, settings: ModelSettings, names: list[str] | None, environ: Mapping[str, str]) -> str:
+    """What may be wrong when a server refuses, as the end of the error."""
+    if isinstance(error.__cause__, openai.APIConnectionError):
+        return _surroundings()
+    if isinstance(error, AccessRefused) and not read_key(environ):
+        return f"; {KEY_VARIABLE} is not set"
+    model = settings.model
+    about_key = isinstance(error, AccessRefused) and "model" not in str(error)
+    if names and model not in names and not about_key:
+        # The part behind the last / is compared: llama-3 is near to meta-llama/Llama-3.
+        short = {name.rpartition("/")[2].lower(): name[:100] for name in reversed(names[:_MOST_NAMES])}
+        meant = model.rpartition("/")[2].lower()
+        near = difflib.get_close_matches(meant, short, n=3) or difflib.get_close_matches(meant, short, n=1, cutoff=0.0)
+        return f"; of its {len(names)} models: did you mean {' or '.join(repr(short[name]) for name in near)}?"
+    if isinstance(error, ModelUnknown) and not names:
+        if other := _other_address(settings, environ):
+            return f"; there are models at {other}: did you mean that?"
+        return "; it lists no models either: is the address whole? Most end in /v1"
+    return ""
 
 
 def _require_usable_environment(environ: Mapping[str, str]) -> None:
@@ -62,9 +86,12 @@ def _require_usable_environment(environ: Mapping[str, str]) -> None:
                 f"{name} holds the character U+{ord(odd):04X}, which no key has: was it copied with its quotation "
                 "marks or a line break?"
             )
+    if odd := next((char for char in os.environ.get(_WHOLE_HEADERS, "") if not char.isascii()), None):
+        raise UsageError(f"{_WHOLE_HEADERS} holds the character U+{ord(odd):04X}, which no header has")
     for name in _PROXIES:
+        value = os.environ.get(name, "").strip()
         try:
-            scheme = urlsplit(os.environ.get(name, "").strip()).scheme.lower()
+            scheme = urlsplit(value).scheme.lower() if "://" in value else ""  # host:port means http://
         except ValueError as error:
             raise UsageError(f"{name} holds no address of a proxy: {error}; correct it, or unset {name}") from None
         if not scheme or scheme in ("http", "https"):
@@ -83,20 +110,20 @@ def _require_usable_environment(environ: Mapping[str, str]) -> None:
 
 def _surroundings() -> str:
     """The variables of the environment that change how a connection is made, as the end of an error."""
-    found = [name for name in (*_PROXIES, *_CERTIFICATES) if os.environ.get(name)]
+    found = [name for name in (*_PROXIES, *_CERTIFICATES, "SSLKEYLOGFILE") if os.environ.get(name)]
     return f"; it is made with {', '.join(found)} of the environment" if found else ""
 
 
-def _suggest_address(settings: ModelSettings, environ: Mapping[str, str]) -> None:
-    """Raise UsageError when there is a list of models under /v1 but not at this address."""
-    if settings.base_url.endswith("/v1"):
-        return
-    other = f"{settings.base_url}/v1"
-    try:
-        found = ChatClient(replace(settings, base_url=other), environ).models()
-    except ServerFailed:
-        return
-    if found is not None:
-        raise UsageError(
-            f"--base-url {settings.base_url}: nothing answers there as a model's server; did you mean {other}?"
-        )
+def _other_address(settings: ModelSettings, environ: Mapping[str, str]) -> str | None:
+    """An address beside this one that has a list of models."""
+    bare = settings.base_url.removesuffix("/v1")
+    for other in (bare + end for end in _ENDS):
+        try:
+            if (
+                other != settings.base_url
+                and ChatClient(replace(settings, base_url=other), environ).models() is not None
+            ):
+                return other
+        except ServerFailed:
+            continue
+    return None

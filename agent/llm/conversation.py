@@ -88,10 +88,12 @@ def _rendered(exchange: Exchange, form: Form, level: int, *, last: bool) -> Iter
     message: dict[str, Any] = {"role": "assistant", "content": answer.text if not old else _head(answer.text)}
     if answer.reasoning and not old:
         message |= {"reasoning": answer.reasoning, "reasoning_field": answer.reasoning_field}
+    if not old:
+        message |= answer.extra
     if form == "tools" and answer.calls:
         arguments = [_valid_json(call.arguments, short=old) for call in answer.calls]
         message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": written}}
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": written}, **call.extra}
             for call, written in zip(answer.calls, arguments, strict=True)
         ]
         yield message

@@ -41,7 +41,11 @@ def joined(body: str) -> dict[str, Any]:
         raise ValueError("the stream broke off")
     if calls:
         message["tool_calls"] = [
-            {"id": call["id"], "function": {name: "".join(call[name]) for name in ("name", "arguments")}}
+            {
+                **call["extra"],
+                "id": call["id"],
+                "function": {name: "".join(call[name]) for name in ("name", "arguments")},
+            }
             for _, call in sorted(calls.items())
         ]
     return {**answer, "choices": [{"message": _plain(message), "finish_reason": finish_reason}]}
@@ -56,7 +60,8 @@ def _add(message: dict[str, Any], calls: dict[int, dict[str, Any]], delta: dict[
         if isinstance(part, dict):
             index = part.get("index")
             number = index if isinstance(index, int) else position
-            call = calls.setdefault(number, {"id": None, "name": [], "arguments": []})
+            call = calls.setdefault(number, {"id": None, "name": [], "arguments": [], "extra": {}})
+            call["extra"] |= {name: value for name, value in part.items() if name not in ("index", "id", "function")}
             call["id"] = part.get("id") or call["id"]
             function = part.get("function")
             if isinstance(function, dict):

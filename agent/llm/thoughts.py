@@ -14,12 +14,12 @@ from collections.abc import Iterator
 
 from agent.llm.fences import block_at, next_fence
 
-_NAMES = "think|thinking|thought|reasoning|seed:think"
+_NAME = r"[\w:-]{0,20}(?:think|thought|reasoning|scratchpad|monologue)[\w:-]{0,20}(?:\s[^<>\n]{0,100})?\s?"
 _MARK = re.compile(
-    rf"(?P<open><(?:{_NAMES})>|\[THINK\]|◁think▷|<\|START_THINKING\|>"
-    r"|<\|channel>\s?(?:thought|thinking|analysis)?|<\|begin_of_thought\|>)"
-    rf"|(?P<close></(?:{_NAMES})>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>|<channel\|>(?:final\b)?"
-    r"|<\|end_of_thought\|>)",
+    rf"(?P<open><\|?\s?(?!end){_NAME}\|?>|\[THINK\]|◁think▷|<\|inner_prefix\|>"
+    r"|<\|channel>\s?(?:thought|thinking|analysis)?)"
+    rf"|(?P<close><\|?\s?(?:/\s?|end_(?:of_)?){_NAME}\|?>|\[/THINK\]|◁/think▷|<\|inner_suffix\|>|<channel\|>(?:final\b)?"
+    r"|<\|end\|><\|begin\|>assistant<\|content\|>)",
     re.IGNORECASE,
 )
 _CHANNEL = re.compile(
@@ -28,7 +28,7 @@ _CHANNEL = re.compile(
 )
 _END = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _START = re.compile(r"<\|(?:end|start|return|call)\|>(?:assistant\b[ \t]*(?:to=[\w.-]{1,100})?)?")
-_ANSWER = re.compile(r"^\s*(?:(?:<response>|<answer>|<\|begin_of_solution\|>)\s*)?")
+_ANSWER = re.compile(r"^\s*(?:(?:<response>|<answer>|<\|begin_of_solution\|>|<\|START_RESPONSE\|>)\s*)?")
 _BARE_CHANNELS = re.compile(r"assistant(final|commentary|analysis)")
 _TEXTS = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 

@@ -9,9 +9,11 @@
 | `to=functions.NAME … <|message|>{…}<|call|>`, also without its marks | gpt-oss (harmony) |
 | `<|tool_call_begin|>functions.NAME:0<|tool_call_argument_begin|>{…}` | Kimi |
 | `<｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME` and JSON, with or without a fence | DeepSeek |
-| `<|tool_call>call:NAME{key:<|"|>value<|"|>}<tool_call|>` | Gemma 4 |
-| `<|START_ACTION|>[{…}]`, `functools[{…}]`, `<tools>{…}` | Command, Phi, Qwen |
-| JSON on lines of its own, without any mark | all |
+| `<|tool_call>call:NAME{key:<|"|>value<|"|>}<tool_call|>`, also without its marks | Gemma 4 |
+| `<start_function_call>call:NAME{key:<escape>value<escape>}<end_function_call>` | FunctionGemma |
+| `<|START_ACTION|>[{…}]`, `functools[{…}]`, `<tools>{…}`, `<|plugin|>{…}` | Command, Phi, Qwen, InternLM |
+| `<|python_start|>[NAME(key="value")]`, `<function_calls>NAME()`, `<|tool_call_start|>[…]` | Llama, Olmo, LFM |
+| JSON or a list of calls in Python on lines of its own, without any mark | all |
 """
 
 from __future__ import annotations
@@ -22,35 +24,41 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from agent.llm.pythonic import one_python_list, python_calls
+
 _NAME = r"[\w.:-]{1,100}"
 _MARKED = rf"""(?P<json><tool_calls?>|<function_calls?>|<\|tool_calls?\|>|<TOOLCALL>|<\|python_tag\|>
+        |<\|python_start\|>|<\|tool_call_start\|>|<\|plugin\|>
         |<tools?>|<tool_use>|<\|START_ACTION\|>|\bfunctools(?=\[))
-    |<\|tool_call>\s{{0,9}}call:(?P<gemma>{_NAME})(?=\{{)
+    |(?:<(?:\|tool_call|start_function_call)>\s{{0,9}}|(?<![^\n]))call:(?P<gemma>{_NAME})(?=\{{)
     |(?P<mistral>\[TOOL_CALLS\])
-    |<(?:｜DSML｜)?(?:function=|invoke[ ]name=)["']?(?P<xml>{_NAME})["']?\s{{0,9}}>
+    |<(?:｜DSML｜|\w{{1,20}}:)?(?:function=|(?:invoke|function_call)[ ]name=)["']?(?P<xml>{_NAME})["']?\s{{0,9}}>
     |\bto=functions\.(?P<harmony>[\w-]{{1,100}})
         (?:[^\n{{}}]{{0,100}}?<\|message\|>|[ ]?(?:commentary)?[ ]?(?:json|code)?\s{{0,9}}(?=\{{))
     |<\|tool_call_begin\|>\s{{0,9}}(?P<kimi>{_NAME})\s{{0,9}}<\|tool_call_argument_begin\|>
     |<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?(?P<deepseek>{_NAME})\s{{0,9}}(?:<｜tool▁sep｜>)?"""
-_BARE = r"""|(?P<bare>^[ \t]{0,9}(?=\{\s{0,99}"|\[\s{0,99}\{))"""
+_BARE = r"""|(?P<bare>^[ \t]{0,9}(?=\{\s{0,99}"|\[\s{0,99}(?:\{|[\w.]{1,100}\()))"""
 _OPENING = re.compile(_MARKED + _BARE, re.VERBOSE | re.MULTILINE)
 _MARKED_OPENING = re.compile(_MARKED + "|(?P<bare>(?!))", re.VERBOSE)
-_MOST_BARE = 32
-"""So many lines that begin like JSON and are none are tried: each is read to the end of the text, at worst."""
+_MOST_MISSES = 32
+"""So many places that look like JSON or Python and are none are tried: each may be read to the end of the text."""
 _MISTRAL = re.compile(rf"\s{{0,9}}(?P<name>{_NAME})(?:\[CALL_ID\][\w-]{{0,100}})?\s{{0,9}}(?:\[ARGS\])?")
 _GLM = re.compile(rf"\s{{0,9}}(?P<name>{_NAME})\s{{0,9}}(?=<arg_key>|</tool_call>)")
 _PAIR = re.compile(r"\s*<arg_key>(?P<key>[^<]{1,100})</arg_key>\s*<arg_value>")
 _PARAMETER = re.compile(
-    r"""\s*<(?:｜DSML｜)?parameter(?:=|\ name=)["']?(?P<key>[^<>"'\s]{1,100})["']?(?:\ string="\w{1,9}")?\s{0,9}>""",
+    r"""\s*<(?:｜DSML｜|\w{1,20}:)?parameter(?:=|\ name=)["']?(?P<key>[^<>"'\s]{1,100})["']?
+        (?:\ string="\w{1,9}")?\s{0,9}>""",
     re.VERBOSE,
 )
-_PARAMETER_END = re.compile(r"</(?:｜DSML｜)?parameter>|</function>|</(?:｜DSML｜)?invoke>")
+_PARAMETER_END = re.compile(r"</(?:｜DSML｜|\w{1,20}:)?(?:parameter|function|invoke|function_call)>")
 _FENCE = re.compile(r"\s{0,9}(?P<fence>```\w{0,9}\s{0,9})?")
 _FENCE_END = re.compile(r"\s{0,9}```")
 _BETWEEN = re.compile(r"[\s,;]*")
 _LINE_END = re.compile(r"[ \t,;]*(?:$|\n|</|<\|)")
-_GEMMA_END = "<tool_call|>"
-_GEMMA_PART = re.compile(r'<\|"\|>(?P<text>.*?)<\|"\|>|\b(?P<key>\w{1,100})(?=\s{0,9}:)', re.DOTALL)
+_GEMMA_END = re.compile(r"<tool_call\|>|<end_function_call>")
+_GEMMA_PART = re.compile(
+    r'(?P<quote><\|"\|>|<escape>)(?P<text>.*?)(?P=quote)|\b(?P<key>\w{1,100})(?=\s{0,9}:)', re.DOTALL
+)
 _DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: _no_constant(name))
 
 
@@ -75,27 +83,36 @@ class Openings:
 
     def next(self, position: int = 0) -> re.Match[str] | None:
         """The first one from `position` on."""
-        pattern = _OPENING if self._misses < _MOST_BARE else _MARKED_OPENING
+        pattern = _OPENING if self._misses < _MOST_MISSES else _MARKED_OPENING
         return pattern.search(self._text, position)
 
     def read(self, opening: re.Match[str]) -> tuple[WrittenCall | None, int]:
         """The call that begins with `opening`, None where nothing of the kind follows it; and where to go on."""
-        call = _read(self._text, opening)
+        named = opening["json"] is None and opening["bare"] is None
+        call = _read(self._text, opening) if named else self._unnamed(opening)
         if call is None and opening["bare"] is not None:
             self._misses += 1
             return None, opening.end() + 1
         return call, max(opening.end(), call.end if call else 0)
 
-
-def _read(text: str, opening: re.Match[str]) -> WrittenCall | None:
-    """The call that begins with `opening`; None where nothing of the kind follows it."""
-    start = opening.end()
-    if opening["json"] is not None:
+    def _unnamed(self, opening: re.Match[str]) -> WrittenCall | None:
+        """The JSON or Python that follows `opening`, which names no tool itself."""
+        text, start = self._text, opening.end()
+        if opening["bare"] is not None:
+            value, end = json_value(text, start)
+            if end == start:
+                value, end = one_python_list(text, start)
+            return WrittenCall("", value, end) if end > start and _LINE_END.match(text, end) else None
         values, end = _several(text, start)
+        if not values and self._misses < _MOST_MISSES:
+            values, end, missed = python_calls(text, start)
+            self._misses += missed
         return WrittenCall("", values, end) if values else _read_pairs(text, start)
-    if opening["bare"] is not None:
-        value, end = json_value(text, start)
-        return WrittenCall("", value, end) if end > start and _LINE_END.match(text, end) else None
+
+
+def _read(text: str, opening: re.Match[str]) -> WrittenCall:
+    """The call of the tool that `opening` names."""
+    start = opening.end()
     if opening["gemma"] is not None:
         return _read_gemma(text, opening["gemma"], start)
     if opening["mistral"] is not None:
@@ -149,10 +166,12 @@ def _several(text: str, position: int) -> tuple[list[Any], int]:
 
 def _read_gemma(text: str, name: str, start: int) -> WrittenCall:
     """Gemma's notation: JSON with bare keys, and with a mark of its own in place of quotation marks."""
-    found = text.find(_GEMMA_END, start)
-    body = text[start : found if found >= 0 else None]
+    found = _GEMMA_END.search(text, start)
+    line_end = text.find("\n", start)
+    stop = found.start() if found else len(text) if line_end < 0 or "<" in text[start:line_end] else line_end
+    body = text[start:stop]
     written = _GEMMA_PART.sub(lambda part: json.dumps(part["key"] if part["text"] is None else part["text"]), body)
-    return WrittenCall(name, written, len(text) if found < 0 else found + len(_GEMMA_END))
+    return WrittenCall(name, written, found.end() if found else stop)
 
 
 def _after(text: str, position: int) -> int:

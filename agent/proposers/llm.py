@@ -20,6 +20,7 @@ from agent.llm.client import Model
 from agent.llm.conversation import Conversation, Exchange, Form, request_sha256, size
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.settings import SpendingLimits
+from agent.proposers.spending import Spending
 from agent.protocol import Observation, ProposerEnd, Situation, ToolCall
 from agent.runs.events import Proposal
 from agent.runs.log import EventLog
@@ -91,11 +92,10 @@ class LLMProposer:
         self._baseline_is_news = False
         self._sent: list[str] = []  # our messages since the last answer that are no tool replies, for the log
         self._called = False
+        self._reached = False  # whether the server answered this process
         self._repairs = 0
-        self._answers = self._idle = self._tests = self._tests_left = 0
-        self._prompt_tokens = self._tokens = 0
-        self._cost = 0.0
-        self._warned = False
+        self._idle = self._tests = self._tests_left = 0
+        self._spending = Spending(brief.limits)
 
     # -- the protocol ---------------------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class LLMProposer:
             system, answer_format = prompting.system_prompt(), self._answer_format()
             self._conversation = Conversation(system, task, answer_format)
             self._sent = [system, f"{task}\n{answer_format}"]
-            self._prompt_tokens = sum(len(text) for text in self._sent) // 4
+            self._spending.expect(sum(map(len, self._sent)))
             self._baseline_is_news = not situation.baseline
         if self._baseline_is_news and situation.baseline:
             self._note = prompting.baseline_note(self._brief.profile, situation, self._brief.seeds)
@@ -167,7 +167,8 @@ class LLMProposer:
         conversation = self._begin(situation)
         self._stop_at_limits(situation)
         answer = self._answer(conversation)
-        self._count(answer)
+        if warning := self._spending.add(answer.usage):
+            self._say(warning)
         self._sent = []
         conversation.exchanges.append(Exchange(answer))
         steps = _steps(answer, code=self._form == "portable")
@@ -239,6 +240,7 @@ class LLMProposer:
                 )
             try:
                 answer = self._model.complete(messages, tools)
+                self._reached = True
                 break
             except ContextExceeded:
                 refused, task = messages, size(messages[:2])
@@ -251,12 +253,12 @@ class LLMProposer:
                     self._end("api", str(words))
                 self._use_portable_form(str(words))
                 refused = None
-            except (AccessRefused, ModelUnknown) as error:
-                if not self._answers:
-                    raise UsageError(str(error)) from None
-                self._end("api", str(error))
             except ServerFailed as error:
-                self._end("api", f"The model's server gave out: {error}.")
+                refused_us = isinstance(error, AccessRefused | ModelUnknown)
+                # A resumed search goes on when the person who resumed it has mended the key or started the server.
+                if not self._reached and (refused_us or self._spending.answers):
+                    raise UsageError(str(error)) from None
+                self._end("api", str(error) if refused_us else f"The model's server gave out: {error}.")
             except OutOfTime as error:
                 self._end("time", f"The limit on wall time was reached: {error}.")
         content = self._content(request_sha256(self._brief.model, messages, tools), answer.as_content())
@@ -304,38 +306,12 @@ class LLMProposer:
     # -- limits ---------------------------------------------------------------------------------------------------
 
     def _stop_at_limits(self, situation: Situation) -> None:
-        limits = self._brief.limits
-        if limits.tokens is not None and self._tokens + self._prompt_tokens >= limits.tokens:
-            self._end(
-                "cost", f"The next question would pass the limit of {limits.tokens:,} tokens ({self._tokens:,} used)."
-            )
-        if limits.cost is not None and self._cost + self._next_cost() >= limits.cost:
-            self._end("cost", f"The next question would pass the limit of ${limits.cost:g} (${self._cost:.4f} spent).")
+        if passed := self._spending.passed():
+            self._end("cost", passed)
         patience = PATIENCE if situation.tests_left else _PATIENCE_AT_THE_END
         if self._idle >= patience:
             why = "without a new test" if situation.tests_left else "after the last test without a submission"
             self._end("format", f"The model made {self._idle} calls {why}.")
-
-    def _next_cost(self) -> float:
-        price = self._brief.limits.price
-        return price.cost(self._prompt_tokens, 0) if price else 0.0
-
-    def _count(self, answer: Answer) -> None:
-        """Add up tokens and cost of an answer, also of a recorded one. Warn when the context seems to be cut."""
-        usage, price = answer.usage, self._brief.limits.price
-        self._answers += 1
-        self._prompt_tokens = usage.prompt
-        self._tokens += usage.total
-        self._cost += (
-            usage.cost if usage.cost is not None else price.cost(usage.prompt, usage.completion) if price else 0.0
-        )
-        full = next((n for n in (usage.prompt, usage.total) if n >= 2048 and n & (n - 1) == 0), None)
-        if full and not usage.estimated and not self._warned:
-            self._warned = True
-            self._say(
-                f"warning: the server counts exactly {full} tokens: it may be cutting the conversation to its context "
-                "without a word (Ollama does, at num_ctx); give it more"
-            )
 
     def _end(self, status: Status, message: str) -> NoReturn:
         """Record why the model is not asked again, so that a resumed run ends here too, and raise ProposerEnd."""

@@ -70,7 +70,16 @@ class {name}(nn.Module):
     """Stands for this project's block of that name: no other network has one, so branches that ask for it are idle."""
 '''
 
-_ADAPTER = ("WithHead", "on_any_network", "state_of", "listed", "completed", "blocks_left_out")
+_ADAPTER = (
+    "WithHead",
+    "on_any_network",
+    "full_config",
+    "in_float32",
+    "state_of",
+    "listed",
+    "completed",
+    "blocks_left_out",
+)
 _ADAPTER_IMPORTS = {"contextlib", "functools", "warnings", "Any", "Callable", "torch", "nn"}
 _WRAP = "initialize_weights = on_any_network(initialize_weights, blocks={blocks})\n"
 

@@ -19,6 +19,8 @@ _COMMAND = re.compile(r"^```(?:bash|sh|mswea_bash_command)[ \t]*\n", re.MULTILIN
 _CODEX_PARTS = {"input_text", "output_text"}
 _CLAUDE_OWN = {"summary": "leafUuid", "file-history-snapshot": "snapshot"}
 """Records of Claude Code that carry no session's id, and a field that each of them has."""
+_OTHERS = {"message", "tool_call", "tool_use", "tool_result"}
+"""Records of other agents' streams (Gemini CLI, Cursor), which resemble Claude Code's. Their calls would be lost."""
 _WRAPPING = ("content", "reply", "output", "output_head", "output_tail", "exception_info")
 """What a reply that is itself JSON calls its words: those of a shell, and the structured ones of `agent mcp`."""
 _BESIDE = {
@@ -103,7 +105,7 @@ def read_lines(records: list[Mapping[str, Any]]) -> Transcript | None:
         return _read_codex(records)
     if any(map(_is_qwen, records)):
         return _read_qwen(records)
-    if any(map(_is_claude, records)):
+    if any(map(_is_claude, records)) and _OTHERS.isdisjoint(str(record.get("type")) for record in records):
         return _read_claude(records)
     return None
 
@@ -184,7 +186,7 @@ def _is_claude(record: Mapping[str, Any]) -> bool:
     if kind in ("user", "assistant"):
         known = ("sessionId", "session_id", "uuid", "parentUuid")
         return "message" in record and any(key in record for key in known)
-    return isinstance(record.get("sessionId") or record.get("session_id"), str)
+    return isinstance(record.get("sessionId"), str) or ("session_id" in record and "subtype" in record)
 
 
 def _read_claude(records: Iterable[Mapping[str, Any]]) -> Transcript:

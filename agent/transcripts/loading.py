@@ -130,7 +130,11 @@ def _parse(document: Mapping[str, Any], where: str) -> Transcript:
         return read_atif(document, where)
     if is_mls_bench(document):
         if not has_marks(document):
-            what = "messages without steps, as in any chat log" if document["messages"] else "no message at all"
+            what = (
+                "messages without steps, or with tool_calls, as in any chat log"
+                if document["messages"]
+                else "no message at all"
+            )
             raise TranscriptError(f"{where}: {what}; {_KNOWN}")
         return read_mls_bench(document, where)
     keys = ", ".join(sorted(map(str, document))[:8]) or "none"

@@ -33,9 +33,11 @@ def is_mls_bench(document: Mapping[str, Any]) -> bool:
 
 def has_marks(document: Mapping[str, Any]) -> bool:
     """Whether it shows anything that distinguishes this format from an ordinary list of chat messages."""
+    messages = [message for message in document["messages"] if isinstance(message, Mapping)]
+    if any(message.get(key) for message in messages for key in ("tool_calls", "toolCalls", "function_call")):
+        return False  # a chat API's calls, which would be passed over
     if any(key in document for key in ("task_id", "model_slug", "file_snapshots", _OURS)):
         return True
-    messages = [message for message in document["messages"] if isinstance(message, Mapping)]
     return any(key in message for message in messages for key in ("step", "tool_name", "tool_input"))
 
 
@@ -110,7 +112,8 @@ def read_mls_bench(document: Mapping[str, Any], where: str) -> Transcript:
         elif role == "assistant":
             segment.add(_assistant(message, step, at))
         elif role == "tool_result":
-            text, cut = _uncut(_text(message, "result", at), bool(message.get("result_truncated")))
+            key = "result" if "result" in message else "content"
+            text, cut = _uncut(_text(message, key, at), bool(message.get(f"{key}_truncated")))
             if not segment.answer(step, text, cut):
                 segment.entries.append(Note("system", text, step))  # it answers nothing, but it was said
         else:

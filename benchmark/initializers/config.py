@@ -3,7 +3,8 @@
 Order: the entries of `init_cfg` one after the other, each followed by its overrides; then the `init_weights` of the
 module's children that have one of their own; then checkpoints. An entry visits the modules as `Module.apply` does,
 children before parents. Before anything is touched the config is checked, checkpoints are read and compared with the
-module, and the children's `init_weights` must be callable without arguments.
+module, and the children's `init_weights` must be callable without arguments. What still fails later, such as a child's
+own `init_weights`, leaves the module as it was (`all_or_nothing`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrize
 
+from benchmark.initializers.all_or_nothing import all_or_nothing
 from benchmark.initializers.errors import (
     InitArgumentError,
     InitConfigError,
@@ -60,7 +62,8 @@ def initialize(module: nn.Module, init_cfg: InitCfg) -> InitLog:
     A child that has run its own `init_weights` before and says so (`is_init`) does not run it again, as in MMEngine; a
     warning says where the config has overwritten what it did.
     Raises InitConfigError (unknown type, argument, submodule, …), UninitializableModuleError, CheckpointError, all of
-    them before anything is touched.
+    them before anything is touched, and whatever a child's `init_weights` or a hook raises. Then, and after an
+    interruption, the module is put back as it was: see `all_or_nothing`.
     """
     warnings: list[str] = []
     steps = plan(init_cfg, warnings)
@@ -72,29 +75,30 @@ def initialize(module: nn.Module, init_cfg: InitCfg) -> InitLog:
     states = [fitting_state(part, rule.checkpoint, rule.prefix, rule.map_location) for part, rule in loads]
     _check_children(module)
     warnings += _module_warnings(module)
-    recorder = Recorder(module)
-    for step, modules in zip(steps, matched, strict=True):
-        if isinstance(step.rule, MatchingRule):
-            recorder.named(step.rule.apply(modules), step.rule.describe())
-    for name, child in module.named_children():
-        own = getattr(child, "init_weights", None)
-        if not callable(own):
-            continue
-        if not getattr(child, "is_init", False):
-            recorder.changed(name, own, f"Initialized by user-defined `init_weights` in {type(child).__name__}")
-        elif recorder.has_set(f"{name}."):
-            warnings.append(
-                f"the init_weights of {name} has run before (is_init) and does not run again: the config has "
-                f"overwritten weights of it. Set {name}.is_init = False to have it run"
-            )
-    for (part, rule), (state, unused) in zip(loads, states, strict=True):
-        part.load_state_dict(state, strict=False)
-        recorder.named(list(part.parameters()), rule.describe())
-        if unused:
-            shown = ", ".join(unused[:8]) + (" …" if len(unused) > 8 else "")
-            warnings.append(f"{rule.describe()}: {len(unused)} keys have no place in the module: {shown}")
-    untouched = f"The value is the same before and after calling `init_weights` of {type(module).__name__}"
-    return recorder.finish(warnings, untouched)
+    with all_or_nothing(module):
+        recorder = Recorder(module)
+        for step, modules in zip(steps, matched, strict=True):
+            if isinstance(step.rule, MatchingRule):
+                recorder.named(step.rule.apply(modules), step.rule.describe())
+        for name, child in module.named_children():
+            own = getattr(child, "init_weights", None)
+            if not callable(own):
+                continue
+            if not getattr(child, "is_init", False):
+                recorder.changed(name, own, f"Initialized by user-defined `init_weights` in {type(child).__name__}")
+            elif recorder.has_set(f"{name}."):
+                warnings.append(
+                    f"the init_weights of {name} has run before (is_init) and does not run again: the config has "
+                    f"overwritten weights of it. Set {name}.is_init = False to have it run"
+                )
+        for (part, rule), (state, unused) in zip(loads, states, strict=True):
+            part.load_state_dict(state, strict=False)
+            recorder.named(list(part.parameters()), rule.describe())
+            if unused:
+                shown = ", ".join(unused[:8]) + (" …" if len(unused) > 8 else "")
+                warnings.append(f"{rule.describe()}: {len(unused)} keys have no place in the module: {shown}")
+        untouched = f"The value is the same before and after calling `init_weights` of {type(module).__name__}"
+        return recorder.finish(warnings, untouched)
 
 
 def plan(init_cfg: InitCfg, warnings: list[str]) -> list[Step]:

@@ -15,6 +15,7 @@ _CONSTANTS = {name: getattr(math, name) for name in ("pi", "e", "tau")}
 _FUNCTIONS: Mapping[str, Callable[..., float]] = {
     name: getattr(math, name) for name in ("sqrt", "exp", "log", "log2", "log10", "pow", "sin", "cos")
 }
+_BUILT_IN: Mapping[str, Callable[..., float]] = {"float": float, "abs": abs, "min": min, "max": max}
 _OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -66,11 +67,13 @@ def _fold(node: ast.expr, names: Mapping[str, Any]) -> Any:
             constants = [key.value if isinstance(key, ast.Constant) else None for key in keys]
             return _merged(list(zip(constants, values, strict=True)), names)
         case ast.List(elts=elements) | ast.Tuple(elts=elements):
-            return [_fold(element, names) for element in elements]
+            return [one for element in elements for one in _elements(element, names)]
         case ast.Name(id=name) if name in names:
             return names[name]
         case ast.Attribute(attr=name) if name.endswith("Init") and name in names:
             return names[name]  # a class by its full path, as in mmengine.model.KaimingInit
+        case ast.Attribute(value=ast.Name(id="nn" | "torch.nn") | ast.Attribute(attr="nn"), attr=name):
+            return name  # layer=nn.Conv2d
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
             value = _number(operand, names)
             return -value if isinstance(sign, ast.USub) else value
@@ -90,6 +93,16 @@ def _fold(node: ast.expr, names: Mapping[str, Any]) -> Any:
             if called is not None:
                 return called(*(float(_number(argument, names)) for argument in arguments))
     raise NotConstantError(node)
+
+
+def _elements(node: ast.expr, names: Mapping[str, Any]) -> list[Any]:
+    """What stands at one place of a list: several values for `*others`."""
+    if not isinstance(node, ast.Starred):
+        return [_fold(node, names)]
+    values = _fold(node.value, names)
+    if not isinstance(values, list) or len(values) > _MOST_ENTRIES:
+        raise NotConstantError(node)
+    return values
 
 
 def _merged(items: list[tuple[Any, ast.expr]], names: Mapping[str, Any]) -> dict[Any, Any]:
@@ -112,7 +125,7 @@ def _function(node: ast.expr) -> Callable[..., float] | None:
         case ast.Attribute(value=ast.Name(id=module), attr=name) if module in _MATH_MODULES:
             return _FUNCTIONS.get(name)
         case ast.Name(id=name):
-            return _FUNCTIONS.get(name)
+            return _FUNCTIONS.get(name) or _BUILT_IN.get(name)
     return None
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark.initializers.all_or_nothing import all_or_nothing
+
 
 @dataclass(frozen=True)
 class ParameterLog:
@@ -147,13 +149,15 @@ class Recorder:
 def log_function(module: nn.Module, function: Callable[[nn.Module], object], rule: str) -> InitLog:
     """Run any initialiser of a whole network, such as a recipe, and log what it set, under the sentence `rule`.
 
-    The parameters are poisoned with NaN first; one that is still NaN afterwards has not been set.
+    The parameters are poisoned with NaN first; one that is still NaN afterwards has not been set. If the function
+    raises, the module is put back as it was.
     """
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.is_floating_point():
-                parameter.fill_(math.nan)
-    recorder = Recorder(module)
-    function(module)
-    recorder.named([p for p in module.parameters() if p.isfinite().all()], rule)
-    return recorder.finish([], "still NaN: not set")
+    with all_or_nothing(module):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                if parameter.is_floating_point():
+                    parameter.fill_(math.nan)
+        recorder = Recorder(module)
+        function(module)
+        recorder.named([p for p in module.parameters() if p.isfinite().all()], rule)
+        return recorder.finish([], "still NaN: not set")

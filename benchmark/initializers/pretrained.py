@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmark.initializers.all_or_nothing import all_or_nothing
 from benchmark.initializers.errors import CheckpointError
 
 _URL_TIMEOUT_SECONDS = 30
@@ -36,7 +37,8 @@ def load_pretrained(
     A missing `num_batches_tracked` is forgiven, as in MMEngine.
     """
     state, unused = fitting_state(module, checkpoint, prefix, map_location)
-    module.load_state_dict(state, strict=False)
+    with all_or_nothing(module):
+        module.load_state_dict(state, strict=False)
     return unused
 
 

@@ -48,14 +48,17 @@ def on_any_network(function: Callable[..., Any], *, blocks: Callable[..., Any] |
     For the duration of the call a norm without weight or bias (`affine=False`) and a Linear layer without bias get
     them, and a network without Linear layers gets one. With `recognised_blocks` as `blocks`, residual blocks are found
     in their own graphs and take the names of this project's. All of it is taken away again. A UserWarning names what
-    was lost with it, and the parameters that the strategy left as they were.
+    was lost with it, and the parameters that the strategy left as they were. What `config` lacks is read from the
+    network, and half precision is computed in float32.
     """
 
     @functools.wraps(function)
-    def initialize_weights(model: nn.Module, config: Any, *more: Any, **options: Any) -> None:
+    def initialize_weights(model: nn.Module, config: Any = None, *more: Any, **options: Any) -> None:
         notes: list[str] = []
         before = {name: state_of(parameter) for name, parameter in model.named_parameters()}
+        config = full_config(model, config)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(in_float32(model))
             stack.enter_context(completed(model, notes))
             if blocks is not None:
                 stack.enter_context(blocks(model, notes))
@@ -70,6 +73,35 @@ def on_any_network(function: Callable[..., Any], *, blocks: Callable[..., Any] |
             warnings.warn(f"initialize_weights on {type(model).__name__}: {note}", stacklevel=2)
 
     return initialize_weights
+
+
+def full_config(model: nn.Module, config: Any) -> Any:
+    """`config` with what a strategy may ask for and it lacks, read from the network. None: it lacks everything."""
+    if not (config is None or hasattr(config, "keys")):
+        return config
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    classes = [layer.out_features for layer in layers if isinstance(layer, nn.Linear)][-1:] or [0]
+    found = {"arch": type(model).__name__.lower(), "num_classes": classes[0], "depth": len(layers)}
+    return {**found, **(config or {})}
+
+
+@contextlib.contextmanager
+def in_float32(model: nn.Module) -> Iterator[None]:
+    """Parameters and buffers of half precision are float32 until the end, and are then rounded once.
+
+    Some operations, such as the QR decomposition, exist for float32 only. After an error the old values are back.
+    """
+    tensors = (*model.parameters(), *model.buffers())
+    half = [(tensor, tensor.data) for tensor in tensors if tensor.dtype in (torch.bfloat16, torch.float16)]
+    try:
+        for tensor, kept in half:
+            tensor.data = kept.float()
+        yield
+        for tensor, kept in half:
+            kept.copy_(tensor.data)
+    finally:
+        for tensor, kept in half:
+            tensor.data = kept
 
 
 def state_of(parameter: torch.Tensor) -> tuple[int, float]:

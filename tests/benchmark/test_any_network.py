@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from agent.runs.stand_alone import stand_alone
 from benchmark.models import build_model, init_config
-from benchmark.recipes import get_recipe, load_for_any_network, load_region
+from benchmark.recipes import get_recipe, load_for_any_network, load_region, recipe_names
 from tests import foreign_networks
 from tests.foreign_networks import Bottleneck, InvertedResidual, PreActivation, with_ends
 
@@ -108,6 +110,76 @@ def test_our_own_networks_get_the_same_numbers(recipe: str, arch: str) -> None:
         load(get_recipe(recipe).region)(model, init_config(model, arch, 10))
     for (name, left), right in zip(one.named_parameters(), two.parameters(), strict=True):
         assert torch.equal(left, right), name
+
+
+def as_module(region: str) -> Any:
+    """The function of the region's stand-alone module."""
+    scope: dict[str, Any] = {}
+    exec(stand_alone(region, "a-run", 1), scope)
+    return scope["initialize_weights"]
+
+
+@pytest.mark.parametrize(
+    ("load", "kind"),
+    [(load_for_any_network, torch.bfloat16), (load_for_any_network, torch.float16), (as_module, torch.bfloat16)],
+)
+def test_half_precision_is_float32_rounded_once(load: Any, kind: torch.dtype) -> None:
+    """orthogonal, orthogonal_standardised, delta_orthogonal and lsuv_noise failed: torch has no QR in half precision.
+
+    lsuv_noise was silent, too, where its pictures are float32 and the network is not.
+    """
+    made: Any = with_ends(foreign_networks.BasicBlock(8, 8), foreign_networks.BasicBlock(8, 16, 2), channels=16)
+    for recipe in recipe_names():
+        whole, half = copy.deepcopy(made).to(kind).float(), copy.deepcopy(made).to(kind)
+        for model in (whole, half):
+            torch.manual_seed(0)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                load(get_recipe(recipe).region)(model, {})
+        for (name, one), other in zip(whole.state_dict().items(), half.state_dict().values(), strict=True):
+            assert other.dtype == (one.dtype if not one.is_floating_point() else kind)
+            assert torch.equal(one.to(other.dtype), other), (recipe, name)
+
+
+def test_what_config_lacks_is_read_from_the_network() -> None:
+    """`ravs`, `davs` and `dars` ended with KeyError: 'depth' where somebody gave them an empty config."""
+    for recipe in ("ravs", "davs", "dars"):
+        found = []
+        config: Any
+        for config in ({}, None, {"arch": "x", "num_classes": 10, "depth": 21}):
+            model: Any = foreign_networks.resnet18()
+            torch.manual_seed(0)
+            load_for_any_network(get_recipe(recipe).region)(model, config)
+            found.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+        assert torch.equal(found[0], found[1])
+        assert torch.equal(found[0], found[2])
+        load: Any
+        for load in (load_for_any_network, as_module):
+            with pytest.warns(UserWarning, match="does not set"):
+                load("def initialize_weights(model, config):\n    assert config == 7\n")(model, 7)
+
+
+def test_memory_that_is_shared_in_half_precision_stays_shared() -> None:
+    """Two parameters on the same memory, as some libraries tie them, are still two names for it afterwards."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).to(torch.bfloat16)
+    one, two = model[0].weight, model[1].weight
+    assert isinstance(one, nn.Parameter)
+    assert isinstance(two, nn.Parameter)
+    two.data = one.data
+    load_for_any_network(get_recipe("orthogonal").region)(model, {})
+    assert one.data_ptr() == two.data_ptr()
+    assert one.dtype == two.dtype == torch.bfloat16
+
+
+def test_a_crash_in_half_precision_leaves_every_value() -> None:
+    """The network keeps its kind and its numbers when the strategy fails in the middle."""
+    model = foreign_networks.resnet18().to(torch.bfloat16)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    broken = "def initialize_weights(model, config):\n    nn.init.zeros_(model[0][0].weight)\n    raise RuntimeError\n"
+    with pytest.raises(RuntimeError):
+        load_for_any_network(broken)(model, {})
+    after = model.state_dict()
+    assert all(after[name].dtype == value.dtype and torch.equal(after[name], value) for name, value in before.items())
 
 
 def test_a_crash_leaves_the_network_as_it_was() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark.initializers import (
     INITIALIZERS,
@@ -22,6 +23,7 @@ from benchmark.initializers import (
     log_function,
     register,
 )
+from benchmark.initializers.pretrained import load_pretrained
 from benchmark.initializers.registry import LayerRule
 from benchmark.initializers.rules import KaimingInit
 from benchmark.models import build_model, init_config
@@ -150,6 +152,96 @@ def test_a_child_that_needs_an_argument_is_refused_before_anything_is_touched() 
     with pytest.raises(InitConfigError, match=r"the init_weights of 1 \(Needy\) .* takes \(std: 'float'\).*missing"):
         initialize(model, {"type": "Kaiming", "layer": "Conv2d"})
     assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+class Failing(Own):
+    """Changes all that a module has, and then fails as it is told to."""
+
+    def __init__(self, failure: BaseException, buffer: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("seen", buffer)
+        self.failure = failure
+
+    def init_weights(self) -> None:
+        """Write in place and anew, freeze, register, take away, parametrise; then raise."""
+        super().init_weights()
+        self.scale.data = torch.full((7,), math.nan)
+        self.conv.weight.requires_grad_(False)
+        self.conv.bias = None
+        self.get_buffer("seen").fill_(3)
+        self.register_parameter("more", nn.Parameter(torch.ones(1)))
+        self.added = nn.Linear(1, 1)
+        self.is_init = True
+        nn.utils.parametrizations.weight_norm(self.conv)
+        raise self.failure
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """All that a failed call must leave alone."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {
+        "values": {name: (id(one), one.tolist(), one.requires_grad, one.data_ptr()) for name, one in tensors.items()},
+        "modules": {name: (id(one), type(one), sorted(vars(one))) for name, one in model.named_modules()},
+    }
+
+
+@pytest.mark.parametrize(
+    "failure", [RuntimeError("mine"), MemoryError(), torch.OutOfMemoryError("CUDA"), KeyboardInterrupt()]
+)
+def test_a_child_that_fails_leaves_the_module_as_it_was(failure: BaseException) -> None:
+    """The config, and what the child had done before it failed, stayed behind."""
+    memory = torch.zeros(2, 3)
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), Own(), Failing(failure, memory[0]))
+    before = state(model)
+    with pytest.raises(type(failure)) as raised:
+        initialize(
+            model, [{"type": "Kaiming", "layer": "Conv2d"}, {"type": "Constant", "val": 3, "layer": "_BatchNorm"}]
+        )
+    assert raised.value is failure
+    assert state(model) == before
+    assert not memory.any()
+
+
+def test_a_failure_in_the_middle_of_the_rules_leaves_the_module_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule of one's own may fail at its second module, and a hook of the module while its checkpoint is loaded."""
+
+    def second(module: nn.Module, bias: float) -> None:
+        nn.init.zeros_(module.weight)  # type: ignore[arg-type]
+        if module is model.conv2:
+            raise ValueError("second")
+
+    model = Toy()
+    monkeypatch.setattr(INITIALIZERS["Dirac"], "function", second)
+    before = state(model)
+    with pytest.raises(ValueError, match="second"):
+        initialize(model, {"type": "Dirac", "layer": "Conv2d"})
+    assert state(model) == before
+    with pytest.raises(ValueError, match="second"):
+        log_function(model, lambda module: second(model.conv2, 0), "mine")
+    assert state(model) == before
+
+
+def test_a_hook_that_fails_while_a_checkpoint_is_loaded_leaves_the_module_as_it_was(tmp_path: Path) -> None:
+    """`load_pretrained` had then loaded half of it."""
+    model, other = Toy(), Toy()
+    torch.save(other.state_dict(), tmp_path / "toy.pt")
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("hook")
+
+    hook = model.head.register_load_state_dict_pre_hook(fail)  # type: ignore[no-untyped-call]
+    before = state(model)
+    with pytest.raises(RuntimeError, match="hook"):
+        load_pretrained(model, str(tmp_path / "toy.pt"))
+    with pytest.raises(RuntimeError, match="hook"):
+        initialize(
+            model,
+            [{"type": "Kaiming", "layer": "Conv2d"}, {"type": "Pretrained", "checkpoint": str(tmp_path / "toy.pt")}],
+        )
+    assert state(model) == before
+    hook.remove()
+    load_pretrained(model, str(tmp_path / "toy.pt"))
+    assert torch.equal(model.conv1.weight, other.conv1.weight)
 
 
 class Once(Own):

@@ -70,7 +70,9 @@ _ANSWER = {
 }
 _SAID = (
     "Let me try.\n\n```python\ndef initialize_weights(model, config):\n    gain = 1.5  # scale: 1..2\n```\nand then\n"
-    '~~~json\n{"tool": "submit", "arguments": {"n": 1}}\n~~~\n<tool_call>{"name": "test"}</tool_call>'
+    '~~~json\n{"tool": "submit", "arguments": {"n": 1}}\n~~~\n<tool_call>{"name": "test"}</tool_call>\n'
+    "[edit(op='insert', after_line=3, content=\"a\\n\"), undo(n=-1), view(x=[None, {'y': 1.5}])]\n"
+    "```tool_code\nprint(default_api.submit(1))\n```\n<function_calls>test()\nscreen()</function_calls>"
 )
 _TOML = 'budget = 3\nproposer = "llm"\nworkers = "auto"\nmax_cost = 1.5\nprice = "1/2"\nruns = "runs"\nsubmit = true\n'
 _INIT_CFG = (

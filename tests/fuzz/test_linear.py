@@ -58,6 +58,8 @@ _PIECES = (
     *("mobilenetv2-tiny: ", "mobilenetv2-tiny 1", "[submit] ", "```bash\n"),
 )
 _NOTATIONS = (
+    *("\ncall:test{a:", "call:test{}\n"),
+    *("<thinkthink", "<|end_of_think think", "< a_think ", "<|/aaaaaaaaaaaaaaaaathink>"),
     *("</think>", "[/THINK]", "'\\' </think>", "</think>\n```x\n", "<|end|>"),
     *("```python\n# </think>\n```\n", "```python\n# </think> '\\'\n"),
     *("<|channel|>analysis<|message|>", "<|channel|>", "to=functions.a", "to=functions.test<|message|>{"),
@@ -77,6 +79,9 @@ _NOTATIONS = (
         '<|tool_call>call:test{a:<|"|>',
         "<|tool_call>call:test{aaaaaaaaaaaaaaaaaaaa",
     ),
+    *("[test(", "[test(\n", "[test(n='\n", "[test()]\n", "[test()] x\n", "<tools>test() test( ", "test() "),
+    *("<tools>test(n=[[[", "<tools>[test(n='" + "''a", '[test(n="\\', "```tool_code\n[test(\n```\n"),
+    *("```tool_code\ntest()\n```\n", "<start_function_call>call:test{a:<escape>", "<a:invoke name=", "[a."),
     *("{}", "[]\n", "[{}]```\n", "~~~\n<tool_call>{}\n", "<tool_call>test<arg_key>n</arg_key><arg_value>"),
     *("<|tool_call_begin|>functions.test:0<|tool_call_argument_begin|>", "<｜tool▁call▁begin｜>"),
     "<｜tool▁call▁begin｜>function<｜tool▁sep｜>test\n```json\n{}\n",

@@ -179,6 +179,23 @@ def test_newer_name_of_the_token_limit() -> None:
         error(400, "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000"),
         error(400, "Prompt too long: 5000 exceeds max_seq_len 4096"),
         error(400, "Maximum input length exceeded"),
+        error(400, "Your request exceeded model token limit: 262144 (requested: 270000)"),
+        error(400, "invalid params, context window exceeds limit (2013)"),
+        error(400, "request (8259 tokens) exceeds the available context size (8192 tokens), try increasing it"),
+        error(
+            400, "Trying to keep the first 4321 tokens when the context overflows. The model has 4096 tokens of context"
+        ),
+        error(400, "prompt is too long: 210000 tokens > 200000 maximum"),
+        error(400, "Input is too long for requested model."),
+        error(400, "too many tokens: size limit exceeded by 1234 tokens. Try using shorter or fewer inputs"),
+        error(400, "You passed 40961 input tokens. However, the model's context length is only 40960 tokens."),
+        error(400, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),
+        error(413, "Request body too large for tiny model. Max size: 8000 tokens.", code="tokens_limit_reached"),
+        error(
+            429,
+            "Request too large for tiny on tokens per min (TPM): Limit 30000, Requested 36055. The input or "
+            "output tokens must be reduced in order to run successfully.",
+        ),
         Reply(b'{"error": {"message": "Prompt is too long", "code": 400}}'),
     ],
 )
@@ -332,6 +349,23 @@ def test_busy_servers_get_more_patience(busy: Reply) -> None:
     assert len(server.requests) == 8
 
 
+@pytest.mark.parametrize(
+    "busy",
+    [
+        error(503, "This model is currently experiencing high demand. Spikes in demand are usually temporary."),
+        error(503, "The model is overloaded. Please try again later."),
+        error(503, "server busy, please try again.  maximum pending requests exceeded"),
+        error(498, "flex tier capacity exceeded"),
+        error(529, "Overloaded"),
+        Reply(b'{"error": {"message": "Provider returned error", "code": 503}}'),
+    ],
+)
+def test_overloaded_servers_get_more_patience(busy: Reply) -> None:
+    """Only 429 and "loading" counted as busy: a model in high demand was given up after five attempts in 15 s."""
+    with BadServer(*[busy] * 5, completion("fine")) as server:
+        assert client(server.url).complete(HELLO, None).text == "fine"
+
+
 SAID: dict[str, Any] = {
     "role": "assistant",
     "content": "so",
@@ -395,6 +429,8 @@ def test_reasoning_that_is_missed_in_other_words(words: str) -> None:
         "Unexpected message role: system",
         "Only user and assistant roles are supported!",
         "Developer instruction is not enabled for models/gemma-3",
+        "Role 'system' is not available here",
+        "messages[0].role: Input should be 'user' or 'assistant'",
     ],
 )
 def test_templates_without_a_system_role_in_other_words(words: str, status: int) -> None:

@@ -91,6 +91,9 @@ def test_addresses_as_people_paste_them() -> None:
         ("SSL_CERT_FILE", "/nonexistent/ca.pem", "SSL_CERT_FILE.*does not exist"),
         ("SSL_CERT_FILE", __file__, "made with SSL_CERT_FILE"),
         ("HTTP_PROXY", "http://[::1", "HTTP_PROXY holds no address"),
+        ("OPENAI_CUSTOM_HEADERS", "X-Team: \u201cours\u201d", r"OPENAI_CUSTOM_HEADERS holds the character U\+201C"),
+        ("SSLKEYLOGFILE", "/nonexistent/keys", "made with.* SSLKEYLOGFILE"),
+        ("HTTP_PROXY", "ftp://localhost:9", "HTTP_PROXY.*ftp://"),
         ("OPENAI_ORG_ID", "\u201corg\u201d", r"OPENAI_ORG_ID holds the character U\+201C"),
     ],
 )
@@ -103,6 +106,18 @@ def test_surroundings_that_no_connection_survives(
     monkeypatch.setitem(sys.modules, "socksio", None)
     with BadServer(models=LIST) as server, pytest.raises(UsageError, match=words):
         first(server.url)
+
+
+def test_a_proxy_without_a_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`HTTP_PROXY=localhost:8080`, which every program takes for http://, was "a proxy of the kind localhost://"."""
+    with BadServer(completion("x"), models=LIST) as proxy, monkeypatch.context() as patch:
+        for name in ("NO_PROXY", "no_proxy", "http_proxy", "ALL_PROXY", "all_proxy"):
+            patch.delenv(name, raising=False)
+        patch.setenv(
+            "HTTP_PROXY", proxy.url.removeprefix("http://").removesuffix("/v1").replace("127.0.0.1", "localhost")
+        )
+        assert first("http://models.example/v1") is True
+    assert len(proxy.keys) == 2
 
 
 def test_a_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,14 @@ DRAFTS = {
     "gemma 4": f"<|channel>thought\n{code(1)}<channel|>{code(2)}",
     "gemma 4 whose first mark was in the prompt": f"Try:\n{code(1)}<channel|>{code(2)}",
     "an answer in a mark of its own": f"<think>{code(1)}</think><response>{code(2)}</response>",
+    "a prefix": f"<longcat_think>\n{code(1)}</longcat_think>\n{code(2)}",
+    "a suffix and an attribute": f'<thought_process depth="2">\n{code(1)}</thought_process>\n{code(2)}',
+    "bars": f"<|think|>\n{code(1)}<|/think|>\n{code(2)}",
+    "spaces": f"< think >\n{code(1)}</ think >\n{code(2)}",
+    "<scratchpad>": f"<scratchpad>\n{code(1)}</scratchpad>\n{code(2)}",
+    "command": f"<|START_THINKING|>\n{code(1)}<|END_THINKING|><|START_RESPONSE|>{code(2)}<|END_RESPONSE|>",
+    "apertus": f"<|inner_prefix|>\n{code(1)}<|inner_suffix|>\n{code(2)}",
+    "solar": f"<|think|>\n{code(1)}<|end|><|begin|>assistant<|content|>{code(2)}<|end|>",
     "<|begin_of_thought|>": (
         f"<|begin_of_thought|>{code(1)}<|end_of_thought|>\n\n<|begin_of_solution|>{code(2)}<|end_of_solution|>"
     ),
@@ -128,6 +136,20 @@ WRITTEN = {
     "a list below prose": f"I submit it.\n\n[{SUBMIT}]",
     "an object below prose": f"I submit it.\n{SUBMIT}\n",
     "an opening tag in the prompt": f"{SUBMIT}\n</tool_call>",
+    "a list in Python (Llama 3.2 and 4)": "[submit(n=1)]",
+    "the same behind marks": "<|python_start|>[submit(n=1)]<|python_end|><|eot|>",
+    "a list in Python below prose": "I submit it.\n\n[submit(n=1)]\n",
+    "a call and nothing else": "submit(n=1)",
+    "a value without its name": "[submit(1)]",
+    "a fence of Gemma 3": "I end.\n```tool_code\nprint(default_api.submit(n=1))\n```",
+    "another fence of Gemma 3": "```tool_code\n[submit(n=1)]\n```",
+    "olmo 3": "<function_calls>\nsubmit(n=1)\n</function_calls>",
+    "lfm 2": "<|tool_call_start|>[submit(n=1)]<|tool_call_end|>",
+    "gemma 4 whose marks the server removed": "thought\nI end.\ncall:submit{n:1}",
+    "functiongemma": "<start_function_call>call:submit{n:1}<end_function_call>",
+    "internlm": f"<|action_start|><|plugin|>{SUBMIT}<|action_end|>",
+    "step": '<steptml:invoke name="submit"><steptml:parameter name="n">1</steptml:parameter></steptml:invoke>',
+    "xai": '<xai:function_call name="submit"><parameter name="n">1</parameter></xai:function_call>',
     "glm": "<tool_call>submit\n<arg_key>n</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
 }  # fmt: skip
 
@@ -157,6 +179,56 @@ def test_calls_behind_one_mark() -> None:
     ]
 
 
+def test_calls_in_python() -> None:
+    """Texts keep their lines, also where a model breaks a short string; several calls stand in a list or on lines."""
+    edits = [("edit", {"op": "insert", "after_line": -1, "content": 'x = "1"\n  y\n'}), ("test", {})]
+    content = r'"x = \"1\"\n  y\n"'
+    for text in (
+        f'[edit(op="insert", after_line=-1, content={content}), test()]',
+        f"```tool_code\nedit(op='insert', after_line=-1, content={content})\ntest()\n```",
+        "<function_calls>\nedit(op='insert', after_line=-1, content='x = \"1\"\n  y\n')\ntest()\n</function_calls>",
+        '[edit(op="insert", after_line=-1, content="""x = "1"\n  y\n""")]\n[test(),]',
+        "[edit(op='insert', after_line=-1, content=['x = \"1\"', '  y', ''])]\n[test()]",
+    ):
+        assert calls(text) == calls(text, portable=False) == edits, text
+    assert calls(r'[edit(content="a\d"), view(n=None, all=True)]') == [
+        ("edit", {"content": r"a\d"}),
+        ("view", {"n": None, "all": True}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I would call [submit(n=1)] now.",
+        "Then\nsubmit(n=1)\nwould end it.",
+        "[submit(n=1)](https://example.org) is a link",
+        "```python\nsubmit(n=1)\n```",
+        "```python\n[submit(n=one) for one in tests]\n```",
+        "[get_weather(city='x')]",
+        "[submit(n=1)",
+        "[submit(n='1]",
+        "[submit(n=1) + submit(n=2)]",
+        "[submit(n=len('1'))]",
+        "[submit(n=__import__('os').getpid())]",
+        "[submit(**{'n': 1})]",
+        "[submit(n=f'{1}')]",
+        "[submit(1, 2)]",
+        "[submit(n=1j)]",
+        "[submit(n=1e999)]",
+        "[submit(n=0x" + "f" * 100 + ")]",
+        "[submit(n=" + "[" * 50 + "]" * 50 + ")]",
+        "[submit(n=" + "-" * 50_000 + "1)]",
+        "[submit(n=1\x00)]",
+        "submit(n=1) and wait",
+    ],
+    ids=str.__len__,
+)
+def test_python_that_is_no_call(text: str) -> None:
+    """Prose, code and anything that would have to be evaluated is not carried out."""
+    assert calls(text) == []
+
+
 def test_json_below_a_region_does_not_replace_it() -> None:
     """Without a mark JSON is a call like a fenced one: the region above it is carried out, too."""
     assert [tool for tool, _ in calls(f"{code(1)}\n{SUBMIT}\n")] == ["rewrite", "test", "submit"]
@@ -168,6 +240,12 @@ def test_texts_in_gemmas_notation() -> None:
     content = "    names = {'a': \"b\"}\n    # op: none"
     written = f'<|tool_call>call:edit{{op:<|"|>insert<|"|>,after_line:3,content:<|"|>{content}<|"|>}}<tool_call|>'
     assert calls(written) == [("edit", {"op": "insert", "after_line": 3, "content": content})]
+
+
+def test_calls_in_gemmas_notation_without_marks() -> None:
+    """Each ends with its line."""
+    assert calls("thought\nI test.\ncall:test{}\ncall:submit{n:1}\nDone.") == [("test", {}), ("submit", {"n": 1})]
+    assert calls("I call:submit{n:1} in a sentence.") == []
 
 
 def test_lines_of_a_parameter_are_kept() -> None:
@@ -204,6 +282,19 @@ def test_names_and_arguments_are_unwrapped(name: str, arguments: str) -> None:
     assert tool_call(name, arguments) == tool_call("submit", '{"n": 1}')
     (wire,) = answer("", tool_calls=[{"id": "1", "function": {"name": name, "arguments": arguments}}]).calls
     assert (wire.name, json.loads(wire.arguments)) == ("submit", {"n": 1})
+
+
+@pytest.mark.parametrize("arguments", ['{}{"n": 1}', '{"n": 1}{"n": 1}', "{'n': 1}", '{"n": 1,}', "{'n': 1, }\n"])
+def test_arguments_in_almost_json(arguments: str) -> None:
+    """A gateway joins an empty object and the full one, and a local server prints a dict as Python does."""
+    assert tool_call("submit", arguments) == tool_call("submit", '{"n": 1}')
+
+
+@pytest.mark.parametrize("arguments", ['{"n": 1}{"n": 2}', "{'n': f()}", "{'n': 1j}", "{'n'", "{'n': 1} x", "(1,)"])
+def test_arguments_that_mean_nothing(arguments: str) -> None:
+    """Two different objects, or what would have to be run, are told as before."""
+    with pytest.raises(ArgumentError, match="Failed to parse"):
+        tool_call("submit", arguments)
 
 
 @pytest.mark.parametrize("arguments", ["", " ", "null", "[]", '""', "{}", '"{}"', "\n"])

@@ -13,7 +13,14 @@ import pytest
 from agent.errors import RunDamaged, UsageError
 from agent.llm.answers import Answer
 from agent.llm.capabilities import Message
-from agent.llm.errors import AccessRefused, ContextExceeded, OutOfTime, ServerFailed, ToolsRefused
+from agent.llm.errors import (
+    AccessRefused,
+    ContextExceeded,
+    ModelUnknown,
+    OutOfTime,
+    ServerFailed,
+    ToolsRefused,
+)
 from agent.llm.settings import Price, SpendingLimits
 from agent.proposers.demo import DemoModel
 from agent.proposers.llm import MAX_REPAIRS, PATIENCE, LLMProposer
@@ -453,6 +460,23 @@ def test_resume_pays_nothing_twice(tmp_path: Path) -> None:
             again, on = search_with(folder, client(server.url))
             assert (again, on.submitted) == (end, 2)
             assert len(server.requests) - before == whole - paid
+
+
+@pytest.mark.parametrize(
+    "error", [AccessRefused("wrong key"), ModelUnknown("no such model"), ServerFailed("not started")]
+)
+def test_resume_without_the_server_keeps_the_search(tmp_path: Path, error: Exception) -> None:
+    """A search that was resumed with a wrong key, or before its server was started, ended as `api` for good."""
+    end, _ = search_with(tmp_path / "whole", DemoModel())
+    lines = (tmp_path / "whole" / "events.jsonl").read_text().splitlines(keepends=True)
+    kept = next(number for number, line in enumerate(lines, 1) if '"kind": "proposal"' in line)
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    (folder / "events.jsonl").write_text("".join(lines[:kept]))
+    with pytest.raises(UsageError, match=str(error)):
+        search_with(folder, Failing(error, after=0))
+    assert len(proposals(folder)) == 1
+    assert search_with(folder, DemoModel())[0] == end
 
 
 def test_resume_with_another_question_is_refused(tmp_path: Path) -> None:

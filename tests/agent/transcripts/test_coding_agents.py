@@ -11,6 +11,7 @@ import pytest
 
 from agent.cli.transcript_text import run_audit, run_replay
 from agent.transcripts import TranscriptError, audit, load_transcript, parse_transcript, replay
+from agent.transcripts.model import RecordedCall
 from tests.agent.transcript_samples import conversation, prompt, write
 
 HIDDEN = "mobilenetv2-tiny"
@@ -126,6 +127,17 @@ def test_tools_of_another_harness_in_atif() -> None:
         {"messages": [{"role": "user", "content": "x"}, {"role": "tool", "tool_call_id": "c", "content": SHOWN}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": SHOWN}]}]},
         {"messages": ["a text with the word step"]},
+        {"task_id": "t", "messages": [{"role": "assistant", "step": 1, "tool_calls": [{"id": "1", "function": {}}]}]},
+        [  # Gemini CLI's stream
+            {"type": "init", "session_id": "s", "model": "g"},
+            {"type": "tool_use", "tool_name": "run_shell_command", "tool_id": "1", "parameters": {}},
+            {"type": "tool_result", "tool_id": "1", "status": "success", "output": SHOWN},
+        ],
+        [  # Cursor's
+            {"type": "system", "subtype": "init", "session_id": "s"},
+            {"type": "assistant", "message": {"role": "assistant", "content": []}, "session_id": "s"},
+            {"type": "tool_call", "subtype": "completed", "tool_call": {"result": SHOWN}, "session_id": "s"},
+        ],
         [{"type": "a", "text": SHOWN}, {"type": "b"}],
         [{"role": "user", "content": SHOWN}],
     ],
@@ -303,6 +315,14 @@ def test_lines_are_known_by_what_they_hold(tmp_path: Path) -> None:
     """A session saved as `session.log` was "not JSON: Extra data"."""
     path = _path(tmp_path, claude(SHOWN)).rename(tmp_path / "session.log")
     assert [leak.label for leak in audit(path).leaks] == [HIDDEN]
+
+
+def test_a_result_under_another_key_is_looked_into() -> None:
+    """A converter had put the result under `content`, as every other message has it: it was passed over."""
+    said = [{"step": 1, "role": "assistant", "tool_name": "test"}, {"step": 1, "role": "tool_result", "content": SHOWN}]
+    (entry,) = parse_transcript(conversation(prompt(), said)).segments[0].entries
+    assert isinstance(entry, RecordedCall)
+    assert entry.recorded == SHOWN
 
 
 def test_a_known_format_in_which_nobody_acted(tmp_path: Path) -> None:
