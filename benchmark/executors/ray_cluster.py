@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from benchmark.executors.checks import Facts, read_facts
@@ -58,6 +59,7 @@ def nodes() -> list[Node]:
 def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
     """A connection to the cluster at `auto`, `local` (a new one of this machine) or HOST:PORT. Raises EngineError."""
     require_reachable(address)
+    _offer_token()
     import ray
 
     if ray.is_initialized():
@@ -99,7 +101,21 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
 def _no_ray(address: str) -> str:
     if address == "auto":
         return "--ray-address auto: no Ray runs here; start one with `ray start --head`, or give local or HOST:PORT"
-    return f"--ray-address {address}: no Ray cluster answers there"
+    return (
+        f"--ray-address {address}: no Ray cluster answers there, or it wants a token that is not here (a copy of the "
+        "head's ~/.ray/auth_token, or RAY_AUTH_TOKEN_PATH)"
+    )
+
+
+def _offer_token() -> None:
+    """Let Ray show the cluster its token, if there is one here and the user did not say whether to.
+
+    `ray start` of recent versions makes a cluster that wants it, and a process that connects does not offer it by
+    itself. Ray reads the variable when it is imported.
+    """
+    place = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if place.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def require_reachable(address: str) -> None:
