@@ -15,7 +15,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-_MOST_LANES = 64
+from benchmark.lanes import MOST_LANES
+
 _GONE_SECONDS = 5.0
 Start = Callable[[str, Sequence[int]], "subprocess.Popen[bytes]"]
 """Starts `python -c script` with these descriptors open."""
@@ -118,7 +119,7 @@ def serve(control: int) -> None:
     gc.freeze()
     with socket.socket(fileno=control) as orders:
         while True:
-            order, descriptors, _, _ = socket.recv_fds(orders, 64, _MOST_LANES)
+            order, descriptors, _, _ = socket.recv_fds(orders, 64, MOST_LANES)
             match order.decode().split():
                 case ["fork"]:
                     child = os.fork()

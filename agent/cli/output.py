@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from agent.errors import AgentError, Interrupted
 from agent.safe_text import SafeStream, json_line, safe_console, spelt
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from agent.progress import Progress
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -31,6 +35,28 @@ def write_data(text: str) -> None:
         stream = stream.wrapped
     stream.write(text)
     stream.flush()
+
+
+@contextmanager
+def showing(*, again: str, stopped: Callable[[], str] = lambda: "nothing is lost, go on") -> Iterator[Progress]:
+    """Show progress on stderr. `again` is the command that goes on after a signal or a failure of our machinery.
+
+    After a signal, `stopped` says what it does.
+    """
+    from agent.cli.live_table import make_progress
+    from agent.engine.summary import OUR_FAILURES
+
+    progress = make_progress()
+    try:
+        yield progress
+    except (Interrupted, KeyboardInterrupt) as stop:
+        progress.close()
+        print(f"stopped; {stopped()} with: {again}", file=sys.stderr)
+        raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
+    except OUR_FAILURES as error:
+        raise AgentError(f"{error}\nwhat was done is kept; go on with: {again}") from None
+    finally:
+        progress.close()
 
 
 def print_next(command: str) -> None:

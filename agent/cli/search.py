@@ -27,9 +27,9 @@ from agent.cli.app import (
     app,
 )
 from agent.cli.outcome_text import print_following, print_launch, print_outcome
-from agent.cli.output import asking
+from agent.cli.output import asking, showing
 from agent.cli.session_runs import in_session, is_command, require_typed, resume_session, search_by_command
-from agent.errors import AgentError, Interrupted, UsageError
+from agent.errors import AgentError, UsageError
 
 if TYPE_CHECKING:
     from agent.config import Loaded
@@ -224,40 +224,32 @@ def trackers_of(given: str | None) -> Trackers | None:
 
 def execute(search: Search, *, page: bool = True, as_json: bool, trackers: Trackers | None = None) -> int:
     """Run a search with its progress on stderr, print what was found, then write its page. Returns the exit code."""
-    from agent.cli.live_table import make_progress
-    from agent.engine.summary import OUR_FAILURES
     from agent.report import report_at_end
 
     print_launch(search.launch, as_json=as_json)
-    progress = make_progress()
     outcome: SearchOutcome | None = None
-    try:
-        with (
-            search.opened(progress) as opened,
-            report_at_end(
-                search.run,
-                opened.isolation,
-                progress.message,
-                executor=opened.executor,
-                page=page,
-                data_root=search.pinned.data_root,
-                given=search.profile,
-            ),
-        ):
-            if trackers is not None:
-                trackers.start(search.run, progress.message)
-            outcome = opened.execute()
-            progress.trained()
-            print_outcome(outcome, as_json=as_json)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        progress.close()
-        done = "the search is complete, its page is not; make it" if outcome else "go on"
-        print(f"stopped; {done} with: {search.resume_command}", file=sys.stderr)
-        raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
-    except OUR_FAILURES as error:
-        raise AgentError(f"{error}\nwhat was done is kept; go on with: {search.resume_command}") from None
-    finally:
-        progress.close()
+
+    def stopped() -> str:
+        return "the search is complete, its page is not; make it" if outcome else "go on"
+
+    with (
+        showing(again=search.resume_command, stopped=stopped) as progress,
+        search.opened(progress) as opened,
+        report_at_end(
+            search.run,
+            opened.isolation,
+            progress.message,
+            executor=opened.executor,
+            page=page,
+            data_root=search.pinned.data_root,
+            given=search.profile,
+        ),
+    ):
+        if trackers is not None:
+            trackers.start(search.run, progress.message)
+        outcome = opened.execute()
+        progress.trained()
+        print_outcome(outcome, as_json=as_json)
     assert outcome is not None
     print_following(outcome, search.config.proposer)
     return outcome.exit_code

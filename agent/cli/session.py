@@ -19,9 +19,9 @@ from agent.cli.app import (
     UnsandboxedOption,
     app,
 )
-from agent.cli.output import print_json, print_next
+from agent.cli.output import print_json, print_next, showing
 from agent.cli.session_options import BudgetOption, ConfirmOption, NewRunsOption, ScreenOption, StartOption
-from agent.cli.session_output import allowed, finish, print_status, showing
+from agent.cli.session_output import allowed, finish, print_status
 
 if TYPE_CHECKING:
     from agent.sessions import Session

@@ -1,41 +1,17 @@
-"""What all commands of `agent session` share: what they may do, what they show meanwhile, and how they end."""
+"""What all commands of `agent session` share: what they may do, and how they end."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from agent.cli.output import asking, print_json, print_next
-from agent.errors import AgentError, Interrupted
 
 if TYPE_CHECKING:
     from agent.engine.resuming import Allowed
-    from agent.progress import Progress
     from agent.sessions import Session, SessionReply, StillRunning
-
-
-@contextmanager
-def showing(*, again: str) -> Iterator[Progress]:
-    """Show progress on stderr. `again` is the command that goes on after a signal or a failure of our machinery."""
-    from agent.cli.live_table import make_progress
-    from agent.engine.summary import OUR_FAILURES
-
-    progress = make_progress()
-    try:
-        yield progress
-    except (Interrupted, KeyboardInterrupt) as stop:
-        progress.close()
-        print(f"stopped; nothing is lost, go on with: {again}", file=sys.stderr)
-        raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
-    except OUR_FAILURES as error:
-        raise AgentError(f"{error}\nwhat was done is kept; go on with: {again}") from None
-    finally:
-        progress.close()
 
 
 def allowed(allow_unsandboxed: bool, data_root: Path | None, profile: str | None) -> Allowed:

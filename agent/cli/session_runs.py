@@ -7,8 +7,7 @@ from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
 from agent.cli.outcome_text import print_following, print_launch, print_outcome
-from agent.cli.output import print_json, print_next
-from agent.cli.session_output import showing
+from agent.cli.output import print_json, print_next, showing
 from agent.errors import UsageError
 
 if TYPE_CHECKING:

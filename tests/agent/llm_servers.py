@@ -56,6 +56,16 @@ class Reply:
     hang_up: bool = False
 
 
+SAID: dict[str, Any] = {
+    "role": "assistant",
+    "content": "so",
+    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "view", "arguments": "{}"}}],
+    "reasoning": "thought",
+    "reasoning_field": "reasoning_content",
+}
+"""An answer with thoughts and a call, as it stands in a conversation."""
+
+
 def completion(text: str | None = None, *calls: tuple[str, Any], **message: Any) -> Reply:
     """A proper answer; arguments may be anything: a string goes out as it is."""
     finish = message.pop("finish_reason", "tool_calls" if calls else "stop")

@@ -14,7 +14,7 @@ from agent.llm.client import ChatClient
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.prompting import tools
 from agent.llm.retry_after import asked_to_wait
-from tests.agent.llm_servers import KEY, BadServer, Reply, client, completion, error, settings
+from tests.agent.llm_servers import KEY, SAID, BadServer, Reply, client, completion, error, settings
 
 HELLO = [{"role": "user", "content": "hello"}]
 TOOLS = tools()
@@ -252,13 +252,7 @@ def test_thoughts_in_the_text_are_reasoning() -> None:
 
 def test_reasoning_is_echoed_where_it_is_wanted() -> None:
     """DeepSeek's reasoning_content goes back with its tool calls; a server that refuses it is not sent it again."""
-    said = {
-        "role": "assistant",
-        "content": "",
-        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "view", "arguments": "{}"}}],
-        "reasoning": "thought",
-        "reasoning_field": "reasoning_content",
-    }
+    said = {**SAID, "content": ""}
     other = {**said, "reasoning_field": "reasoning"}
     with BadServer(completion("fine")) as server:
         client(server.url).complete([said], TOOLS)
@@ -364,15 +358,6 @@ def test_overloaded_servers_get_more_patience(busy: Reply) -> None:
     """Only 429 and "loading" counted as busy: a model in high demand was given up after five attempts in 15 s."""
     with BadServer(*[busy] * 5, completion("fine")) as server:
         assert client(server.url).complete(HELLO, None).text == "fine"
-
-
-SAID: dict[str, Any] = {
-    "role": "assistant",
-    "content": "so",
-    "tool_calls": [{"id": "1", "type": "function", "function": {"name": "view", "arguments": "{}"}}],
-    "reasoning": "thought",
-    "reasoning_field": "reasoning_content",
-}
 
 
 def test_reasoning_that_must_come_back_comes_back() -> None:

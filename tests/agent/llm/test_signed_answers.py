@@ -10,7 +10,7 @@ import pytest
 
 from agent.llm.answers import WireCall, parse_answer
 from agent.llm.calls import calls_in_text
-from tests.agent.llm_servers import GOOD, BadServer, Reply, client, completion, error, proposals, search_with
+from tests.agent.llm_servers import GOOD, SAID, BadServer, Reply, client, completion, error, proposals, search_with
 
 HELLO = [{"role": "system", "content": "be good"}, {"role": "user", "content": "hello"}]
 TOOLS: list[dict[str, Any]] = [{"type": "function", "function": {"name": "view", "parameters": {"type": "object"}}}]
@@ -152,13 +152,6 @@ def test_an_answer_that_a_local_server_cannot_parse(message: str, written: str) 
 
 def test_thoughts_beside_an_answer_that_a_template_refuses() -> None:
     """gpt-oss's template takes content or thoughts with calls, not both: the search went on without tools."""
-    said = {
-        "role": "assistant",
-        "content": "so",
-        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "view", "arguments": "{}"}}],
-        "reasoning": "thought",
-        "reasoning_field": "reasoning_content",
-    }
 
     def template(request: dict[str, Any]) -> Reply:
         if any(message.get("reasoning_content") and message.get("content") for message in request["messages"]):
@@ -166,7 +159,7 @@ def test_thoughts_beside_an_answer_that_a_template_refuses() -> None:
         return completion("fine")
 
     with BadServer(template) as server:
-        assert client(server.url).complete([*HELLO, said], TOOLS).text == "fine"
+        assert client(server.url).complete([*HELLO, SAID], TOOLS).text == "fine"
     assert "tools" in server.requests[-1]
 
 
