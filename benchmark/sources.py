@@ -59,7 +59,7 @@ def captured(file: str, folder: Path) -> tuple[Source, ...]:
 
     Raises OSError or UnicodeDecodeError for a file that cannot be read.
     """
-    main, roots = module_name(file), {folder.resolve(), (folder / file).resolve().parent}
+    main, roots = module_name(file), (folder.resolve(), (folder / file).resolve().parent)
     found: dict[str, Source] = {}
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)

@@ -227,6 +227,12 @@ def shuffled(arrays: Arrays) -> Arrays:
     return Arrays(images[train], labels[train], arrays.test_images[test], arrays.test_labels[test], arrays.notes)
 
 
+def in_file_order(images: Array, labels: Array) -> tuple[Array, Array]:
+    """The arrays that `shuffled` brings into the order of these."""
+    order = np.argsort(np.random.default_rng(0).permutation(len(labels)))
+    return images[order], labels[order]
+
+
 def available_memory() -> int | None:
     """Bytes of memory that are free on this machine, or in this container; None where nobody says."""
     free: list[int] = []
