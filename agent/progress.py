@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, TextIO
 from agent.safe_text import safe_console, spelt
 from benchmark.results import EpochMetrics, EvaluationResult
 from benchmark.task import ACCURACY, Metric
-from benchmark.tasks import own_metric
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,6 +22,16 @@ if TYPE_CHECKING:
 
 class Progress:
     """Receives the events of a search and shows nothing. `epoch` and `placed` may be called from another thread."""
+
+    _metrics: Mapping[str, Metric] = {}
+
+    def scores(self, metrics: Mapping[str, Metric]) -> None:
+        """What the scores of these tasks are. Comes before their trainings."""
+        self._metrics = {**self._metrics, **metrics}
+
+    def metric(self, task: str) -> Metric:
+        """What the task's score is; accuracy where nobody said."""
+        return self._metrics.get(task, ACCURACY)
 
     def begin(self, evaluations: int, tests: int = 0) -> None:
         """`evaluations` networks will be trained (looks not counted) for at most `tests` tests."""
@@ -99,6 +108,9 @@ class _OneOfSeveral(Progress):
     def __init__(self, together: Together, inner: Progress, name: str) -> None:
         self._together, self._inner, self._name = together, inner, name
 
+    def scores(self, metrics: Mapping[str, Metric]) -> None:
+        self._inner.scores(metrics)
+
     def begin(self, evaluations: int, tests: int = 0) -> None:
         self._together.begin(evaluations, tests)
 
@@ -167,7 +179,7 @@ class PlainProgress(Progress):
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
             self._training.pop((role, task, seed), None)
-        text = describe(role, task, seed, outcome, cached)
+        text = describe(role, task, seed, outcome, cached, self.metric(task))
         if not _is_look(role):
             self._done += 1
             text = f"[{self._done}/{max(self._done, self._expected)}] {text}"
@@ -249,11 +261,11 @@ class LiveProgress(Progress):
             self._places.pop((role, task, seed), None)
             self._done += not _is_look(role)
             if isinstance(outcome, EvaluationResult) and not role.startswith(("hidden/", "screen/")):
-                metric = ACCURACY if outcome.score is None else own_metric(task)
+                metric = self.metric(task)
                 known = [outcome.value, *([self._best[task][0]] if task in self._best else [])]
                 self._best[task] = (max(known) if metric.sign > 0 else min(known), metric)
         style = None if isinstance(outcome, EvaluationResult) else "red"
-        self._console.print(describe(role, task, seed, outcome, cached), style=style, markup=False)
+        self._console.print(describe(role, task, seed, outcome, cached, self.metric(task)), style=style, markup=False)
 
     def trained(self) -> None:
         self._live.stop()
@@ -275,7 +287,7 @@ class LiveProgress(Progress):
         left = elapsed * (1 - share) / share if 0.05 < share < 1 else None
         tests = f"{self._tests - self._tests_begun} of {self._tests}" if self._tests else ""
         shown = [
-            (*key, metrics.epoch if metrics else 0, epochs, _brief(key[1], metrics) if metrics else "")
+            (*key, metrics.epoch if metrics else 0, epochs, _brief(self.metric(key[1]), metrics) if metrics else "")
             for key, (metrics, epochs) in rows
         ]
         return training_view(shown, best, elapsed=elapsed, left=left, tests=tests, paces=paces, places=places)
@@ -329,8 +341,8 @@ def make_progress(*, quiet: bool = False) -> Progress:
     return PlainProgress()
 
 
-def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) -> str:
-    """One line for a finished evaluation."""
+def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool, metric: Metric = ACCURACY) -> str:
+    """One line for a finished evaluation, whose score is of this metric."""
     if not isinstance(outcome, EvaluationResult):
         return f"{role} {task} seed {seed}: failed ({outcome.kind}): {outcome.message.splitlines()[0]}"
     if _is_look(role):
@@ -338,7 +350,7 @@ def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) ->
     how = "from the store" if cached else f"{outcome.training_seconds:.0f} s"
     flag = "; DIVERGED" if outcome.status == "diverged" else ""
     if outcome.score is not None:
-        return f"{role} {task} seed {seed}: {own_metric(task).name} {outcome.score:.6g} ({how}){flag}"
+        return f"{role} {task} seed {seed}: {metric.name} {outcome.score:.6g} ({how}){flag}"
     return f"{role} {task} seed {seed}: best test accuracy {outcome.best_test_acc:.2f} % ({how}){flag}"
 
 
@@ -353,8 +365,7 @@ def _shown(metrics: EpochMetrics) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in metrics.own.items())
 
 
-def _brief(task: str, metrics: EpochMetrics) -> str:
-    metric = ACCURACY if metrics.own is None else own_metric(task)
+def _brief(metric: Metric, metrics: EpochMetrics) -> str:
     value = metrics.score(metric)
     return metric.shown(value) if math.isfinite(value) else ""
 

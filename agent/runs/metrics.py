@@ -50,7 +50,7 @@ def gain_name(kind: str, metric: Metric, end: str = "") -> str:
 
 
 def named_gains(summary: Fields) -> dict[str, float]:
-    """The mean gains of run.json by their names, one for each kind of task and each metric; 0 where one is not known."""
+    """The mean gains of run.json by their names, one for each kind of task and metric; 0 if it is not known."""
     found = {}
     for kind in ("visible", "hidden"):
         gains = gains_by_metric(summary, kind) or {}
