@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark import networks
 from benchmark.data.dataset import DataError
+from benchmark.data.unused import hold
 from benchmark.executors import InfrastructureError, LocalExecutor, Parent
 from benchmark.hardware import cpu_count
 from benchmark.networks import LIBRARIES, Network, NetworkError, described
@@ -76,6 +77,8 @@ def make_profile(
             if isinstance(made, Problem):
                 raise TaskFileError(f"{where}: task {table.title}: {made.text}")
             tasks.append(made)
+            if made.data is not None:
+                hold(made.data.folder)
     count = len(written.visible)
     return Profile(
         name=name,
