@@ -249,6 +249,19 @@ def test_a_trainer_of_the_users(tmp_path: Path) -> None:
     assert list(trainer_sees(trained())) == ["net.py"]
 
 
+def test_a_trainer_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Its key changed from process to process: chance decided by which of two folders its file was named."""
+    write_task(tmp_path)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text("import blocks\n" + TRAINER)
+    (tmp_path / "net.py").write_text(HEAD + "def build():\n    return nn.Linear(2, 2)\n")
+    table = TaskTable.model_validate({"network": "net.py:build", "train": "code/train.py:train"})
+    found = PrepareTask(table, tmp_path)(_Nobody())
+    assert isinstance(found, Task), found
+    assert found.trainer is not None
+    assert [name for name, _ in found.trainer.sources] == ["code/train.py", "blocks.py"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
