@@ -22,7 +22,7 @@ from benchmark.hardware import cpu_count
 from benchmark.networks import LIBRARIES, Network, NetworkError, described
 from benchmark.sources import captured, forget, import_file, module_name
 from benchmark.task import OURS, Prepared, Profile, Recipe, Task, Trainer
-from benchmark.task_schema import TaskFile, TaskFileError, TaskTable, read_task_file
+from benchmark.task_schema import TaskFile, TaskFileError, TaskTable, default_name, read_task_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +59,7 @@ def make_profile(
 
     `given` and `networks_given` give what Python has already, instead of a file.
     """
-    name = written.name or (file.stem if file is not None else written.visible[0].title)
+    name = written.name or (default_name(file.stem) if file is not None else written.visible[0].title)
     tables = [*written.visible, *written.hidden]
     where = str(file) if file is not None else "search"
     with LocalExecutor(1, threads=cpu_count()) as executor:
@@ -183,7 +183,7 @@ def with_sources(network: Network, file: str, folder: Path) -> Network:
     """The network with the text of every module imported from its folder, and the libraries that these import."""
     try:
         sources = captured(file, folder)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, SyntaxError) as error:
         raise NetworkError(f"network {network.spec}: a module cannot be read: {error}") from None
     if sum(len(source.text) for source in sources) > _MAX_SOURCES:
         raise NetworkError(f"network {network.spec}: its modules have more than {_MAX_SOURCES:,} characters")

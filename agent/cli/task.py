@@ -37,13 +37,14 @@ def new(
     Examples:
       agent task new my.toml
     """
+    from benchmark.task_schema import default_name
     from prompts import environment
 
     if file.suffix != ".toml":
         raise UsageError(f"{file}: a task file's name ends in .toml")
     try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(environment().get_template("task_file.toml.j2").render(name=_name(file)))
+            stream.write(environment().get_template("task_file.toml.j2").render(name=default_name(file.stem)))
     except FileExistsError:
         raise UsageError(f"{file}: it exists already; name another, or remove it") from None
     except OSError as error:
@@ -106,12 +107,3 @@ def _cost(seconds: object) -> str:
 
     per_test = sum(seconds)  # type: ignore[call-overload]
     return f"a test takes about {duration(per_test)} of training, and a search with --budget 3 four times that\n"
-
-
-def _name(file: Path) -> str:
-    from benchmark.task_schema import component
-
-    try:
-        return component(file.stem)
-    except ValueError:
-        return "my-task"

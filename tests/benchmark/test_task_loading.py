@@ -83,6 +83,18 @@ def test_a_network_is_built_equal_in_each_lane(tmp_path: Path) -> None:
     assert together == alone
 
 
+@pytest.mark.parametrize(
+    ("encoding", "head"), [("utf-8-sig", ""), ("latin-1", "# -*- coding: latin-1 -*-\n# é\n"), ("utf-8", "# é\r\n")]
+)
+def test_a_network_file_in_any_encoding_that_python_reads(tmp_path: Path, encoding: str, head: str) -> None:
+    """A file with a byte order mark ended in a traceback: Python reads it, but its text was parsed with the mark."""
+    write_task(tmp_path)
+    (tmp_path / "net.py").write_bytes((head + NETWORK).encode(encoding))
+    found = task(tmp_path).network
+    assert found is not None
+    assert found.sources[0].text == head.replace("\r", "") + NETWORK
+
+
 HEAD = "import torch\nfrom torch import nn\n"
 
 
