@@ -9,10 +9,10 @@ import ast
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmark import networks
 from benchmark.data.dataset import DataError
@@ -153,8 +153,7 @@ def find_network(
         network = replace(network, packages=tuple(dict.fromkeys((*table.packages, first))))
     elif first:
         network = from_user_file(network, first, second, folder)
-    network = replace(network, versions=tuple((name, _version(name)) for name in network.packages if name in LIBRARIES))
-    return examined(network)
+    return examined(with_libraries(network))
 
 
 def from_user_file(network: Network, file: str, function: str, folder: Path) -> Network:
@@ -180,18 +179,25 @@ def from_user_file(network: Network, file: str, function: str, folder: Path) -> 
 
 
 def with_sources(network: Network, file: str, folder: Path) -> Network:
-    """The network with the text of every module imported from its folder, and the libraries that these import."""
+    """The network with the text of every module that was imported from its folder."""
     try:
         sources = captured(file, folder)
     except (OSError, UnicodeDecodeError, SyntaxError) as error:
         raise NetworkError(f"network {network.spec}: a module cannot be read: {error}") from None
     if sum(len(source.text) for source in sources) > _MAX_SOURCES:
         raise NetworkError(f"network {network.spec}: its modules have more than {_MAX_SOURCES:,} characters")
-    packages = [*network.packages, *(name for name in LIBRARIES if name in imported(s.text for s in sources))]
-    return replace(network, sources=sources, packages=tuple(dict.fromkeys(packages)))
+    return replace(network, sources=sources)
 
 
-def imported(texts: Any) -> set[str]:
+def with_libraries(network: Network) -> Network:
+    """The network with the libraries that its text imports among its packages, and with the libraries' versions."""
+    used = imported(source.text for source in network.sources)
+    packages = tuple(dict.fromkeys((*network.packages, *(name for name in LIBRARIES if name in used))))
+    versions = tuple((name, _version(name)) for name in packages if name in LIBRARIES)
+    return replace(network, packages=packages, versions=versions)
+
+
+def imported(texts: Iterable[str]) -> set[str]:
     """The names of the packages that these texts import anywhere."""
     names: set[str] = set()
     for text in texts:

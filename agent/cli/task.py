@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,7 @@ def new(
     except OSError as error:
         raise UsageError(f"{file}: cannot be written: {error.strerror}") from None
     print(file)
-    print_next(f"edit network and data in {file}, then agent task check {file}")
+    print_next(f"edit network and data in {file}, then agent task check {shlex.quote(str(file))}")
 
 
 @task_app.command()
@@ -74,6 +75,7 @@ def check(
 
     Runs the code that the file names. The exit code is 2 when something in the file cannot be used.
     """
+    from agent.analysis.planning import duration
     from agent.config import load_config
     from agent.profiles import resolve_profile
     from agent.progress import make_progress
@@ -98,12 +100,7 @@ def check(
     print("\n".join(checked.in_words()))
     if profile.caveat:
         print(profile.caveat)
-    print(_cost(checked.seconds(task) for task in profile.visible), end="")
-    print_next(f"agent search --profile {file} --budget 3, or agent plan --profile {file}")
-
-
-def _cost(seconds: object) -> str:
-    from agent.analysis.planning import duration
-
-    per_test = sum(seconds)  # type: ignore[call-overload]
-    return f"a test takes about {duration(per_test)} of training, and a search with --budget 3 four times that\n"
+    per_test = duration(sum(checked.seconds(task) for task in profile.visible))
+    print(f"a test takes about {per_test} of training, and a search with --budget 3 four times that")
+    named = shlex.quote(str(file))
+    print_next(f"agent search --profile {named} --budget 3, or agent plan --profile {named}")

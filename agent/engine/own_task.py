@@ -73,25 +73,12 @@ def _prepared(data: Any) -> Prepared:
 
 def network_of(function: Callable[..., object], name: str, packages: tuple[str, ...] = ()) -> Network:
     """The network that a function builds, as text. Raises UsageError where its source cannot be had."""
-    from benchmark.networks import LIBRARIES, Network
+    from benchmark.networks import Network
     from benchmark.sources import Source
-    from benchmark.task_loading import imported
+    from benchmark.task_loading import with_libraries
 
-    text = source_of(function)
-    used = tuple(library for library in LIBRARIES if library in imported([text]))
-    return Network(
-        f"{MODULE}.py:{name}",
-        None,
-        sources=(Source(MODULE, f"{MODULE}.py", text),),
-        packages=tuple(dict.fromkeys((*packages, *used))),
-        versions=tuple((library, _version(library)) for library in used),
-    )
-
-
-def _version(name: str) -> str:
-    from importlib.metadata import version
-
-    return version(name)
+    source = Source(MODULE, f"{MODULE}.py", source_of(function))
+    return with_libraries(Network(f"{MODULE}.py:{name}", None, sources=(source,), packages=packages))
 
 
 def source_of(function: Callable[..., object]) -> str:
