@@ -60,8 +60,8 @@ def build(*, runs: str | None, **settings: Any) -> Task:
     config = read_config({**settings, "runs": runs, "proposer": CLOSED}).config
     shared = SharedSession(config)
     profile = shared.profile
-    allowed = Allowed.of(config, profile)
-    tools = {tool.name: tool for tool in _tools(config, allowed)}
+    allowed = Allowed.of(config, profile if profile.is_own else None)
+    tools = {tool.name: tool for tool in _tools(config, allowed, prompting.scores_word(profile))}
     submit = AgentSubmit(tool=tools.pop("submit"), answer_only=True, keep_in_messages=True)
     agent = react(
         prompt=AgentPrompt(
@@ -103,10 +103,9 @@ def _first_message(config: SearchConfig, task: str) -> str:
 # -- tools -----------------------------------------------------------------------------------------------------------
 
 
-def _tools(config: SearchConfig, allowed: Allowed) -> list[ToolDef]:
-    """The tools of every language model, with the same descriptions."""
-    assert allowed.given is not None
-    reply, scores = partial(_reply, allowed), prompting.scores_word(allowed.given)
+def _tools(config: SearchConfig, allowed: Allowed, scores: str) -> list[ToolDef]:
+    """The tools of every language model, with the same descriptions. `scores`: what a test reports."""
+    reply = partial(_reply, allowed)
 
     async def edit(
         op: Literal["replace", "insert"],
