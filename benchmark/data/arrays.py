@@ -63,13 +63,13 @@ def _safetensors(path: Path) -> dict[str, Array]:
         raise ValueError(f"a type that numpy does not have: {error}") from None
 
 
-def returned(value: object, what: str) -> Arrays:
+def returned(value: object, what: str, verb: str = "returns") -> Arrays:
     """What a function of the user's returned: a mapping with the four names, or the four arrays in their order."""
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == len(ARRAY_NAMES):
         value = dict(zip(ARRAY_NAMES, value, strict=True))
     if not isinstance(value, Mapping):
         many = f" of {len(value)}" if isinstance(value, list | tuple) else ""
-        raise DataError(f"{what} returns {type(value).__name__}{many}, not the four arrays {', '.join(ARRAY_NAMES)}")
+        raise DataError(f"{what} {verb} {type(value).__name__}{many}, not the four arrays {', '.join(ARRAY_NAMES)}")
     try:
         found = {str(name): _array(array) for name, array in value.items()}
     except (ValueError, TypeError) as error:  # such as lists of unequal lengths
