@@ -181,6 +181,20 @@ def test_each_run_says_what_its_scores_are(run: RunDirectory, main: Main) -> Non
     assert "val_loss, minimize, against bleu, maximize" in out
 
 
+def test_a_log_whose_tasks_cannot_be_read(run: RunDirectory, main: Main) -> None:
+    """`agent compare` ended in a traceback. The metric then is the one in run.json."""
+
+    def change(event: dict[str, Any]) -> dict[str, Any]:
+        return event | {"tasks": {"visible": [], "hidden": []}} if event["kind"] == "launch" else event
+
+    change_log(run, change)
+    other = RunDirectory(Path(shutil.copytree(run.path, run.path.with_name("second"))))
+    assert read_run(run).metrics == {"gru-letters": LOSS}
+    code, out, said = main("compare", str(run.path), str(other.path), "-o", "page.html")
+    assert code == 0, said
+    assert "the log's record of its tasks is none" in out
+
+
 def test_a_comparison_after_the_task_file_was_deleted(run: RunDirectory, main: Main) -> None:
     """Each run's record says the metric; neither the task file nor its code is looked for."""
     gone = str(run.path.parent / "gone" / "task.toml")
