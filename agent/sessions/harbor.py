@@ -42,7 +42,7 @@ def export_harbor(folder: Path, profile: Profile, *, budget: int, seeds: int, in
     An image cannot carry the full data sets, so of ours only those in the package can be exported. `include` are files
     and folders beside a task file that its trainers read. Raises UsageError.
     """
-    data = sorted(set(map(_of_ours, profile.tasks)) - {None})
+    data = sorted({name for task in profile.tasks if (name := _of_ours(task)) is not None})
     if foreign := [name for name in data if name not in EMBEDDED_NAMES]:
         raise UsageError(
             f"--profile {profile.name} needs {' and '.join(foreign)}, which an image of this export cannot carry; "

@@ -81,7 +81,7 @@ def _data(data: Prepared, name: str, folder: Path) -> str:
 
     file = f"data/{data.sha256[:12]}/{name}.npz"
     (folder / file).parent.mkdir(parents=True, exist_ok=True)
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for split in ("train", "test"):
         kept = [np.load(data.folder / f"{split}_{what}.npy", allow_pickle=False) for what in ("images", "labels")]
         arrays |= dict(zip((f"{split}_images", f"{split}_labels"), in_file_order(*kept), strict=True))

@@ -292,8 +292,10 @@ def test_unlike_metrics_are_not_averaged(mixed: RunDirectory) -> None:
 
 def test_an_ablation_in_the_metric(run: RunDirectory) -> None:
     """A variant with a higher loss lost something; where no noise is known nothing failed."""
-    submission, variants = {"gru-letters": {5: 2.0}}, {"hunk 1": {"gru-letters": {5: 2.5}}}
-    found = _contributions("letters", submission, variants, metrics=read_run(run).metrics)["hunk 1"]
+    metrics = read_run(run).metrics
+    found = _contributions(
+        "letters", {"gru-letters": {5: 2.0}}, {"hunk 1": {"gru-letters": {5: 2.5}}}, metrics=metrics
+    )["hunk 1"]
     assert found.gain == pytest.approx(0.5)
 
 
