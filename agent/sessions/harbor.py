@@ -104,9 +104,7 @@ def _write(folder: Path, profile: Profile, budget: int, seeds: int, requirements
     put("solution/solve.sh", "solve.sh.j2", executable=True)
     solved = scaffold().with_region(get_recipe(RECIPE).region).text
     (folder / "solution" / FILE).write_text(solved, encoding="utf-8")
-    visible, every = (
-        {_stem(name) for name in map(_of_ours, tasks) if name} for tasks in (profile.visible, profile.tasks)
-    )
+    visible, every = ({name for name in map(_of_ours, tasks) if name} for tasks in (profile.visible, profile.tasks))
     for place, kept in (("environment", visible), ("tests", every)):
         _copy_program(folder / place / "initsearch", kept)
         (folder / place / "initsearch" / "requirements.txt").write_text(requirements, encoding="utf-8")
@@ -147,11 +145,6 @@ def _copy_program(target: Path, data: set[str]) -> None:
 def _of_ours(task: Task) -> str | None:
     """The data set of ours that a task trains on as it is."""
     return task.dataset if task.data is None and task.trainer is None else None
-
-
-def _stem(dataset: str) -> str:
-    """The name of the files that hold a data set; `tiny` is a part of another one."""
-    return "openclipart100" if dataset == "tiny" else dataset
 
 
 def _requirements(more: Collection[str]) -> str:

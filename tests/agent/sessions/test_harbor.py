@@ -53,6 +53,13 @@ def test_the_images_hold_what_they_may(pocket: Path) -> None:
     assert all(p.read_bytes() != packed for p in (pocket / "environment").rglob("*") if p.is_file())
 
 
+def test_the_smallest_profile_has_its_pictures(tmp_path: Path) -> None:
+    """Its set has files of its own, and the export carried those of the set that it was once a part of."""
+    made = export_harbor(tmp_path / "task", PROFILES["smoke"], budget=1, seeds=1)
+    for place in ("environment", "tests"):
+        assert [path.name for path in sorted((made / place).rglob("*.bz2"))] == ["tiny.bz2"]
+
+
 def test_the_verifier_has_an_environment_of_its_own(pocket: Path) -> None:
     """In a shared one the agent could write reward.json itself."""
     task = tomllib.loads((pocket / "task.toml").read_text(encoding="utf-8"))
