@@ -215,6 +215,8 @@ def examined(network: Network) -> Network:
 
     first = _built_from_memory(network)
     again = _built_from_memory(network)
+    if first is again:
+        raise NetworkError(f"network {network.spec} returns the same module at each call; it has to make a new one")
     constructed = networks.constructed_sha256(again)
     if networks.constructed_sha256(first) != constructed:
         raise NetworkError(random_otherwise(network.spec))

@@ -33,7 +33,7 @@ RECIPE = "fixup"
 ROOMS = ("agent", "sandbox", "benchmark", "prompts")
 _AGENT_SECONDS, _VERIFIER_SECONDS = 4 * 3600, 2 * 3600
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*")
-_UNWANTED = shutil.ignore_patterns("__pycache__", "*.pyc", "build*.py", "shrink.py")
+_UNWANTED = shutil.ignore_patterns("__pycache__", "*.pyc", "build.py", "build_*.py", "shrink.py")
 
 
 def export_harbor(folder: Path, profile: Profile, *, budget: int, seeds: int, include: Sequence[Path] = ()) -> Path:

@@ -95,6 +95,14 @@ def test_a_network_file_in_any_encoding_that_python_reads(tmp_path: Path, encodi
     assert found.sources[0].text == head.replace("\r", "") + NETWORK
 
 
+def test_a_function_that_takes_any_keyword_gets_num_classes(tmp_path: Path) -> None:
+    """It was called by place, and told that it is called by name."""
+    net = "nn.Sequential(nn.Flatten(), nn.Linear(144, options['num_classes']))"
+    text = HEAD + f"def build(**options):\n    return {net}\n"
+    write_task(tmp_path, network=text)
+    assert task(tmp_path).num_classes == 4
+
+
 HEAD = "import torch\nfrom torch import nn\n"
 
 
@@ -113,6 +121,11 @@ HEAD = "import torch\nfrom torch import nn\n"
         (HEAD + "def build(num_classes):\n    return 3\n", {}, "returns an int, not a torch.nn.Module"),
         (HEAD + "def build(num_classes, width):\n    return 3\n", {}, "takes (num_classes, width)"),
         (HEAD + "def build():\n    return 3\n", {}, "build(num_classes=4)"),
+        (
+            HEAD + "m = nn.Sequential(nn.Flatten(), nn.Linear(144, 4))\ndef build(n):\n    return m\n",
+            {},
+            "returns the same module at each call",
+        ),
         (HEAD + "def build(num_classes):\n    return nn.Flatten()\n", {}, "has no parameters"),
         (HEAD + "def build(num_classes):\n    return nn.LazyLinear(num_classes)\n", {}, "a lazy parameter"),
         (HEAD + "def build(num_classes):\n    return nn.Linear(3, 4).double()\n", {}, "float64"),

@@ -58,6 +58,7 @@ def test_the_smallest_profile_has_its_pictures(tmp_path: Path) -> None:
     made = export_harbor(tmp_path / "task", PROFILES["smoke"], budget=1, seeds=1)
     for place in ("environment", "tests"):
         assert [path.name for path in sorted((made / place).rglob("*.bz2"))] == ["tiny.bz2"]
+        assert (made / place / "initsearch/benchmark/building.py").is_file()  # no builder of data, as its name suggests
 
 
 def test_the_verifier_has_an_environment_of_its_own(pocket: Path) -> None:
