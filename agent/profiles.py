@@ -15,7 +15,7 @@ from agent.config import SearchConfig
 from agent.errors import UsageError, in_one_sentence
 from benchmark.data import available
 from benchmark.hardware import gpu_count, gpu_problem
-from benchmark.tasks import FROM_PYTHON, PROFILES, Profile, get_profile, is_task_file, remember
+from benchmark.tasks import FROM_PYTHON, PROFILES, Profile, get_profile, is_task_file
 
 if TYPE_CHECKING:
     from benchmark.task import Task
@@ -128,7 +128,7 @@ def recorded_profile(name: str, tasks: Mapping[str, Any] | None) -> Profile:
         raise ValueError(f"the log's record of its tasks is none: {error!r:.200}") from None
     if not profile.visible:
         raise ValueError("the log's record of its tasks has no visible one")
-    return remember(profile)
+    return profile
 
 
 def _placed(task: Task, cache: Path) -> Task:
@@ -185,7 +185,7 @@ def finished_profile(profile: Profile, where: str, folder: Path) -> Profile:
             "another name"
         )
     _require_agreement(profile, where)
-    return remember(profile)
+    return profile
 
 
 def _baseline(profile: Profile, where: str, folder: Path) -> str | None:

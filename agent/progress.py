@@ -6,12 +6,13 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
 from agent.safe_text import spelt
 from benchmark.results import EpochMetrics, EvaluationResult
-from benchmark.tasks import own_metric
+from benchmark.task import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from agent.protocol import Outcome
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 
 class Progress:
     """Receives the events of a search and shows nothing. `epoch` and `placed` may be called from another thread."""
+
+    _metrics: Mapping[str, Metric] = {}
+
+    def scores(self, metrics: Mapping[str, Metric]) -> None:
+        """What the scores of these tasks are. Comes before their trainings."""
+        self._metrics = {**self._metrics, **metrics}
+
+    def metric(self, task: str) -> Metric:
+        """What the task's score is; accuracy where nobody said."""
+        return self._metrics.get(task, ACCURACY)
 
     def begin(self, evaluations: int, tests: int = 0) -> None:
         """`evaluations` networks will be trained (looks not counted) for at most `tests` tests."""
@@ -95,6 +106,9 @@ class _OneOfSeveral(Progress):
     def __init__(self, together: Together, inner: Progress, name: str) -> None:
         self._together, self._inner, self._name = together, inner, name
 
+    def scores(self, metrics: Mapping[str, Metric]) -> None:
+        self._inner.scores(metrics)
+
     def begin(self, evaluations: int, tests: int = 0) -> None:
         self._together.begin(evaluations, tests)
 
@@ -163,7 +177,7 @@ class PlainProgress(Progress):
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         with self._lock:
             self._training.pop((role, task, seed), None)
-        text = describe(role, task, seed, outcome, cached)
+        text = describe(role, task, seed, outcome, cached, self.metric(task))
         if not is_look(role):
             self._done += 1
             text = f"[{self._done}/{max(self._done, self._expected)}] {text}"
@@ -196,8 +210,8 @@ class PlainProgress(Progress):
             print(f"{clock_time(time.monotonic() - self._start)} {spelt(text)}", file=self._stream, flush=True)
 
 
-def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) -> str:
-    """One line for a finished evaluation."""
+def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool, metric: Metric = ACCURACY) -> str:
+    """One line for a finished evaluation, whose score is of this metric."""
     if not isinstance(outcome, EvaluationResult):
         return f"{role} {task} seed {seed}: failed ({outcome.kind}): {outcome.message.splitlines()[0]}"
     if is_look(role):
@@ -205,7 +219,7 @@ def describe(role: str, task: str, seed: int, outcome: Outcome, cached: bool) ->
     how = "from the store" if cached else f"{outcome.training_seconds:.0f} s"
     flag = "; DIVERGED" if outcome.status == "diverged" else ""
     if outcome.score is not None:
-        return f"{role} {task} seed {seed}: {own_metric(task).name} {outcome.score:.6g} ({how}){flag}"
+        return f"{role} {task} seed {seed}: {metric.name} {outcome.score:.6g} ({how}){flag}"
     return f"{role} {task} seed {seed}: best test accuracy {outcome.best_test_acc:.2f} % ({how}){flag}"
 
 

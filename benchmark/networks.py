@@ -238,7 +238,8 @@ def caller(network: Network, function: object) -> Callable[[], object]:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
         return lambda: function(classes)
-    by_name = "num_classes" in parameters
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    by_name = "num_classes" in parameters or (takes_any and classes is not None)
     keywords = {"num_classes": classes} if by_name else {}
     places = [] if by_name or classes is None else [classes]
     try:

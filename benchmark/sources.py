@@ -57,9 +57,9 @@ def import_file(file: str, folder: Path) -> ModuleType:
 def captured(file: str, folder: Path) -> tuple[Source, ...]:
     """The module of `file`, and every module that was imported from its folder or from `folder` since.
 
-    Raises OSError or UnicodeDecodeError for a file that cannot be read.
+    Raises OSError, UnicodeDecodeError or SyntaxError (an unknown encoding) for a file that cannot be read.
     """
-    main, roots = module_name(file), {folder.resolve(), (folder / file).resolve().parent}
+    main, roots = module_name(file), (folder.resolve(), (folder / file).resolve().parent)
     found: dict[str, Source] = {}
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
@@ -71,7 +71,7 @@ def captured(file: str, folder: Path) -> tuple[Source, ...]:
         if name.partition(".")[0] in _TAKEN or name == "__main__":
             continue
         shown = place.relative_to(next(root for root in roots if place.is_relative_to(root))).as_posix()
-        found[name] = Source(name, shown, place.read_text(encoding="utf-8"), hasattr(module, "__path__"))
+        found[name] = Source(name, shown, importlib.util.decode_source(place.read_bytes()), hasattr(module, "__path__"))
     return tuple(sorted(found.values(), key=lambda source: (source.name != main, source.name)))
 
 

@@ -274,6 +274,11 @@ class Profile:
         """All tasks, the visible ones first."""
         return (*self.visible, *self.hidden)
 
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Task → what its score is."""
+        return {task.name: task.metric for task in self.tasks}
+
     def task(self, name: str) -> Task:
         """Return the task called `name`. Raises KeyError if the profile has none."""
         for task in self.tasks:

@@ -9,19 +9,20 @@ import ast
 import hashlib
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmark import networks
 from benchmark.data.dataset import DataError
+from benchmark.data.unused import hold
 from benchmark.executors import InfrastructureError, LocalExecutor, Parent
 from benchmark.hardware import cpu_count
 from benchmark.networks import LIBRARIES, Network, NetworkError, described
 from benchmark.sources import captured, forget, import_file, module_name
 from benchmark.task import OURS, Prepared, Profile, Recipe, Task, Trainer
-from benchmark.task_schema import TaskFile, TaskFileError, TaskTable, read_task_file
+from benchmark.task_schema import TaskFile, TaskFileError, TaskTable, default_name, read_task_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,7 +59,7 @@ def make_profile(
 
     `given` and `networks_given` give what Python has already, instead of a file.
     """
-    name = written.name or (file.stem if file is not None else written.visible[0].title)
+    name = written.name or (default_name(file.stem) if file is not None else written.visible[0].title)
     tables = [*written.visible, *written.hidden]
     where = str(file) if file is not None else "search"
     with LocalExecutor(1, threads=cpu_count()) as executor:
@@ -76,6 +77,8 @@ def make_profile(
             if isinstance(made, Problem):
                 raise TaskFileError(f"{where}: task {table.title}: {made.text}")
             tasks.append(made)
+            if made.data is not None:
+                hold(made.data.folder)
     count = len(written.visible)
     return Profile(
         name=name,
@@ -150,8 +153,7 @@ def find_network(
         network = replace(network, packages=tuple(dict.fromkeys((*table.packages, first))))
     elif first:
         network = from_user_file(network, first, second, folder)
-    network = replace(network, versions=tuple((name, _version(name)) for name in network.packages if name in LIBRARIES))
-    return examined(network)
+    return examined(with_libraries(network))
 
 
 def from_user_file(network: Network, file: str, function: str, folder: Path) -> Network:
@@ -177,18 +179,25 @@ def from_user_file(network: Network, file: str, function: str, folder: Path) -> 
 
 
 def with_sources(network: Network, file: str, folder: Path) -> Network:
-    """The network with the text of every module imported from its folder, and the libraries that these import."""
+    """The network with the text of every module that was imported from its folder."""
     try:
         sources = captured(file, folder)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, SyntaxError) as error:
         raise NetworkError(f"network {network.spec}: a module cannot be read: {error}") from None
     if sum(len(source.text) for source in sources) > _MAX_SOURCES:
         raise NetworkError(f"network {network.spec}: its modules have more than {_MAX_SOURCES:,} characters")
-    packages = [*network.packages, *(name for name in LIBRARIES if name in imported(s.text for s in sources))]
-    return replace(network, sources=sources, packages=tuple(dict.fromkeys(packages)))
+    return replace(network, sources=sources)
 
 
-def imported(texts: Any) -> set[str]:
+def with_libraries(network: Network) -> Network:
+    """The network with the libraries that its text imports among its packages, and with the libraries' versions."""
+    used = imported(source.text for source in network.sources)
+    packages = tuple(dict.fromkeys((*network.packages, *(name for name in LIBRARIES if name in used))))
+    versions = tuple((name, _version(name)) for name in packages if name in LIBRARIES)
+    return replace(network, packages=packages, versions=versions)
+
+
+def imported(texts: Iterable[str]) -> set[str]:
     """The names of the packages that these texts import anywhere."""
     names: set[str] = set()
     for text in texts:
@@ -206,6 +215,8 @@ def examined(network: Network) -> Network:
 
     first = _built_from_memory(network)
     again = _built_from_memory(network)
+    if first is again:
+        raise NetworkError(f"network {network.spec} returns the same module at each call; it has to make a new one")
     constructed = networks.constructed_sha256(again)
     if networks.constructed_sha256(first) != constructed:
         raise NetworkError(random_otherwise(network.spec))

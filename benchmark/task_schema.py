@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 import tomllib
+import unicodedata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,8 +37,8 @@ class TaskTable(_Strict):
 
     name: str | None = None
     network: Name
-    data: str | None = None
-    train: str | None = None
+    data: Name | None = None
+    train: Name | None = None
     metric: str = "score"
     direction: Literal["maximize", "minimize"] = "maximize"
     image_size: int | None = Field(default=None, ge=1, le=1024)
@@ -111,8 +112,8 @@ class TaskTable(_Strict):
 
     @property
     def title(self) -> str:
-        """The task's name. Raises ValueError if it is no path component."""
-        return component(self.name if self.name is not None else f"{self.arch}-{self.dataset}")
+        """The task's name. Raises ValueError if one is given that is no path component."""
+        return component(self.name) if self.name is not None else default_name(f"{self.arch}-{self.dataset}")
 
     @property
     def score(self) -> Metric:
@@ -213,10 +214,16 @@ def component(value: str) -> str:
     return value
 
 
+def default_name(words: str) -> str:
+    """A name made of a file's or a folder's, which may have spaces and any letters."""
+    plain = unicodedata.normalize("NFKD", words).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", plain).lstrip("._+-")[:100] or "task"
+
+
 def read_task_file(path: Path) -> TaskFile:
     """Read a task file. Raises TaskFileError."""
     try:
-        fields = tomllib.loads(read_regular(path, limit=_MAX_BYTES).decode("utf-8"))
+        fields = tomllib.loads(read_regular(path, limit=_MAX_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         raise TaskFileError(f"{path}: no such file") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -234,7 +241,10 @@ def parsed(fields: dict[str, Any], where: str) -> TaskFile:
 
 def _first(error: ValidationError) -> str:
     """The first fault, with its key and, for an unknown key, the nearest known one."""
-    fault = error.errors(include_url=False)[0]
+    faults = error.errors(include_url=False)
+    fault = next(
+        (one for one in faults if one["type"] == "extra_forbidden"), faults[0]
+    )  # a misspelt key is missing, too
     parts = [part for part in fault["loc"] if part != "function-before"]
     key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in parts)
     message = fault["msg"].removeprefix("Value error, ")
@@ -244,6 +254,12 @@ def _first(error: ValidationError) -> str:
     if fault["type"] == "missing":
         return f"{key} is missing"
     given = fault["input"]
+    if key in ("visible", "hidden") and isinstance(given, dict):
+        return f"{key} is one table; write [[{key}]], with two brackets, before each task"
+    if fault["type"] == "too_short":
+        return f"{key} is empty"
+    for word, ours in (("tuple", "list"), ("dictionary or instance of TaskTable", "table"), ("dictionary", "table")):
+        message = message.replace(f"valid {word}", f"valid {ours}")
     got = (
         ""
         if isinstance(given, dict | list | tuple | BaseModel) or repr(given)[:60] in message

@@ -21,9 +21,6 @@ __all__ = [
     "Trainer",
     "get_profile",
     "is_task_file",
-    "known_profile",
-    "own_metric",
-    "remember",
 ]
 
 FROM_PYTHON = "search()"
@@ -45,8 +42,6 @@ def _built_in(name: str) -> Profile:
 
 PROFILES: dict[str, Profile] = {name: _built_in(name) for name in NAMES}
 
-_OWN: dict[str, Profile] = {}
-
 
 def is_task_file(name: str) -> bool:
     """Whether a profile's name stands for a task file: a path, or a name that ends in .toml."""
@@ -58,21 +53,3 @@ def get_profile(name: str) -> Profile:
     if name not in PROFILES:
         raise ValueError(f"unknown profile {name!r}; known: {', '.join(PROFILES)}")
     return PROFILES[name]
-
-
-def remember(profile: Profile) -> Profile:
-    """Let `known_profile` find a user's profile in this process, and return it."""
-    if profile.is_own:
-        _OWN[profile.name] = profile
-    return profile
-
-
-def own_metric(task: str, default: Metric = Metric("score")) -> Metric:  # noqa: B008 - it is frozen
-    """The metric of a user's task by the task's name; `default` where no profile of this process has such a task."""
-    known = (one.metric for profile in reversed(_OWN.values()) for one in profile.tasks if one.name == task)
-    return next(known, default)
-
-
-def known_profile(name: str) -> Profile | None:
-    """The built-in profile of this name, or the user's that this process loaded or read from a run's log last."""
-    return PROFILES.get(name) or _OWN.get(name)

@@ -22,7 +22,7 @@ def init_search(
     """Search for a better weight initialisation, within a budget of tests.
 
     Args:
-        profile: paper, pocket, mini, smoke, or auto.
+        profile: paper, pocket, mini, smoke, auto, or a task file, whose code runs.
         budget: Tests that the model may spend.
         seeds: Training runs per task and candidate.
         screen: Share of a test's cost for looks before each test; 0: none.

@@ -17,7 +17,7 @@ from benchmark.statistics import (
     in_words,
     select,
 )
-from benchmark.tasks import ACCURACY, Metric, known_profile
+from benchmark.task import ACCURACY, Metric
 
 _NO_LOOKS: Mapping[str, float] = {}
 
@@ -31,18 +31,20 @@ def compare_tasks(
     others: Sequence[Accuracies] = (),
     look: float | None = None,
     noise: Noise | None = None,
+    metrics: Mapping[str, Metric] = {},
 ) -> dict[str, Comparison | None]:
     """The comparison for each task; None where baseline or submission failed with any seed.
 
     `others` are other candidates on the same tasks. If they have two or more seeds, the noise is estimated from them
     too. `look` is the submission's score from screening, if it had one (`agent.analysis.look_scores`). `noise` is what
-    the run recorded (None: a run of an older version, which used the profile's priors).
+    the run recorded (None: a run of an older version, which used the profile's priors). `metrics`: task → what its
+    score is in this run; a task that is not in it has an accuracy.
     """
     comparisons: dict[str, Comparison | None] = {}
     for task in submission:
         before, after = _complete(baseline[task]), _complete(submission[task])
         groups = [seeds for other in others if (seeds := _complete(other[task])) is not None]
-        metric = metric_of(profile, task)
+        metric = metrics.get(task, ACCURACY)
         before, after = signed_scores(before, metric), signed_scores(after, metric)
         groups = [signed for seeds in groups if (signed := signed_scores(seeds, metric)) is not None]
         if before is None or after is None:
@@ -54,20 +56,14 @@ def compare_tasks(
     return comparisons
 
 
-def metric_of(profile: str, task: str) -> Metric:
-    """What a task's score is; accuracy where this process does not know the profile."""
-    known = known_profile(profile)
-    return next((one.metric for one in known.tasks if one.name == task), ACCURACY) if known else ACCURACY
-
-
-def mean_scores(profile: str, accuracies: Accuracies) -> dict[Metric, float] | None:
+def mean_scores(metrics: Mapping[str, Metric], accuracies: Accuracies) -> dict[Metric, float] | None:
     """Metric → the mean over its tasks of the means over seeds; None when there is no task or any value is missing."""
     means: dict[Metric, list[float]] = {}
     for task, seeds in accuracies.items():
         known = _complete(seeds)
         if not known:
             return None
-        means.setdefault(metric_of(profile, task), []).append(sum(known.values()) / len(known))
+        means.setdefault(metrics.get(task, ACCURACY), []).append(sum(known.values()) / len(known))
     return {metric: sum(values) / len(values) for metric, values in means.items()} or None
 
 
@@ -99,13 +95,14 @@ def choose(
     tests: Sequence[TestOutcome],
     looks: Mapping[str, float] = _NO_LOOKS,
     noise: Noise | None = None,
+    metrics: Mapping[str, Metric] = {},
 ) -> TestOutcome | None:
     """The test to submit: the best shrunk gain over all visible tasks, the earlier one on a tie; None if all failed.
 
-    `looks` maps the hash of a region to its score from screening. `noise`: see `compare_tasks`.
+    `looks` maps the hash of a region to its score from screening. `noise`, `metrics`: see `compare_tasks`.
     """
     ran = [test for test in tests if not test.failed]
-    return ran[select(_judge(profile, baseline, ran, looks, noise))] if ran else None
+    return ran[select(_judge(profile, baseline, ran, looks, noise, metrics))] if ran else None
 
 
 def ranked(
@@ -114,10 +111,11 @@ def ranked(
     tests: Sequence[TestOutcome],
     looks: Mapping[str, float] = _NO_LOOKS,
     noise: Noise | None = None,
+    metrics: Mapping[str, Metric] = {},
 ) -> list[TestOutcome]:
     """The tests that succeeded, in the order in which `choose` prefers them."""
     ran = [test for test in tests if not test.failed]
-    scores = [overall.score for overall in _judge(profile, baseline, ran, looks, noise)]
+    scores = [overall.score for overall in _judge(profile, baseline, ran, looks, noise, metrics)]
     return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
 
 
@@ -173,13 +171,16 @@ def _judge(
     ran: Sequence[TestOutcome],
     looks: Mapping[str, float],
     noise: Noise | None,
+    metrics: Mapping[str, Metric],
 ) -> list[Overall]:
     """Compare each test, by all its seeds, with the noise of the other tests and with its score from screening."""
     judged = []
     for test in ran:
         others = [other.accuracies for other in ran if other is not test]
         look = looks.get(test.region_sha256)
-        compared = compare_tasks(profile, baseline, test.accuracies, others=others, look=look, noise=noise)
+        compared = compare_tasks(
+            profile, baseline, test.accuracies, others=others, look=look, noise=noise, metrics=metrics
+        )
         judged.append(combine(compared))
     return judged
 

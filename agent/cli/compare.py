@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agent.analysis.generalisation import RunGains
     from agent.report.comparison_page import Member, Pair
     from agent.runs.directory import RunDirectory
+    from agent.runs.record import RunRecord
 
 
 @app.command()
@@ -178,12 +179,18 @@ def _gains(found: Sequence[Member]) -> list[RunGains]:
     return [
         RunGains(
             run.letter,
-            run.record.profile,
+            run.record.profile + _own_tasks(run.record),
             carry_over(run.findings.visible, run.findings.hidden),
             null=run.record.summary.get("null") is True,
         )
         for run in found
     ]
+
+
+def _own_tasks(record: RunRecord) -> str:
+    """What tells two task files with one name apart; "" for a built-in profile."""
+    tasks = next(record.of_kind("launch"), {}).get("tasks")
+    return str([tasks.get(kind) for kind in ("visible", "hidden")]) if isinstance(tasks, dict) else ""
 
 
 def _as_json(pair: Pair) -> dict[str, object]:

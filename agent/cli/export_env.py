@@ -21,6 +21,12 @@ def export_env(
     profile: ProfileOption = None,
     budget: Annotated[int, typer.Option(min=1, max=1000, help="Tests that the agent may spend.")] = 3,
     seeds: SeedsOption = None,
+    include: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="Beside a task file, what its trainers read; repeat it. Both images hold it."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write this task as an environment in which others measure their agents.
@@ -29,6 +35,7 @@ def export_env(
     Examples:
       agent export-env --format harbor task --profile pocket --budget 5
       agent export-env --format harbor task --profile smoke && harbor run -p task -a oracle
+      agent export-env task --profile letters.toml --include text.txt
     """
     from agent.config import SearchConfig, suggestion
     from agent.profiles import resolve_profile
@@ -38,7 +45,7 @@ def export_env(
         raise UsageError(f"--format {form}: unknown{suggestion(form, list(FORMATS))}")
     checked = SearchConfig.model_validate({"profile": profile or "pocket", "budget": budget, "seeds": seeds or 1})
     chosen, _ = resolve_profile(checked.profile)
-    made = export_harbor(folder, chosen, budget=checked.budget, seeds=checked.seeds)
+    made = export_harbor(folder, chosen, budget=checked.budget, seeds=checked.seeds, include=include or ())
     if as_json:
         print_json({"event": "done", "environment": str(made), "format": form, "profile": chosen.name})
     else:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from agent.progress import Pace, PlainProgress, Progress, clock_time, describe, is_look
 from agent.safe_text import safe_console, spelt
 from benchmark.results import EpochMetrics, EvaluationResult
-from benchmark.task import ACCURACY, Metric
-from benchmark.tasks import own_metric
+from benchmark.task import Metric
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -70,11 +69,11 @@ class LiveProgress(Progress):
             self._places.pop((role, task, seed), None)
             self._done += not is_look(role)
             if isinstance(outcome, EvaluationResult) and not role.startswith(("hidden/", "screen/")):
-                metric = ACCURACY if outcome.score is None else own_metric(task)
+                metric = self.metric(task)
                 known = [outcome.value, *([self._best[task][0]] if task in self._best else [])]
                 self._best[task] = (max(known) if metric.sign > 0 else min(known), metric)
         style = None if isinstance(outcome, EvaluationResult) else "red"
-        self._console.print(describe(role, task, seed, outcome, cached), style=style, markup=False)
+        self._console.print(describe(role, task, seed, outcome, cached, self.metric(task)), style=style, markup=False)
 
     def trained(self) -> None:
         self._live.stop()
@@ -96,7 +95,7 @@ class LiveProgress(Progress):
         left = elapsed * (1 - share) / share if 0.05 < share < 1 else None
         tests = f"{self._tests - self._tests_begun} of {self._tests}" if self._tests else ""
         shown = [
-            (*key, metrics.epoch if metrics else 0, epochs, _brief(key[1], metrics) if metrics else "")
+            (*key, metrics.epoch if metrics else 0, epochs, _brief(self.metric(key[1]), metrics) if metrics else "")
             for key, (metrics, epochs) in rows
         ]
         return training_view(shown, best, elapsed=elapsed, left=left, tests=tests, paces=paces, places=places)
@@ -150,7 +149,6 @@ def make_progress(*, quiet: bool = False) -> Progress:
     return PlainProgress()
 
 
-def _brief(task: str, metrics: EpochMetrics) -> str:
-    metric = ACCURACY if metrics.own is None else own_metric(task)
+def _brief(metric: Metric, metrics: EpochMetrics) -> str:
     value = metrics.score(metric)
     return metric.shown(value) if math.isfinite(value) else ""

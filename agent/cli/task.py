@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -37,19 +38,20 @@ def new(
     Examples:
       agent task new my.toml
     """
+    from benchmark.task_schema import default_name
     from prompts import environment
 
     if file.suffix != ".toml":
         raise UsageError(f"{file}: a task file's name ends in .toml")
     try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(environment().get_template("task_file.toml.j2").render(name=_name(file)))
+            stream.write(environment().get_template("task_file.toml.j2").render(name=default_name(file.stem)))
     except FileExistsError:
         raise UsageError(f"{file}: it exists already; name another, or remove it") from None
     except OSError as error:
         raise UsageError(f"{file}: cannot be written: {error.strerror}") from None
     print(file)
-    print_next(f"edit network and data in {file}, then agent task check {file}")
+    print_next(f"edit network and data in {file}, then agent task check {shlex.quote(str(file))}")
 
 
 @task_app.command()
@@ -73,6 +75,7 @@ def check(
 
     Runs the code that the file names. The exit code is 2 when something in the file cannot be used.
     """
+    from agent.analysis.planning import duration
     from agent.cli.live_table import make_progress
     from agent.config import load_config
     from agent.profiles import resolve_profile
@@ -97,21 +100,7 @@ def check(
     print("\n".join(checked.in_words()))
     if profile.caveat:
         print(profile.caveat)
-    print(_cost(checked.seconds(task) for task in profile.visible), end="")
-    print_next(f"agent search --profile {file} --budget 3, or agent plan --profile {file}")
-
-
-def _cost(seconds: object) -> str:
-    from agent.analysis.planning import duration
-
-    per_test = sum(seconds)  # type: ignore[call-overload]
-    return f"a test takes about {duration(per_test)} of training, and a search with --budget 3 four times that\n"
-
-
-def _name(file: Path) -> str:
-    from benchmark.task_schema import component
-
-    try:
-        return component(file.stem)
-    except ValueError:
-        return "my-task"
+    per_test = duration(sum(checked.seconds(task) for task in profile.visible))
+    print(f"a test takes about {per_test} of training, and a search with --budget 3 four times that")
+    named = shlex.quote(str(file))
+    print_next(f"agent search --profile {named} --budget 3, or agent plan --profile {named}")

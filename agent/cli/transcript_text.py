@@ -15,8 +15,7 @@ from agent.safe_text import spelt
 from agent.transcripts.audit import Audit, audit
 from agent.transcripts.loading import load_transcript
 from agent.transcripts.replay import CallVerdict, Replay, replay
-from benchmark.task import ACCURACY
-from benchmark.tasks import own_metric
+from benchmark.task import ACCURACY, Metric
 
 EXIT_OK, EXIT_FOUND = 0, 3
 
@@ -59,7 +58,7 @@ def print_replay(run: Replay, path: Path, *, as_json: bool, out: TextIO, execute
         if as_json:
             _json_line(verdict.as_event(), out)
         else:
-            _print_call(verdict, out)
+            _print_call(verdict, out, run.metrics)
         out.flush()
         if verdict.verdict == "unverifiable":
             reasons[verdict.reason or ""] += 1
@@ -90,12 +89,12 @@ def _json_line(event: object, out: TextIO) -> None:
     out.write(json.dumps(event, separators=(",", ":")) + "\n")
 
 
-def _print_call(verdict: CallVerdict, out: TextIO) -> None:
+def _print_call(verdict: CallVerdict, out: TextIO, metrics: Mapping[str, Metric]) -> None:
     reason = f"  ({verdict.reason})" if verdict.reason else ""
     where = f"segment {verdict.segment}, step {verdict.call.step}"
     out.write(spelt(f"{where:<22} {verdict.call.tool:<8} {verdict.verdict}{reason}\n"))
     if verdict.executed is not None:
-        out.write(spelt(_trained(verdict.executed)))
+        out.write(spelt(_trained(verdict.executed, metrics)))
     if verdict.verdict != "differs":
         return
     recorded, replayed = (verdict.call.recorded or "").split("\n"), verdict.replayed.split("\n")
@@ -108,7 +107,7 @@ def _print_call(verdict: CallVerdict, out: TextIO) -> None:
         out.write(f"    … {len(lines) - _DIFF_LINES} more lines; --json has all\n")
 
 
-def _trained(executed: Mapping[str, Any]) -> str:
+def _trained(executed: Mapping[str, Any], metrics: Mapping[str, Metric]) -> str:
     """The results of training again for one call, one line per task."""
     lines = [f"    {executed['strategy']}"] if "strategy" in executed else []
     if executed.get("refused"):
@@ -116,15 +115,16 @@ def _trained(executed: Mapping[str, Any]) -> str:
     roles = executed.get("roles") or {"": executed.get("accuracies") or {}}
     for role, tasks in roles.items():
         for task, seeds in tasks.items():
-            values = ", ".join(f"seed {seed} {_score(value, task)}" for seed, value in seeds.items())
+            metric = metrics.get(task, ACCURACY)
+            values = ", ".join(f"seed {seed} {_score(value, metric)}" for seed, value in seeds.items())
             lines.append(f"    {f'{role} ' if role else ''}{task}: {values}")
     return "".join(f"{line}\n" for line in lines)
 
 
-def _score(value: Any, task: str) -> str:
+def _score(value: Any, metric: Metric) -> str:
     if isinstance(value, Mapping):
-        return f"recorded {_score(value['recorded'], task)}, now {_score(value['executed'], task)}"
-    return "failed" if value is None else own_metric(task, ACCURACY).shown(value)
+        return f"recorded {_score(value['recorded'], metric)}, now {_score(value['executed'], metric)}"
+    return "failed" if value is None else metric.shown(value)
 
 
 def print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -> None:

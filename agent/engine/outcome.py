@@ -200,6 +200,7 @@ def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:
         others=others,
         look=tools.look_scores.get(submitted.region_sha256),
         noise=tools.noise,
+        metrics=profile.metrics,
     )
 
 
@@ -208,7 +209,7 @@ def _compare_hidden(profile: Profile, tools: Evidence, hidden: Mapping[str, Accu
     if not hidden:
         return {}
     baseline, submission = hidden["hidden/baseline"], hidden["hidden/submission"]
-    return comparison.compare_tasks(profile.name, baseline, submission, noise=tools.noise)
+    return comparison.compare_tasks(profile.name, baseline, submission, noise=tools.noise, metrics=profile.metrics)
 
 
 def _confirmed(config: SearchConfig, tools: Evidence) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import symtable
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,16 +31,25 @@ def take_task(settings: dict[str, Any]) -> Profile:
     `network` is a function, or a text as in a task file; `data` four arrays, or a text. Every key of a task file's
     table counts, and `caveat`, `baseline` and `noise`. Texts are relative to the working directory.
     """
+    from agent.config import SearchConfig, suggestion
     from agent.profiles import finished_profile
     from benchmark.task_loading import make_profile
     from benchmark.task_schema import TaskFileError, TaskTable, parsed
 
     network, data = settings.pop("network"), settings.pop("data", None)
+    if settings.get("profile") is not None:
+        raise UsageError(f"search: profile {settings['profile']!r} contradicts network, which is a task of your own")
     table = {name: settings.pop(name) for name in list(settings) if name in TaskTable.model_fields}
     whole: dict[str, Any] = {name: settings.pop(name) for name in ("caveat", "baseline", "noise") if name in settings}
+    known = [*SearchConfig.model_fields, *TaskTable.model_fields, "caveat", "noise"]
+    for name in sorted(settings.keys() - SearchConfig.model_fields.keys()):  # before the data are loaded
+        raise UsageError(f"search: unknown setting {name!r}{suggestion(name, known)}")
     made, prepared = None, None
     if callable(network):
         function = network
+        if not (inspect.isfunction(function) or inspect.isclass(function)):
+            kind = type(function).__name__
+            raise UsageError(f"network: a {kind} is neither a function nor a class that builds the network; define one")
         name = function.__name__ if function.__name__.isidentifier() else "network"
         made, network = (lambda packages: network_of(function, name, packages)), f"{MODULE}.py:{name}"
     if data is not None and not isinstance(data, str):
@@ -66,32 +76,19 @@ def _prepared(data: Any) -> Prepared:
     from benchmark.data.prepared import prepare
 
     try:
-        return prepare(shuffled(returned(data, "data")))
+        return prepare(shuffled(returned(data, "data", "is")))
     except DataError as error:
         raise UsageError(f"search: {error}") from None
 
 
 def network_of(function: Callable[..., object], name: str, packages: tuple[str, ...] = ()) -> Network:
     """The network that a function builds, as text. Raises UsageError where its source cannot be had."""
-    from benchmark.networks import LIBRARIES, Network
+    from benchmark.networks import Network
     from benchmark.sources import Source
-    from benchmark.task_loading import imported
+    from benchmark.task_loading import with_libraries
 
-    text = source_of(function)
-    used = tuple(library for library in LIBRARIES if library in imported([text]))
-    return Network(
-        f"{MODULE}.py:{name}",
-        None,
-        sources=(Source(MODULE, f"{MODULE}.py", text),),
-        packages=tuple(dict.fromkeys((*packages, *used))),
-        versions=tuple((library, _version(library)) for library in used),
-    )
-
-
-def _version(name: str) -> str:
-    from importlib.metadata import version
-
-    return version(name)
+    source = Source(MODULE, f"{MODULE}.py", source_of(function))
+    return with_libraries(Network(f"{MODULE}.py:{name}", None, sources=(source,), packages=packages))
 
 
 def source_of(function: Callable[..., object]) -> str:
@@ -120,9 +117,8 @@ def _collect(thing: Any, parts: dict[str, str], imports: dict[str, str]) -> None
             f"network: the source of {name} cannot be had, and isolation needs it; define it in a file or a notebook"
         ) from None
     parts[name] = ""  # before what it uses, so that recursion ends
-    names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
     scope = vars(inspect.getmodule(thing) or object()) if inspect.isclass(thing) else thing.__globals__
-    for used in sorted(names & set(scope)):
+    for used in sorted(_global_names(text) & set(scope)):
         value = scope[used]
         if inspect.ismodule(value):
             if not _is_installed(value):
@@ -135,7 +131,7 @@ def _collect(thing: Any, parts: dict[str, str], imports: dict[str, str]) -> None
                 imports[used] = f"from {value.__module__} import {value.__name__} as {used}"
             else:
                 _collect(value, parts, imports)
-        elif isinstance(value, int | float | str | bool | tuple | list | dict | None):
+        elif _is_literal(value):
             parts[f"={used}"] = f"{used} = {value!r}\n"
         elif inspect.isbuiltin(value):
             continue
@@ -144,6 +140,26 @@ def _collect(thing: Any, parts: dict[str, str], imports: dict[str, str]) -> None
                 f"network: {name} uses {used}, a {type(value).__name__}, which cannot be sent to isolation"
             )
     parts[name] = parts.pop(name) or text  # after what it uses
+
+
+def _global_names(text: str) -> set[str]:
+    """The names that a function or class takes from its module; a variable of its own may be called as one there."""
+    found: set[str] = set()
+    tables = [symtable.symtable(text, MODULE, "exec")]
+    for table in tables:
+        tables += table.get_children()
+        outermost = table.get_type() == "module"
+        used = (symbol for symbol in table.get_symbols() if symbol.is_referenced())
+        found |= {symbol.get_name() for symbol in used if outermost or symbol.is_global()}
+    return found
+
+
+def _is_literal(value: object) -> bool:
+    """Whether the value can be written as text: numbers, texts, and lists, tuples and dicts of them."""
+    try:
+        return bool(ast.literal_eval(repr(value)) == value)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return False
 
 
 def _is_installed(thing: Any) -> bool:

@@ -152,7 +152,9 @@ class Toolbox:
 
     def best(self) -> int | None:
         """The number of the test that should be submitted now, or None when none succeeded."""
-        chosen = choose(self._profile.name, self.baseline, self.tests, self.look_scores, self.noise)
+        chosen = choose(
+            self._profile.name, self.baseline, self.tests, self.look_scores, self.noise, self._profile.metrics
+        )
         return None if chosen is None else chosen.number
 
     def dispatch(self, step: int, call: ToolCall) -> Observation:
@@ -278,7 +280,9 @@ class Toolbox:
         self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
 
     def _ranked(self) -> list[TestOutcome]:
-        return ranked(self._profile.name, self.baseline, self.tests, self.look_scores, self.noise)
+        return ranked(
+            self._profile.name, self.baseline, self.tests, self.look_scores, self.noise, self._profile.metrics
+        )
 
     def _carry_out(self, call: ToolCall) -> Observation:
         match call.tool:

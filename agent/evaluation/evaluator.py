@@ -105,6 +105,7 @@ class Evaluator:
 
         Each outcome is stored as soon as it is there, and nothing is recorded before `finish`.
         """
+        self._progress.scores({task.name: task.metric for task in tasks})
         batch = Batch(
             [
                 (candidate.role, self._call(candidate.region, task, seed))

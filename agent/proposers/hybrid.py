@@ -7,6 +7,7 @@ flight, the trials of one structure are trained side by side. The model's own te
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,7 @@ from agent.spaces.literals import (
     rescale,
     suggest,
 )
-from benchmark.task import ACCURACY, SEED_SD, common_metric
-from benchmark.tasks import own_metric
+from benchmark.task import ACCURACY, SEED_SD, Metric, common_metric
 
 _REFUSALS_IN_A_ROW = 5
 
@@ -131,7 +131,7 @@ class HybridProposer:
         study.add_trial(create_trial(params=current(numbers), distributions=distributions(numbers), value=test.score))
         scaling = _Scaling(self._region, numbers, study, call, observation, trials)
         self._scaling = scaling
-        _keep(scaling, {number.name: number.value for number in numbers}, self._region, test)
+        _keep(scaling, {number.name: number.value for number in numbers}, self._region, test, self._model.metrics)
 
     def _scale(self, scaling: _Scaling, situation: Situation) -> ToolCall | None:
         """The next call of the scaling, or None when it is over."""
@@ -182,7 +182,7 @@ class HybridProposer:
             scaling.study.tell(tried.trial, test.score)
         if test.number > self._tests:
             self._tests = test.number
-            _keep(scaling, tried.values, tried.region, test)
+            _keep(scaling, tried.values, tried.region, test, self._model.metrics)
 
     def _hand_over(self, scaling: _Scaling, situation: Situation) -> None:
         """Give the model its reply with the table of trials."""
@@ -191,7 +191,7 @@ class HybridProposer:
         assert test is not None
         table = prompting.trials_table(
             names=[number.name for number in scaling.numbers],
-            tasks=[_heading(task) for task in test.accuracies],
+            tasks=[_heading(task, self._model.metrics.get(task, ACCURACY)) for task in test.accuracies],
             trials=scaling.rows,
             first=test.number,
             best=_best(scaling),
@@ -206,22 +206,26 @@ class HybridProposer:
         self._model.tell(call, together, look_first=look_first)
 
 
-def _keep(scaling: _Scaling, values: dict[str, float], region: str, test: TestOutcome) -> None:
-    metrics = {task: own_metric(task, ACCURACY) for task in test.accuracies}
+def _keep(
+    scaling: _Scaling, values: dict[str, float], region: str, test: TestOutcome, metrics: Mapping[str, Metric]
+) -> None:
     accuracies = {
-        task: " ".join("failed" if value is None else metrics[task].text(value) for value in seeds.values())
+        task: " ".join(
+            "failed" if value is None else metrics.get(task, ACCURACY).text(value) for value in seeds.values()
+        )
         for task, seeds in test.accuracies.items()
     }
-    common = common_metric(metrics.values())  # a score counts upwards, and its sign is not the metric's
+    common = common_metric(
+        metrics.get(task, ACCURACY) for task in test.accuracies
+    )  # a score counts upwards, and its sign is not the metric's
     score = "failed" if test.failed else "" if common == SEED_SD else common.text(common.sign * test.score)
     scaling.rows.append({"test": test.number, "values": dict(values), "accuracies": accuracies, "score": score})
     scaling.regions[test.number] = region
     scaling.outcomes[test.number] = test
 
 
-def _heading(task: str) -> str:
+def _heading(task: str, metric: Metric) -> str:
     """A task's column, with its metric unless that is accuracy."""
-    metric = own_metric(task, ACCURACY)
     return task if metric.is_accuracy else f"{task}, {metric.name} ({metric.better} is better)"
 
 

@@ -24,7 +24,7 @@ from agent.proposers.spending import Spending
 from agent.protocol import Observation, ProposerEnd, Situation, ToolCall
 from agent.runs.events import Proposal
 from agent.runs.log import EventLog
-from benchmark.tasks import Profile
+from benchmark.tasks import Metric, Profile
 
 MAX_REPAIRS = 2
 """After this many answers in a row without a usable call, each explained to the model, the next one ends the search."""
@@ -98,6 +98,11 @@ class LLMProposer:
         self._spending = Spending(brief.limits)
 
     # -- the protocol ---------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Task → what its score is."""
+        return self._brief.profile.metrics
 
     def prepare(self, situation: Situation) -> None:
         """Send the first request now if only that tells whether the server answers."""

@@ -15,11 +15,10 @@ from agent.report.findings import Findings, find, recorded_noise
 from agent.report.page import template
 from agent.report.verdicts import overall_of
 from agent.runs.directory import RunDirectory
-from agent.runs.metrics import task_metrics
 from agent.runs.record import RunRecord, mapping, number, read_run, text
 from agent.runs.reviews import WORDS
 from benchmark.comparison import places_for, signed
-from benchmark.statistics import Comparison, StatisticsError, combine, in_words
+from benchmark.statistics import Comparison, combine, in_words
 from benchmark.task import ACCURACY, Metric
 
 MAX_RUNS = 6
@@ -41,7 +40,7 @@ class Member:
 
     def metric(self, task: str) -> Metric:
         """What the task's score is in this run."""
-        return task_metrics(self.record.summary).get(task, ACCURACY)
+        return self.record.metrics.get(task, ACCURACY)
 
 
 @dataclass(frozen=True)
@@ -125,10 +124,10 @@ def drawings(runs: Sequence[Member]) -> list[Drawing]:
     """The curves of all runs and of the first run's baseline, one figure for each task."""
     figures = []
     for kind in ("visible", "hidden"):
-        names = dict.fromkeys(text(task["name"]) for run in runs for task in run.record.tasks(kind))
+        names = dict.fromkeys(name for run in runs for name in _names(run, kind))
         for task in names:
             baseline_role = "baseline" if kind == "visible" else "hidden/baseline"
-            metric = next((run.metric(task) for run in runs if task in task_metrics(run.record.summary)), ACCURACY)
+            metric = next(run.metric(task) for run in runs if task in _names(run, kind))
             same = [(index, run) for index, run in enumerate(runs) if run.metric(task) == metric]  # one axis, one unit
             baseline = runs[0].record.curves(baseline_role, task) if runs[0].metric(task) == metric else []
             found = [curve_line("baseline", baseline, baseline=True, metric=metric)]
@@ -193,11 +192,17 @@ def _pair(
         before, after = ({seed: side[seed] for seed in shared} for side in (before, after))
     try:
         noise = recorded_noise(first.record) or recorded_noise(other.record)
-        comparison = compare_tasks(first.record.profile, {task: before}, {task: after}, noise=noise)[task]
-    except StatisticsError as error:
+        comparison = compare_tasks(
+            first.record.profile, {task: before}, {task: after}, noise=noise, metrics=first.record.metrics
+        )[task]
+    except ValueError as error:  # numbers or a record that cannot be compared
         return Pair(kind, task, first.letter, other.letter, shared, None, str(error))
     words = "failed with at least one seed" if comparison is None else in_words(comparison)
     return Pair(kind, task, first.letter, other.letter, shared, comparison, words)
+
+
+def _names(run: Member, kind: str) -> list[str]:
+    return [text(task["name"]) for task in run.record.tasks(kind)]
 
 
 def _last(values: Sequence[float], metric: Metric) -> str:

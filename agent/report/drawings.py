@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from agent.analysis.comparison import metric_of
 from agent.report.figures import LEAST_POINTS, Drawing, Line, best_so_far, curves
 from agent.report.findings import Findings, TestRow
 from agent.runs.record import RunRecord, text
@@ -24,7 +23,7 @@ def learning_curves(record: RunRecord, findings: Findings) -> list[Drawing]:
     for kind, before, after in pairs:
         for task in record.tasks(kind):
             name = text(task["name"])
-            metric = metric_of(record.profile, name)
+            metric = record.metrics.get(name, ACCURACY)
             lines = [
                 line
                 for line in (

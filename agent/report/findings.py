@@ -124,7 +124,7 @@ def find(record: RunRecord) -> Findings:
     subject = record.submitted or _best(tests)
     visible = _compare_test(record, subject, baseline, ran, scores, noise) if subject else {}
     before, after = record.accuracies("hidden/baseline"), record.accuracies("hidden/submission")
-    hidden = _compare(record.profile, before, after, noise=noise)
+    hidden = _compare(record, before, after, noise=noise)
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
         problems += _contradictions(record, kind, comparisons)
     tone, headline, verdict = judge(record, visible, hidden, [bool(test.failures) for test in tests])
@@ -134,7 +134,7 @@ def find(record: RunRecord) -> Findings:
         tests=tests,
         looks=tuple(_looks(record)),
         subject=subject,
-        baseline_scores=mean_scores(record.profile, baseline),
+        baseline_scores=mean_scores(record.metrics, baseline),
         verdict=verdict,
         tone=tone,
         headline=headline,
@@ -169,7 +169,7 @@ def _test_row(
         number=test,
         label=text(content.get("strategy")),
         parameters=mapping(content.get("parameters")),
-        scores=mean_scores(record.profile, accuracies),
+        scores=mean_scores(record.metrics, accuracies),
         overall=overall_of(_compare_test(record, test, baseline, ran, scores, noise)),
         failures=failures,
         submitted=record.submitted == test,
@@ -231,11 +231,11 @@ def _compare_test(
     """Compare a test as the search does: as the best of all tests that ran, with the noise of the other tests."""
     others = [accuracies for number, accuracies in ran.items() if number != test]
     candidate, look = record.accuracies(f"test/{test}"), scores.get(test)
-    return _compare(record.profile, baseline, candidate, max(1, len(ran)), others, look, noise)
+    return _compare(record, baseline, candidate, max(1, len(ran)), others, look, noise)
 
 
 def _compare(
-    profile: str,
+    record: RunRecord,
     baseline: Accuracies,
     candidate: Accuracies,
     tried: int = 1,
@@ -250,13 +250,14 @@ def _compare(
         try:
             known_others = [other for other in others if task in other]
             comparisons |= comparison.compare_tasks(
-                profile,
+                record.profile,
                 {task: baseline[task]},
                 {task: seeds},
                 n_candidates=tried,
                 others=known_others,
                 look=look,
                 noise=noise,
+                metrics=record.metrics,
             )
         except StatisticsError:
             comparisons[task] = None

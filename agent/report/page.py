@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from agent.analysis.cells import Cells, cells, need_units
-from agent.analysis.comparison import metric_of
 from agent.analysis.design import blindness
 from agent.protocol import Accuracies
 from agent.report import drawings
@@ -29,7 +28,7 @@ from agent.safe_text import spelt
 from benchmark.comparison import as_text, places_for, signed
 from benchmark.networks import UNTRACED
 from benchmark.statistics import Comparison, Overall
-from benchmark.task import Metric
+from benchmark.task import ACCURACY, Metric
 from prompts import environment
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def _gain_rows(
     overall = overall_of(comparisons)
     if overall is not None and len(comparisons) > 1 and not overall.failed:
         shown.append(("mean", overall))
-    metrics = {task: metric_of(record.profile, task) if one is None else one.metric for task, one in shown}
+    metrics = {task: record.metrics.get(task, ACCURACY) if one is None else one.metric for task, one in shown}
     differences = {
         task: _differences(metrics[task], baseline.get(task, {}), submission.get(task, {})) for task, _ in shown
     }

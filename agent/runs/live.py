@@ -25,7 +25,6 @@ from agent.runs.metrics import read_metric
 from benchmark.files import open_plain
 from benchmark.results import EpochMetrics, EvaluationResult
 from benchmark.task import ACCURACY, Metric
-from benchmark.tasks import own_metric
 
 LIVE = "live.jsonl"
 MAX_BYTES = 64 * 2**20
@@ -54,6 +53,10 @@ class LiveFile(Progress):
             self._descriptor = open_plain(run, LIVE, flags=os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             os.ftruncate(self._descriptor, 0)
 
+    def scores(self, metrics: Mapping[str, Metric]) -> None:
+        super().scores(metrics)
+        self._shown.scores(metrics)
+
     def begin(self, evaluations: int, tests: int = 0) -> None:
         self._write("begin", evaluations=evaluations, tests=tests)
         self._shown.begin(evaluations, tests)
@@ -72,16 +75,17 @@ class LiveFile(Progress):
     def epoch(self, role: str, task: str, seed: int, metrics: EpochMetrics, epochs: int) -> None:
         known: dict[str, Any] = {"epoch": metrics.epoch, "loss": metrics.train_loss, "accuracy": metrics.test_acc}
         if metrics.own is not None:
-            known = {"epoch": metrics.epoch, **_scored(task, metrics.score(own_metric(task))), "own": metrics.own}
+            metric = self.metric(task)
+            known = {"epoch": metrics.epoch, **_scored(metric, metrics.score(metric)), "own": metrics.own}
         self._write("epoch", role=role, task=task, seed=seed, epochs=epochs, **known)
         self._shown.epoch(role, task, seed, metrics, epochs)
 
     def evaluated(self, role: str, task: str, seed: int, outcome: Outcome, *, cached: bool) -> None:
         ok = isinstance(outcome, EvaluationResult)
-        said = describe(role, task, seed, outcome, cached)[:_LONGEST]
+        said = describe(role, task, seed, outcome, cached, self.metric(task))[:_LONGEST]
         found: dict[str, Any] = {"accuracy": outcome.best_test_acc if isinstance(outcome, EvaluationResult) else None}
         if isinstance(outcome, EvaluationResult) and outcome.score is not None:
-            found = _scored(task, outcome.score)
+            found = _scored(self.metric(task), outcome.score)
         self._write("evaluated", role=role, task=task, seed=seed, ok=ok, text=said, **found)
         self._shown.evaluated(role, task, seed, outcome, cached=cached)
 
@@ -102,9 +106,8 @@ class LiveFile(Progress):
                 self._left -= os.write(self._descriptor, line)
 
 
-def _scored(task: str, score: float) -> dict[str, Any]:
+def _scored(metric: Metric, score: float) -> dict[str, Any]:
     """The fields that stand in place of `accuracy` where a user's own trainer gives the score."""
-    metric = own_metric(task)
     return {"score": score, "metric": {"name": metric.name, "direction": metric.direction}}
 
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from agent.errors import UsageError
 from agent.runs.log_lines import Fields
-from benchmark.task import ACCURACY, Metric
+from benchmark.task import ACCURACY, Metric, common_metric
 
 _LONGEST = 120
 
 
-def task_metrics(summary: Fields) -> dict[str, Metric]:
-    """Task → its metric, for the visible and the hidden tasks. Accuracy where it names none."""
+def task_metrics(summary: Fields, kinds: Sequence[str] = ("visible", "hidden")) -> dict[str, Metric]:
+    """Task → its metric, for the tasks of these kinds. Accuracy where a task names none."""
     found = {}
-    kinds = summary.get("tasks")
-    for kind in ("visible", "hidden"):
-        tasks = kinds.get(kind) if isinstance(kinds, Mapping) else None
+    tasks_of = summary.get("tasks")
+    for kind in kinds:
+        tasks = tasks_of.get(kind) if isinstance(tasks_of, Mapping) else None
         for task in tasks if isinstance(tasks, list) else []:
             if isinstance(task, Mapping) and isinstance(task.get("name"), str):
                 found[task["name"]] = read_metric(task.get("metric"))
@@ -41,3 +42,30 @@ def gains_by_metric(summary: Fields, kind: str) -> dict[Metric, float] | None:
             return None
         gains.setdefault(metrics.get(task, ACCURACY), []).append(gain)
     return {metric: sum(values) / len(values) for metric, values in gains.items()} or None
+
+
+def gain_name(kind: str, metric: Metric, end: str = "") -> str:
+    """The name of a mean gain for other programs: `hidden_gain` in points, `hidden_gain_val_loss` in another metric."""
+    return f"{kind}_gain{end}" + ("" if metric.is_accuracy else f"_{metric.name}")
+
+
+def named_gains(summary: Fields) -> dict[str, float]:
+    """The mean gains of run.json by their names, one for each kind of task and metric; 0 if it is not known."""
+    found = {}
+    for kind in ("visible", "hidden"):
+        gains = gains_by_metric(summary, kind) or {}
+        for metric in dict.fromkeys(task_metrics(summary, [kind]).values()):
+            found[gain_name(kind, metric)] = gains.get(metric, 0.0)
+    return found
+
+
+def reward_metric(visible: Iterable[Metric], hidden: Iterable[Metric]) -> Metric:
+    """What the reward is made of: the metric of the hidden tasks, or of the visible ones where none is hidden.
+
+    Raises UsageError where these tasks have several metrics, which no single number can be the mean of.
+    """
+    judged = set(hidden) or set(visible)
+    if len(judged) > 1:
+        names = " and ".join(sorted(metric.name for metric in judged))
+        raise UsageError(f"the tasks that a submission is judged on have scores of {names}, so there is no one reward")
+    return common_metric(judged)

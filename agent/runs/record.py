@@ -11,10 +11,12 @@ from agent.profiles import recorded_profile
 from agent.runs.directory import RunDirectory
 from agent.runs.log import MAX_LOG_BYTES
 from agent.runs.log_lines import SCHEMA, Fields, exchanges, read_lines, torn
+from agent.runs.metrics import task_metrics
 from agent.runs.state import RunState, state_of
 from benchmark.files import read_plain
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
+from benchmark.task import Metric
 from benchmark.tasks import Profile
 from sandbox.history import History
 from sandbox.region import RegionError, scaffold, split
@@ -71,6 +73,8 @@ class RunRecord:
     regions: Mapping[int, str]
     """Test number → tested region, if the workspace still has it."""
     submitted: int | None
+    metrics: Mapping[str, Metric]
+    """Task → what its score is, as the log says; a task that is not in it has an accuracy."""
     problems: tuple[str, ...] = field(default=())
     held: bool = False
     """Whether a process works on the run at this moment."""
@@ -148,7 +152,7 @@ def read_run(directory: RunDirectory) -> RunRecord:
     submitted = [whole(event.get("number")) for event in events if event.get("kind") == "submitted"]
     number = submitted[-1] if submitted else whole(summary.get("submitted_test"))
     baseline, regions = _read_regions(directory, events, problems)
-    _remember_tasks(summary, events, problems)
+    metrics = _metrics(summary, events, problems)
     return RunRecord(
         directory=directory,
         summary=summary,
@@ -159,6 +163,7 @@ def read_run(directory: RunDirectory) -> RunRecord:
         baseline_region=baseline,
         regions=regions,
         submitted=number,
+        metrics=metrics,
         problems=tuple(problems),
         held=held,
     )
@@ -189,14 +194,16 @@ def mapping(value: object) -> Fields:
     return value if isinstance(value, dict) else {}
 
 
-def _remember_tasks(summary: Fields, events: tuple[Fields, ...], problems: list[str]) -> None:
-    """Let comparisons of this process know the metrics of a user's own tasks."""
+def _metrics(summary: Fields, events: tuple[Fields, ...], problems: list[str]) -> Mapping[str, Metric]:
+    """The metrics of a user's own tasks; {} for a built-in profile. Of a log that cannot be read run.json says them."""
     tasks = next((event.get("tasks") for event in events if event.get("kind") == "launch"), None)
     if isinstance(tasks, dict):
         try:
-            recorded_profile(text(summary.get("profile")), tasks)
+            return recorded_profile(text(summary.get("profile")), tasks).metrics
         except ValueError as error:
             problems.append(f"The log's tasks cannot be read: {str(error)[:200]}.")
+            return task_metrics(summary)
+    return {} if events else task_metrics(summary)
 
 
 def _read_events(path: Path, problems: list[str]) -> tuple[Fields, ...]:

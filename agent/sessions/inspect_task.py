@@ -28,6 +28,7 @@ from agent.errors import AgentError
 from agent.llm import prompting
 from agent.progress import Progress
 from agent.runs.directory import RunDirectory
+from agent.runs.metrics import named_gains, task_metrics
 from agent.runs.status import RunStatus
 from agent.sessions.live import live_session
 from agent.sessions.mcp_session import SharedSession
@@ -57,7 +58,10 @@ _WORDS = {
 def build(*, runs: str | None, **settings: Any) -> Task:
     """The task of `initsearch/init_search`. Raises UsageError for a setting that is wrong."""
     config = read_config({**settings, "runs": runs, "proposer": CLOSED}).config
-    tools = {tool.name: tool for tool in _tools(config)}
+    shared = SharedSession(config)
+    profile = shared.profile
+    allowed = Allowed.of(config, profile if profile.is_own else None)
+    tools = {tool.name: tool for tool in _tools(config, allowed, prompting.scores_word(profile))}
     submit = AgentSubmit(tool=tools.pop("submit"), answer_only=True, keep_in_messages=True)
     agent = react(
         prompt=AgentPrompt(
@@ -68,12 +72,14 @@ def build(*, runs: str | None, **settings: Any) -> Task:
         on_continue=_goes_on,
     )
     return Task(
-        dataset=[Sample(id=config.profile, input=_first_message(config, SharedSession(config).task()))],
+        dataset=[
+            Sample(id=profile.name if profile.is_own else config.profile, input=_first_message(config, shared.task()))
+        ],
         setup=begin_session(config),
         solver=as_solver(agent),
-        scorer=gains(config),
+        scorer=gains(allowed),
         message_limit=MESSAGES,
-        metadata={"initsearch": SharedSession(config).version},
+        metadata={"initsearch": shared.version},
     )
 
 
@@ -97,9 +103,9 @@ def _first_message(config: SearchConfig, task: str) -> str:
 # -- tools -----------------------------------------------------------------------------------------------------------
 
 
-def _tools(config: SearchConfig) -> list[ToolDef]:
-    """The tools of every language model, with the same descriptions."""
-    reply = partial(_reply, config)
+def _tools(config: SearchConfig, allowed: Allowed, scores: str) -> list[ToolDef]:
+    """The tools of every language model, with the same descriptions. `scores`: what a test reports."""
+    reply = partial(_reply, allowed)
 
     async def edit(
         op: Literal["replace", "insert"],
@@ -142,7 +148,7 @@ def _tools(config: SearchConfig) -> list[ToolDef]:
             parameters=_described(described["function"]["parameters"]),
             max_output=0,
         )
-        for described in prompting.tools(screening=config.screen > 0, confirm=config.confirm)
+        for described in prompting.tools(screening=config.screen > 0, confirm=config.confirm, scores=scores)
     ]
 
 
@@ -153,9 +159,9 @@ def _described(parameters: dict[str, Any]) -> ToolParams:
     return ToolParams.model_validate(parameters)
 
 
-async def _reply(config: SearchConfig, work: Callable[[SharedSession], SessionReply | StillRunning]) -> str:
+async def _reply(allowed: Allowed, work: Callable[[SharedSession], SessionReply | StillRunning]) -> str:
     """The reply of a call, once it is there. A refusal is an error of the tool: so a refused submit ends nothing."""
-    shared = SharedSession(session=_session(config))
+    shared = SharedSession(session=_session(allowed))
     try:
         found: SessionReply | StillRunning | None = await _in_thread(partial(work, shared))
         while isinstance(found, StillRunning):
@@ -173,12 +179,12 @@ async def _goes_on(state: AgentState) -> bool:
     return len(answers) < SILENT or any(answer.tool_calls for answer in answers)
 
 
-def _session(config: SearchConfig) -> Session:
+def _session(allowed: Allowed) -> Session:
     """The session of the sample that this task of the event loop works on."""
     path = store().get(RUN)
     if not path:
         raise ToolError("ERROR: the session of this sample was not started")
-    return Session(RunDirectory(Path(path)), None, Allowed.of(config))
+    return Session(RunDirectory(Path(path)), None, allowed)
 
 
 def _end(session: Session) -> None:
@@ -196,15 +202,16 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
 
 
 @scorer(metrics={"*": [mean(), stderr()]})
-def gains(config: SearchConfig) -> Scorer:
+def gains(allowed: Allowed) -> Scorer:
     """Gains in points as `agent show` prints them, the mean over tasks where there are several; leaks; submission.
 
-    Without a submission the best test is submitted first, as in every search. If no test succeeded the baseline
-    stands, so the gains are 0 and `submitted` is 0.
+    Gains in another metric have its name behind theirs, and are positive when better, too. Without a submission the
+    best test is submitted first, as in every search. If no test succeeded the baseline stands, so the gains are 0 and
+    `submitted` is 0.
     """
 
     async def score(state: TaskState, target: Target) -> Score:
-        session = _session(config)
+        session = _session(allowed)
         status = RunStatus.of(session.run.read_summary())
         if not (status.finished or status.waiting):
             await _in_thread(partial(_end, session))
@@ -213,7 +220,8 @@ def gains(config: SearchConfig) -> Scorer:
         if not isinstance(summary.get("submitted_test"), int):
             kinds = {"visible": {}, "hidden": {}}
         leaks = _leaks(state.messages, session.run)
-        value = {f"{kind}_gain": _mean_gain(tasks) for kind, tasks in kinds.items()}
+        value = named_gains({**summary, **kinds})
+        metrics = {task: metric.as_json() for task, metric in task_metrics(summary).items() if not metric.is_accuracy}
         return Score(
             value={**value, "submitted": float(bool(kinds["visible"])), "leaks": float(len(leaks))},
             answer=None if summary.get("submitted_test") is None else f"test #{summary['submitted_test']}",
@@ -221,17 +229,13 @@ def gains(config: SearchConfig) -> Scorer:
             metadata={
                 "run": str(session.run.path),
                 **kinds,
+                **({"metrics": metrics} if metrics else {}),
                 "tests_used": session_status(session).tests_used,
                 "leaks": leaks,
             },
         )
 
     return score
-
-
-def _mean_gain(tasks: dict[str, Any]) -> float:
-    gains = [task["gain"] for task in tasks.values() if task["gain"] is not None]
-    return sum(gains) / len(gains) if gains else 0.0
 
 
 def _leaks(messages: list[ChatMessage], run: RunDirectory) -> list[dict[str, object]]:

@@ -177,7 +177,7 @@ class _Tools:
         return await self._train("screen", ctx, wait_s, lambda: self._shared.begin_screen(candidates))
 
     async def test(self, ctx: Context, wait_s: WaitSeconds = WAIT_SECONDS) -> Reply:
-        """Spend one test: train the visible tasks on the present range and report the accuracies. Answers "running"
+        """Spend one test: train the visible tasks on the present range and report the scores. Answers "running"
         after wait_s seconds; then call wait. The same text again repeats its result and costs nothing."""
         return await self._train("test", ctx, wait_s, self._shared.begin_test)
 
@@ -186,7 +186,7 @@ class _Tools:
         return await self._until(ctx, "wait", time.monotonic() + timeout_s)
 
     async def status(self) -> Status:
-        """Budget, tests with accuracies, baseline with noise, what may be done next. Costs nothing."""
+        """Budget, tests with scores, baseline with noise, what may be done next. Costs nothing."""
         try:
             text, found = await anyio.to_thread.run_sync(self._shared.status)
         except AgentError as error:

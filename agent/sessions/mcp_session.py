@@ -166,7 +166,7 @@ class SharedSession:
             config = SearchConfig.model_validate(session.run.read_summary()["config"])
             baseline, noise = accuracies_by_role(session.fold().baseline).get("baseline", {}), session.noise()
         assert config is not None
-        profile = self._profile
+        profile = self.profile
         region = self._region(session)
         lines: Range = scaffold().with_region(region).lines
         situation = Situation(
@@ -193,7 +193,7 @@ class SharedSession:
         return SessionReply("view", edited(session.fold())[0].view().text)
 
     @property
-    def _profile(self) -> Profile:
+    def profile(self) -> Profile:
         """The profile of the session; before there is one, that of the settings, of which a task file is read once."""
         if self._session is not None:
             return self._session.profile
@@ -205,7 +205,7 @@ class SharedSession:
 
     def _region(self, session: Session | None) -> str:
         if session is None:
-            return baseline_region(self._profile)
+            return baseline_region(self.profile)
         if session.folder is not None:
             return session.folder.region()
         return edited(session.fold())[0].files[SCAFFOLD_NAME].range_text()

@@ -18,7 +18,11 @@ from agent.engine.search import Search
 from agent.engine.summary import OUR_FAILURES
 from agent.errors import AgentError, Rejected, UsageError
 from agent.progress import Progress
+from agent.runs.directory import RunDirectory
+from agent.runs.log_lines import Fields
+from agent.runs.metrics import gain_name, gains_by_metric, reward_metric, task_metrics
 from benchmark.files import read_regular, write_atomically
+from benchmark.task import Metric
 from sandbox.lines import unify_newlines
 from sandbox.region import RegionError, scaffold
 
@@ -30,14 +34,19 @@ def score(submission: Path, out: Path, *, profile: str, seeds: int) -> dict[str,
 
     `reward` is the mean accuracy on the hidden tasks (the visible ones where a profile hides none), a fraction; 0 for
     a submission that is missing, changed outside the region or refused. Gains and ends of intervals are in points.
+    Where those tasks have another metric, `reward` is the mean gain in that metric, and 0 is the baseline. Then
+    score.json has `metric` and `direction`, and the names of such gains end in the metric's name.
     Raises AgentError when our own machinery fails; then there is no reward.
     """
     region, why = _region(submission)
     done: dict[str, Any] = {}
     if region is not None:
         done, why = _train(region, out, profile, seeds)
-    rewards = {"reward": 0.0, "accepted": 0.0} if why else _rewards(done)
-    detail = {"refused": why, "rewards": rewards, "done": done}
+    rewards, metric = {"reward": 0.0, "accepted": 0.0}, {}
+    if not why:
+        summary = RunDirectory(Path(done["run"])).read_summary()
+        rewards, metric = rewards_of(summary), _metric(summary).as_json()
+    detail = {"refused": why, "rewards": rewards, **metric, "done": done}
     write_atomically(out / "score.json", (json.dumps(detail, indent=2) + "\n").encode())
     write_atomically(out / "reward.json", (json.dumps(rewards) + "\n").encode())
     return rewards
@@ -81,19 +90,29 @@ def _train(region: str, out: Path, profile: str, seeds: int) -> tuple[dict[str, 
     return outcome.done, None
 
 
-def _rewards(done: dict[str, Any]) -> dict[str, float]:
-    """A task on which the submission failed counts as 0 for the reward, and its gain is not known."""
-    kinds = [kind for kind in ("visible", "hidden") if done[kind]]
-    judged = [task["submitted"] or 0.0 for task in done[kinds[-1]].values()]
-    found: dict[str, float] = {"reward": sum(judged) / len(judged) / 100, "accepted": 1.0}
+def rewards_of(summary: Fields) -> dict[str, float]:
+    """The rewards of a submission, from the run.json of its search; see `score`.
+
+    A task on which the submission failed counts as 0 for the reward, and then the mean gain is not known.
+    """
+    kinds = [kind for kind in ("visible", "hidden") if summary[kind]]
+    judged, metrics = summary[kinds[-1]].values(), task_metrics(summary)
+    if _metric(summary).is_accuracy:
+        reward = sum(task["submitted"] or 0.0 for task in judged) / len(judged) / 100
+    else:
+        reward = sum(task["gain"] or 0.0 for task in judged) / len(judged)
+    found: dict[str, float] = {"reward": reward, "accepted": 1.0}
     for kind in kinds:
-        gains = [task["gain"] for task in done[kind].values()]
-        if None not in gains:
-            found[f"{kind}_gain"] = sum(gains) / len(gains)
-        ends = [task["ci"] for task in done[kind].values() if task["ci"]]
-        if len(gains) == len(ends) == 1:
-            found[f"{kind}_gain_low"], found[f"{kind}_gain_high"] = ends[0]
+        found |= {gain_name(kind, metric): gain for metric, gain in (gains_by_metric(summary, kind) or {}).items()}
+        ends = [(metrics[task], one["ci"]) for task, one in summary[kind].items() if one["ci"]]
+        if len(summary[kind]) == len(ends) == 1:
+            ((metric, (low, high)),) = ends
+            found |= {gain_name(kind, metric, "_low"): low, gain_name(kind, metric, "_high"): high}
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _metric(summary: Fields) -> Metric:
+    return reward_metric(*(task_metrics(summary, [kind]).values() for kind in ("visible", "hidden")))
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from benchmark.results import region_sha256
 from benchmark.seeds import unused_seeds
 from benchmark.statistics import Resolved, combine
 from benchmark.store import LayeredStore, ResultStore, user_store
-from benchmark.task import common_metric
+from benchmark.task import Metric, common_metric
 from benchmark.tasks import Profile
 
 DEFAULT_SHARE = 1.0
@@ -102,7 +102,7 @@ def ablate(
                 )
                 accuracies = {candidate.role: accuracies_of(outcomes, candidate.role) for candidate in candidates}
     submission = accuracies.pop(_SUBMISSION, {})
-    contributions = _contributions(profile.name, submission, accuracies, noise)
+    contributions = _contributions(profile.name, submission, accuracies, noise, profile.metrics)
     unit = common_metric(task.metric for task in profile.visible).points
     results = tuple(
         PartResult(
@@ -156,13 +156,16 @@ def _contributions(
     submission: Mapping[str, Seeds],
     variants: Mapping[str, Mapping[str, Seeds]],
     noise: Noise | None = None,
+    metrics: Mapping[str, Metric] = {},
 ) -> dict[str, Contribution]:
     """Label → submission minus variant. The intervals are Dunnett's: many variants against one submission."""
     found = {}
     for label, variant in variants.items():
         others = [other for name, other in variants.items() if name != label]
         overall = combine(
-            compare_tasks(profile, submission, variant, n_candidates=len(variants), others=others, noise=noise)
+            compare_tasks(
+                profile, submission, variant, n_candidates=len(variants), others=others, noise=noise, metrics=metrics
+            )
         )
         low, high = overall.ci
         found[label] = (

@@ -96,7 +96,11 @@ def own_run(
             measured = workbench.evaluator.measure(baseline, [], profile.visible, seeds, results=results)
             tools.baseline = measured[baseline.role]
         level = workbench.isolation.level
-        yield Replay(transcript, open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level))
+        yield Replay(
+            transcript,
+            open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level),
+            metrics=profile.metrics,
+        )
 
 
 def _is_counted(role: str, config: SearchConfig) -> bool:
@@ -197,7 +201,12 @@ class Strategies:
             (
                 strategy,
                 comparison.compare_tasks(
-                    self.profile.name, self.baseline, strategy.accuracies, n_candidates=len(ran), noise=self.noise
+                    self.profile.name,
+                    self.baseline,
+                    strategy.accuracies,
+                    n_candidates=len(ran),
+                    noise=self.noise,
+                    metrics=self.profile.metrics,
                 )
                 if strategy.accuracies is not None
                 else {},
@@ -260,7 +269,7 @@ def conversation(
         def open_machine(segment: Segment, whole: Transcript) -> _Conversation:
             return _Conversation(SegmentReplay(segment, whole), next(numbers), strategies, trainer)
 
-        yield Replay(transcript, open_machine=open_machine), strategies
+        yield Replay(transcript, open_machine=open_machine, metrics=profile.metrics), strategies
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,8 @@ class TaskFacts:
     """Where the pictures are, if they find no room on the device."""
     accuracy: float | None = None
     """Test accuracy after the few steps, percent."""
+    diverged: bool = False
+    """Whether the loss became NaN or infinite in these steps."""
     repeatable: bool | None = None
     """Of an own trainer: whether a second training with the same seed gave the same score."""
     score: float | None = None
@@ -124,6 +126,7 @@ class CheckCall:
             device=device,
             placement=placed,
             accuracy=outcome.curve[-1].test_acc,
+            diverged="diverged" in (first.status, outcome.status),
             **roles,
         )
 
@@ -271,6 +274,8 @@ class CheckedTasks:
         else:
             value = task.metric.text(facts.score or 0.0)
             lines.append(f"trainer {task.trainer.spec}: {task.metric.name} {value}, {task.metric.direction}")
+            if task.metric.is_accuracy and 0 < (facts.score or 0.0) <= 1:
+                lines.append("accuracy counts in percent, and this looks like a fraction: 93 % is 93, not 0.93")
             again = "the same" if facts.repeatable else "another score, so equal code can differ"
             lines.append(f"a second training with the same seed gave {again}")
             lines.append("the chance-level check of untrained networks knows classes only, so it is left out")
@@ -280,7 +285,8 @@ class CheckedTasks:
         lines.append(f"roles: {facts.roles}; {more}")
         lines += [facts.placement] if facts.placement else []
         if facts.accuracy is not None:
-            lines.append(f"after {STEPS + 2} steps: test accuracy {facts.accuracy:.1f} %")
+            fault = "; the loss became NaN or infinite (a lower lr may help)" if facts.diverged else ""
+            lines.append(f"after {STEPS + 2} steps: test accuracy {facts.accuracy:.1f} %{fault}")
         lines.append(
             f"about {facts.seconds_per_epoch:.1f} s an epoch, {self.seconds(task):.0f} s a training on {facts.device}; "
             f"memory {facts.memory / 2**20:,.0f} MiB"

@@ -20,6 +20,7 @@ from agent.transcripts.test_count import first_line, is_budget_line, open_book, 
 from agent.transcripts.verdict import VERDICTS, Judgement, Verdict, compare
 from agent.transcripts.views import Unseen, View, initial_files, parse_listings, parse_view
 from benchmark.results import region_sha256
+from benchmark.task import Metric
 from sandbox.editing import Dialect, Editor, Reply, unknown_tool, unparseable_arguments
 from sandbox.lines import EditableFile
 from sandbox.rules import advise
@@ -84,6 +85,8 @@ class Replay:
     counts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
     open_machine: Callable[[Segment, Transcript], Machine] | None = None
     """Who applies the calls of a segment; by default the editing machine alone, which trains nothing."""
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    """Task → what the scores in `executed` are; a task that is not in it has an accuracy."""
 
     def __iter__(self) -> Iterator[CallVerdict]:
         self.counts = dict.fromkeys(VERDICTS, 0)

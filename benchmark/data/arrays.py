@@ -51,23 +51,31 @@ def _npz(path: Path) -> dict[str, Array]:
 
 
 def _safetensors(path: Path) -> dict[str, Array]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import SafetensorError, safe_open
 
     require_memory(path.stat().st_size, str(path))
     try:
-        return {name: array for name, array in load_file(path).items() if name in ARRAY_NAMES}
+        with safe_open(path, "numpy") as file:
+            return {name: file.get_tensor(name) for name in ARRAY_NAMES if name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(str(error)) from None
+    except (TypeError, AttributeError) as error:  # such as bfloat16
+        raise ValueError(f"a type that numpy does not have: {error}") from None
 
 
-def returned(value: object, what: str) -> Arrays:
+def returned(value: object, what: str, verb: str = "returns") -> Arrays:
     """What a function of the user's returned: a mapping with the four names, or the four arrays in their order."""
-    if isinstance(value, Mapping):
-        return in_form({str(name): _array(array) for name, array in value.items()}, what)
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == len(ARRAY_NAMES):
-        return in_form(dict(zip(ARRAY_NAMES, map(_array, value), strict=True)), what)
-    raise DataError(f"{what} returns {type(value).__name__}, not the four arrays {', '.join(ARRAY_NAMES)}")
+        value = dict(zip(ARRAY_NAMES, value, strict=True))
+    if not isinstance(value, Mapping):
+        many = f" of {len(value)}" if isinstance(value, list | tuple) else ""
+        raise DataError(f"{what} {verb} {type(value).__name__}{many}, not the four arrays {', '.join(ARRAY_NAMES)}")
+    try:
+        found = {str(name): _array(array) for name, array in value.items()}
+    except (ValueError, TypeError) as error:  # such as lists of unequal lengths
+        raise DataError(f"{what}: {' '.join(str(error).split())[:200]}") from None
+    require_memory(sum(array.nbytes for array in found.values()), what)  # a memmap is not in memory yet
+    return in_form(found, what)
 
 
 def _array(value: Any) -> Array:
@@ -100,9 +108,9 @@ def require_classes(train: Array, test: Array, what: str) -> None:
     classes = int(max(train.max(), test.max())) + 1
     if min(train.min(), test.min()) < 0:
         raise DataError(f"{what}: a label is {min(train.min(), test.min())}; labels must be 0…C−1")
-    present = np.zeros(classes, dtype=bool)
     if classes > 2**20:
         raise DataError(f"{what}: a label is {classes - 1}; labels must be 0…C−1")
+    present = np.zeros(classes, dtype=bool)
     present[train] = True
     if not present.all():
         missing = int(np.flatnonzero(~present)[0])
@@ -125,7 +133,9 @@ def _shape(images: Array) -> str:
 def _images(array: Array, what: str) -> Array:
     if array.dtype not in (np.uint8, np.float32):
         raise DataError(f"{what} is {array.dtype}; it must be uint8, or float32 that is already normalised")
-    if array.ndim not in (3, 4) or 0 in array.shape:
+    if array.ndim in (3, 4) and 0 in array.shape:
+        raise DataError(f"{what} has shape {array.shape}, so there is no picture")
+    if array.ndim not in (3, 4):
         raise DataError(f"{what} has shape {array.shape}, not (N, H, W), (N, H, W, C) or (N, C, H, W)")
     if array.dtype == np.float32 and not np.isfinite(array).all():
         raise DataError(f"{what} has NaN or infinite values")
@@ -142,9 +152,12 @@ def _labels(array: Array, what: str) -> Array:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or not len(array):
-        raise DataError(f"{what} has shape {array.shape}, not (N,)")
+        hint = "; one number for each picture, not one-hot" if array.ndim == 2 else ""
+        raise DataError(f"{what} has shape {array.shape}, not (N,){hint}")
     if array.dtype.kind not in "iu":
         raise DataError(f"{what} is {array.dtype}; labels must be whole numbers 0…C−1")
+    if (largest := int(array.max())) >= 2**63:
+        raise DataError(f"{what}: a label is {largest}; labels must be 0…C−1")
     return array.astype(np.int64)
 
 
@@ -225,6 +238,12 @@ def shuffled(arrays: Arrays) -> Arrays:
     )
     images, labels = arrays.train_images, arrays.train_labels
     return Arrays(images[train], labels[train], arrays.test_images[test], arrays.test_labels[test], arrays.notes)
+
+
+def in_file_order(images: Array, labels: Array) -> tuple[Array, Array]:
+    """The arrays that `shuffled` brings into the order of these."""
+    order = np.argsort(np.random.default_rng(0).permutation(len(labels)))
+    return images[order], labels[order]
 
 
 def available_memory() -> int | None:

@@ -46,7 +46,8 @@ def from_folder(folder: Path, size: int | None) -> Arrays:
         count = sum(map(len, test.values()))
         notes = (f"{folder.name} has no test folder: a fixed fifth of each class ({count} pictures) is held out",)
     files = [[path for name in train for path in split[name]] for split in (train, test)]
-    first = _opened(files[0][0]).size
+    with _opened(files[0][0]) as opened:
+        first = opened.size
     side = size * size if size is not None else first[0] * first[1]
     require_memory(3 * side * sum(map(len, files)), str(folder))
     pictures = [_read(part, size) for part in files]
@@ -66,11 +67,17 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for place in sorted(folder.iterdir()):
         if place.is_dir() and not place.name.startswith("."):
-            pictures = [path for path in sorted(place.iterdir()) if path.suffix.lower() in ENDINGS and path.is_file()]
+            pictures = [path for path in sorted(place.iterdir()) if _is_picture(path)]
             if not pictures:
                 raise DataError(f"{place}: it has no pictures ({', '.join(sorted(ENDINGS))})")
             found[place.name] = pictures
     return found
+
+
+def _is_picture(path: Path) -> bool:
+    """Whether it is to be read. A link that leads nowhere is, so that the fault is named."""
+    hidden = path.name.startswith(".")  # such as macOS makes beside each file
+    return path.suffix.lower() in ENDINGS and not hidden and (path.is_file() or path.is_symlink())
 
 
 def _held_out(folder: Path, classes: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
@@ -130,7 +137,7 @@ def _plain(picture: Any) -> Any:
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture, dtype=np.float64)
         scale = 257 if picture.mode.startswith("I") else 1
-        return Image.fromarray(np.clip(np.round(values / scale), 0, 255).astype(np.uint8))
+        return Image.fromarray(np.clip(np.round(np.nan_to_num(values) / scale), 0, 255).astype(np.uint8))
     if picture.mode in ("1", "L"):
         return picture.convert("L")
     if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in picture.info:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -14,6 +15,7 @@ import platformdirs
 
 from benchmark.data.arrays import Arrays, require_memory
 from benchmark.data.dataset import ARRAY_NAMES, DataError, ImageDataset, channel_statistics
+from benchmark.data.unused import mark_used, prune
 from benchmark.task import Prepared
 
 
@@ -34,13 +36,15 @@ def sha256(arrays: Arrays) -> str:
 
 
 def prepare(arrays: Arrays) -> Prepared:
-    """Keep the arrays, unless they are there already. Raises DataError if the disk refuses."""
+    """Keep the arrays, unless they are there, and remove what is unused. Raises DataError if the disk refuses."""
     size = arrays.train_images.nbytes + arrays.test_images.nbytes
     require_memory(size, "the data")
     content = sha256(arrays)
     place = folder() / content
     try:
-        if not place.is_dir():
+        try:
+            mark_used(place)
+        except FileNotFoundError:
             place.parent.mkdir(parents=True, exist_ok=True)
             made = Path(tempfile.mkdtemp(dir=place.parent, prefix=".new-"))
             try:
@@ -51,6 +55,7 @@ def prepare(arrays: Arrays) -> Prepared:
                 shutil.rmtree(made, ignore_errors=True)
                 if not place.is_dir():  # else another process was first
                     raise
+        prune(place.parent, place)
     except OSError as error:
         raise DataError(f"{place}: the prepared data cannot be written: {error}") from None
     count, channels, height, width = arrays.train_images.shape
@@ -63,6 +68,8 @@ def load_prepared(prepared: Prepared) -> ImageDataset:
     """The data set, checked against its hash once per process. Raises DataError."""
     import torch
 
+    with contextlib.suppress(OSError):  # what is wrong shows when it is read
+        mark_used(prepared.folder)
     try:
         found = {name: np.load(prepared.folder / f"{name}.npy", allow_pickle=False) for name in ARRAY_NAMES}
     except (OSError, ValueError, EOFError) as error:

@@ -30,7 +30,6 @@ from agent.studies.ablation import _contributions
 from agent.studies.tournament import Gains, _gain, differences, overall
 from agent.web.shelf import Shelf
 from benchmark.task import ACCURACY, Metric
-from benchmark.tasks import known_profile, own_metric
 from tests.agent.conftest import Main, Searched
 from tests.agent.report_samples import change_log, change_summary, copy_run, write_log
 
@@ -157,6 +156,57 @@ def test_comparison_of_runs(run: RunDirectory) -> None:
     assert said(page) == []
 
 
+def test_each_run_says_what_its_scores_are(run: RunDirectory, main: Main) -> None:
+    """Of two task files with one name, the run that was read last decided for both: a lower loss counted as a loss."""
+    other = RunDirectory(Path(shutil.copytree(run.path, run.path.with_name("second"))))
+
+    def change(event: dict[str, Any]) -> dict[str, Any]:
+        if event["kind"] == "launch":
+            event["tasks"]["visible"][0]["metric"] = {"name": "bleu", "direction": "maximize"}
+        return event
+
+    change_log(other, change)
+    alone = [find(read_run(one)).visible["gru-letters"] for one in (run, other)]
+    for order in ((run, other), (other, run)):
+        runs = members(order)
+        assert [one.findings.visible["gru-letters"] for one in runs] == alone[:: 1 if order[0] is run else -1]
+        (pair,) = pairs(runs)
+        assert pair.comparison is None
+        assert "not comparable: " in pair.words
+    before, after = alone
+    assert before is not None
+    assert after is not None
+    assert (before.metric, after.metric, before.gain) == (LOSS, Metric("bleu"), -after.gain)
+    code, out, said = main("compare", str(run.path), str(other.path), "-o", "page.html")
+    assert code == 0, said
+    assert "val_loss, minimize, against bleu, maximize" in out
+
+
+def test_a_log_whose_tasks_cannot_be_read(run: RunDirectory, main: Main) -> None:
+    """`agent compare` ended in a traceback. The metric then is the one in run.json."""
+
+    def change(event: dict[str, Any]) -> dict[str, Any]:
+        return event | {"tasks": {"visible": [], "hidden": []}} if event["kind"] == "launch" else event
+
+    change_log(run, change)
+    other = RunDirectory(Path(shutil.copytree(run.path, run.path.with_name("second"))))
+    assert read_run(run).metrics == {"gru-letters": LOSS}
+    code, out, said = main("compare", str(run.path), str(other.path), "-o", "page.html")
+    assert code == 0, said
+    assert "the log's record of its tasks is none" in out
+
+
+def test_a_comparison_after_the_task_file_was_deleted(run: RunDirectory, main: Main) -> None:
+    """Each run's record says the metric; neither the task file nor its code is looked for."""
+    gone = str(run.path.parent / "gone" / "task.toml")
+    change_summary(run, config=run.read_summary()["config"] | {"profile": gone})
+    other = RunDirectory(Path(shutil.copytree(run.path, run.path.with_name("second"))))
+    code, out, said = main("compare", str(run.path), str(other.path), "--json", "-o", "page.html")
+    assert code == 0, said
+    (pair,) = json.loads(out)["pairs"]
+    assert (pair["comparison"]["metric"], pair["comparison"]["direction"]) == ("val_loss", "minimize")
+
+
 def test_flags(run: RunDirectory) -> None:
     record = read_run(run)
     flags = raise_flags(record, find(record), None)
@@ -178,8 +228,7 @@ def test_prompts_use_the_noise_of_the_record(run: RunDirectory) -> None:
     """The prompt spoke of about 2 points of noise, a guess for tasks that are not known, whatever the run recorded."""
     launch = read_events(run.events)[0].event
     assert isinstance(launch, Launch)
-    profile = known_profile("letters")
-    assert profile is not None
+    profile = read_run(run).own_profile()
     baseline = {"gru-letters": {0: 3.1}}
     situation = Situation("init.py", "", (1, 2), 3, (), baseline, None, noise=launch.noise)
     for text in (
@@ -244,8 +293,10 @@ def test_unlike_metrics_are_not_averaged(mixed: RunDirectory) -> None:
 
 def test_an_ablation_in_the_metric(run: RunDirectory) -> None:
     """A variant with a higher loss lost something; where no noise is known nothing failed."""
-    read_run(run)
-    found = _contributions("letters", {"gru-letters": {5: 2.0}}, {"hunk 1": {"gru-letters": {5: 2.5}}})["hunk 1"]
+    metrics = read_run(run).metrics
+    found = _contributions(
+        "letters", {"gru-letters": {5: 2.0}}, {"hunk 1": {"gru-letters": {5: 2.5}}}, metrics=metrics
+    )["hunk 1"]
     assert found.gain == pytest.approx(0.5)
 
 
@@ -255,9 +306,7 @@ def gains(*values: float) -> list[Gains]:
 
 def test_a_contest_in_the_metric(run: RunDirectory) -> None:
     """A lower loss counted as a loss of the contest, and a failed training as the best loss of all, 0."""
-    read_run(run)
-    profile = known_profile("letters")
-    assert profile is not None
+    profile = read_run(run).own_profile()
     assert _gain(profile, {"gru-letters": {0: 2.0}}, {"gru-letters": {0: 1.5}}) == {"gru-letters": 0.5}
     failed = _gain(profile, {"gru-letters": {0: 2.0}}, {"gru-letters": {0: None}})
     assert failed["gru-letters"] != failed["gru-letters"]
@@ -266,4 +315,4 @@ def test_a_contest_in_the_metric(run: RunDirectory) -> None:
     assert "+0.5000 val_loss" in estimate_in_words(estimate([0.5, 0.5]).as_json(), LOSS)
     two = [{"a": 1.0, "b": 2.0}]
     assert differences(two, two, 0.95, {"a": LOSS, "b": ACCURACY}).as_json()["gain"] is None
-    assert own_metric("gru-letters") == LOSS
+    assert profile.metrics == {"gru-letters": LOSS}

@@ -61,6 +61,10 @@ def test_channels_may_be_first_last_or_absent(shape: tuple[int, ...], made: tupl
         ({"train_images": np.zeros((96, 12, 12, 2), np.uint8)}, "must be 1 or 3"),
         ({"train_images": np.zeros((96, 144), np.uint8)}, "has shape (96, 144)"),
         ({"test_images": np.zeros((32, 9, 9), np.uint8)}, "both need the same form"),
+        ({"train_labels": np.eye(4)[np.arange(96) % 4]}, "not one-hot"),
+        ({"train_labels": np.arange(96) % 4 * 10**12}, "a label is 3000000000000"),
+        ({"train_labels": np.full(96, 2**63, np.uint64)}, "a label is 9223372036854775808"),
+        ({"test_images": np.zeros((0, 12, 12), np.uint8)}, "there is no picture"),
     ],
 )
 def test_bad_arrays_are_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -92,6 +96,30 @@ def test_npz_and_safetensors_give_the_same(tmp_path: Path) -> None:
     data = load_prepared(both[0])
     assert tuple(data.train_images.shape) == (96, 1, 12, 12)
     assert sorted(data.train_labels.tolist()) == sorted(found["train_labels"].tolist())
+
+
+def test_a_type_that_numpy_lacks_is_named(tmp_path: Path) -> None:
+    """bfloat16 in a .safetensors ended in a traceback. In an array of another name it does not matter."""
+    import torch
+    from safetensors.torch import save_file
+
+    found = {name: torch.from_numpy(array) for name, array in arrays().items()}
+    save_file({**found, "embeddings": torch.zeros(2, dtype=torch.bfloat16)}, tmp_path / "a.safetensors")
+    assert from_file(tmp_path / "a.safetensors").train_images.shape == (96, 1, 12, 12)
+    save_file({**found, "train_images": torch.zeros(96, 12, 12, dtype=torch.bfloat16)}, tmp_path / "b.safetensors")
+    assert "bfloat16" in refused(lambda: from_file(tmp_path / "b.safetensors"))
+
+
+def test_a_memmap_larger_than_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """It was copied first, until the process was killed."""
+    images = np.memmap(tmp_path / "x.dat", dtype=np.uint8, mode="w+", shape=(2**22, 1024, 1024))  # a sparse file
+    labels = np.zeros(len(images), dtype=np.int64)
+    assert "4096.0 GB" in refused(lambda: returned((images, labels, images[:1], labels[:1]), "data.py:load"))
+
+
+@pytest.mark.parametrize("value", [(1, 2, 3), ([[1, 2], [3]], 0, 0, 0), None, iter(())])
+def test_what_is_no_four_arrays_is_refused(value: object) -> None:
+    assert "data.py:load" in refused(lambda: returned(value, "data.py:load"))
 
 
 def test_changed_prepared_data_are_not_used(tmp_path: Path) -> None:
@@ -169,12 +197,22 @@ def test_pictures_of_any_kind_become_eight_bits(tmp_path: Path) -> None:
         (lambda p: shutil.copytree(p / "train/cat", p / "train/fox"), "class fox has no test pictures"),
         (lambda p: shutil.copytree(p / "test/cat", p / "test/fox"), "class fox has no training pictures"),
         (lambda p: (p / "train").rename(p / "training"), "no folder train"),
+        (lambda p: (p / "train/cat/lost.png").symlink_to("nowhere.png"), "lost.png"),
     ],
 )
 def test_a_bad_folder_is_named(tmp_path: Path, harm: Callable[[Path], Any], said: str) -> None:
     write_pictures(tmp_path / "pets")
     harm(tmp_path / "pets")
     assert said in refused(lambda: from_folder(tmp_path / "pets", None))
+
+
+def test_files_that_macos_leaves_are_no_pictures(tmp_path: Path) -> None:
+    """A folder that was copied from a Mac was refused for ._0.png, which nobody sees."""
+    write_pictures(tmp_path / "pets")
+    (tmp_path / "pets/train/cat/._0.png").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "pets/train/.DS_Store").write_bytes(b"x")
+    (tmp_path / "pets/train/Thumbs.db").write_bytes(b"x")
+    assert from_folder(tmp_path / "pets", None).train_images.shape == (20, 1, 10, 10)
 
 
 def test_an_empty_folder_and_one_class_are_named(tmp_path: Path) -> None:

@@ -83,6 +83,26 @@ def test_a_network_is_built_equal_in_each_lane(tmp_path: Path) -> None:
     assert together == alone
 
 
+@pytest.mark.parametrize(
+    ("encoding", "head"), [("utf-8-sig", ""), ("latin-1", "# -*- coding: latin-1 -*-\n# é\n"), ("utf-8", "# é\r\n")]
+)
+def test_a_network_file_in_any_encoding_that_python_reads(tmp_path: Path, encoding: str, head: str) -> None:
+    """A file with a byte order mark ended in a traceback: Python reads it, but its text was parsed with the mark."""
+    write_task(tmp_path)
+    (tmp_path / "net.py").write_bytes((head + NETWORK).encode(encoding))
+    found = task(tmp_path).network
+    assert found is not None
+    assert found.sources[0].text == head.replace("\r", "") + NETWORK
+
+
+def test_a_function_that_takes_any_keyword_gets_num_classes(tmp_path: Path) -> None:
+    """It was called by place, and told that it is called by name."""
+    net = "nn.Sequential(nn.Flatten(), nn.Linear(144, options['num_classes']))"
+    text = HEAD + f"def build(**options):\n    return {net}\n"
+    write_task(tmp_path, network=text)
+    assert task(tmp_path).num_classes == 4
+
+
 HEAD = "import torch\nfrom torch import nn\n"
 
 
@@ -101,6 +121,11 @@ HEAD = "import torch\nfrom torch import nn\n"
         (HEAD + "def build(num_classes):\n    return 3\n", {}, "returns an int, not a torch.nn.Module"),
         (HEAD + "def build(num_classes, width):\n    return 3\n", {}, "takes (num_classes, width)"),
         (HEAD + "def build():\n    return 3\n", {}, "build(num_classes=4)"),
+        (
+            HEAD + "m = nn.Sequential(nn.Flatten(), nn.Linear(144, 4))\ndef build(n):\n    return m\n",
+            {},
+            "returns the same module at each call",
+        ),
         (HEAD + "def build(num_classes):\n    return nn.Flatten()\n", {}, "has no parameters"),
         (HEAD + "def build(num_classes):\n    return nn.LazyLinear(num_classes)\n", {}, "a lazy parameter"),
         (HEAD + "def build(num_classes):\n    return nn.Linear(3, 4).double()\n", {}, "float64"),
@@ -247,6 +272,19 @@ def test_a_trainer_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(HEAD + "def build():\n    return nn.Linear(2, 2)\n" + TRAINER)
     table["train"] = "net.py:train"
     assert list(trainer_sees(trained())) == ["net.py"]
+
+
+def test_a_trainer_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    """Its key changed from process to process: chance decided by which of two folders its file was named."""
+    write_task(tmp_path)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "train.py").write_text("import blocks\n" + TRAINER)
+    (tmp_path / "net.py").write_text(HEAD + "def build():\n    return nn.Linear(2, 2)\n")
+    table = TaskTable.model_validate({"network": "net.py:build", "train": "code/train.py:train"})
+    found = PrepareTask(table, tmp_path)(_Nobody())
+    assert isinstance(found, Task), found
+    assert found.trainer is not None
+    assert [name for name, _ in found.trainer.sources] == ["code/train.py", "blocks.py"]
 
 
 @pytest.mark.parametrize(

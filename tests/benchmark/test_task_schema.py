@@ -10,7 +10,7 @@ import pytest
 from benchmark.models import ARCHITECTURES
 from benchmark.results import result_key
 from benchmark.task import NUM_CLASSES, OURS, Recipe, Task
-from benchmark.task_schema import TaskFileError, read_task_file
+from benchmark.task_schema import TaskFileError, component, default_name, read_task_file
 from benchmark.tasks import FOLDER, NAMES, PROFILES
 
 VISIBLE = '[[visible]]\nnetwork = "net.py:build"\ndata = "flowers"\n'
@@ -33,7 +33,7 @@ def read(tmp_path: Path, text: str) -> str:
     [
         ("x = [", "Invalid value"),
         ("", "visible is missing"),
-        ("visible = []", "visible"),
+        ("visible = []", "visible is empty"),
         (VISIBLE + "epoch = 3\n", "unknown key 'visible.1.epoch'; did you mean 'epochs'?"),
         ("naem = 'x'\n" + VISIBLE, "unknown key 'naem'; did you mean 'name'?"),
         (VISIBLE + "epochs = 0\n", "visible.1.epochs"),
@@ -46,7 +46,11 @@ def read(tmp_path: Path, text: str) -> str:
         (VISIBLE + "epochs = true\n", "visible.1.epochs"),
         (VISIBLE + "epochs = 2.5\n", "visible.1.epochs"),
         (VISIBLE + "lr = nan\n", "visible.1.lr"),
-        ("visible = 3\n", "visible"),
+        ("visible = 3\n", "visible: Input should be a valid list, not 3"),
+        (VISIBLE.replace("[[visible]]", "[visible]"), "visible is one table; write [[visible]], with two brackets"),
+        (VISIBLE.replace("visible", "visble"), "unknown key 'visble'; did you mean 'visible'?"),
+        ("visible = [3]\n", "visible.1: Input should be a valid table, not 3"),
+        ('[[visible]]\nnetwork = "net.py:build"\ndata = ""\n', "visible.1.data"),
         (VISIBLE + "name = 'a/b'\n", "visible.1.name"),
         (VISIBLE + "name = '..'\n", "visible.1.name"),
         ("name = '/tmp'\n" + VISIBLE, "name"),
@@ -79,6 +83,28 @@ def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path.mkdir()
     with pytest.raises(TaskFileError, match=r"my\.toml"):
         read_task_file(path)
+
+
+def test_a_byte_order_mark_and_other_line_ends(tmp_path: Path) -> None:
+    """An editor of Windows writes both; the file was refused for an invalid statement in line 1."""
+    path = tmp_path / "my.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + VISIBLE.replace("\n", "\r\n").encode())
+    assert read_task_file(path).visible[0].data == "flowers"
+
+
+def test_a_default_name_is_a_path_component_whatever_the_files_are_called(tmp_path: Path) -> None:
+    """A folder of pictures with a space in its name was refused, and the name was not the user's."""
+    path = tmp_path / "my.toml"
+    path.write_text(VISIBLE.replace("flowers", "../Meine Blüten/Fotos 2"))
+    assert read_task_file(path).visible[0].title == "net-Fotos-2"
+    for words, name in (
+        ("Blüten", "Bluten"),
+        (".hidden", "hidden"),
+        ("花", "task"),
+        ("a b/c", "a-b-c"),
+        ("x" * 200, "x" * 100),
+    ):
+        assert default_name(words) == component(name)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,22 +12,15 @@ from agent.protocol import TestOutcome
 from benchmark.comparison import in_words
 from benchmark.noise import NO_PRIOR, TaskNoise
 from benchmark.statistics import Overall, combine, compare
-from benchmark.task import ACCURACY, Metric, Profile, Recipe, Task, Trainer
-from benchmark.tasks import remember
+from benchmark.task import ACCURACY, Metric
 
 LOSS = Metric("val_loss", "minimize")
-
-
-@pytest.fixture(autouse=True)
-def letters() -> None:
-    """A profile with a trainer of its own, as a task file makes it."""
-    trainer = Trainer("train.py:train", Path())
-    tasks = (Task("net", "train", Recipe(1, 1.0), "letters", trainer=trainer, metric=LOSS),)
-    remember(Profile("texts", tasks, (), "", (0.5,), noise=(("letters", 0.05),)))
+METRICS = {"letters": LOSS}
 
 
 def test_a_lower_loss_is_a_gain() -> None:
-    found = compare_tasks("texts", {"letters": {0: 1.5, 1: 1.6}}, {"letters": {0: 1.25, 1: 1.35}})
+    sides = ({"letters": {0: 1.5, 1: 1.6}}, {"letters": {0: 1.25, 1: 1.35}})
+    found = compare_tasks("texts", *sides, metrics=METRICS)
     one = found["letters"]
     assert one is not None
     assert (one.baseline_mean, one.candidate_mean, one.gain) == pytest.approx((1.55, 1.3, 0.25))
@@ -44,7 +36,7 @@ def test_a_lower_loss_is_a_gain() -> None:
 def test_the_lowest_loss_is_submitted() -> None:
     lower = frozenset({"letters"})
     tests = [TestOutcome(n, {"letters": {0: v}}, str(n), lower) for n, v in ((1, 1.4), (2, 1.1), (3, 1.6))]
-    chosen = choose("texts", {"letters": {0: 1.5}}, tests)
+    chosen = choose("texts", {"letters": {0: 1.5}}, tests, metrics=METRICS)
     assert chosen is not None
     assert chosen.number == 2
     assert max(tests, key=lambda test: test.score).number == 2

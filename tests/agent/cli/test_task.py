@@ -132,3 +132,56 @@ def test_a_search_from_python_needs_the_source(tmp_path: Path) -> None:
         source_of(lambda num_classes: None)
     with pytest.raises(UsageError, match="cannot be had"):
         source_of(eval("type")("Made", (), {}))
+
+
+width, depth = 3, object()
+
+
+def uses_width(x: int) -> int:
+    def inner(depth: int) -> int:
+        return depth
+
+    return inner(x) + width
+
+
+def test_only_names_that_a_function_takes_from_its_module_go_along() -> None:
+    """In a notebook with an array called x no network could be searched whose forward has an argument x."""
+    from agent.engine.own_task import source_of
+    from agent.errors import UsageError
+
+    assert "width = 3" in source_of(uses_width)
+
+    def uses_depth() -> object:
+        return depth
+
+    with pytest.raises(UsageError, match="uses depth, a object, which cannot be sent"):
+        source_of(uses_depth)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"network": [].append}, "network: a builtin_function_or_method is neither a function nor a class"),
+        ({"network": 3, "data": "x"}, "visible.1.network: Input should be a valid string, not 3"),
+        ({"network": write_task, "profile": "smoke"}, "contradicts network"),
+        ({"network": write_task, "data": (1, 2, 3)}, "search: data is tuple of 3, not the four arrays"),
+        ({"network": write_task, "data": 3}, "search: data is int, not the four arrays"),
+        ({"network": write_task}, "a task needs data"),
+        ({"network": write_task, "data": "x.npz", "epochs": 0}, "visible.1.epochs"),
+        (
+            {"network": write_task, "data": "x.npz", "epoch": 3},
+            "search: unknown setting 'epoch'; did you mean 'epochs'?",
+        ),
+    ],
+)
+def test_bad_input_from_python_starts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], said: str
+) -> None:
+    from agent import search
+    from agent.errors import UsageError
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        search(**settings)
+    assert said in str(caught.value)
+    assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,7 @@ def test_the_end_of_a_long_training_has_a_figure(epochs: int, titles: list[str])
     """Half a point between two curves that climb from 1 to 75 % was less than the width of a line."""
     sides = {"baseline": 74.5, "test/1": 75.0}
     record = SimpleNamespace(
-        profile="paper",
+        metrics={},
         tasks=lambda kind: [{"name": "task"}] if kind == "visible" else [],
         curves=lambda role, name: [long_result(sides[role] + seed / 10, epochs) for seed in range(3)],
     )
