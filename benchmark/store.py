@@ -1,4 +1,4 @@
-"""Store results by key. A file that does not match its key or its checksum is not used."""
+"""Store results by key (`results.result_key`). A file that does not match its key or its checksum is not used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the tools answer: the texts of their replies, and the state that a proposer is shown."""
+"""The texts of the replies of screen, test and submit (sandbox/editing.py has edit, undo, view and rewrite), and the
+state that a proposer is shown.
+"""
 
 from __future__ import annotations
 

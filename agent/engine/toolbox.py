@@ -333,7 +333,10 @@ class Toolbox:
         return self.submit(number, by="proposer")
 
     def _begin_test(self, step: int, call: ToolCall) -> Observation | None:
-        """Begin a test of the present region; None when it trains now. Otherwise it costs nothing."""
+        """Begin a test of the present region, or refuse it at no cost.
+
+        None when the reply comes later: it trains now, or repeats a test that does.
+        """
         self.workspace.verify()
         region = self.workspace.region
         digest = region_sha256(region)
