@@ -11,6 +11,13 @@ from benchmark.task import ACCURACY, Metric
 Resolved = Literal["improvement", "worse", "not resolved"]
 
 
+def resolve(ci: tuple[float, float]) -> Resolved:
+    """What an interval of a gain says: nothing is resolved while it holds zero."""
+    if ci[0] > 0:
+        return "improvement"
+    return "worse" if ci[1] < 0 else "not resolved"
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A candidate compared with the baseline on one task. Accuracies, gains and SDs are in points (percent).

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special  # a third of a second; scipy.stats would be one and a half
 
-from benchmark.comparison import Comparison, Overall, Resolved, in_words
+from benchmark.comparison import Comparison, Overall, Resolved, in_words, resolve
 from benchmark.correlation import correlate, correlation_of, pairing_pays, squares
 from benchmark.dunnett import critical_value, visible_effect
 from benchmark.noise import NoisePrior, StatisticsError, learn_noise, noise_prior
@@ -135,7 +135,7 @@ def compare(
         shrunk_gain=shrunk_gain,
         p_better=_p_better(df, shrunk_gain, math.sqrt(shrinkage) * standard_error),
         smallest_visible_effect=smallest,
-        resolved=_verdict(ci),
+        resolved=resolve(ci),
         unit=prior.sd,
         doubted=prior.doubted,
         unit_known=prior.df > 0,
@@ -195,7 +195,7 @@ def combine(comparisons: Mapping[str, Comparison | None]) -> Overall:
         shrunk_gain=shrunk_gain if known else math.nan,
         p_better=_p_better(df, shrunk_gain, posterior_sd),
         smallest_visible_effect=smallest,
-        resolved=_verdict(ci) if known else "not resolved",
+        resolved=resolve(ci) if known else "not resolved",
         score=sum(comparison.shrunk_gain / comparison.unit for comparison in ran) / count,
     )
 
@@ -319,12 +319,6 @@ def _values(side: Mapping[int, float], name: str) -> FloatArray:
             "count the whole task as failed (None in combine), since leaving out bad seeds would flatter it"
         )
     return np.array([side[seed] for seed in side], dtype=np.float64)
-
-
-def _verdict(ci: tuple[float, float]) -> Resolved:
-    if ci[0] > 0:
-        return "improvement"
-    return "worse" if ci[1] < 0 else "not resolved"
 
 
 def _check_family(n_candidates: int, confidence: float) -> None:

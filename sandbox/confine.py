@@ -34,9 +34,9 @@ def not_dumpable() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent, process `parent`, ends. Call it after any change of user."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent(parent: int, by: signal.Signals = signal.SIGKILL) -> None:
+    """Let the kernel send this process a signal when its parent `parent` ends. Comes after any change of user."""
+    _prctl(_PR_SET_PDEATHSIG, by)
     if os.getppid() != parent:
         os._exit(1)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from scipy import special
 
+from benchmark.comparison import resolve
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -40,9 +42,8 @@ class Estimate:
     @property
     def resolved(self) -> str:
         """`better`, `worse`, or `not resolved` when the interval contains zero or is unknown."""
-        if self.ci is None or self.ci[0] <= 0 <= self.ci[1]:
-            return "not resolved"
-        return "better" if self.ci[0] > 0 else "worse"
+        found = "not resolved" if self.ci is None else resolve(self.ci)
+        return "better" if found == "improvement" else found
 
 
 def estimate(values: Sequence[float], confidence: float = 0.95) -> Estimate:

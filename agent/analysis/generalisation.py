@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmark.comparison import signed
+from benchmark.comparison import resolve, signed
 from benchmark.statistics import Comparison, Overall, StatisticsError, correlate, in_noise_units
 
 _Comparisons = Mapping[str, Comparison | None]
@@ -96,7 +96,7 @@ def _relation(runs: Sequence[RunGains]) -> dict[str, Any]:
         r, ci = correlate(points)
     except StatisticsError as error:
         return {**found, "words": f"not computed: {error}"}
-    resolved = ci[0] > 0 or ci[1] < 0
+    resolved = resolve(ci) != "not resolved"
     low, high = (signed(bound, 2) for bound in ci)
     words = f"r = {signed(r, 2)} (95 % interval {low} … {high}, {len(points)} runs)"
     return {
@@ -110,7 +110,7 @@ def _relation(runs: Sequence[RunGains]) -> dict[str, Any]:
 
 def _in_words(found: CarryOver) -> str:
     picked = f", best of {found.visible.n_candidates}" if found.visible.n_candidates > 1 else ""
-    lost = "not resolved" if found.loss_ci[0] <= 0 <= found.loss_ci[1] else "resolved"
+    lost = "not resolved" if resolve(found.loss_ci) == "not resolved" else "resolved"
     return (
         f"visible {_with_interval(found.visible.gain, found.visible.ci)}{picked}, "
         f"hidden {_with_interval(found.hidden.gain, found.hidden.ci)}; "

@@ -189,7 +189,7 @@ def _gains(found: Sequence[Member]) -> list[RunGains]:
 
 def _own_tasks(record: RunRecord) -> str:
     """What tells two task files with one name apart; "" for a built-in profile."""
-    tasks = next(record.of_kind("launch"), {}).get("tasks")
+    tasks = record.launch.get("tasks")
     return str([tasks.get(kind) for kind in ("visible", "hidden")]) if isinstance(tasks, dict) else ""
 
 

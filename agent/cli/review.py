@@ -143,7 +143,7 @@ def _record(
 
 def _again(subject: Subject) -> str:
     """A search as the reviewed one was, as far as budget, profile, proposer and folder go."""
-    from agent.runs.record import mapping
+    from agent.runs.untrusted import mapping
 
     record = subject.record
     config, folder = mapping(record.summary.get("config")), record.directory.path.parent

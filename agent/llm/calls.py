@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 from agent.llm.answers import clean, plain_arguments, plain_name
 from agent.llm.fences import block_at, next_fence
 from agent.llm.pythonic import only_python_calls, python_dict
-from agent.llm.written import Openings, WrittenCall, iterate, json_values
+from agent.llm.written import Openings, WrittenCall, iterate, json_values, no_constant
 from agent.protocol import ToolCall
 
 MAX_CALLS = 10
@@ -59,7 +59,7 @@ def tool_call(name: str, arguments: str) -> ToolCall:
 def _parsed(written: str) -> Any:
     """Arguments as a value: JSON, an object behind an empty one or twice, or Python. Raises ValueError."""
     try:
-        return json.loads(written, strict=False, parse_constant=_no_constant)
+        return json.loads(written, strict=False, parse_constant=no_constant)
     except ValueError:
         values = [value for value in json_values(written) if value != {}]
         if values and all(value == values[0] for value in values):
@@ -181,7 +181,3 @@ def _call(name: str, arguments: dict[str, Any]) -> ToolCall:
             value = int(value)
         plain[key] = value
     return ToolCall(clean(name)[:100], plain)
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

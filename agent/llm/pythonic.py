@@ -31,13 +31,13 @@ def python_calls(text: str, position: int = 0) -> tuple[list[dict[str, Any]], in
     Each call is an object with `name` and `arguments`, as in JSON. The values of arguments are literals.
     """
     found: list[dict[str, Any]] = []
-    end, following = position, _after(text, position)
+    end, following = position, after_separators(text, position)
     while len(found) < _MOST and _CALL.match(text, following):
         calls, after = one_python_list(text, following)
         if not calls:
             return found, end, True
         found += calls
-        end, following = after, _after(text, after)
+        end, following = after, after_separators(text, after)
     return found, end, False
 
 
@@ -51,7 +51,7 @@ def one_python_list(text: str, position: int) -> tuple[list[dict[str, Any]], int
 def only_python_calls(text: str) -> list[dict[str, Any]]:
     """The calls of a text that holds nothing else; an empty list where it holds more."""
     found, end, _ = python_calls(text)
-    return found if _after(text, end) == len(text) else []
+    return found if after_separators(text, end) == len(text) else []
 
 
 def python_dict(text: str) -> dict[str, Any] | None:
@@ -64,7 +64,8 @@ def python_dict(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _after(text: str, position: int) -> int:
+def after_separators(text: str, position: int) -> int:
+    """The first position that is neither white space nor a comma or semicolon."""
     found = _BETWEEN.match(text, position)
     return found.end() if found else position
 

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from agent.llm.pythonic import one_python_list, python_calls
+from agent.llm.pythonic import after_separators, one_python_list, python_calls
 
 _NAME = r"[\w.:-]{1,100}"
 _MARKED = rf"""(?P<json><tool_calls?>|<function_calls?>|<\|tool_calls?\|>|<TOOLCALL>|<\|python_tag\|>
@@ -53,13 +53,12 @@ _PARAMETER = re.compile(
 _PARAMETER_END = re.compile(r"</(?:｜DSML｜|\w{1,20}:)?(?:parameter|function|invoke|function_call)>")
 _FENCE = re.compile(r"\s{0,9}(?P<fence>```\w{0,9}\s{0,9})?")
 _FENCE_END = re.compile(r"\s{0,9}```")
-_BETWEEN = re.compile(r"[\s,;]*")
 _LINE_END = re.compile(r"[ \t,;]*(?:$|\n|</|<\|)")
 _GEMMA_END = re.compile(r"<tool_call\|>|<end_function_call>")
 _GEMMA_PART = re.compile(
     r'(?P<quote><\|"\|>|<escape>)(?P<text>.*?)(?P=quote)|\b(?P<key>\w{1,100})(?=\s{0,9}:)', re.DOTALL
 )
-_DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: _no_constant(name))
+_DECODER = json.JSONDecoder(strict=False, parse_constant=lambda name: no_constant(name))
 
 
 @dataclass(frozen=True)
@@ -142,13 +141,13 @@ def json_value(text: str, position: int) -> tuple[Any, int]:
 def json_values(text: str) -> list[Any]:
     """All objects and lists of a text that holds nothing else but commas and semicolons; empty where it holds more."""
     values: list[Any] = []
-    position = _after(text, 0)
+    position = after_separators(text, 0)
     while position < len(text):
         value, end = json_value(text, position)
         if end == position:
             return []
         values.append(value)
-        position = _after(text, end)
+        position = after_separators(text, end)
     return values
 
 
@@ -161,7 +160,7 @@ def _several(text: str, position: int) -> tuple[list[Any], int]:
         if value is None:
             return values, end
         values += value if isinstance(value, list) else [value]
-        end, following = following, _after(text, following)
+        end, following = following, after_separators(text, following)
 
 
 def _read_gemma(text: str, name: str, start: int) -> WrittenCall:
@@ -172,11 +171,6 @@ def _read_gemma(text: str, name: str, start: int) -> WrittenCall:
     body = text[start:stop]
     written = _GEMMA_PART.sub(lambda part: json.dumps(part["key"] if part["text"] is None else part["text"]), body)
     return WrittenCall(name, written, found.end() if found else stop)
-
-
-def _after(text: str, position: int) -> int:
-    found = _BETWEEN.match(text, position)
-    return found.end() if found else position
 
 
 def _with_json(text: str, name: str, start: int) -> WrittenCall:
@@ -230,5 +224,6 @@ def iterate(text: str) -> Iterator[WrittenCall]:
             yield call
 
 
-def _no_constant(name: str) -> NoReturn:
+def no_constant(name: str) -> NoReturn:
+    """For `json.loads(parse_constant=…)`: refuses NaN and the infinities."""
     raise ValueError(f"{name} is not JSON")

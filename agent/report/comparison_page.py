@@ -15,8 +15,9 @@ from agent.report.findings import Findings, find, recorded_noise
 from agent.report.page import template
 from agent.report.verdicts import overall_of
 from agent.runs.directory import RunDirectory
-from agent.runs.record import RunRecord, mapping, number, read_run, text
+from agent.runs.record import RunRecord, read_run
 from agent.runs.reviews import WORDS
+from agent.runs.untrusted import mapping, number, text
 from benchmark.comparison import places_for, signed
 from benchmark.statistics import Comparison, combine, in_words
 from benchmark.task import ACCURACY, Metric

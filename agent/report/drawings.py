@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from agent.report.figures import LEAST_POINTS, Drawing, Line, best_so_far, curves
 from agent.report.findings import Findings, TestRow
-from agent.runs.record import RunRecord, text
+from agent.runs.record import RunRecord
+from agent.runs.untrusted import text
 from benchmark.results import EvaluationResult
 from benchmark.tasks import ACCURACY, Metric
 

@@ -17,7 +17,8 @@ from agent.protocol import Accuracies
 from agent.report.verdicts import Comparisons, Tone, judge, overall_of
 from agent.runs.log_lines import Fields
 from agent.runs.noise import Noise, noise_from, of_log
-from agent.runs.record import RunRecord, mapping, number, text, whole
+from agent.runs.record import RunRecord
+from agent.runs.untrusted import mapping, number, text, whole
 from benchmark.comparison import as_text
 from benchmark.statistics import Comparison, Overall, StatisticsError
 from benchmark.task import Metric
@@ -103,7 +104,7 @@ class Findings:
 
 def recorded_noise(record: RunRecord) -> Noise | None:
     """The seed noise in the run's log; None in a run of an older version. Raises StatisticsError."""
-    noise = noise_from(next(record.of_kind("launch"), {}).get("noise"))
+    noise = noise_from(record.launch.get("noise"))
     return None if noise is None else of_log(noise, record.own_profile())
 
 

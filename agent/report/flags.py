@@ -13,7 +13,8 @@ from agent.report.diff import changed_lines
 from agent.report.findings import Findings
 from agent.report.verdicts import overall_of
 from agent.runs.log_lines import Fields
-from agent.runs.record import RunRecord, mapping, number, text
+from agent.runs.record import RunRecord
+from agent.runs.untrusted import mapping, number, text
 from benchmark.comparison import places_for, signed
 from benchmark.tasks import PROFILES
 from sandbox.parsing import parse

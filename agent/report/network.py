@@ -18,7 +18,8 @@ from agent.errors import RunDamaged
 from agent.runs.directory import RunDirectory
 from agent.runs.files import read_object
 from agent.runs.log_lines import Fields
-from agent.runs.record import RunRecord, text
+from agent.runs.record import RunRecord
+from agent.runs.untrusted import text
 from benchmark.data import DataError
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256

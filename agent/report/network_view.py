@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.report.figures import Drawing, Line, curves
 from agent.runs.log_lines import Fields
-from agent.runs.record import mapping, number, text
+from agent.runs.untrusted import mapping, number, text
 
 _ROLES = ("baseline", "submission")
 _MARKERS = (("o", "●"), ("^", "▲"), ("D", "◆"), ("s", "■"), ("P", "✚"))

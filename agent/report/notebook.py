@@ -31,7 +31,8 @@ def run_html(directory: RunDirectory) -> str:
     from agent.report import drawings
     from agent.report.findings import find
     from agent.report.page import template
-    from agent.runs.record import read_run, text
+    from agent.runs.record import read_run
+    from agent.runs.untrusted import text
 
     record = read_run(directory)
     findings = find(record)

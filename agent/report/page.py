@@ -23,7 +23,8 @@ from agent.report.transcript import transcript
 from agent.report.verdicts import Comparisons, overall_of
 from agent.runs.log import chain
 from agent.runs.places import read_places
-from agent.runs.record import RunRecord, mapping, number, text, whole
+from agent.runs.record import RunRecord
+from agent.runs.untrusted import mapping, number, text, whole
 from agent.safe_text import spelt
 from benchmark.comparison import as_text, places_for, signed
 from benchmark.networks import UNTRACED

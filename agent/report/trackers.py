@@ -16,7 +16,8 @@ from pathlib import Path
 from agent.errors import UsageError
 from agent.report.findings import Findings, find
 from agent.runs.directory import RunDirectory
-from agent.runs.record import Evaluation, RunRecord, mapping, number, read_run
+from agent.runs.record import Evaluation, RunRecord, read_run
+from agent.runs.untrusted import mapping, number
 from benchmark.files import is_plain
 from benchmark.results import EpochMetrics, EvaluationResult
 

@@ -26,7 +26,8 @@ from agent.report.tracker_sinks import OWN_VARIABLES, SINKS, Sink, plain_name, s
 from agent.runs.directory import RunDirectory
 from agent.runs.live import LiveReader
 from agent.runs.log_lines import Fields
-from agent.runs.record import mapping, number, read_run, text, whole
+from agent.runs.record import read_run
+from agent.runs.untrusted import mapping, number, text, whole
 from agent.secrets import without_secrets
 from benchmark.files import open_folder, write_atomically
 from benchmark.task import ACCURACY, Metric

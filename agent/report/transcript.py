@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.runs.log_lines import Fields
-from agent.runs.record import ToolStep, mapping, text
+from agent.runs.record import ToolStep
+from agent.runs.untrusted import mapping, text
 
 MAX_STEPS = 600
 """The most steps that are shown. For a longer run, half of these are the first steps and half the last."""

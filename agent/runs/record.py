@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from agent.runs.log import MAX_LOG_BYTES
 from agent.runs.log_lines import SCHEMA, Fields, exchanges, read_lines, torn
 from agent.runs.metrics import task_metrics
 from agent.runs.state import RunState, state_of
+from agent.runs.untrusted import mapping, number, text, whole
 from benchmark.files import read_plain
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
@@ -101,7 +101,7 @@ class RunRecord:
 
     def own_profile(self) -> Profile:
         """The profile by its name or, of a user's tasks, by the log. Raises ValueError."""
-        tasks = next(self.of_kind("launch"), {}).get("tasks")
+        tasks = self.launch.get("tasks")
         return recorded_profile(self.profile, tasks if isinstance(tasks, dict) else None)
 
     @property
@@ -112,8 +112,12 @@ class RunRecord:
     @property
     def isolation(self) -> str:
         """The isolation level of candidates; "" when it is not known."""
-        launch = next(self.of_kind("launch"), {})
-        return text(self.summary.get("isolation_level") or launch.get("isolation_level"))
+        return text(self.summary.get("isolation_level") or self.launch.get("isolation_level"))
+
+    @property
+    def launch(self) -> Fields:
+        """The event with which a search begins; {} for a log without one."""
+        return _launch(self.events)
 
     def of_kind(self, kind: str) -> Iterator[Fields]:
         """The events of one kind, in order."""
@@ -169,34 +173,9 @@ def read_run(directory: RunDirectory) -> RunRecord:
     )
 
 
-def text(value: object) -> str:
-    """An untrusted value as text; "" for None."""
-    return "" if value is None else str(value)
-
-
-def number(value: object) -> float | None:
-    """The untrusted value if it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # a whole number beyond what a float can hold
-        return None
-
-
-def whole(value: object) -> int | None:
-    """The untrusted value if it is an integer, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def mapping(value: object) -> Fields:
-    """The untrusted value if it is a JSON object, else {}."""
-    return value if isinstance(value, dict) else {}
-
-
 def _metrics(summary: Fields, events: tuple[Fields, ...], problems: list[str]) -> Mapping[str, Metric]:
     """The metrics of a user's own tasks; {} for a built-in profile. Of a log that cannot be read run.json says them."""
-    tasks = next((event.get("tasks") for event in events if event.get("kind") == "launch"), None)
+    tasks = _launch(events).get("tasks")
     if isinstance(tasks, dict):
         try:
             return recorded_profile(text(summary.get("profile")), tasks).metrics
@@ -324,9 +303,12 @@ def _region_at(history: History, tag: str) -> str | None:
         return None
 
 
+def _launch(events: tuple[Fields, ...]) -> Fields:
+    return next((event for event in events if event.get("kind") == "launch"), {})
+
+
 def _recorded_baseline(events: tuple[Fields, ...]) -> str | None:
-    launch = next((event for event in events if event.get("kind") == "launch"), {})
     try:
-        return split(text(launch.get("scaffold"))).region
+        return split(text(_launch(events).get("scaffold"))).region
     except RegionError:
         return None

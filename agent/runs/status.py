@@ -58,3 +58,8 @@ class RunStatus(StrEnum):
     def finished(self) -> bool:
         """Whether the search has ended, with or without a submission."""
         return not (self.resumable or self.waiting or self is RunStatus.UNKNOWN)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is tested: the search has ended, or only its hidden task waits for an approval."""
+        return self.finished or self.waiting

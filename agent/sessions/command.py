@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -12,8 +11,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -28,11 +28,12 @@ from agent.runs.directory import RunDirectory
 from agent.runs.events import Proposal, accuracies_by_role
 from agent.runs.log import read_events
 from agent.runs.status import RunStatus
-from agent.secrets import is_secret, scrub
+from agent.secrets import is_secret, scrub, without_secrets
 from agent.sessions.folder import TASK, VARIABLE, SessionFolder
 from agent.sessions.live import live_session
 from agent.sessions.session import Session
 from benchmark.files import write_atomically
+from sandbox.confine import die_with_parent
 
 LOG = "command.log"
 """The command's output in the run directory: its beginning and its end, without keys."""
@@ -45,7 +46,6 @@ _GRACE_SECONDS = 10.0
 _GRACE_AFTER_END_SECONDS = 60.0
 """A command that goes on after the session has ended is ended too."""
 _POLL_SECONDS = 0.1
-_PR_SET_PDEATHSIG = 1
 _IN_EVENT = 2000
 """Characters of the output's end that the log holds."""
 
@@ -73,7 +73,7 @@ class CommandEnd:
 def search_by_command(
     config: SearchConfig,
     *,
-    pass_env: Iterable[str] = (),
+    pass_env: Collection[str] = (),
     progress: Progress | None = None,
     launched: Callable[[Session], None] = lambda session: None,
 ) -> SearchOutcome:
@@ -91,7 +91,7 @@ def resume_by_command(
     run: RunDirectory,
     allowed: Allowed,
     *,
-    pass_env: Iterable[str] = (),
+    pass_env: Collection[str] = (),
     progress: Progress | None = None,
     launched: Callable[[Session], None] = lambda session: None,
 ) -> SearchOutcome:
@@ -193,8 +193,7 @@ def _end(exit_code: int | None) -> End:
 
 
 def _is_over(run: RunDirectory) -> bool:
-    status = RunStatus.of(run.read_summary())
-    return status.finished or status.waiting
+    return RunStatus.of(run.read_summary()).over
 
 
 # -- the process ------------------------------------------------------------------------------------------------------
@@ -222,7 +221,7 @@ def run_command(
             stderr=subprocess.STDOUT,
             env={**environ, VARIABLE: str(folder)},
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=partial(die_with_parent, os.getpid(), signal.SIGTERM) if sys.platform == "linux" else None,
         )
     assert process.stdout is not None
     kept = _Kept(process.stdout)
@@ -242,7 +241,7 @@ def run_command(
     return CommandEnd(code if in_time else None, time.monotonic() - begun, text, kept.total)
 
 
-def environment_for(pass_env: Iterable[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment_for(pass_env: Collection[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables of a command: all of ours without keys, those that `pass_env` names, and `agent` on the PATH.
 
     Raises UsageError for a name that is not set.
@@ -251,8 +250,7 @@ def environment_for(pass_env: Iterable[str], environ: Mapping[str, str] | None =
     missing = [name for name in pass_env if name not in environ]
     if missing:
         raise UsageError(f"--pass-env {missing[0]}: this variable is not set")
-    wanted = set(pass_env)
-    found = {name: value for name, value in environ.items() if not is_secret(name) or name in wanted}
+    found = {**without_secrets(environ), **{name: environ[name] for name in pass_env}}
     ours = Path(sys.executable).parent
     if (ours / "agent").is_file():
         found["PATH"] = os.pathsep.join([str(ours), environ.get("PATH", os.defpath)])
@@ -306,12 +304,6 @@ def _end_group(process: subprocess.Popen[bytes]) -> int:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
-
-
-def _die_with_parent() -> None:
-    """Let the kernel end the command if this process is killed: nobody would count its time any more."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 @contextlib.contextmanager

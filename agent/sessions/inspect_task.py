@@ -212,8 +212,7 @@ def gains(allowed: Allowed) -> Scorer:
 
     async def score(state: TaskState, target: Target) -> Score:
         session = _session(allowed)
-        status = RunStatus.of(session.run.read_summary())
-        if not (status.finished or status.waiting):
+        if not RunStatus.of(session.run.read_summary()).over:
             await _in_thread(partial(_end, session))
         summary = session.run.read_summary()
         kinds = {kind: summary.get(kind) or {} for kind in ("visible", "hidden")}

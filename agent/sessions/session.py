@@ -234,8 +234,7 @@ class Session:
     def running(self, folded: Fold | None = None) -> StillRunning | None:
         """What is unfinished, by this process or another or none: baseline, call, or hidden task after a submission."""
         folded = self.fold() if folded is None else folded
-        status = RunStatus.of(self.run.read_summary())
-        if status.finished or status.waiting:
+        if RunStatus.of(self.run.read_summary()).over:
             return None
         seconds = max(0.0, time.time() - folded.since) if folded.since else 0.0
         if not folded.baseline:

@@ -24,7 +24,8 @@ from agent.report.ablation import POINTS, Ablation, Contribution, PartResult, Se
 from agent.report.findings import find, recorded_noise
 from agent.runs.directory import RunDirectory
 from agent.runs.noise import Noise
-from agent.runs.record import RunRecord, read_run, text
+from agent.runs.record import RunRecord, read_run
+from agent.runs.untrusted import text
 from agent.studies.parts import Part, find_parts
 from benchmark.files import write_atomically
 from benchmark.results import region_sha256

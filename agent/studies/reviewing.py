@@ -69,7 +69,7 @@ def subject_of(record: RunRecord, findings: Findings, flags: Sequence[Flag]) -> 
 
 def _frame(record: RunRecord) -> Scaffold:
     """The scaffold of the run; this version's if the run has none."""
-    launch = next(record.of_kind("launch"), {})
+    launch = record.launch
     try:
         return split(str(launch.get("scaffold")))
     except RegionError:

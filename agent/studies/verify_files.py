@@ -19,10 +19,11 @@ from agent.runs.directory import RunDirectory
 from agent.runs.events import Ended, Event, Launch, Submitted
 from agent.runs.files import read_object, read_text
 from agent.runs.log_lines import Fields
-from agent.runs.record import RunRecord, mapping
+from agent.runs.record import RunRecord
 from agent.runs.reviews import WORDS, breaks, standing
 from agent.runs.signing import examine
 from agent.runs.status import RunStatus
+from agent.runs.untrusted import mapping
 from agent.studies.verify_artifacts import ONGOING, is_ours, run_name, submission, summary_of
 from benchmark.results import region_sha256
 from benchmark.tasks import Profile

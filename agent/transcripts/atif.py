@@ -12,6 +12,7 @@ import collections
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from agent.runs.untrusted import mapping
 from agent.transcripts.mlsbench import read_snapshots
 from agent.transcripts.model import (
     CUT_MARK,
@@ -45,7 +46,7 @@ def read_atif(document: Mapping[str, Any], where: str) -> Transcript:
     agent, steps = document.get("agent"), document.get("steps")
     if not isinstance(agent, Mapping) or not isinstance(steps, list):
         raise TranscriptError(f"{where}: an ATIF trajectory needs `agent` and `steps`")
-    ours = _mapping(_mapping(document.get("extra")).get(_OURS))
+    ours = mapping(mapping(document.get("extra")).get(_OURS))
     segments: list[tuple[str, bool, list[RecordedCall | Note], list[EditableFile] | None]] = []
     for index, step in enumerate(steps):
         at = f"{where}: steps[{index}]"
@@ -54,7 +55,7 @@ def read_atif(document: Mapping[str, Any], where: str) -> Transcript:
         number, source = step.get("step_id"), step.get("source")
         if isinstance(number, bool) or not isinstance(number, int):
             raise TranscriptError(f"{at}: step_id is {number!r}, not a whole number")
-        note = _mapping(_mapping(step.get("extra")).get(_OURS))
+        note = mapping(mapping(step.get("extra")).get(_OURS))
         text = _content(step.get("message"), f"{at}: message")
         if source in ("user", "system"):
             opens = bool(note["opens_segment"]) if "opens_segment" in note else bool(parse_listings(text))
@@ -147,13 +148,13 @@ def _agent_step(
     by_model = step.get("llm_call_count") != 0
     own = _number(note.get("step"), number)
     calls = step.get("tool_calls") or []
-    results = _mapping(step.get("observation")).get("results") or []
+    results = mapping(step.get("observation")).get("results") or []
     if not isinstance(calls, list) or not isinstance(results, list):
         raise TranscriptError(f"{at}: tool_calls and observation.results must be lists")
     if not calls:
         yield Note("assistant", said, own, thinking, by_model)
         return
-    replies = [(_mapping(result).get("source_call_id"), _mapping(result).get("content")) for result in results]
+    replies = [(mapping(result).get("source_call_id"), mapping(result).get("content")) for result in results]
     unnamed = collections.deque(content for name, content in replies if name is None)
     named = dict(reversed([(name, content) for name, content in replies if isinstance(name, str)]))
     for position, call in enumerate(calls):
@@ -193,10 +194,6 @@ def _content(value: object, at: str) -> str:
     if isinstance(value, Sequence):
         return "\n".join(str(part["text"]) for part in value if isinstance(part, Mapping) and part.get("text"))
     raise TranscriptError(f"{at} is neither a text nor a list of parts")
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _number(value: object, otherwise: int) -> int:

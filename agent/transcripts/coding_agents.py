@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.runs.untrusted import mapping
 from agent.transcripts.model import Note, RecordedCall, Role, Segment, Transcript, TranscriptError
 
 _COMMAND = re.compile(r"^```(?:bash|sh|mswea_bash_command)[ \t]*\n", re.MULTILINE)
@@ -117,7 +118,7 @@ def is_codex_document(document: Mapping[str, Any]) -> bool:
 
 def read_codex_document(document: Mapping[str, Any]) -> Transcript:
     """Its items are those of the later rollouts, without an envelope."""
-    return _read_codex([_mapping(item) for item in _list(document.get("items"))])
+    return _read_codex([mapping(item) for item in _list(document.get("items"))])
 
 
 def is_mini(document: Mapping[str, Any]) -> bool:
@@ -131,7 +132,7 @@ def read_mini(document: Mapping[str, Any], where: str) -> Transcript:
     """Calls are `tool_calls`, items of a Responses answer, `extra.actions`, or in the oldest form one shell block."""
     session = _Session("mini-swe-agent")
     session.model = str(
-        _mapping(_mapping(_mapping(document.get("info")).get("config")).get("model")).get("model_name") or ""
+        mapping(mapping(mapping(document.get("info")).get("config")).get("model")).get("model_name") or ""
     )
     waiting: deque[str] = deque()  # calls without an id of their own, which the next messages answer in order
     for index, message in enumerate(_list(document.get("messages"))):
@@ -141,13 +142,13 @@ def read_mini(document: Mapping[str, Any], where: str) -> Transcript:
         if message.get("object") == "response" or message.get("type") == "function_call_output":
             items = _list(message.get("output")) if message.get("object") == "response" else [message]
             for item in items:
-                _codex_item(session, _mapping(item))
+                _codex_item(session, mapping(item))
         elif role == "assistant":
             waiting.clear()
             session.say("assistant", text)
             calls = [one for one in _list(message.get("tool_calls")) if isinstance(one, Mapping)]
             for one in calls:
-                function = _mapping(one.get("function"))
+                function = mapping(one.get("function"))
                 session.call(one.get("id"), function.get("name"), function.get("arguments"))
             if not calls:
                 for number, action in enumerate(_actions(message, text)):
@@ -170,9 +171,9 @@ def read_mini(document: Mapping[str, Any], where: str) -> Transcript:
 
 def _actions(message: Mapping[str, Any], text: str) -> list[Mapping[str, Any]]:
     """The commands that the agent took from an answer in text."""
-    extra = _mapping(message.get("extra"))
+    extra = mapping(message.get("extra"))
     if isinstance(extra.get("actions"), list):
-        return [_mapping(action) for action in extra["actions"]]
+        return [mapping(action) for action in extra["actions"]]
     block = _COMMAND.search(text)
     return [] if block is None else [{"command": text[block.end() :].split("\n```", 1)[0]}]
 
@@ -192,7 +193,7 @@ def _is_claude(record: Mapping[str, Any]) -> bool:
 def _read_claude(records: Iterable[Mapping[str, Any]]) -> Transcript:
     session = _Session("claude-code")
     for record in records:
-        message, kind = _mapping(record.get("message")), record.get("type")
+        message, kind = mapping(record.get("message")), record.get("type")
         if kind == "attachment":
             session.say("system", "\n".join(_strings(record.get("attachment"))))
         elif kind == "system":
@@ -202,7 +203,7 @@ def _read_claude(records: Iterable[Mapping[str, Any]]) -> Transcript:
         session.model = session.model or str(message.get("model") or "")
         content = message.get("content")
         for block in [{"type": "text", "text": content}] if isinstance(content, str) else _list(content):
-            block = _mapping(block)
+            block = mapping(block)
             part = str(block.get("type"))
             if part in ("text", "document"):
                 session.say("assistant" if kind == "assistant" else "user", _text(block) or _text(block.get("source")))
@@ -218,18 +219,18 @@ def _read_claude(records: Iterable[Mapping[str, Any]]) -> Transcript:
 
 def _is_qwen(record: Mapping[str, Any]) -> bool:
     """Its records have the envelope of Claude Code's, and messages of the Gemini API."""
-    return isinstance(_mapping(record.get("message")).get("parts"), list)
+    return isinstance(mapping(record.get("message")).get("parts"), list)
 
 
 def _read_qwen(records: Iterable[Mapping[str, Any]]) -> Transcript:
     session = _Session("qwen-code")
     for record in records:
         session.model = session.model or str(record.get("model") or "")
-        message = _mapping(record.get("message"))
-        for part in map(_mapping, _list(message.get("parts"))):
-            if call := _mapping(part.get("functionCall")):
+        message = mapping(record.get("message"))
+        for part in map(mapping, _list(message.get("parts"))):
+            if call := mapping(part.get("functionCall")):
                 session.call(call.get("id"), call.get("name"), call.get("args"))
-            elif answer := _mapping(part.get("functionResponse")):
+            elif answer := mapping(part.get("functionResponse")):
                 session.reply(answer.get("id"), "\n".join(_strings(answer.get("response"))))
             elif part.get("thought"):
                 session.thinking = _text(part)
@@ -244,7 +245,7 @@ def _is_codex(record: Mapping[str, Any]) -> bool:
         return isinstance(record.get("payload"), Mapping)
     if kind == "message":  # the first rollouts had no envelope
         parts = _list(record.get("content"))
-        return any(_mapping(part).get("type") in _CODEX_PARTS for part in parts)
+        return any(mapping(part).get("type") in _CODEX_PARTS for part in parts)
     return kind in ("function_call", "local_shell_call", "reasoning") or record.get("record_type") == "state"
 
 
@@ -252,7 +253,7 @@ def _read_codex(records: Iterable[Mapping[str, Any]]) -> Transcript:
     session = _Session("codex")
     for record in records:
         kind = record.get("type")
-        item = _mapping(record.get("payload")) if "payload" in record else record
+        item = mapping(record.get("payload")) if "payload" in record else record
         if kind in ("turn_context", "session_meta"):
             session.model = session.model or str(item.get("model") or "")
         elif kind == "compacted":
@@ -291,7 +292,7 @@ def _unwrapped(text: str) -> str:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    keys = set(_mapping(found))
+    keys = set(mapping(found))
     wraps = isinstance(found, list) or (keys & {*_WRAPPING} and keys <= {*_WRAPPING} | _BESIDE)
     return (_text(found) or text) if wraps else text
 
@@ -325,10 +326,6 @@ def _strings(value: object, depth: int = 6) -> Iterator[str]:
     elif depth and isinstance(value, list | Mapping):
         for part in value.values() if isinstance(value, Mapping) else value:
             yield from _strings(part, depth - 1)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def _list(value: object) -> list[Any]:

@@ -17,8 +17,8 @@ from typing import Any
 
 from agent import errors
 from agent.errors import AgentError, UsageError
-from agent.runs.record import mapping
 from agent.runs.status import RunStatus
+from agent.runs.untrusted import mapping
 from agent.secrets import without_secrets
 
 PROPOSERS = ("optuna", "random", "null")

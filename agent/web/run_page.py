@@ -21,9 +21,9 @@ from agent.runs.artifacts import MODULE, PATCH
 from agent.runs.directory import RunDirectory
 from agent.runs.live import LiveReader
 from agent.runs.log_lines import GENESIS
-from agent.runs.record import mapping
 from agent.runs.reviews import WORDS, Review, Standing, author, standing
 from agent.runs.status import RunStatus
+from agent.runs.untrusted import mapping
 from agent.studies.reviewing import Subject, look_at
 from agent.studies.verify_artifacts import require_genuine
 from agent.web.jobs import Jobs, may_go_on

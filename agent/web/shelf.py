@@ -16,10 +16,10 @@ from agent.runs.live import LIVE
 from agent.runs.log import MAX_LOG_BYTES
 from agent.runs.log_lines import Fields, read_lines
 from agent.runs.metrics import task_metrics
-from agent.runs.record import mapping, number, text
 from agent.runs.reviews import WORDS, standing
 from agent.runs.state import RunState, state_of
 from agent.runs.status import RunStatus
+from agent.runs.untrusted import mapping, number, text
 from benchmark.comparison import as_gain
 from benchmark.files import read_plain
 from benchmark.task import ACCURACY

@@ -1,0 +1,31 @@
+"""Values of JSON that anybody may have written: each function gives one type, or what stands for none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def text(value: object) -> str:
+    """An untrusted value as text; "" for None."""
+    return "" if value is None else str(value)
+
+
+def number(value: object) -> float | None:
+    """The untrusted value if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:  # a whole number beyond what a float can hold
+        return None
+
+
+def whole(value: object) -> int | None:
+    """The untrusted value if it is an integer, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def mapping(value: object) -> dict[str, Any]:
+    """The untrusted value if it is a JSON object, else {}."""
+    return value if isinstance(value, dict) else {}
