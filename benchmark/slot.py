@@ -12,7 +12,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmark.lanes import GPU_LOST, Gate, free_memory, is_out_of_memory, lost_gpu
+from benchmark.lanes import GPU_LOST, UNHEARD, Gate, free_memory, is_out_of_memory, lost_gpu
 
 _PR_SET_PDEATHSIG = 1
 
@@ -72,16 +72,20 @@ def _serve_lane(descriptor: int, gate: Gate) -> None:
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             call = connection.recv()
+            message: tuple[str, Any]
             try:
-                answer = _answer(call, parent, gate)
+                message = ("answer", _answer(call, parent, gate))
             except Exception:  # noqa: BLE001 - the traceback is the answer
-                text = traceback.format_exc()
+                message = ("error", traceback.format_exc())
                 if lost_gpu():
-                    print(text, file=sys.stderr, flush=True)
+                    print(message[1], file=sys.stderr, flush=True)
                     os._exit(GPU_LOST)  # the parent tries all calls of this process once more
-                connection.send(("error", text))
-            else:
-                connection.send(("answer", answer))
+            try:
+                connection.send(message)
+            except ConnectionError:
+                raise
+            except OSError:  # the call has closed the descriptor
+                os._exit(UNHEARD)
 
 
 def _answer(call: Any, parent: _Parent, gate: Gate) -> Any:
