@@ -84,6 +84,7 @@ class TrainCall:
             curve.append(point)
             parent.report(point)
 
+        report.__qualname__ = "report"  # so that Python's own messages name it as the user knows it
         model = model.to(self.device)
         try:
             with contained():
@@ -104,7 +105,13 @@ class TrainCall:
         except BaseException as error:
             raise TrainerFailed(f"train {self.trainer.spec}: {file} cannot be imported: {described(error)}") from error
         known = dict(self.trainer.sources)
-        for source in captured(file, self.trainer.folder):
+        try:
+            sources = captured(file, self.trainer.folder)
+        except (OSError, UnicodeDecodeError, SyntaxError) as error:
+            raise TrainerFailed(
+                f"train {self.trainer.spec}: a module was changed while the search ran: {error}"
+            ) from None
+        for source in sources:
             if known.get(source.file, "") not in ("", hashlib.sha256(source.text.encode()).hexdigest()):
                 raise TrainerFailed(f"train {self.trainer.spec}: {source.file} was changed while the search ran")
         return function
