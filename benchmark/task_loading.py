@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from benchmark import networks
 from benchmark.data.dataset import DataError
 from benchmark.data.unused import hold
-from benchmark.executors import InfrastructureError, LocalExecutor, Parent, ProcessDied
+from benchmark.executors import InfrastructureError, LocalExecutor, Parent, ProcessDied, TookTooLong
 from benchmark.hardware import cpu_count
 from benchmark.networks import LIBRARIES, Network, NetworkError, described
 from benchmark.sources import captured, forget, import_file, module_name
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _TAKE_AT_MOST = 3600.0
 """Seconds for loading data and building networks."""
+_BUILD_SECONDS = 300.0
+"""Seconds for a constructor, or for two pictures."""
 _MAX_SOURCES = 2**20
 
 
@@ -73,7 +75,10 @@ def make_profile(
             try:
                 made = future.result()
             except ProcessDied as error:
-                raise TaskFileError(f"{where}: task {table.title}: {error.how()}") from None
+                raise TaskFileError(f"{where}: task {table.title}: {table.functions}: {error.how()}") from None
+            except TookTooLong:
+                text = f"{table.functions} did not get ready within {_TAKE_AT_MOST:g} s"
+                raise TaskFileError(f"{where}: task {table.title}: {text}") from None
             except InfrastructureError as error:
                 last = str(error).strip().splitlines()[-1]
                 raise TaskFileError(f"{where}: task {table.title}: its code ended the process: {last}") from None
@@ -166,7 +171,7 @@ def from_user_file(network: Network, file: str, function: str, folder: Path) -> 
     path = folder / file
     if not path.is_file():
         raise NetworkError(f"network {network.spec}: {path}: no such file")
-    with contained():
+    with contained(_BUILD_SECONDS):
         try:
             networks.preload(LIBRARIES if "torchvision" in path.read_text(encoding="utf-8", errors="replace") else ())
             module = import_file(file, folder)
@@ -265,7 +270,7 @@ def try_out(network: Network, model: nn.Module) -> None:
 
     model.eval()
     try:
-        with contained(), torch.no_grad():
+        with contained(_BUILD_SECONDS), torch.no_grad():
             out = model(pictures)
     except BaseException as error:
         raise failing(error) from error
@@ -278,7 +283,7 @@ def try_out(network: Network, model: nn.Module) -> None:
         )
     model.train()
     try:
-        with contained():
+        with contained(_BUILD_SECONDS):
             loss = F.cross_entropy(model(pictures).float(), torch.zeros(2, dtype=torch.long))
             loss.backward()  # type: ignore[no-untyped-call]
     except BaseException as error:
@@ -295,7 +300,7 @@ def find_trainer(spec: str, folder: Path) -> Trainer:
     if not (folder / file).is_file():
         raise NetworkError(f"train {spec}: {folder / file}: no such file")
     try:
-        with contained():
+        with contained(_BUILD_SECONDS):
             made = getattr(import_file(file, folder), function, None)
     except BaseException as error:
         raise NetworkError(f"train {spec}: {file} cannot be imported: {described(error)}") from error

@@ -93,6 +93,13 @@ def test_a_forked_process_does_not_go_on_with_ours() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+def test_a_constructor_that_never_returns_is_stopped() -> None:
+    """`agent search` loaded the task file for an hour."""
+    with pytest.raises(TimeoutError, match=r"did not return within 0\.2 s"), contained(0.2):
+        while True:
+            pass
+
+
 @pytest.mark.parametrize("raised", ["KeyboardInterrupt", "GeneratorExit", "SystemExit(4)", "Odd()"])
 def test_whatever_a_constructor_raises_is_said(raised: str) -> None:
     """Only exceptions were caught, so KeyboardInterrupt ended the process: "died twice"."""
