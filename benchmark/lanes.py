@@ -12,6 +12,9 @@ MOST_LANES = 32
 GPU_LOST = 70
 """Exit status of a process whose GPU answers every call with an error. A new process may be able to use it."""
 
+UNHEARD = 71
+"""Exit status of a process whose call has closed the connection to us."""
+
 
 class Gate:
     """Lets `width` lanes train at a time. It narrows when the memory does not suffice for all of them."""

@@ -10,14 +10,17 @@ import contextlib
 import hashlib
 import importlib
 import inspect
+import os
 import random
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from benchmark.sources import Source, provide
+from benchmark.user_code import contained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -116,27 +119,36 @@ def build(network: Network, seed: int) -> nn.Module:
     import torch
 
     number = construction_seed(seed)
-    with _building:
-        threads = torch.get_num_threads()
+    with _building, contained():
         torch.set_num_threads(1)  # some factorisations give other last digits with more
+        make = _maker(network)
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number % 2**32)
         try:
-            make = _maker(network)
-            torch.manual_seed(number)
-            random.seed(number)
-            np.random.seed(number % 2**32)
-            try:
-                model = make()
-            except Exception as error:
-                raise NetworkError(f"network {network.spec}: {described(error)}") from error
-        finally:
-            torch.set_num_threads(threads)
+            model = make()
+        except BaseException as error:
+            raise NetworkError(f"network {network.spec}: {described(error)}") from error
     return checked(network.spec, model)
 
 
 def described(error: BaseException) -> str:
-    """One line for an error of the user's own code, with the word for what isolation denies."""
-    text = " ".join(str(error).split())[:500]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """One line for an error of the user's own code: its type, its text, and the line of theirs that it came from."""
+    try:
+        text = " ".join(str(error).split())[:500]
+    except Exception:  # noqa: BLE001 - an exception of the user's may fail at this, too
+        text = ""
+    line, frame = "", error.__traceback__
+    while frame is not None:
+        file = frame.tb_frame.f_code.co_filename
+        if not file.startswith(("<", *_NOT_THEIRS)) and "-packages" not in file:
+            line = f" ({Path(file).name} line {frame.tb_lineno})"
+        frame = frame.tb_next
+    return f"{type(error).__name__}{': ' if text else ''}{text}{line}"
+
+
+_ROOT = Path(__file__).parents[1]
+_NOT_THEIRS = tuple(map(str, (Path(os.__file__).parent, _ROOT / "agent", _ROOT / "benchmark", _ROOT / "sandbox")))
 
 
 _DOWNLOADING = ("urllib", "http", "socket", "requests", "httpx", "urllib3", "huggingface_hub", "hub", "ssl")
@@ -211,7 +223,7 @@ def _maker(network: Network) -> Callable[[], object]:
     preload(network.packages)
     try:
         module = importlib.import_module(network.sources[0].name)
-    except Exception as error:
+    except BaseException as error:
         raise NetworkError(f"network {first} cannot be imported: {described(error)}") from error
     return caller(network, getattr(module, second, None))
 

@@ -13,6 +13,7 @@ from benchmark.data.prepared import prepare
 from benchmark.networks import described
 from benchmark.sources import import_file
 from benchmark.task import NUM_CLASSES, Prepared
+from benchmark.user_code import contained
 
 FILES = (".npz", ".safetensors")
 
@@ -66,13 +67,13 @@ def _called(file: str, function: str, folder: Path) -> Arrays:
     if not (folder / file).is_file():
         raise DataError(f"{folder / file}: no such file")
     try:
-        made = getattr(import_file(file, folder), function, None)
-        if made is None or not callable(made):
-            raise DataError(f"{what}: {file} has no function {function!r}")
-        value = made()
+        with contained():
+            made = getattr(import_file(file, folder), function, None)
+            if made is None or not callable(made):
+                raise DataError(f"{what}: {file} has no function {function!r}")
+            arrays = returned(made(), what)
     except DataError:
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
+    except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
         raise DataError(f"{what}: {described(error)}") from None
-    arrays = returned(value, what)
     return dataclasses.replace(arrays, notes=(f"{what} ran in the trusted process",))

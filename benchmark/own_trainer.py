@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.data.prepared import folder
-from benchmark.executors import Parent
+from benchmark.executors import Parent, ProcessDied, Report, TookTooLong
 from benchmark.files import write_atomically
-from benchmark.networks import Network, build, described
+from benchmark.networks import Network, NetworkError, build, described
 from benchmark.results import EpochMetrics
 from benchmark.sources import captured, import_file, provide
 from benchmark.task import Task, Trainer
+from benchmark.user_code import contained
 
 
 class TrainerFailed(RuntimeError):
@@ -51,9 +52,10 @@ class TrainCall:
     device: str
 
     def __call__(self, parent: Parent) -> Trained | str:
+        _die_first()
         try:
             return self._train(parent)
-        except TrainerFailed as error:
+        except (TrainerFailed, NetworkError) as error:
             return str(error)
 
     def _train(self, parent: Parent) -> Trained:
@@ -77,16 +79,21 @@ class TrainCall:
         started = time.perf_counter()
 
         def report(epoch: int, **metrics: float) -> None:
-            """Show a user's numbers of an epoch, and keep them as a point of the curve."""
+            """Show a user's numbers of an epoch, and keep them as a point of the curve. Raises TypeError."""
             point = own_metrics(epoch, metrics, time.perf_counter() - started)
             curve.append(point)
             parent.report(point)
 
+        report.__qualname__ = "report"  # so that Python's own messages name it as the user knows it
+        model = model.to(self.device)
         try:
-            score = function(model.to(self.device), seed=self.seed, device=self.device, report=report)
-        except (Exception, SystemExit) as error:
+            with contained():
+                score = as_score(function(model, seed=self.seed, device=self.device, report=report), self.trainer.spec)
+        except TrainerFailed:
+            raise
+        except BaseException as error:
             raise TrainerFailed(f"train {self.trainer.spec}: {described(error)}") from error
-        return Trained(as_score(score, self.trainer.spec), tuple(curve), time.perf_counter() - started)
+        return Trained(score, tuple(curve), time.perf_counter() - started)
 
     def _function(self) -> Any:
         """The user's function, from the files that the task was made of. Raises TrainerFailed."""
@@ -95,13 +102,45 @@ class TrainCall:
         os.chdir(self.trainer.folder)
         try:
             function = getattr(import_file(file, self.trainer.folder), name)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise TrainerFailed(f"train {self.trainer.spec}: {file} cannot be imported: {described(error)}") from error
         known = dict(self.trainer.sources)
-        for source in captured(file, self.trainer.folder):
+        try:
+            sources = captured(file, self.trainer.folder)
+        except (OSError, UnicodeDecodeError, SyntaxError) as error:
+            raise TrainerFailed(
+                f"train {self.trainer.spec}: a module was changed while the search ran: {error}"
+            ) from None
+        for source in sources:
             if known.get(source.file, "") not in ("", hashlib.sha256(source.text.encode()).hexdigest()):
                 raise TrainerFailed(f"train {self.trainer.spec}: {source.file} was changed while the search ran")
         return function
+
+
+def run_trainer(
+    call: TrainCall, *, gpus: int, on_report: Report | None = None, seconds: float | None = None
+) -> Trained | str:
+    """Let the trainer train in a fresh process, for at most so many seconds. What it did wrong is one sentence.
+
+    A process that dies is tried once more.
+    """
+    from benchmark.executors import LocalExecutor
+    from benchmark.hardware import threads
+
+    spec = call.trainer.spec
+    with LocalExecutor(1, threads=threads(), gpus=gpus) as executor:
+        try:
+            return executor.submit(call, timeout=seconds, on_report=on_report).result()
+        except TookTooLong:
+            return f"train {spec} did not return within {seconds:g} s; --seconds gives it more"
+        except ProcessDied as error:
+            return f"train {spec}: {error.how()}, and so it did when it was tried once more"
+
+
+def _die_first() -> None:
+    """Where memory runs out, let the kernel end this process and not the search. Linux only."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def known_seconds(task: Task) -> float:
@@ -127,24 +166,34 @@ def _seconds_file(task: Task) -> Path:
 
 def as_score(value: Any, spec: str) -> float:
     """The returned score as a number. Raises TrainerFailed if it is none."""
-    if hasattr(value, "item") and getattr(value, "numel", lambda: 1)() == 1:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TrainerFailed(f"train {spec} returned {value!r:.80}, which is no number")
-    return float(value)
+    if (number := _number(value)) is None:
+        try:
+            shown = f"{value!r:.80}"
+        except Exception:  # noqa: BLE001 - an object of the user's may fail at this, too
+            shown = type(value).__name__
+        raise TrainerFailed(f"train {spec} returned {' '.join(shown.split())}, which is no number")
+    return number
+
+
+def _number(value: Any) -> float | None:
+    """The value as a float; None for what is none, such as True, a text, two numbers, or 10**400."""
+    try:
+        number = value.item() if hasattr(value, "item") else value
+        return float(number) if isinstance(number, numbers.Real) and not isinstance(number, bool) else None
+    except Exception:  # noqa: BLE001 - an object of the user's may raise anything
+        return None
 
 
 def own_metrics(epoch: int, metrics: dict[str, Any], seconds: float) -> EpochMetrics:
-    """A point of the curve with a user's numbers. What is no number is left out."""
-    found = {}
-    for name, value in metrics.items():
-        number = value.item() if hasattr(value, "item") else value
-        if isinstance(number, numbers.Real) and not isinstance(number, bool):
-            found[name] = float(number)
+    """A point of the curve with a user's numbers. What is no number is left out. Raises TypeError for the epoch."""
+    count = _number(epoch)
+    if count is None or not count.is_integer():
+        raise TypeError(f"report(epoch, ...) takes the number of an epoch, not {epoch!r:.80}")
+    found = {name: number for name, value in metrics.items() if (number := _number(value)) is not None}
     nan = math.nan
     loss = found.get("train_loss", found.get("loss", nan))
     return EpochMetrics(
-        epoch=int(epoch),
+        epoch=int(count),
         train_loss=loss,
         train_acc=nan,
         test_loss=found.get("val_loss", found.get("test_loss", nan)),

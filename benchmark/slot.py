@@ -12,7 +12,7 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
-from benchmark.lanes import GPU_LOST, Gate, free_memory, is_out_of_memory, lost_gpu
+from benchmark.lanes import GPU_LOST, UNHEARD, Gate, free_memory, is_out_of_memory, lost_gpu
 
 _PR_SET_PDEATHSIG = 1
 
@@ -22,12 +22,18 @@ class _Parent:
 
     def __init__(self, connection: Connection[Any, Any]) -> None:
         self._connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, kind: str, content: Any) -> None:
+        """Send a message. Threads of a user's trainer may report while another message is sent."""
+        with self._sending:
+            self._connection.send((kind, content))
 
     def report(self, content: Any) -> None:
-        self._connection.send(("report", content))
+        self.send("report", content)
 
     def ask(self, question: Any) -> Any:
-        self._connection.send(("ask", question))
+        self.send("ask", question)
         answered, content = self._connection.recv()
         if not answered:
             raise RuntimeError(content)
@@ -35,7 +41,7 @@ class _Parent:
 
     def note(self, text: str) -> None:
         """Tell the user something about the machine."""
-        self._connection.send(("note", text))
+        self.send("note", text)
 
 
 def die_with_parent() -> bool:
@@ -73,15 +79,18 @@ def _serve_lane(descriptor: int, gate: Gate) -> None:
         while True:
             call = connection.recv()
             try:
-                answer = _answer(call, parent, gate)
+                kind, content = "answer", _answer(call, parent, gate)
             except Exception:  # noqa: BLE001 - the traceback is the answer
-                text = traceback.format_exc()
+                kind, content = "error", traceback.format_exc()
                 if lost_gpu():
-                    print(text, file=sys.stderr, flush=True)
+                    print(content, file=sys.stderr, flush=True)
                     os._exit(GPU_LOST)  # the parent tries all calls of this process once more
-                connection.send(("error", text))
-            else:
-                connection.send(("answer", answer))
+            try:
+                parent.send(kind, content)
+            except ConnectionError:
+                raise
+            except OSError:  # the call has closed the descriptor
+                os._exit(UNHEARD)
 
 
 def _answer(call: Any, parent: _Parent, gate: Gate) -> Any:

@@ -28,6 +28,14 @@ class Running:
     process: subprocess.Popen[bytes] | Forked
     connections: tuple[Connection[Any, Any], ...]
 
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        try:
+            self.process.wait(timeout=0)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def kill(self) -> None:
         """Kill the process and everything it started."""
         with contextlib.suppress(ProcessLookupError):
@@ -71,14 +79,14 @@ class SlotProcess:
         """Where the process said what; empty without a log."""
         return f"; see {self._log}" if self._log else ""
 
-    def describe_exit(self, running: Running, error: Exception) -> str:
-        """Say how the process ended."""
+    def describe_exit(self, running: Running, error: Exception) -> tuple[str, int | None]:
+        """Say how the process ended, with its exit status; None: it has not ended."""
         code = None
         # The socket closes a moment before the process can be waited for.
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = running.process.wait(timeout=5)
         what = "the GPU no longer answered, " if code == GPU_LOST else ""
-        return f"{what}exit status {code} ({type(error).__name__}){self.see_log}"
+        return f"{what}exit status {code} ({type(error).__name__}){self.see_log}", code
 
     def _start(self) -> Running:
         pairs = [socket.socketpair() for _ in range(self._lanes)]

@@ -17,18 +17,21 @@ from typing import TYPE_CHECKING
 from benchmark import networks
 from benchmark.data.dataset import DataError
 from benchmark.data.unused import hold
-from benchmark.executors import InfrastructureError, LocalExecutor, Parent
+from benchmark.executors import InfrastructureError, LocalExecutor, Parent, ProcessDied, TookTooLong
 from benchmark.hardware import cpu_count
 from benchmark.networks import LIBRARIES, Network, NetworkError, described
 from benchmark.sources import captured, forget, import_file, module_name
 from benchmark.task import OURS, Prepared, Profile, Recipe, Task, Trainer
 from benchmark.task_schema import TaskFile, TaskFileError, TaskTable, default_name, read_task_file
+from benchmark.user_code import contained
 
 if TYPE_CHECKING:
     from torch import nn
 
 _TAKE_AT_MOST = 3600.0
 """Seconds for loading data and building networks."""
+_BUILD_SECONDS = 300.0
+"""Seconds for a constructor, or for two pictures."""
 _MAX_SOURCES = 2**20
 
 
@@ -71,6 +74,11 @@ def make_profile(
         for table, future in zip(tables, futures, strict=True):
             try:
                 made = future.result()
+            except ProcessDied as error:
+                raise TaskFileError(f"{where}: task {table.title}: {table.functions}: {error.how()}") from None
+            except TookTooLong:
+                text = f"{table.functions} did not get ready within {_TAKE_AT_MOST:g} s"
+                raise TaskFileError(f"{where}: task {table.title}: {text}") from None
             except InfrastructureError as error:
                 last = str(error).strip().splitlines()[-1]
                 raise TaskFileError(f"{where}: task {table.title}: its code ended the process: {last}") from None
@@ -163,17 +171,18 @@ def from_user_file(network: Network, file: str, function: str, folder: Path) -> 
     path = folder / file
     if not path.is_file():
         raise NetworkError(f"network {network.spec}: {path}: no such file")
-    try:
-        networks.preload(LIBRARIES if "torchvision" in path.read_text(encoding="utf-8", errors="replace") else ())
-        module = import_file(file, folder)
-    except (Exception, SystemExit) as error:
-        raise NetworkError(f"network {network.spec}: {file} cannot be imported: {described(error)}") from error
-    make = networks.caller(network, getattr(module, function, None))
-    torch.manual_seed(0)
-    try:
-        model = make()
-    except (Exception, SystemExit) as error:
-        raise NetworkError(f"network {network.spec}: {described(error)}") from error
+    with contained(_BUILD_SECONDS):
+        try:
+            networks.preload(LIBRARIES if "torchvision" in path.read_text(encoding="utf-8", errors="replace") else ())
+            module = import_file(file, folder)
+        except BaseException as error:
+            raise NetworkError(f"network {network.spec}: {file} cannot be imported: {described(error)}") from error
+        make = networks.caller(network, getattr(module, function, None))
+        torch.manual_seed(0)
+        try:
+            model = make()
+        except BaseException as error:
+            raise NetworkError(f"network {network.spec}: {described(error)}") from error
     try_out(network, networks.checked(network.spec, model))
     return with_sources(network, file, folder)
 
@@ -244,19 +253,27 @@ def _built_from_memory(network: Network) -> nn.Module:
 
 
 def try_out(network: Network, model: nn.Module) -> None:
-    """Send two pictures through the network. Raises NetworkError unless there is a score for each class."""
+    """Send two pictures through the network, as in a test and as in training.
+
+    Raises NetworkError unless there is a score for each class, and gradients.
+    """
     import torch
+    import torch.nn.functional as F
 
     if network.picture is None:
         return
     shape = "×".join(map(str, network.picture))
     pictures = torch.randn(2, *network.picture, generator=torch.Generator().manual_seed(0))
+
+    def failing(error: BaseException, when: str = "") -> NetworkError:
+        return NetworkError(f"network {network.spec} fails on a picture of {shape}{when}: {described(error)}")
+
     model.eval()
     try:
-        with torch.no_grad():
+        with contained(_BUILD_SECONDS), torch.no_grad():
             out = model(pictures)
-    except (Exception, SystemExit) as error:
-        raise NetworkError(f"network {network.spec} fails on a picture of {shape}: {described(error)}") from error
+    except BaseException as error:
+        raise failing(error) from error
     if not isinstance(out, torch.Tensor):
         raise NetworkError(f"network {network.spec} gives {type(out).__name__} for a picture, not a tensor of logits")
     if tuple(out.shape) != (2, network.num_classes):
@@ -264,6 +281,15 @@ def try_out(network: Network, model: nn.Module) -> None:
             f"network {network.spec} gives shape {tuple(out.shape)} for 2 pictures of {shape}; "
             f"{network.num_classes} classes need (2, {network.num_classes})"
         )
+    model.train()
+    try:
+        with contained(_BUILD_SECONDS):
+            loss = F.cross_entropy(model(pictures).float(), torch.zeros(2, dtype=torch.long))
+            loss.backward()  # type: ignore[no-untyped-call]
+    except BaseException as error:
+        raise failing(error, " while it trains") from error
+    model.zero_grad()
+    model.eval()
 
 
 def find_trainer(spec: str, folder: Path) -> Trainer:
@@ -274,8 +300,9 @@ def find_trainer(spec: str, folder: Path) -> Trainer:
     if not (folder / file).is_file():
         raise NetworkError(f"train {spec}: {folder / file}: no such file")
     try:
-        made = getattr(import_file(file, folder), function, None)
-    except (Exception, SystemExit) as error:
+        with contained(_BUILD_SECONDS):
+            made = getattr(import_file(file, folder), function, None)
+    except BaseException as error:
         raise NetworkError(f"train {spec}: {file} cannot be imported: {described(error)}") from error
     if made is None or not callable(made):
         raise NetworkError(f"train {spec}: {file} has no function {function!r}")

@@ -111,6 +111,11 @@ class TaskTable(_Strict):
         return Path(self.data.partition(":")[0]).stem
 
     @property
+    def functions(self) -> str:
+        """The functions that the table names, for a message about code that may be any of them."""
+        return " or ".join(name for name in (self.network, self.data, self.train) if name and ".py:" in name)
+
+    @property
     def title(self) -> str:
         """The task's name. Raises ValueError if one is given that is no path component."""
         return component(self.name) if self.name is not None else default_name(f"{self.arch}-{self.dataset}")

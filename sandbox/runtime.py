@@ -21,7 +21,7 @@ _PACKAGES = (
 )
 _OURS = (
     *("benchmark/__init__.py", "benchmark/models.py", "benchmark/networks.py", "benchmark/sources.py"),
-    *("benchmark/vision.py", "sandbox/__init__.py", "sandbox/confine.py"),
+    *("benchmark/user_code.py", "benchmark/vision.py", "sandbox/__init__.py", "sandbox/confine.py"),
     *("sandbox/landlock.py", "sandbox/prelude.py", "sandbox/seccomp.py", "sandbox/wire.py", "sandbox/worker.py"),
     "sandbox/zygote.py",
 )

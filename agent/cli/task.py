@@ -60,6 +60,9 @@ def check(
     noise: Annotated[
         int, typer.Option(metavar="K", min=0, max=50, help="Also train the baseline K times, shortly: its SD.")
     ] = 0,
+    seconds: Annotated[
+        float, typer.Option(metavar="S", min=1, help="Longest training by a trainer of your own.")
+    ] = 600,
     workers: WorkersOption = None,
     data_root: DataRootOption = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets.")] = False,
@@ -90,7 +93,7 @@ def check(
     try:
         progress.message(f"loading the data and building the networks of {file}")
         profile, _ = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
-        checked = check_task_file(profile, config, progress, noise=noise)
+        checked = check_task_file(profile, config, progress, noise=noise, seconds=seconds)
     finally:
         progress.close()
     if as_json:

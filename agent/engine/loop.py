@@ -139,10 +139,9 @@ def _note(refusals: list[str], call: ToolCall, observation: Observation) -> None
 
 def reason_in(reply: str) -> str:
     """The line of a reply that says what was wrong."""
-    lines = reply.splitlines() or [""]
-    return next((line for line in lines if line.startswith(("ERROR", "FAILED"))), lines[0]).removeprefix("ERROR: ")[
-        :400
-    ]
+    wrong = ("ERROR", "FAILED", "[FAILED]")
+    found = next((line for line in reply.splitlines() if line.startswith(wrong)), reply.partition("\n")[0])
+    return found.removeprefix("ERROR: ")[:400]
 
 
 def _time_is_up(clock: Clock, log: EventLog, max_seconds: float) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from agent.errors import UsageError
 from agent.evaluation.calls import EvaluationCall, job_for
 from agent.protocol import CandidateFailure, Outcome
 from benchmark.executors import InfrastructureError
@@ -63,10 +64,14 @@ class Batch:
             future.cancel()
 
 
+_OF_THE_TASK = frozenset({"trainer", "network", "not_finite"})
+"""Kinds of failures that a task's own network or trainer is to blame for, if our own baseline fails."""
+
+
 def require_baseline(outcomes: Outcomes, role: str) -> None:
     """Raise InfrastructureError when the baseline failed with any task and seed. `role` is the baseline's role.
 
-    The baseline is our own code, so its failure is not a candidate's fault.
+    The baseline is our own code, so its failure is not a candidate's fault. Raises UsageError if it is the task's.
     """
     failed = {
         f"{task} with seed {seed}": outcome
@@ -79,6 +84,11 @@ def require_baseline(outcomes: Outcomes, role: str) -> None:
             f"the baseline does not set every parameter of the network: on {'; on '.join(failures)}. It sets the "
             "parameters of Conv2d, Linear and normalisation layers, and the machine is not to blame: leave parameters "
             "of other kinds out of the network, or make them part of such a layer"
+        )
+    if failed and all(outcome.kind in _OF_THE_TASK for outcome in failed.values()):
+        raise UsageError(
+            f"the baseline has no score, so nothing can be compared: on {'; on '.join(failures)}; mend it, and look "
+            "with agent task check"
         )
     if failures:
         raise InfrastructureError(

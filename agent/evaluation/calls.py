@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from agent.protocol import CandidateFailure
+from benchmark.networks import NetworkError
 from benchmark.results import EpochMetrics, EvaluationResult, region_sha256, result_key, task_sha256
 from benchmark.task import Task
 from sandbox.isolate import Initialised, Job
@@ -93,7 +94,10 @@ class EvaluationCall:
             return self._with_own_trainer(parent)
         dataset = load_task_data(self.task.data, self.task.dataset, self.data_root)
         dataset = hold_out(dataset, self.task.recipe.held_out)
-        model, initialised = initialised_model(self.region, self.task, self.seed, parent, self.made)
+        try:
+            model, initialised = initialised_model(self.region, self.task, self.seed, parent, self.made)
+        except NetworkError as error:
+            return CandidateFailure("network", str(error))
         if not initialised.ok:
             return CandidateFailure(initialised.kind or "isolation", initialised.message)
         checkpoint = None
@@ -149,9 +153,8 @@ class EvaluationCall:
         """Initialise, then let the user's own trainer train in a fresh process."""
         import torch
 
-        from benchmark.executors import LocalExecutor
         from benchmark.hardware import threads
-        from benchmark.own_trainer import TrainCall, remember_seconds
+        from benchmark.own_trainer import TrainCall, remember_seconds, run_trainer
         from benchmark.results import StepZero
 
         task = self.task
@@ -164,9 +167,7 @@ class EvaluationCall:
             if not initialised.ok:
                 return CandidateFailure(initialised.kind or "isolation", initialised.message)
             call = TrainCall(task.trainer, task.network, weights, self.seed, device)
-            gpus = 1 if device == "cuda" else 0
-            with LocalExecutor(1, threads=threads(), gpus=gpus) as executor:
-                trained = executor.submit(call, on_report=parent.report).result()
+            trained = run_trainer(call, gpus=1 if device == "cuda" else 0, on_report=parent.report)
         if isinstance(trained, str):
             return CandidateFailure("trainer", trained)
         remember_seconds(task, trained.seconds)

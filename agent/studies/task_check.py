@@ -22,6 +22,8 @@ from agent.profiles import baseline_region
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
 from agent.spaces.base import BuiltIn
+from benchmark.executors import ProcessDied
+from benchmark.networks import NetworkError, described
 from benchmark.recipes import asks_for_blocks
 from benchmark.results import EvaluationResult
 from benchmark.store import LayeredStore, ResultStore
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 STEPS = 4
 """Training steps of each task, after two to warm up."""
+TRAINER_SECONDS = 600
+"""Longest training by a trainer of the user's own, unless more are given."""
 _TESTED = 256
 _SHORT_EPOCHS = 3
 """Epochs of a training that measures the noise, at most."""
@@ -75,6 +79,8 @@ class CheckCall:
     region: str
     precision: str
     data_root: Path | None = None
+    seconds: float = TRAINER_SECONDS
+    """What each training by a trainer of the user's own may take."""
 
     def __call__(self, parent: Parent) -> TaskFacts | str:
         """Initialise in isolation, train, evaluate."""
@@ -86,7 +92,10 @@ class CheckCall:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.task.trainer is not None:
             return self._own_trainer(parent, device)
-        model, made = initialised_model(self.region, self.task, 0, parent)
+        try:
+            model, made = initialised_model(self.region, self.task, 0, parent)
+        except NetworkError as error:
+            return str(error)
         if not made.ok:
             return f"the baseline fails: {made.message} [{made.kind}]"
         return self._trained(model, device)
@@ -109,8 +118,8 @@ class CheckCall:
             _, first, outcome = (
                 train(model, data, part, seed=0, device=device, precision=self.precision) for part in (one, one, few)
             )
-        except (RuntimeError, ValueError, TypeError) as error:  # such as no bfloat16, or no memory
-            return f"a training step fails: {' '.join(str(error).split())[:300]}"
+        except Exception as error:  # noqa: BLE001 - such as no bfloat16, no memory, or a fault in the user's network
+            return f"a training step fails: {described(error)}"
         train_size, test_size = (
             min(size, limit or size)
             for size, limit in zip(self.task.sizes, (recipe.train_limit, recipe.test_limit), strict=True)
@@ -131,24 +140,21 @@ class CheckCall:
         )
 
     def _own_trainer(self, parent: Parent, device: str) -> TaskFacts | str:
-        from benchmark.executors import LocalExecutor
-        from benchmark.hardware import threads
         from benchmark.networks import build
-        from benchmark.own_trainer import TrainCall, Trained, remember_seconds
+        from benchmark.own_trainer import TrainCall, Trained, remember_seconds, run_trainer
 
         task = self.task
         assert task.trainer is not None
         assert task.network is not None
         scores: list[Trained] = []
-        with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
-            weights = Path(folder) / "weights.safetensors"
-            made = parent.ask(job_for(task, self.region, 0, weights))
-            if not made.ok:
-                return f"the baseline fails: {made.message} [{made.kind}]"
-            for _ in range(2):
-                with LocalExecutor(1, threads=threads(), gpus=1 if device == "cuda" else 0) as executor:
-                    call = TrainCall(task.trainer, task.network, weights, 0, device)
-                    trained = executor.submit(call, on_report=parent.report).result()
+        for _ in range(2):
+            with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
+                weights = Path(folder) / "weights.safetensors"
+                made = parent.ask(job_for(task, self.region, 0, weights))
+                if not made.ok:
+                    return f"the baseline fails: {made.message} [{made.kind}]"
+                call = TrainCall(task.trainer, task.network, weights, 0, device)
+                trained = run_trainer(call, gpus=1 if device == "cuda" else 0, seconds=self.seconds)
                 if isinstance(trained, str):
                     return trained
                 if not math.isfinite(trained.score):
@@ -304,16 +310,25 @@ def sd_of(scores: Sequence[float]) -> float | None:
     return statistics.stdev(scores) if len(scores) > 1 else None
 
 
-def check_task_file(profile: Profile, config: SearchConfig, progress: Progress, *, noise: int = 0) -> CheckedTasks:
-    """Look at every task. `noise` is the number of short trainings of the baseline. Raises UsageError."""
+def check_task_file(
+    profile: Profile, config: SearchConfig, progress: Progress, *, noise: int = 0, seconds: float = TRAINER_SECONDS
+) -> CheckedTasks:
+    """Look at every task. `noise` is the number of short trainings of the baseline. Raises UsageError.
+
+    `seconds`: the longest training by a trainer of the user's own.
+    """
     region = baseline_region(profile)
     with open_workbench(config, Clock(), progress, evaluations=max(1, noise)) as workbench:
-        calls = {task.name: CheckCall(task, region, config.precision, config.data_root) for task in profile.tasks}
+        calls = [CheckCall(task, region, config.precision, config.data_root, seconds) for task in profile.tasks]
         facts: dict[str, TaskFacts] = {}
-        for name, call in calls.items():
-            said = "trains twice" if call.task.trainer else f"trains {STEPS + 2} steps"
-            progress.message(f"{name}: {said}, then evaluates")
-            found = workbench.executor.submit(call, on_ask=workbench.isolation.initialise).result()
+        for call in calls:
+            name, own = call.task.name, call.task.trainer is not None
+            few = f"trains {STEPS + 2} steps, then evaluates"
+            progress.message(f"{name}: {f'trains twice, for at most {seconds:g} s each (--seconds)' if own else few}")
+            try:
+                found = workbench.executor.submit(call, on_ask=workbench.isolation.initialise).result()
+            except ProcessDied as error:
+                found = f"{call.task.network.spec if call.task.network else name}: {error.how()}"
             if isinstance(found, str):
                 raise UsageError(f"--profile {profile.file or profile.name}: task {name}: {found}")
             facts[name] = found

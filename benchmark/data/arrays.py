@@ -72,7 +72,7 @@ def returned(value: object, what: str, verb: str = "returns") -> Arrays:
         raise DataError(f"{what} {verb} {type(value).__name__}{many}, not the four arrays {', '.join(ARRAY_NAMES)}")
     try:
         found = {str(name): _array(array) for name, array in value.items()}
-    except (ValueError, TypeError) as error:  # such as lists of unequal lengths
+    except (ValueError, TypeError, RuntimeError) as error:  # such as lists of unequal lengths, or a meta tensor
         raise DataError(f"{what}: {' '.join(str(error).split())[:200]}") from None
     require_memory(sum(array.nbytes for array in found.values()), what)  # a memmap is not in memory yet
     return in_form(found, what)

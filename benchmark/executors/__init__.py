@@ -10,7 +10,9 @@ from benchmark.executors.seam import (
     OnStart,
     Parent,
     Priority,
+    ProcessDied,
     Report,
+    TookTooLong,
     WrongMachine,
     prepared,
 )
@@ -25,7 +27,9 @@ __all__ = [
     "OnStart",
     "Parent",
     "Priority",
+    "ProcessDied",
     "Report",
+    "TookTooLong",
     "WrongMachine",
     "prepared",
 ]

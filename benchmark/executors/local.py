@@ -8,11 +8,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
-from benchmark.executors.seam import Ask, InfrastructureError
+from benchmark.executors.seam import Ask, InfrastructureError, ProcessDied, TookTooLong
 from benchmark.executors.waiting import QueueExecutor, SubmittedCall
 from benchmark.fork_server import ForkServer, ForkServerDied
 from benchmark.slot_process import Running, SlotProcess, start_python
@@ -24,7 +25,7 @@ class LocalExecutor(QueueExecutor):
     On a CPU the slots' processes are forks of one that has imported torch.
     Slots get GPUs in turn. All slots of a GPU are lanes of one process, since one small network does not fill it and
     processes would take turns. Without a GPU, `lanes` slots share a process: one, but in tests.
-    A process that dies is replaced and its calls are retried once. A second death is an InfrastructureError.
+    A process that dies is replaced and its calls are retried once. A second death raises ProcessDied.
     `say` gets sentences for the user, such as that the memory does not suffice for all lanes.
     """
 
@@ -102,7 +103,7 @@ class LocalExecutor(QueueExecutor):
             except _Crashed as crash:
                 slot.stop()
                 if attempt == 2:
-                    raise InfrastructureError(f"an evaluation process died twice: {crash}") from None
+                    raise ProcessDied(f"an evaluation process died twice: {crash}", crash.status) from None
         raise AssertionError("unreachable")
 
 
@@ -122,8 +123,26 @@ def _reply(on_ask: Ask | None, question: Any) -> memoryview:
         return ForkingPickler.dumps((False, traceback.format_exc()))
 
 
+_LOOK = 0.5
+"""Seconds between looks whether a silent process lives: what it has forked may hold its socket open after its end."""
+
+
+def _heard(connection: Connection[Any, Any], running: Running, deadline: float | None) -> bool:
+    """Wait for a message. False: there is none at the deadline. Raises EOFError if the process has ended."""
+    while not connection.poll(_LOOK if deadline is None else min(_LOOK, deadline - time.monotonic())):
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        if running.ended() and not connection.poll():
+            raise EOFError
+    return True
+
+
 class _Crashed(Exception):
-    """The slot's process has ended."""
+    """The slot's process has ended, or closed its connection. `status`: see `ProcessDied`."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class _Slot:
@@ -149,10 +168,9 @@ class _Slot:
         try:
             connection.send(job.call)
             while True:
-                remaining = None if deadline is None else max(0.0, deadline - time.monotonic())
-                if not connection.poll(remaining):
+                if not _heard(connection, running, deadline):
                     self.stop()
-                    raise InfrastructureError(f"an evaluation did not finish within {job.timeout:.0f} s")
+                    raise TookTooLong(f"an evaluation did not finish within {job.timeout:.0f} s")
                 kind, content = connection.recv()
                 if kind == "report":
                     if job.on_report is not None:
@@ -165,7 +183,7 @@ class _Slot:
                     try:
                         connection.send_bytes(reply)
                     except OSError as error:  # the socket was closed meanwhile
-                        raise _Crashed(self._process.describe_exit(running, error)) from None
+                        raise _Crashed(*self._process.describe_exit(running, error)) from None
                 elif kind == "note":
                     if self._say is not None:
                         self._say(content)
@@ -174,7 +192,7 @@ class _Slot:
                 else:
                     raise InfrastructureError(f"an evaluation failed in our own code:\n{content}")
         except (EOFError, ConnectionError, BrokenPipeError) as error:
-            raise _Crashed(self._process.describe_exit(running, error)) from None
+            raise _Crashed(*self._process.describe_exit(running, error)) from None
 
     def stop(self) -> None:
         """Kill the process that answered the last call, with everything it started and all its lanes."""

@@ -5,9 +5,12 @@ Calls, questions and answers are picklable. Calls share only what they name, for
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
+
+from benchmark.lanes import UNHEARD
 
 Report = Callable[[Any], None]
 Ask = Callable[[Any], Any]
@@ -40,6 +43,32 @@ class InfrastructureError(RuntimeError):
     """One of our own processes crashed or is stuck. The candidate is not at fault and gets no score."""
 
 
+class ProcessDied(InfrastructureError):
+    """The process of a call ended twice before it answered.
+
+    `status` is its exit status, negative for a signal. None: it lives, and has closed its connection to us.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def how(self) -> str:
+        """How the process ended, and what may be the reason, for the author of the code that it ran."""
+        if self.status is None or self.status == UNHEARD:
+            return "its process closed the connection to this command, as closing all descriptors does"
+        if self.status == -signal.SIGKILL:
+            return "its process was killed (SIGKILL), most likely because memory ran out"
+        if self.status < 0:
+            names = {member.value: member.name for member in signal.Signals}
+            return f"its process died of {names.get(-self.status, f'signal {-self.status}')}"
+        return f"its process ended with exit status {self.status} before the function returned (os._exit, or a library)"
+
+
+class TookTooLong(InfrastructureError):
+    """A call did not answer within its time."""
+
+
 class WrongMachine(InfrastructureError):
     """A worker's environment is not the one that the evaluation's key names."""
 
@@ -66,7 +95,7 @@ class Executor(Protocol):
         on_start: OnStart | None = None,
         priority: Priority = (),
     ) -> Future[AnswerT]:
-        """Queue a call. The future raises InfrastructureError if its process died twice or took over `timeout` s.
+        """Queue a call. The future raises ProcessDied if its process died twice, and TookTooLong after `timeout` s.
 
         `on_report` and `on_ask` handle the call's reports and questions. Time spent in `on_ask` does not count.
         `on_start` gets the place each time the call begins to run: a second time if its first process died.

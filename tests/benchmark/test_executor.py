@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.executors import InfrastructureError, LocalExecutor, Parent
+from benchmark.executors import InfrastructureError, LocalExecutor, Parent, ProcessDied
+from benchmark.lanes import UNHEARD
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,24 @@ class DieOnce:
 class DieAlways:
     def __call__(self, parent: Parent) -> None:
         os._exit(9)
+
+
+@dataclass(frozen=True)
+class DieAndLeaveAChild:
+    """Ends while what it forked holds the connection open."""
+
+    def __call__(self, parent: Parent) -> None:
+        if os.fork() == 0:
+            time.sleep(600)
+        os._exit(9)
+
+
+@dataclass(frozen=True)
+class CloseAll:
+    """Closes every descriptor that it does not know."""
+
+    def __call__(self, parent: Parent) -> None:
+        os.closerange(3, 4096)
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,17 @@ def test_second_crash_is_an_infrastructure_failure(executor: LocalExecutor) -> N
     """The error is typed and says how the process ended. The slot works again afterwards."""
     with pytest.raises(InfrastructureError, match=r"died twice.*exit status 9"):
         executor.submit(DieAlways()).result(timeout=30)
+    assert executor.submit(Square(3)).result(timeout=30) == 9
+
+
+@pytest.mark.parametrize(("call", "status"), [(DieAndLeaveAChild(), 9), (CloseAll(), UNHEARD)])
+def test_a_process_whose_connection_does_not_tell_its_end(
+    executor: LocalExecutor, call: DieAndLeaveAChild | CloseAll, status: int
+) -> None:
+    """A user's trainer forked and died: the search waited for ever, because the child held the connection open."""
+    with pytest.raises(ProcessDied) as died:
+        executor.submit(call).result(timeout=60)
+    assert died.value.status == status
     assert executor.submit(Square(3)).result(timeout=30) == 9
 
 

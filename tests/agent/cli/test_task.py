@@ -57,7 +57,14 @@ def test_a_check_says_what_is_not_known_of_a_network_without_a_graph(main: Any, 
     assert "torch.fx cannot trace the network, so it counts as one without branches" in out
 
 
-@pytest.mark.parametrize(("score", "told"), [("float('nan')", "nan as val_loss"), ("'good'", "'good'")])
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        ("float('nan')", "nan as val_loss"),
+        ("'good'", "'good'"),
+        ("__import__('os')._exit(3)", "ended with exit status 3"),  # it was a traceback, and exit code 1
+    ],
+)
 def test_a_trainer_whose_score_is_none_is_refused(main: Any, tmp_path: Path, score: str, told: str) -> None:
     (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n")
     (tmp_path / "train.py").write_text(f"def train(model, *, seed, device, report):\n    return {score}\n")

@@ -80,6 +80,14 @@ def test_a_failed_baseline_is_nobodys_score() -> None:
     require_baseline({key: value for key, value in outcomes.items() if key[2] == 0}, "baseline")
 
 
+@pytest.mark.parametrize("kind", ["trainer", "network", "not_finite"])
+def test_a_baseline_whose_trainer_fails_is_the_task_files_fault(kind: str) -> None:
+    """The search ended with exit code 1, called it a failure of the machine, and named agent doctor."""
+    with pytest.raises(UsageError, match=r"train\.py returned nan; mend it") as raised:
+        require_baseline({("baseline", "a", 0): CandidateFailure(kind, "train.py returned nan")}, "baseline")
+    assert "doctor" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
