@@ -63,7 +63,7 @@ class TrainCall:
         import torch
 
         from benchmark.hardware import threads
-        from benchmark.train import stream_seed
+        from benchmark.seeds import stream_seed
         from benchmark.weights import load_initial_weights
 
         torch.set_num_threads(threads())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 MOST = 50
@@ -44,3 +45,12 @@ def winners_seeds(repeat: int, count: int) -> range:
     """Return the `count` seeds on which the winners of a repeat are measured again."""
     first = FRESH_FROM + count * (repeat - 1)
     return range(first, first + count)
+
+
+def stream_seed(label: str, seed: int) -> int:
+    """Return a 63-bit seed for the random stream called `label`: SHA-256 of "label|seed".
+
+    Streams with different labels are independent for the same seed: the numbers that an initialiser draws after
+    `torch.manual_seed(seed)` do not reveal the order of the data.
+    """
+    return int.from_bytes(hashlib.sha256(f"{label}|{seed}".encode()).digest()[:8], "big") >> 1

@@ -5,7 +5,6 @@ docs/trainer.md explains it and has the measurements behind every choice.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from benchmark.host_data import EVAL_BATCH, HostData, ImageData
 from benchmark.optimizers import make_optimizer
 from benchmark.precision import autocast, resolve_precision
 from benchmark.results import EpochMetrics, StepZero
+from benchmark.seeds import stream_seed
 from benchmark.step_zero import judge_step_zero
 from benchmark.steps import open_steps, resolve_kernels
 from benchmark.task import Recipe
@@ -47,15 +47,6 @@ class TrainingOutcome:
     status: Literal["ok", "diverged"]
     """`diverged`: a loss was NaN or infinite. The curve ends with the epoch that shows it."""
     seconds: float
-
-
-def stream_seed(label: str, seed: int) -> int:
-    """Return a 63-bit seed for the random stream called `label`: SHA-256 of "label|seed".
-
-    Streams with different labels are independent for the same seed: the numbers that an initialiser draws after
-    `torch.manual_seed(seed)` do not reveal the order of the data.
-    """
-    return int.from_bytes(hashlib.sha256(f"{label}|{seed}".encode()).digest()[:8], "big") >> 1
 
 
 def train(
