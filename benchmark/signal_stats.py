@@ -190,7 +190,7 @@ class _Probe:
 
     def _relu(self, name: str, ceiling: float, out: Tensor) -> None:
         alive = torch.zeros(out.shape[1], dtype=torch.bool, device=out.device)
-        for some in out.detach().split(max(1, len(out) // _PARTS)):
+        for some in out.detach().chunk(_PARTS):
             passes = (some > 0) & (some < ceiling)  # the gradient passes at the same positions
             alive |= passes.transpose(0, 1).flatten(1).any(1)
             if alive.all():  # mostly after the first part
@@ -223,8 +223,10 @@ def _rms(tensor: Tensor) -> float:
     if values.dim() == 4:
         values = values.permute(0, 2, 3, 1)  # the order in memory, so that nothing is copied
     # In pieces that fit into a cache: the values in float64 are twice as large, and memory is four times slower.
-    norms = [torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in values.reshape(-1).split(_PIECE)]
-    return torch.linalg.vector_norm(torch.stack(norms)).item() / math.sqrt(tensor.numel())
+    pieces = values.reshape(-1).chunk(-(-tensor.numel() // _PIECE))
+    norms = [torch.linalg.vector_norm(piece, dtype=torch.float64) for piece in pieces]
+    norm: float = torch.linalg.vector_norm(torch.stack(norms)).item()
+    return norm / math.sqrt(tensor.numel())
 
 
 def _ratio(numerator: float, denominator: float) -> float:
