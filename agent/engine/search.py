@@ -57,13 +57,13 @@ class Search(PreparedSearch):
         profile of `config`, and why it is that one, if the caller has it already. `say` hears what takes seconds:
         `auto` may measure a training step.
         """
-        profile, reason = resolved or choose_profile(config, say)
-        config, notes = settled(with_default_seeds(config, profile))
-        check_prerequisites(config, profile)
         start = start_region(config)
         kind = proposer_kind(config)
         if kind.in_session and not by_session:
             raise UsageError(f"--proposer {config.proposer}: {kind.in_session}")
+        profile, reason = resolved or choose_profile(config, say)  # after what can be refused at once
+        config, notes = settled(with_default_seeds(config, profile))
+        check_prerequisites(config, profile)
         checked = kind.check(config)
         run = RunDirectory.create(config.runs, f"{profile.name}-{config.proposer.partition(':')[0]}")
         inputs = Inputs(start, checked.script)

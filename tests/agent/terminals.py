@@ -10,8 +10,16 @@ import time
 from collections.abc import Callable
 
 
-def converse(command: list[str], environment: dict[str, str], script: list[tuple[str, str]]) -> tuple[str, int]:
-    """Run a command on a pseudo-terminal and answer its prompts in order. Returns what was shown and the exit code."""
+def converse(
+    command: list[str],
+    environment: dict[str, str],
+    script: list[tuple[str, str]],
+    look: Callable[[str], None] = lambda shown: None,
+) -> tuple[str, int]:
+    """Run a command on a pseudo-terminal and answer its prompts in order. Returns what was shown and the exit code.
+
+    `look` is given all that was shown so far, each time that there is more.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True)
     os.close(theirs)
@@ -28,6 +36,7 @@ def converse(command: list[str], environment: dict[str, str], script: list[tuple
             if not data:
                 break
             shown += data.decode(errors="replace")
+            look(shown)
             if script and script[0][0] in shown[seen:]:
                 seen = len(shown)
                 os.write(ours, script.pop(0)[1].encode())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -64,21 +63,23 @@ def test_it_follows_until_the_process_ends(run: RunDirectory, cache: Path, as_js
 
 
 def test_on_a_terminal(run: RunDirectory, cache: Path) -> None:
-    """A table of what is being trained, and the tests that are left."""
-    with ExitStack() as stack:
-        stack.enter_context(holder(run))
-        progress = stack.enter_context(live_file(run.path, Progress()))
+    """A table of what is being trained, and the tests that are left, until the process that works on the run ends."""
+    table = ("2/4", "12.50 %", "0 of 3 tests left")
+    with ExitStack() as work:
+        work.enter_context(holder(run))
+        progress = work.enter_context(live_file(run.path, Progress()))
         progress.begin(8, 3)
         progress.started("test/1", "a-task", 0, 4)
         progress.epoch("test/1", "a-task", 0, metrics(2, 12.5), 4)
-        ends = threading.Timer(15, stack.pop_all().close)
-        ends.start()
-    shown, code = converse(agent_command("watch", str(run.path)), agent_environment(cache, {"COLUMNS": "100"}), [])
-    ends.join()
+
+        def end_the_work(shown: str) -> None:
+            if all(text in shown for text in table):
+                work.close()
+
+        words = agent_command("watch", str(run.path))
+        shown, code = converse(words, agent_environment(cache, {"COLUMNS": "100"}), [], end_the_work)
     assert code == 0
-    assert "2/4" in shown
-    assert "12.50 %" in shown
-    assert "0 of 3 tests left" in shown
+    assert all(text in shown for text in table)
     assert "no difference to the baseline" in shown
 
 

@@ -212,7 +212,8 @@ def test_a_model_looks_before_it_tests(tmp_path: Path, cache: Path, server: Serv
     look = completion("", ("rewrite", {"content": GOOD.format(gain=1.0)}), ("screen", {}))
     with BadServer(look, completion("", ("test", {})), completion("", ("submit", {"n": 1}))) as model:
         words = ("--proposer", "llm", "--model", "m", "--base-url", model.url, "--screen", "2.5", "--confirm", "1")
-        run = smoke(server, tmp_path, cache, *words, "--budget", "1", "--runs", str(tmp_path / "runs"))
+        more = ("--budget", "1", "--no-submit", "--runs", str(tmp_path / "runs"))
+        run = smoke(server, tmp_path, cache, *words, *more)
     offered = {tool["function"]["name"]: tool["function"]["description"] for tool in model.requests[0]["tools"]}
     assert "Costs no test" in offered["screen"]
     assert "confirmation" in offered["submit"]

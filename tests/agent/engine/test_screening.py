@@ -185,7 +185,7 @@ def test_share_of_zero_is_no_screening(server: Server, cache: Path, tmp_path: Pa
     (tmp_path / "calls.json").write_text(json.dumps(calls))
     script = str(tmp_path / "calls.json")
     run = tmp_path / smoke(
-        server, tmp_path, cache, "--proposer", f"scripted:{script}", "--screen", "0", "--budget", "1"
+        server, tmp_path, cache, "--proposer", f"scripted:{script}", "--screen", "0", "--budget", "1", "--no-submit"
     )
     events = [record.event for record in read_events(run / "events.jsonl")]
     assert not any(isinstance(event, Screened) for event in events)
@@ -217,7 +217,7 @@ def test_bad_candidates_are_rejected_or_refused(server: Server, cache: Path, tmp
     (tmp_path / "calls.json").write_text(json.dumps(calls))
     script = str(tmp_path / "calls.json")
     run = tmp_path / smoke(
-        server, tmp_path, cache, "--proposer", f"scripted:{script}", "--screen", "4", "--budget", "1"
+        server, tmp_path, cache, "--proposer", f"scripted:{script}", "--screen", "4", "--budget", "1", "--no-submit"
     )
     events = [record.event for record in read_events(run / "events.jsonl")]
     replies = [e.reply for e in events if e.kind == "tool_replied"]
@@ -237,7 +237,7 @@ def test_bad_candidates_are_rejected_or_refused(server: Server, cache: Path, tmp
 
 def test_start_with_numbers_is_scaled(server: Server, cache: Path, tmp_path: Path) -> None:
     """`--start fixup` searches Fixup's own numbers: the recipe unscaled first, then variants of the same code."""
-    run = tmp_path / smoke(server, tmp_path, cache, "--start", "gradinit_like", "--budget", "2")
+    run = tmp_path / smoke(server, tmp_path, cache, "--start", "gradinit_like", "--budget", "2", "--no-submit")
     with Workspace.open(run / "workspace") as workspace:
         first, second = workspace.region_at("test/1"), workspace.region_at("test/2")
     assert first == get_recipe("gradinit_like").region
@@ -250,7 +250,7 @@ def test_start_with_numbers_is_scaled(server: Server, cache: Path, tmp_path: Pat
 
 def test_start_without_numbers_is_tested_as_it_is(server: Server, cache: Path, tmp_path: Path) -> None:
     """Any recipe can start a search: one without a number is tested first, then the known ideas are, and it says so."""
-    run = tmp_path / smoke(server, tmp_path, cache, "--start", "lecun", "--budget", "2")
+    run = tmp_path / smoke(server, tmp_path, cache, "--start", "lecun", "--budget", "2", "--no-submit")
     assert "no number to scale" in (tmp_path / "stderr").read_text()
     with Workspace.open(run / "workspace") as workspace:
         first, second = workspace.region_at("test/1"), workspace.region_at("test/2")

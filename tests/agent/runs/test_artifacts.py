@@ -36,15 +36,19 @@ new file mode 100644
 DEMO = """
 import sys
 sys.path[:0] = [{folder!r}, {tests!r}]
+import torch
 from torch import nn
 from torchvision_models import torchvision_models
 import initialize_weights as taken
 torch_only = [name for name in sys.modules if name.split(".")[0] in ("agent", "sandbox", "benchmark")]
 assert not torch_only, torch_only
 for name in ("resnet18", "vgg11_bn", "mobilenet_v2"):
-    model = getattr(torchvision_models(), name)(weights=None)
-    if name == "vgg11_bn":  # to make the 100 million weights of its hidden layer orthogonal takes half a minute
-        model.classifier[0], model.classifier[3] = nn.Linear(25088, 64), nn.Linear(64, 4096)
+    with torch.device("meta"):  # the constructors would draw values for seconds, only to be replaced
+        model = getattr(torchvision_models(), name)(weights=None)
+        if name == "vgg11_bn":  # to make the 100 million weights of its hidden layer orthogonal takes half a minute
+            model.classifier[0], model.classifier[3] = nn.Linear(25088, 64), nn.Linear(64, 4096)
+    for value in model.to_empty(device="cpu").state_dict().values():
+        value.fill_(0.5)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     taken.initialize_weights(model, taken.config_of(model))
     assert all(bool(parameter.isfinite().all()) for parameter in model.parameters()), name

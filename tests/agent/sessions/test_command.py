@@ -278,7 +278,7 @@ def test_a_command_that_tests_nothing(host: Host) -> None:
         ("command:./agent.sh", "write"),
         ("command:", "needs a command"),
     ):
-        assert host.agent("search", "--proposer", proposer) == 2
+        assert host.agent("search", "--proposer", proposer, "--profile", "smoke") == 2
         assert words in host.said
     assert host.agent("search", environ={"INITSEARCH_PROPOSER": "command:true"}) == 2
     assert "counts only from the command line" in host.said
