@@ -53,7 +53,7 @@ def _convolve(
         mask = read[:, None] & inside[None, :]
         x = tl.load(x_ptr + offset[:, None] + column[None, :], mask=mask, other=0.0).to(tl.float32)
         weight = tl.load(taps_ptr + tap * channels + column, mask=inside, other=0.0)
-        y += x * weight[None, :]
+        y = tl.fma(x, weight[None, :], y)
     offset = position.to(tl.int64)[:, None] * channels + column[None, :]
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=there[:, None] & inside[None, :])
 
@@ -86,7 +86,7 @@ def _tap(
     offset = ((picture * OUT_HEIGHT + row // STRIDE) * OUT_WIDTH + col // STRIDE).to(tl.int64) * channels
     mask = read[:, None] & inside[None, :]
     grad = tl.load(grad_ptr + offset[:, None] + column[None, :], mask=mask, other=0.0).to(tl.float32)
-    return out + grad * weight[None, :], product + grad * x
+    return tl.fma(grad, weight[None, :], out), tl.fma(grad, x, product)
 
 
 @triton.jit

@@ -226,7 +226,7 @@ def _rectify(activation: nn.Module, norms: list[_Norm], x: Tensor) -> Tensor:
 def _depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
     from benchmark.triton_depthwise import depthwise
 
-    if torch.is_autocast_enabled(x.device.type):
+    if torch.is_autocast_enabled(x.device.type) and x.dtype in _TYPES:
         x = x.to(torch.get_autocast_dtype(x.device.type))
     if x.dim() != 4 or not 0 < x.numel() // x.shape[1] < _MOST_ROWS or x.dtype not in _TYPES:
         return nn.Conv2d.forward(conv, x)
