@@ -87,7 +87,7 @@ class SearchConfig(BaseModel):
     cache: bool = True
     """Take visible results of equal code from the user's cache, and leave new ones there."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    kernels: Literal["auto", "eager", "graph", "inductor"] = "auto"
+    kernels: Literal["auto", "eager", "graph", "inductor", "triton"] = "auto"
     """How a GPU carries out a training step; see `benchmark.steps`. Results belong to one way."""
     isolation: Literal["auto", "bubblewrap", "landlock"] = "auto"
     allow_unsandboxed: bool = False

@@ -59,7 +59,7 @@ def fast_ops(model: nn.Module, precision: str, device: torch.device) -> Iterator
 
 
 def _faster_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    if type(module) is nn.Conv2d and not module._forward_pre_hooks and _is_plain_3x3(module):
+    if type(module) is nn.Conv2d and not module._forward_pre_hooks and is_plain_3x3(module):
         if module.stride == (2, 2) and module.groups == module.in_channels == module.out_channels > 1:
             return partial(_strided_depthwise, module)
         if module.stride == (1, 1) and module.groups == 1 and module.weight.numel() >= _WIDE:
@@ -70,7 +70,7 @@ def _faster_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
     return None
 
 
-def _is_plain_3x3(conv: nn.Conv2d) -> bool:
+def is_plain_3x3(conv: nn.Conv2d) -> bool:
     return (
         conv.kernel_size == (3, 3)
         and conv.padding == (1, 1)

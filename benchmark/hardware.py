@@ -103,11 +103,20 @@ class DescribeEnvironment:
         return environment(self.precision, self.kernels)
 
 
+def triton_version() -> str:
+    """Return the version of the package triton; `missing` without it."""
+    try:
+        import triton
+    except ImportError:
+        return "missing"
+    return str(triton.__version__)
+
+
 def environment(precision: str = "auto", kernels: str = "auto") -> dict[str, str]:
     """Return what affects an accuracy besides code, task and seed. It is part of every result key.
 
-    On a GPU the kernel path and cuDNN's version belong to it. Both follow from the card and the versions, not from
-    what else trains there.
+    On a GPU the kernel path and cuDNN's version belong to it, and Triton's where its kernels train. All follow from the
+    card, the setting and the versions, not from what else trains there.
     """
     import torch
 
@@ -118,7 +127,10 @@ def environment(precision: str = "auto", kernels: str = "auto") -> dict[str, str
     path = {}
     if device == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-        path = {"kernels": resolve_kernels(kernels, device), "cudnn": str(cudnn)}
+        # Where Triton is missing, who asked for this says so.
+        path = {"kernels": kernels if kernels == "triton" else resolve_kernels(kernels, device), "cudnn": str(cudnn)}
+        if kernels == "triton":
+            path["triton"] = triton_version()
     return {
         "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu {platform.machine()}",
         "capability": "" if device == "cuda" else torch.backends.cpu.get_cpu_capability(),

@@ -6,6 +6,7 @@ where they are. `run` executes it; what the trainer computes is the same either 
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -14,8 +15,9 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-KERNELS = ("auto", "eager", "graph", "inductor")
-"""`graph`: captured steps. `inductor`: captured steps of a network that torch.compile compiled."""
+KERNELS = ("auto", "eager", "graph", "inductor", "triton")
+"""`graph`: captured steps. `inductor`: captured steps of a network that torch.compile compiled. `triton`: captured
+steps with this project's own kernels for some layers, see `benchmark.triton_layers`."""
 _WARM_UPS = 2
 T = TypeVar("T")
 
@@ -51,16 +53,27 @@ class Steps(Protocol):
 def resolve_kernels(kernels: str, device: torch.device | str) -> str:
     """Return the kernel path. `auto` is `graph` on a GPU and `eager` elsewhere: it depends on the device, not on load.
 
-    Raises ValueError for an unknown word, and for a path that the device does not have.
+    `auto` is never `triton`, which nobody has measured on a GPU yet.
+    Raises ValueError for an unknown word, and for a path that the device or this Python does not have.
     """
     if kernels not in KERNELS:
         raise ValueError(f"unknown kernel path {kernels!r}; choose one of {', '.join(KERNELS)}")
     cuda = torch.device(device).type == "cuda"
+    if kernels == "triton" and (why := no_triton(gpu=cuda)):
+        raise ValueError(why)
     if not cuda and kernels not in ("auto", "eager"):
         raise ValueError(f"the kernel path {kernels!r} needs a GPU; on a CPU only 'eager' exists")
     if kernels == "auto":
         return "graph" if cuda else "eager"
     return kernels
+
+
+def no_triton(*, gpu: bool) -> str | None:
+    """Say why the kernel path `triton` cannot be taken in this process. `gpu`: whether torch sees a GPU."""
+    if gpu and importlib.util.find_spec("triton") is not None:
+        return None
+    missing = "which is not installed here: pip install triton, or" if gpu else "and torch sees no GPU here:"
+    return f"kernels=triton needs a GPU and the package triton, {missing} leave kernels out"
 
 
 def open_steps(kernels: str, device: torch.device, seed: int) -> Steps:

@@ -101,6 +101,12 @@ def train(
                 "batch normalisation needs at least two images: "
                 f"batch_size is {recipe.batch_size}, the training set has {count}"
             )
+        if kernels == "triton":
+            from benchmark.triton_layers import joined_activations, triton_layers
+
+            pictures = torch.zeros(2, *data.test_images.shape[1:], device=device)
+            joined = steps.once(lambda: joined_activations(model, pictures, precision, steps.generator))
+            stack.enter_context(triton_layers(model, joined))
         compiler = "inductor" if kernels == "inductor" else backend
         network = model if compiler is None else torch.compile(model, backend=compiler, dynamic=False)
         batches = math.ceil(count / recipe.batch_size)

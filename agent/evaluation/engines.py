@@ -142,3 +142,8 @@ def _require_gpu(config: SearchConfig, environment: dict[str, str]) -> None:
             f"--set kernels={config.kernels} needs GPUs, and torch on the machines of {config.executor} uses none "
             f"(device {device}): add them to the cluster or to --slurm, or leave kernels out"
         )
+    if environment.get("triton") == "missing":
+        raise EngineError(
+            f"--set kernels=triton needs a GPU and the package triton, which the machines of {config.executor} lack: "
+            "pip install triton there, or leave kernels out"
+        )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.config import SearchConfig
+from agent.errors import UsageError
 from benchmark import HARNESS_VERSION
 from benchmark.executors import InfrastructureError, LocalExecutor
 from benchmark.files import write_atomically
@@ -19,6 +20,15 @@ from benchmark.tasks import Profile
 UNMEASURED = 4
 """On the card that was measured, 4 lanes gave at least 0.9 of the images per second of 8."""
 _SECONDS = 600.0
+
+
+def require_triton(config: SearchConfig, gpus: int) -> None:
+    """Raise UsageError if this machine, with so many GPUs, is to use the Triton kernels and cannot."""
+    if config.kernels == "triton" and config.executor == "local":
+        from benchmark.steps import no_triton
+
+        if why := no_triton(gpu=gpus > 0):
+            raise UsageError(f"--set {why}")
 
 
 def known_lanes(config: SearchConfig) -> int | None:
@@ -41,6 +51,7 @@ def measured_lanes(config: SearchConfig) -> tuple[int | None, float | None]:
 
 def learn_lanes(config: SearchConfig, profile: Profile, say: Callable[[str], None]) -> None:
     """Measure how many lanes are best, if `workers` is auto, there is a GPU, and nobody measured it yet."""
+    require_triton(config, gpu_count())
     if config.workers != "auto" or config.executor != "local" or gpu_count() == 0 or known_lanes(config) is not None:
         return
     from benchmark.lane_rate import MeasureLanes, best_lanes

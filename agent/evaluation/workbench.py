@@ -13,7 +13,7 @@ from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.evaluation.engines import open_engine
 from agent.evaluation.evaluator import Evaluator, Settings
-from agent.evaluation.gpu_lanes import UNMEASURED, known_lanes
+from agent.evaluation.gpu_lanes import UNMEASURED, known_lanes, require_triton
 from agent.progress import Progress
 from agent.runs.events import Evaluated
 from agent.secrets import kept_from_children
@@ -108,6 +108,7 @@ def plan_slots(
     slots).
     """
     gpus, cores = gpu_count(), cpu_count()
+    require_triton(config, gpus)
     if gpus:
         lanes = config.workers if isinstance(config.workers, int) else known_lanes(config) or UNMEASURED
         slots = gpus * lanes

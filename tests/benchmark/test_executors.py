@@ -210,6 +210,8 @@ def test_gpu_kernels_where_no_machine_has_a_gpu() -> None:
     with pytest.raises(EngineError, match=r"kernels=graph needs GPUs.* uses none \(device cpu x\)"):
         _require_gpu(config, {"device": "cpu x"})
     _require_gpu(config, {"device": "a card"})
+    with pytest.raises(EngineError, match="package triton, which the machines of ray lack"):
+        _require_gpu(SearchConfig(executor="ray", kernels="triton"), {"device": "a card", "triton": "missing"})
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from benchmark import steps
 from benchmark.data_stream import DataStream
 from benchmark.dropout import own_dropout
+from benchmark.hardware import environment
 from benchmark.steps import CaptureFailed, resolve_kernels
 from benchmark.tasks import Recipe
 from benchmark.train import TrainingOutcome, train
@@ -131,6 +132,29 @@ def test_paths_follow_from_the_device() -> None:
         resolve_kernels("graph", "cpu")
     with pytest.raises(ValueError, match="auto, eager, graph, inductor"):
         resolve_kernels("fast", "cuda")
+
+
+def test_triton_needs_a_gpu_and_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one is missing the user reads which. `auto` does not choose it: nobody has measured it on a GPU."""
+    with pytest.raises(ValueError, match=r"kernels=triton needs a GPU and the package triton, and torch sees no GPU"):
+        resolve_kernels("triton", "cpu")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"kernels=triton needs a GPU and the package triton, .*pip install triton"):
+        resolve_kernels("triton", "cuda")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert resolve_kernels("triton", "cuda") == "triton"
+    assert resolve_kernels("auto", "cuda") == "graph"
+
+
+def test_a_key_names_the_version_of_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another Triton compiles other code, so its results are others. Keys of other paths stay as they were."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a card")
+    monkeypatch.setattr("torch.backends.cudnn.version", lambda: 91000)
+    monkeypatch.setattr("benchmark.hardware.triton_version", lambda: "3.9.0")
+    found = environment("fp32", "triton")
+    assert (found["kernels"], found["triton"], found["cudnn"]) == ("triton", "3.9.0", "91000")
+    assert list(environment("fp32"))[-2:] == ["kernels", "cudnn"]
 
 
 def test_a_stream_takes_every_picture_once() -> None:

@@ -3,7 +3,8 @@
     python -m tests.gpu [--output FILE] [--speed]
 
 Needs torch with a GPU and this package on PYTHONPATH; no pytest, no network. Without a GPU it says so and ends with 0.
-`--speed` adds `python -m benchmark.speed --device cuda --lanes 1,4,8`, about four minutes more.
+`--speed` adds `python -m benchmark.speed --device cuda --lanes 1,4,8`, about four minutes more, and the same with
+`--kernels triton`.
 `--device cpu` runs the checks with small networks on the CPU, to test the checks.
 """
 
@@ -22,6 +23,7 @@ import torch
 from benchmark.vision import installed_version
 from tests.gpu.checks import CHECKS, Setting, timed
 from tests.gpu.paper import check_paper
+from tests.gpu.triton_kernels import TRITON_CHECKS, why_no_triton
 
 SMALL = Setting(device="cpu", networks=("resnet20", "vgg8bn"), lanes=2, batch_size=8, steps=3)
 
@@ -69,18 +71,24 @@ def main() -> int:
     say(f"{versions(options.device)}; {time.strftime('%Y-%m-%d')}")
     started = time.monotonic()
     failed = 0
-    for check in (*CHECKS, check_paper):
+    for check in (*CHECKS, *TRITON_CHECKS, check_paper):
         held, line, seconds = timed(check, setting)
         failed += not held
-        say(f"{'ok    ' if held else 'FAILED'} {check.__name__.removeprefix('check_'):12} {seconds:6.1f} s  {line}")
+        say(f"{'ok    ' if held else 'FAILED'} {check.__name__.removeprefix('check_'):15} {seconds:6.1f} s  {line}")
     say(f"{failed} failed; {time.monotonic() - started:.0f} s")
     if options.speed and gpu:
-        command = ["-m", "benchmark.speed", "--device", options.device, "--lanes", "1,4,8", "--rounds", "2"]
-        command += ["--kernels", options.kernels, *([] if installed_version() else ["--only-ours"])]
-        say(f"\n$ python {shlex.join(command)}")
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
-        say(done.stdout.rstrip() if done.returncode == 0 else done.stderr[-2000:])
-        failed += done.returncode != 0
+        common = ["-m", "benchmark.speed", "--device", options.device, "--lanes", "1,4,8", "--rounds", "2"]
+        rows = [["--kernels", options.kernels, *([] if installed_version() else ["--only-ours"])]]
+        if (reason := why_no_triton(setting)) is None:
+            rows += [["--kernels", "triton", "--only-ours"]] if options.kernels != "triton" else []
+        else:
+            say(f"\nspeed of triton not measured: {reason}")
+        for row in rows:
+            command = [*common, *row]
+            say(f"\n$ python {shlex.join(command)}")
+            done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+            say(done.stdout.rstrip() if done.returncode == 0 else done.stderr[-2000:])
+            failed += done.returncode != 0
     if options.output is not None:
         options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 1 if failed else 0

@@ -73,6 +73,17 @@ def test_a_kernel_path_of_gpus_needs_one(machine: Machine) -> None:
     plan_slots(SearchConfig(kernels="graph"))
 
 
+def test_the_triton_kernels_need_their_package(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU without the package triton is refused with what to install, before anything starts."""
+    machine(2)
+    with pytest.raises(UsageError, match="--set kernels=triton needs a GPU and the package triton, and torch sees no"):
+        plan_slots(SearchConfig(kernels="triton"))
+    machine(2, gpus=1)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"needs a GPU and the package triton, .*pip install triton"):
+        plan_slots(SearchConfig(kernels="triton"))
+
+
 def test_a_resumed_search_keeps_its_threads(machine: Machine) -> None:
     """They are part of every result's key; a search that began with one thread a slot is not refused now."""
     machine(16)
