@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from benchmark.executors.checks import Facts, read_facts
-from benchmark.executors.ray_token import refusal, require_answer, shown_token
+from benchmark.executors.ray_token import refusal, shown_token
 from benchmark.executors.seam import AnswerT, Call, EngineError, InfrastructureError, Report
 from benchmark.executors.wire import answer_from_json, report_from_json
 
@@ -59,8 +59,7 @@ def nodes() -> list[Node]:
 def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
     """A connection to the cluster at `auto`, `local` (a new one of this machine) or HOST:PORT. Raises EngineError."""
     require_reachable(address)
-    with shown_token(address):
-        ours = _connect(address, cpus)
+    ours = _connect(address, cpus)
     with _nothing_unpickled():
         try:
             yield
@@ -77,8 +76,6 @@ def _connect(address: str, cpus: int | None) -> bool:
 
     if ray.is_initialized():
         return False
-    if address not in ("auto", "local"):
-        require_answer(address, _no_ray(address))
     os.environ.pop("RAY_ADDRESS", None)  # `auto` is the cluster of this machine, whatever a variable says
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reports its use to its makers unless told not to
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -86,10 +83,11 @@ def _connect(address: str, cpus: int | None) -> bool:
     if address == "local":
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
-        ray.init(address=address, **options)
+        with shown_token(address, _no_ray(address)):
+            ray.init(address=address, **options)
     except (ConnectionError, ray.exceptions.RayError) as error:
         refused = "AuthenticationError" in f"{type(error).__name__} {error.__cause__}"
-        raise EngineError(refusal(address) if refused else _no_ray(address)) from None
+        raise EngineError(refusal(address, os.environ) if refused else _no_ray(address)) from None
     except RuntimeError as error:  # Ray's own words name both versions
         if "ersion mismatch" in str(error):
             raise EngineError(f"--ray-address {address}: {' '.join(str(error).split())}") from None

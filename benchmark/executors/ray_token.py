@@ -37,22 +37,19 @@ def token_place(environ: Mapping[str, str]) -> Path:
     return Path(environ.get(_PATH) or Path.home() / ".ray" / "auth_token")
 
 
-def token_mode(environ: Mapping[str, str]) -> str | None:
-    """The RAY_AUTH_MODE with which to connect: the user's own, `token` where a token is here, or None.
+def modes(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The values of RAY_AUTH_MODE with which to connect, in the order to be tried. The user's own counts alone.
 
-    Raises EngineError where a token was asked for by a variable and its file holds none.
+    Without the token first: a process that shows it takes nothing from workers that do not, so actors would not start.
+    Raises EngineError where the user asked for a token and its file holds none.
     """
-    given = environ.get(_MODE)
-    if given is not None and given.lower() != "token":
-        return given
-    place = token_place(environ)
+    place, given = token_place(environ), environ.get(_MODE)
     without = _without_token(place)
-    if without is None:
-        return "token"
-    if given is None and not environ.get(_PATH):
-        return None
-    variable = _PATH if environ.get(_PATH) else f"{_MODE}={given}"
-    raise EngineError(f"{variable} asks for Ray's token, and {place} {without}: {_WHAT_TO_DO}")
+    if given is None:
+        return ("disabled",) if without else ("disabled", "token")
+    if without and given.lower() == "token":
+        raise EngineError(f"{_MODE}={given} asks for Ray's token, and {place} {without}: {_WHAT_TO_DO}")
+    return (given,)
 
 
 def _without_token(place: Path) -> str | None:
@@ -67,16 +64,15 @@ def _without_token(place: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def shown_token(address: str) -> Iterator[None]:
-    """Let Ray show its token to a cluster that this process connects to in the block. Raises EngineError.
+def shown_token(address: str, no_ray: str) -> Iterator[None]:
+    """Let Ray show its token in the block if the cluster at HOST:PORT wants one. Raises EngineError.
 
-    The variable is as it was afterwards, so no later process inherits it.
+    Ray itself decides for `auto` and `local`. The variable is as it was afterwards, so no later process inherits it.
     """
     kept = os.environ.get(_MODE)
-    mode = None if address == "local" else token_mode(os.environ)  # a new cluster makes its own token
     try:
-        if mode is not None:
-            os.environ[_MODE] = mode
+        if address not in ("auto", "local"):
+            os.environ[_MODE] = _accepted(address, no_ray)
             if "ray" in sys.modules:  # it has read the variable when it was imported
                 raylet: Any = sys.modules["ray._raylet"]
                 raylet.Config.initialize("")
@@ -87,30 +83,32 @@ def shown_token(address: str) -> Iterator[None]:
             os.environ[_MODE] = kept
 
 
-def refusal(address: str) -> str:
-    """The sentence for a cluster that does not take this machine's token, or its lack of one."""
-    place, mode = token_place(os.environ), token_mode(os.environ)
-    wants = f"--ray-address {address}: the Ray cluster there wants its token, and"
-    if mode == "token":
-        return f"{wants} that of {place} is not the cluster's: {_WHAT_TO_DO}"
-    if mode is not None:
-        return f"{wants} {_MODE}={mode} keeps it back: unset that variable"
-    return f"{wants} {place} {_without_token(place)}: {_WHAT_TO_DO}"
-
-
-def require_answer(address: str, no_ray: str) -> None:
-    """Ask the cluster at HOST:PORT for its number, in another process. Raises EngineError.
+def _accepted(address: str, no_ray: str) -> str:
+    """The RAY_AUTH_MODE that the cluster accepts, asked in other processes. Raises EngineError.
 
     `ray.init` would try for twenty seconds, and print each refusal.
     """
     command = [sys.executable, "-P", "-c", _ASK, address]
-    try:
-        code = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
-        ).returncode
-    except subprocess.TimeoutExpired:
-        code = _SILENT
-    if code == _REFUSED:
-        raise EngineError(refusal(address))
-    if code == _SILENT:
-        raise EngineError(f"{no_ray}: what listens there does not answer as Ray does")
+    for mode in modes(os.environ):
+        environ = {**os.environ, _MODE: mode}
+        try:
+            code = subprocess.run(
+                command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = _SILENT
+        if code == _SILENT:
+            raise EngineError(f"{no_ray}: what listens there does not answer as Ray does")
+        if code != _REFUSED:
+            return mode
+    raise EngineError(refusal(address, os.environ))
+
+
+def refusal(address: str, environ: Mapping[str, str]) -> str:
+    """The sentence for a cluster that does not take this machine's token, or its lack of one."""
+    place, given = token_place(environ), environ.get(_MODE)
+    without = _without_token(place)
+    wants = f"--ray-address {address}: the Ray cluster there wants its token, and"
+    if given is not None and given.lower() != "token":
+        return f"{wants} {_MODE}={given} keeps it back: unset that variable"
+    return f"{wants} {f'{place} {without}' if without else f'that of {place} is not the one'}: {_WHAT_TO_DO}"

@@ -71,7 +71,7 @@ def _started(head: subprocess.Popen[bytes], out: Path) -> str | None:
 
 def _stop(head: subprocess.Popen[bytes]) -> None:
     """End the head's group of processes, and wait until none is left of it."""
-    for number, seconds in ((signal.SIGTERM, 30.0), (signal.SIGKILL, 30.0)):
+    for number, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 30.0)):
         deadline = time.monotonic() + seconds
         with contextlib.suppress(ProcessLookupError):
             os.killpg(head.pid, number)

@@ -18,6 +18,8 @@ from tests.cluster.ray_head import ray_head
 
 SEARCH = ("search", "--profile", "smoke", "--budget", "2", "--parallel", "2", "--json", "--no-page", "--no-cache")
 
+RAY = str(Path(sys.executable).with_name("ray"))
+
 
 @dataclass(frozen=True)
 class Head:
@@ -39,7 +41,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     pytest.importorskip("ray", minversion="2.60")  # since then `ray start` makes a cluster that wants the token
     token = f"right-{uuid.uuid4().hex}"
     home = _home(tmp_path_factory.mktemp("head"), token)
-    with ray_head(str(Path(sys.executable).with_name("ray")), home, cpus=2) as address:
+    with ray_head(RAY, home, cpus=2) as address:
         yield Head(address, token)
 
 
@@ -82,7 +84,7 @@ def test_the_token_of_the_home_folder_is_shown(head: Head, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("token", "why"), [("wrong-0123456789", "is not the cluster's"), (None, "is not there"), ("", "is empty")]
+    ("token", "why"), [("wrong-0123456789", "is not the one"), (None, "is not there"), ("", "is empty")]
 )
 def test_without_the_token_there_is_one_sentence(head: Head, tmp_path: Path, token: str | None, why: str) -> None:
     """Ray itself printed the refusal twenty times in twenty seconds, then that no cluster answers."""
@@ -114,6 +116,15 @@ with connected(sys.argv[1]), RayExecutor(slots=1, threads=1, describe=DescribeEn
     print(executor.submit(Environment(names)).result(timeout=300))
     print(sorted(name for name in os.environ if "AUTH" in name))
 """
+
+
+def test_a_cluster_that_wants_none_is_shown_none(head: Head, tmp_path: Path) -> None:
+    """With a token in ~/.ray (Ray leaves one there) no actor of such a cluster started: the search took no message."""
+    (tmp_path / "head").mkdir()
+    with ray_head(RAY, tmp_path / "head", variables={"RAY_AUTH_MODE": "disabled"}) as address:
+        done = _run(tmp_path, _home(tmp_path / "home", head.token), sys.executable, "-c", _CALLS, address)
+    assert done.returncode == 0, done.stderr
+    assert "'OMP_NUM_THREADS': '1'" in done.stdout
 
 
 def test_a_training_gets_no_token(head: Head, tmp_path: Path) -> None:
