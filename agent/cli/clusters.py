@@ -10,6 +10,7 @@ from typing import Any
 from agent.cli.output import print_next
 from agent.config import SearchConfig
 from agent.safe_text import spelt
+from agent.secrets import kept_from_children
 from benchmark.executors import EngineError
 from benchmark.executors.checks import differences
 
@@ -21,7 +22,8 @@ def examine_cluster(config: SearchConfig, say: Say) -> dict[str, Any]:
     examine = _examine_ray if config.executor == "ray" else _examine_slurm
     found: dict[str, Any] = {"executor": config.executor}
     try:
-        found |= examine(config, say)
+        with kept_from_children():  # as in a search, which must reach what this reaches
+            found |= examine(config, say)
     except EngineError as error:
         found |= {"problems": [str(error)]}
     return {**found, "ready": not found["problems"]}

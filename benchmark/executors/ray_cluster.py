@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from benchmark.executors.checks import Facts, read_facts
+from benchmark.executors.ray_token import refusal, shown_token
 from benchmark.executors.seam import AnswerT, Call, EngineError, InfrastructureError, Report
 from benchmark.executors.wire import answer_from_json, report_from_json
 
@@ -59,13 +59,23 @@ def nodes() -> list[Node]:
 def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
     """A connection to the cluster at `auto`, `local` (a new one of this machine) or HOST:PORT. Raises EngineError."""
     require_reachable(address)
-    _offer_token()
+    ours = _connect(address, cpus)
+    with _nothing_unpickled():
+        try:
+            yield
+        finally:
+            if ours:
+                import ray
+
+                ray.shutdown()
+
+
+def _connect(address: str, cpus: int | None) -> bool:
+    """Connect, unless this process is connected. Return whether it did. Raises EngineError."""
     import ray
 
     if ray.is_initialized():
-        with _nothing_unpickled():
-            yield
-        return
+        return False
     os.environ.pop("RAY_ADDRESS", None)  # `auto` is the cluster of this machine, whatever a variable says
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reports its use to its makers unless told not to
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -73,9 +83,11 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
     if address == "local":
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
-        ray.init(address=address, **options)
-    except ConnectionError:
-        raise EngineError(_no_ray(address)) from None
+        with shown_token(address, _no_ray(address)):
+            ray.init(address=address, **options)
+    except (ConnectionError, ray.exceptions.RayError) as error:
+        refused = "AuthenticationError" in f"{type(error).__name__} {error.__cause__}"
+        raise EngineError(refusal(address, os.environ) if refused else _no_ray(address)) from None
     except RuntimeError as error:  # Ray's own words name both versions
         if "ersion mismatch" in str(error):
             raise EngineError(f"--ray-address {address}: {' '.join(str(error).split())}") from None
@@ -91,31 +103,13 @@ def connected(address: str, *, cpus: int | None = None) -> Iterator[None]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-    with _nothing_unpickled():
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    return True
 
 
 def _no_ray(address: str) -> str:
     if address == "auto":
         return "--ray-address auto: no Ray runs here; start one with `ray start --head`, or give local or HOST:PORT"
-    return (
-        f"--ray-address {address}: no Ray cluster answers there, or it wants a token that is not here (a copy of the "
-        "head's ~/.ray/auth_token, or RAY_AUTH_TOKEN_PATH)"
-    )
-
-
-def _offer_token() -> None:
-    """Let Ray show the cluster its token, if there is one here and the user did not say whether to.
-
-    `ray start` of recent versions makes a cluster that wants it, and a process that connects does not offer it by
-    itself. Ray reads the variable when it is imported.
-    """
-    place = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    if place.is_file():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    return f"--ray-address {address}: no Ray cluster answers there"
 
 
 def require_reachable(address: str) -> None:

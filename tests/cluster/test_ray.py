@@ -7,8 +7,6 @@ import os
 import pickle
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +22,7 @@ from benchmark.hardware import DescribeEnvironment
 from tests.agent.conftest import agent_command, agent_environment, json_lines
 from tests.benchmark.test_executor import DieAlways, DieOnce, Environment, Fail, Square
 from tests.cluster.conftest import ROOT, needs_clusters
+from tests.cluster.ray_head import ray_head
 
 
 @dataclass(frozen=True)
@@ -304,32 +303,38 @@ def test_gpus_that_torch_cannot_use(whole: Any) -> None:
         whole.remove_node(node, allow_graceful=False)
 
 
-def test_a_cluster_of_another_ray(tmp_path: Path) -> None:
-    """Its versions of Ray and Python against ours, in Ray's own words, and exit 2."""
+@pytest.mark.parametrize("variable", ["INITSEARCH_TEST_OTHER_RAY", "INITSEARCH_TEST_OTHER_PYTHON"])
+def test_a_cluster_of_another_ray_or_python(tmp_path: Path, variable: str) -> None:
+    """Its versions of Ray and Python against ours, in one sentence of Ray's own words, and exit 2; doctor: exit 1."""
     needs_clusters()
-    other = os.environ.get("INITSEARCH_TEST_OTHER_RAY")
+    ray = pytest.importorskip("ray", minversion="2.50")
+    other = os.environ.get(variable)
     if not other:
-        pytest.skip("set INITSEARCH_TEST_OTHER_RAY to the program `ray` of an environment with another version")
-    port = _free_port()
-    start = [other, "start", "--head", f"--port={port}", "--num-cpus=1", "--include-dashboard=false", "--block"]
-    environ = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": "/tmp"}
-    with subprocess.Popen(start, env=environ, stdout=subprocess.DEVNULL, start_new_session=True) as head:
-        try:
-            time.sleep(10)
-            refused = _search(tmp_path, tmp_path / "c", "--executor", "ray", "--ray-address", f"127.0.0.1:{port}")
-            _, errors = refused.communicate(timeout=120)
-        finally:
-            os.killpg(head.pid, signal.SIGTERM)
-            head.wait(timeout=30)
-    print(f"\n{errors}")
-    assert refused.returncode == 2
-    assert "ersion mismatch" in errors
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+        pytest.skip(f"set {variable} to the program `ray` of an environment with another version")
+    asked = "import platform, ray; print(ray.__version__, platform.python_version())"
+    python = str(Path(other).with_name("python"))
+    theirs = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=True).stdout.split()
+    (tmp_path / "home").mkdir()
+    with ray_head(other, tmp_path / "home", variables={"PYTHONPATH": ""}) as address:
+        refused = _search(tmp_path, tmp_path / "c", "--executor", "ray", "--ray-address", address)
+        _, errors = refused.communicate(timeout=500)
+        examined = subprocess.run(
+            agent_command("doctor", "--executor", "ray", "--ray-address", address),
+            cwd=tmp_path,
+            env=agent_environment(tmp_path / "c"),
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+    print(f"\n{errors}{examined.stdout}")
+    assert (refused.returncode, examined.returncode) == (2, 1)
+    for text in (errors, examined.stdout):
+        assert text.count("ersion mismatch") == 1
+        assert "Traceback" not in text
+        for name, version in zip(("Ray", "Python"), theirs, strict=True):
+            assert f"{name}: {version}" in text
+        assert f"Ray: {ray.__version__} Python: {sys.version.split()[0]}" in text
 
 
 def test_more_than_a_node_has(whole: Any) -> None:

@@ -86,6 +86,10 @@ def test_set_is_as_strong_as_a_flag(tmp_path: Path) -> None:
         (("--set", "budget=3", "--budget", "4"), "--set budget and --budget set the same thing"),
         (("--set", "model=m", "--proposer", "optuna"), "--set model: only a language model listens to that"),
         (("--resume", "latest", "--set", "budget=3", "--no-cache"), "contradicts --no-cache, --set budget"),
+        (("--parallel", "0"), "--parallel: Input should be greater than or equal to 1, but got 0"),
+        (("--parallel", "-1"), "--parallel: Input should be greater than or equal to 1, but got -1"),
+        (("--parallel", "1001"), "--parallel: Input should be less than or equal to 1000, but got 1001"),
+        (("--executor", "ray", "--allow-unsandboxed"), "--allow-unsandboxed: contradicts executor ray"),
         (("--workers", "900"), "--workers: must be 'auto' or between 1 and 256, but got '900'"),
     ],
 )
