@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.metadata
 import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -153,6 +154,13 @@ def find_network(
     spec = table.network
     first, _, second = spec.rpartition(":")
     network = Network(spec, num_classes, picture, packages=tuple(table.packages))
+    installed = importlib.metadata.packages_distributions() if table.packages else {}
+    for name in table.packages:
+        if name not in installed:
+            raise NetworkError(
+                f"packages: no installed package is imported as {name}; install it with pip, or leave it out (modules "
+                "of your folder need not be named)"
+            )
     if not first and spec not in OURS:
         raise NetworkError(
             f"network {spec!r} is none of ours ({', '.join(OURS)}), nor FILE:FUNCTION, torchvision:NAME or timm:NAME"

@@ -114,6 +114,8 @@ HEAD = "import torch\nfrom torch import nn\n"
         (NETWORK, {"network": "resnet57"}, "is none of ours"),
         (NETWORK, {"data": "none.npz"}, "none.npz: no such file"),
         (NETWORK, {"data": "none"}, "none of our data sets"),
+        # This made a run directory, and then the exit code was 1.
+        (NETWORK, {"packages": ["moon"]}, "no installed package is imported as moon"),
         ("import moon\n", {}, "ModuleNotFoundError: No module named 'moon'"),
         ("raise SystemExit(3)\n", {}, "SystemExit: 3"),
         ("def build(", {}, "SyntaxError"),
