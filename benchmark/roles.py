@@ -120,7 +120,6 @@ def found_roles(model: nn.Module) -> FoundRoles:
         found = {"head": None, "branches": [], "skips": [], "traced": False}
     layers = [module for module in model.modules() if is_layer(module) and bool(module.weight.any())]  # type: ignore[operator]
     convs = [layer for layer in layers if isinstance(layer, nn.modules.conv._ConvNd)]
-    attentions = [m.in_proj_weight for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
     tied = [id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)]
     branches, head = found["branches"], found["head"]
     ends = {id(gain) for _, gain, _ in branches}
@@ -135,13 +134,24 @@ def found_roles(model: nn.Module) -> FoundRoles:
         "branch": len(branches) > 1 and any(layer in layers for layer, _, _ in branches),
         "gain": any(gain is not None or (opened and layer in layers) for layer, gain, opened in branches),
         "skip_conv": any(layer in layers for layer in found["skips"]),
-        "depthwise": any(conv.groups == conv.in_channels > 1 for conv in convs),
-        "hidden": any(isinstance(layer, nn.Linear) and layer is not head for layer in layers)
-        or any(weight is not None and bool(weight.any()) for weight in attentions),
+        "depthwise": any(map(is_depthwise, layers)),
+        "hidden": bool(hidden_weights(model, head)),
         "head": head in layers and id(head.weight) not in tied,
     }
     present = tuple(role for role, there in has.items() if there)
     return FoundRoles(present, roles_in_words(model, found), bool(found["traced"]))
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether the module is a convolution, transposed ones included, whose every channel has a kernel of its own."""
+    return isinstance(module, nn.modules.conv._ConvNd) and module.groups == module.in_channels > 1
+
+
+def hidden_weights(model: nn.Module, head: nn.Module | None) -> list[torch.Tensor]:
+    """The weights, other than zero, of Linear layers but the head, and of attention's joined projections."""
+    linears = (m.weight for m in model.modules() if isinstance(m, nn.Linear) and is_layer(m) and m is not head)
+    joined = (m.in_proj_weight for m in model.modules() if isinstance(m, nn.MultiheadAttention))
+    return [weight for weight in (*linears, *joined) if weight is not None and bool(weight.any())]
 
 
 def roles_in_words(model: nn.Module, found: dict | None = None) -> str:  # type: ignore[type-arg]

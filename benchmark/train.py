@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Literal
@@ -137,6 +137,8 @@ def train(
         tensors |= {f"momentum.{index}": value for index, value in enumerate(optimizer.momenta)}
         generators = {"data": data_generator, **steps.generators}
         steps.changing([*tensors.values(), stream.position, loss_sum, correct])
+        # A causal mask holds −inf from the start.
+        finite = [*model.parameters(), *(buffer for buffer in model.buffers() if bool(buffer.isfinite().all()))]
 
         curve: list[EpochMetrics] = []
         status: Literal["ok", "diverged"] = "ok"
@@ -162,7 +164,7 @@ def train(
             optimizer.end_epoch()
 
             train_loss = loss_sum.item() / count
-            if not (math.isfinite(train_loss) and _all_finite(model)):
+            if not (math.isfinite(train_loss) and _all_finite(finite)):
                 status = "diverged"
             unseen += count
             if unseen >= _TRAINED_PER_TESTED * tested or epoch == recipe.epochs or status == "diverged":
@@ -202,9 +204,9 @@ def train(
     return TrainingOutcome(tuple(curve), step_zero, status, time.perf_counter() - started)
 
 
-def _all_finite(model: nn.Module) -> bool:
-    """Whether every parameter and buffer is finite. A ReLU can hide a NaN from the loss, but not from these."""
-    return bool(torch.stack([tensor.isfinite().all() for tensor in (*model.parameters(), *model.buffers())]).all())
+def _all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether parameters and buffers are finite. A ReLU can hide a NaN from the loss, but not from these."""
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def _correct(logits: Tensor, labels: Tensor) -> Tensor:

@@ -181,19 +181,15 @@ def _peak() -> int:
 
 def _roles(model: nn.Module) -> dict[str, Any]:
     """The parts of the network that the built-in search space knows."""
-    from torch import nn
-
-    from benchmark.roles import network_roles, roles_in_words
+    from benchmark.roles import hidden_weights, is_depthwise, network_roles, roles_in_words
 
     found = network_roles(model)
-    linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)]
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "branches": len(found["branches"]),
         "roles": roles_in_words(model, found),
-        "depthwise": sum(module.groups == module.in_channels > 1 for module in convolutions),
-        "hidden_linear": sum(module is not found["head"] for module in linears),
+        "depthwise": sum(map(is_depthwise, model.modules())),
+        "hidden_linear": len(hidden_weights(model, found["head"])),
     }
 
 

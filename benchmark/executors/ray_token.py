@@ -1,4 +1,4 @@
-"""The token that a Ray cluster may want. Ray reads it from its file; this process never does more than look for it.
+"""The token that a Ray cluster may want. Ray reads it from its file; this process looks only whether it is blank.
 
 `ray start` of recent versions makes a cluster that wants the token of `~/.ray/auth_token`, and a process that connects
 to HOST:PORT does not show its own by itself.

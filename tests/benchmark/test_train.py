@@ -190,6 +190,20 @@ def test_divergence_is_a_status_and_never_a_nan_accuracy() -> None:
     assert outcome.curve[-1].test_acc <= 30
 
 
+def test_a_mask_of_infinities_is_no_divergence() -> None:
+    """A transformer with a causal mask as a buffer, −inf where nothing may be seen, always counted as diverged."""
+    net = small_net()
+    net.register_buffer("mask", torch.full((4, 4), -math.inf).triu(1))
+    assert train(net, coloured_noise(), RECIPE, seed=0, precision="fp32").status == "ok"
+    net.register_buffer("seen", torch.zeros(1))
+
+    def spoil(module: nn.Module, *_: object) -> None:
+        net.seen.fill_(math.nan)  # type: ignore[operator]
+
+    net.register_forward_hook(spoil)
+    assert train(net, coloured_noise(), RECIPE, seed=0, precision="fp32").status == "diverged"
+
+
 def test_limits_keep_the_first_pictures() -> None:
     """`train_limit` and `test_limit` train and test on exactly the first so many pictures."""
     data = coloured_noise()
