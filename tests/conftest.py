@@ -17,14 +17,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # follow: tables that take 4 s took 83.
 os.environ.setdefault("INITSEARCH_THREADS", "1")
 
-LONGEST = ("test_crashes.py", "test_session.py", "test_task_examples.py", "test_isolate.py", "test_attacks.py")
-"""Files that take longest. They come first: a long one among the last would run while the other process is idle."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files. The order within a file, and of all other files, stays."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
-
 
 @pytest.fixture(scope="session")
 def drawn_once() -> Iterator[None]:

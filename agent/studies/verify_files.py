@@ -140,8 +140,13 @@ def _launch_differences(summary: Fields, launch: Launch) -> Iterator[str]:
     stated = {name: summary.get(name) for name in expected}
     yield from differences("", stated, expected)
     torch = mapping(summary.get("versions")).get("torch")
-    if torch is not None and torch != launch.environment.get("torch", torch):
+    # What pip says of a wheel may lack the local part that torch itself says, such as +cu130.
+    if torch is not None and _public(torch) != _public(launch.environment.get("torch", torch)):
         yield f"versions.torch is {torch}, not {launch.environment['torch']}"
+
+
+def _public(version: object) -> str:
+    return str(version).partition("+")[0]
 
 
 def _tasks(profile: Profile) -> Any:

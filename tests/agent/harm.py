@@ -149,7 +149,7 @@ def serve() -> None:
 
     torch.set_num_threads(1)
     load_dataset("tiny")
-    shared = mmap.mmap(-1, 16)  # operations (8 bytes), for each zygote whether it is at work (1 byte)
+    shared = mmap.mmap(-1, 16)  # operations (8 bytes), whether the zygote is at work (1 byte)
 
     class Watched(Isolation):
         """Says when a request is under way: whoever is killed then leaves a zygote with an answer nobody wants."""
@@ -161,14 +161,18 @@ def serve() -> None:
             return initialised
 
         def repeat(self, job: Job) -> Initialised:
-            shared[9] = 1
+            shared[8] = 1
             initialised = super().repeat(job)
-            shared[9] = 0
+            shared[8] = 0
             return initialised
 
-    isolation = Watched(at_once=True)  # both interpreters are up, so that no forked child waits for one
-    asked = Job(scaffold().region, "resnet20", 10, 0)
-    assert isolation.repeat(asked).ok
+    def start() -> Watched:
+        """With both interpreters up, so that no forked child waits for one."""
+        isolation = Watched()
+        assert isolation.repeat(Job(scaffold().region, "resnet20", 10, 0)).ok
+        return isolation
+
+    isolation = start()
 
     def opened(*, level: Level = "auto", **ignored: Any) -> Isolation:
         """The server's isolation, unless somebody asks for none."""
@@ -189,11 +193,9 @@ def serve() -> None:
             _run(order, shared)
         _say({"pid": child})
         _, status = os.waitpid(child, 0)
-        first, second = (isolation._first, isolation.initialise), (isolation._second, isolation.repeat)
-        for at_work, (interpreter, ask) in zip(shared[8:10], (first, second), strict=True):
-            if at_work and interpreter.zygote is not None:
-                interpreter.zygote.close()
-                assert ask(asked).ok  # this starts another one
+        if shared[8]:
+            isolation.close()
+            isolation = start()
         _say({"exit": os.waitstatus_to_exitcode(status), "operations": struct.unpack("Q", shared[:8])[0]})
     isolation.close()
 

@@ -37,6 +37,16 @@ def test_intact_run_passes_and_trains_to_the_same_accuracy(agent: Agent, finishe
     assert len(found["checks"]) == 13
 
 
+def test_a_wheel_whose_metadata_lack_the_local_version(finished: SearchOutcome, tmp_path: Path) -> None:
+    """With torch from the index verify called each honest run faulty: "versions.torch is 2.14.1, not 2.14.1+cu130"."""
+    run = RunDirectory(shutil.copytree(finished.run, tmp_path / finished.run.name))
+    versions = run.read_summary()["versions"]
+    for version, told in ((versions["torch"].partition("+")[0], None), ("2.0.0", "versions.torch is 2.0.0")):
+        change_summary(run, versions={**versions, "torch": version})
+        [fault] = [check.fault for check in verify(run) if check.what == "run.json agrees with the log"]
+        assert fault is None if told is None else told in str(fault)
+
+
 def _raise_accuracy_in_result(run: Path) -> None:
     path = next((run / "results").glob("*.json"))
     envelope = json.loads(path.read_text())
