@@ -122,9 +122,11 @@ def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
         yield Flag("note", "submission", "The proposer did not submit, so the search submitted the best test.")
     seeds = {comparison.n_candidate for comparison in findings.visible.values() if comparison is not None}
     if seeds == {1}:
-        message = "Only one seed: its noise is taken from a prior, not measured in this run (--seeds 3 measures it)."
-        if findings.noise:
-            message = f"Only one seed, so this run shows no noise (--seeds 3 does): {'; '.join(findings.noise)}."
+        more = any(one is not None and one.n_baseline > 1 for one in findings.visible.values())
+        shown = "so only the baseline shows noise" if more else "so this run shows no noise"
+        message = f"Only one seed for each test, {shown} (--seeds 3 shows more): {'; '.join(findings.noise)}."
+        if not findings.noise:
+            message = "Only one seed: its noise is taken from a prior, not measured in this run (--seeds 3 measures it)."
         yield Flag("note", "seeds", message)
     if failed := [test.number for test in findings.tests if test.failures]:
         yield Flag("note", "failures", f"Failed: test {', '.join(map(str, failed))}.")
