@@ -126,7 +126,7 @@ def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
         shown = "so only the baseline shows noise" if more else "so this run shows no noise"
         message = f"Only one seed for each test, {shown} (--seeds 3 shows more): {'; '.join(findings.noise)}."
         if not findings.noise:
-            message = "Only one seed: its noise is taken from a prior, not measured in this run (--seeds 3 measures it)."
+            message = "Only one seed: its noise comes from a prior, not from this run (--seeds 3 measures it)."
         yield Flag("note", "seeds", message)
     if failed := [test.number for test in findings.tests if test.failures]:
         yield Flag("note", "failures", f"Failed: test {', '.join(map(str, failed))}.")
