@@ -45,6 +45,9 @@ class NoisePrior:
     settled: bool = False
     """The scatter of the runs to be compared may be in the prior already, so it can only raise the variance."""
 
+    effects_known: bool = True
+    """Whether `effect` is known, too. It is not where all that is known of the noise is other runs' scatter."""
+
     def __post_init__(self) -> None:
         for name, value in (("sd", self.sd), ("effect_sd", self.effect), ("allowance", self.allowance)):
             if not (math.isfinite(value) and value > 0):
@@ -183,7 +186,8 @@ class TaskNoise:
         df = min(_MEASURED_DF, _DOUBTED_DF + self.measured_df / 8)
         df = df if self.df else min(df, self.measured_df)
         effect = self.base.effect if self.df else None
-        return NoisePrior(math.sqrt(variance), df, effect, self.source, settled=True)
+        known = self.df > 0
+        return NoisePrior(math.sqrt(variance), df, effect, self.source, settled=True, effects_known=known)
 
     def prior_for(self, others: Iterable[Mapping[int, float]], own_df: int) -> NoisePrior:
         """Return the prior for a comparison whose two sides have `own_df` degrees of freedom.
@@ -226,4 +230,12 @@ def learn_noise(prior: NoisePrior, groups: Iterable[Mapping[int, float]]) -> Noi
         return prior
     source = f"{prior.source}; {used} groups of runs seen"
     effect = prior.effect if prior.df else None
-    return dataclasses.replace(prior, sd=math.sqrt(variance), df=total, effect_sd=effect, source=source, allowance=1.0)
+    return dataclasses.replace(
+        prior,
+        sd=math.sqrt(variance),
+        df=total,
+        effect_sd=effect,
+        source=source,
+        allowance=1.0,
+        effects_known=prior.df > 0 and prior.effects_known,
+    )

@@ -115,7 +115,11 @@ def compare(
     half, smallest = _interval(standard_error, df, n_candidates, n / (n + m), confidence)
     ci = (gain - half, gain + half)
     # Without a prior, true gains are taken to scatter as much as the noise, which need not be known for this ratio.
-    shrinkage = prior.effect**2 / (prior.effect**2 + standard_error**2) if prior.df else 1 / (1 + 1 / n + 1 / m)
+    shrinkage = (
+        prior.effect**2 / (prior.effect**2 + standard_error**2)
+        if prior.df and prior.effects_known
+        else 1 / (1 + 1 / n + 1 / m)
+    )
     shrunk_gain = prior.effect_mean + shrinkage * (gain - prior.effect_mean)
     return Comparison(
         n_baseline=m,

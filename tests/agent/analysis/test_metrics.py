@@ -57,6 +57,19 @@ def test_without_known_noise_the_best_mean_is_submitted(baseline: float, apart: 
     assert chosen.number == 2
 
 
+def test_chances_agree_with_a_resolved_verdict() -> None:
+    """P(better) was 27 % and the expected gain −0.00 beside "resolved, worse": a gain was shrunk by the other test's
+    scatter, as if that were how far true gains lie apart."""
+    sides = ({"letters": {0: 1.45, 1: 1.455}}, {"letters": {0: 1.616, 1: 1.594}})
+    others = [{"letters": {0: 1.547, 1: 1.5456}}]
+    found = compare_tasks("texts", *sides, others=others, noise={"letters": TaskNoise.of(NO_PRIOR)}, metrics=METRICS)
+    one = found["letters"]
+    assert one is not None
+    assert one.resolved == "worse"
+    assert one.p_better < 0.05
+    assert one.shrunk_gain == pytest.approx(one.gain / 2)
+
+
 def test_accuracy_keeps_its_words() -> None:
     found = compare_tasks("smoke", {"resnet20-tiny": {0: 20.0}}, {"resnet20-tiny": {0: 30.0}})
     [line] = describe_tasks("visible", found)
