@@ -103,13 +103,14 @@ def measure(
         user = user_store() if config.cache else None
         visible = LayeredStore(ResultStore(Path(folder) / "results"), user)
         with open_workbench(config, Clock(), progress) as workbench:
-            noise = noise_here(profile, workbench.environment, cache=config.cache, given=dict(profile.noise))
             evaluate = workbench.evaluator.evaluate
             outcomes = evaluate(candidates, profile.visible, seeds, results=visible)
             if hidden:
                 kept = None if user is None else ResultStore(user.folder.with_name("hidden"))
                 unseen = LayeredStore(ResultStore(Path(folder) / "hidden"), kept)
                 outcomes |= evaluate(candidates, profile.hidden, seeds, results=unseen)
+            # After the trainings: they enter the store, and a second call, which takes them from there, sees the same.
+            noise = noise_here(profile, workbench.environment, cache=config.cache, given=dict(profile.noise))
     rows = []
     for task in tasks:
         results = {name: {seed: outcomes[name, task.name, seed] for seed in seeds} for name in names}

@@ -64,7 +64,7 @@ def agent_in(server: Server, cache: Path, tmp_path_factory: pytest.TempPathFacto
             printed,
             *words,
             go_to=str(folder),
-            cache=str(cache),
+            cache=env.get("INITSEARCH_CACHE_DIR", str(cache)),
             environment=agent_environment(cache, env),
             report=page or words[:1] != ("search",),
         )

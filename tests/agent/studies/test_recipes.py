@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import re
 from pathlib import Path
@@ -12,9 +14,12 @@ from agent.cli.baselines import print_config, print_list, table
 from agent.errors import UsageError
 from agent.protocol import CandidateFailure
 from agent.studies.recipes import Results, make_rows
+from benchmark.hardware import environment
 from benchmark.recipes import get_recipe, recipe_names
+from benchmark.store import ResultStore
 from benchmark.tasks import PROFILES
 from tests.agent.conftest import Agent, json_lines
+from tests.benchmark.test_noise_measured import result
 from tests.benchmark.test_store import make_result
 
 TASK = PROFILES["smoke"].visible[0]
@@ -63,8 +68,17 @@ def test_explain_says_which_rule_set_what_and_how_the_signal_travels(agent: Agen
     assert "dead ReLU channels" in text
 
 
-def test_measured_table_compares_with_the_baseline(agent: Agent) -> None:
-    """Real trainings on the smoke profile; a second call takes everything from the store and prints the same."""
+def test_measured_table_compares_with_the_baseline(agent: Agent, tmp_path: Path) -> None:
+    """Real trainings on the smoke profile; a second call takes everything from the store and prints the same.
+
+    It printed other intervals where the store held enough results: its noise had the first call's trainings, too.
+    """
+    store = ResultStore(tmp_path / "cache" / "results")
+    here = environment()
+    for code, seed in itertools.product("abcdefgh", range(3)):
+        kept = result(code, seed, 1.0 + 9 * seed, TASK, device=here["device"], precision=here["precision"])
+        store.put(kept.model_copy(update={"task": TASK.name}))
+    agent = functools.partial(agent, env={"INITSEARCH_CACHE_DIR": str(tmp_path / "cache")})
     words = ("baselines", "--profile", "smoke", "--recipes", "head_small", "--seeds", "2", "--json")
     first = agent(*words)
     (found,) = json_lines(first.stdout)
