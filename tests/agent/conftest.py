@@ -110,24 +110,38 @@ def agent_process(cache: Path, tmp_path: Path) -> Agent:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+def for_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes which test share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def trained(for_all: Path) -> Path:
+    """Where the servers keep what they trained."""
+    folder = for_all / "trained"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(trained: Path) -> Iterator[Server]:
     """Forks `agent` commands that are to be harmed; see tests/agent/harm.py."""
-    server = Server()
+    server = Server(trained)
     yield server
     server.close()
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> SearchOutcome:
+def finished(tmp_path_factory: pytest.TempPathFactory, for_all: Path, cache: Path) -> SearchOutcome:
     """The main job on the smoke profile, by the Python interface: real training, real git, real isolation.
 
     Where several processes test, the first that needs it searches, and each has a copy of the run and of the results.
     """
-    base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    shared = for_all / "finished"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
-            with tempfile.TemporaryDirectory(dir=base) as folder, pytest.MonkeyPatch.context() as patch:
+            with tempfile.TemporaryDirectory(dir=for_all) as folder, pytest.MonkeyPatch.context() as patch:
                 making = Path(folder) / "making"
                 patch.setenv("INITSEARCH_CACHE_DIR", str(making / "cache"))
                 made = search(budget=2, profile="smoke", proposer="optuna", runs=making / "runs")

@@ -1,18 +1,22 @@
 """A process that has imported everything and forks an `agent` command in milliseconds, to be harmed on the way.
 
 Starting `agent search` takes seconds of imports and of starting processes; harming thirty of them would take minutes.
-Here each command is a forked child with its own session, signals, exit code, files, git and event log. Two things are
-not a user's: evaluations run in the child itself instead of in processes of their own, and one isolation, which the
-server keeps, serves all children. Kills of the whole, with those processes, are in test_resume.py.
+Here each command is a forked child with its own session, signals, exit code, files, git and event log. Three things
+are not a user's: evaluations run in the child itself instead of in processes of their own; one isolation, which the
+server keeps, serves all children; and equal trainings happen once for all tests, also those of hidden tasks, whose
+results no store of a user has. Kills of the whole, with those processes, are in test_resume.py.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import importlib
 import json
 import mmap
 import os
+import pickle
 import resource
 import signal
 import struct
@@ -26,8 +30,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from agent.protocol import CandidateFailure
 from agent.runs.events import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied
 from agent.runs.log import read_events
+from benchmark.files import write_atomically
 from sandbox.isolate import Level
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,10 +106,11 @@ class Child:
 class Server:
     """The test's side: `start` forks a command in `folder`; one at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, trained: Path) -> None:
+        """`trained`: the folder of trainings that happened. Servers can share it."""
         environment = {**os.environ, "INITSEARCH_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENAI_API_KEY": "sk-none-1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.agent.harm"],
+            [sys.executable, "-m", "tests.agent.harm", str(trained)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -137,9 +144,10 @@ class Server:
 # -- the server's side ------------------------------------------------------------------------------------------------
 
 
-def serve() -> None:
+def serve(trained: Path) -> None:
     """Read orders from stdin, fork, answer on stdout, until stdin ends."""
     import torch
+    import typer
 
     import benchmark.executors
     import sandbox.isolate
@@ -173,9 +181,11 @@ def serve() -> None:
         return isolation
 
     isolation = start()
+    _Here.trained = trained
 
     def opened(*, level: Level = "auto", **ignored: Any) -> Isolation:
         """The server's isolation, unless somebody asks for none."""
+        _Here.level = level
         return Isolation(level=level) if level == "none" else isolation
 
     # Before anything imports them from there.
@@ -183,6 +193,8 @@ def serve() -> None:
     benchmark.executors.LocalExecutor = _Here  # type: ignore[assignment, misc]
     for name in _COMMANDS:
         importlib.import_module(name)
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(sys.modules["agent.cli"].app)
 
     for line in sys.stdin:
         order = json.loads(line)
@@ -212,14 +224,17 @@ _COMMANDS = (
     *("agent.proposers.llm", "agent.proposers.optuna_search", "agent.report", "agent.report.page"),
     *("agent.runs.artifacts", "agent.runs.reviews", "agent.sessions.checking", "agent.sessions.command"),
     *("agent.studies.ablation", "agent.studies.retrain", "agent.studies.tournament", "agent.studies.verify"),
+    *("benchmark.precision", "benchmark.steps", "git", "jinja2"),
 )
 """Imported before the fork, so that a command need not."""
 
 
 class _Here:
-    """An executor that runs each call at once, where it is."""
+    """An executor that runs each call at once, where it is, unless an equal one has run."""
 
     remote = False
+    level: Level = "auto"
+    trained: Path
 
     def __init__(self, slots: int, **ignored: Any) -> None:
         self.slots = slots
@@ -235,8 +250,34 @@ class _Here:
 
     def submit(self, call: Any, *, on_report: Any = None, on_ask: Any = None, **ignored: Any) -> Any:
         future: Future[Any] = Future()
-        future.set_result(call(SimpleNamespace(report=on_report, ask=on_ask)))
+        future.set_result(self._once(call, SimpleNamespace(report=on_report, ask=on_ask)))
         return future
+
+    def _once(self, call: Any, parent: Any) -> Any:
+        """What the call returns, with its reports. Only results of our own networks are kept, and no failures."""
+        from agent.evaluation.calls import EvaluationCall, SignalCall
+
+        if not isinstance(call, EvaluationCall | SignalCall) or call.task.network or call.task.trainer:
+            return call(parent)
+        words = (type(call).__name__, self.level, call.region, repr(call.task), call.seed, call.data_root)
+        settings = (call.environment, call.precision) if isinstance(call, EvaluationCall) else ()
+        kept = self.trained / hashlib.sha256(repr((words, settings)).encode()).hexdigest()
+        if kept.exists():
+            reports, result = pickle.loads(kept.read_bytes())
+            for report in reports:
+                parent.report(report)
+            return result
+        reports = []
+
+        def report(metrics: Any) -> None:
+            reports.append(metrics)
+            parent.report(metrics)
+
+        result = call(SimpleNamespace(report=report, ask=parent.ask))
+        if not isinstance(result, CandidateFailure):
+            with contextlib.suppress(OSError):  # a test's full disk
+                write_atomically(kept, pickle.dumps((reports, result)), durable=False)
+        return result
 
 
 def _say(message: dict[str, Any]) -> None:
@@ -313,4 +354,4 @@ def _count(order: dict[str, Any], shared: mmap.mmap) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(Path(sys.argv[1]))

@@ -163,9 +163,9 @@ sys.exit(found["exit"])
 
 
 @pytest.fixture(scope="module")
-def second_server() -> Iterator[Server]:
+def second_server(trained: Path) -> Iterator[Server]:
     """The first one runs the search, this one what its command calls."""
-    server = Server()
+    server = Server(trained)
     yield server
     server.close()
 
