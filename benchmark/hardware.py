@@ -136,6 +136,6 @@ def environment(precision: str = "auto", kernels: str = "auto") -> dict[str, str
         "capability": "" if device == "cuda" else torch.backends.cpu.get_cpu_capability(),
         "precision": resolve_precision(precision, torch.device(device)),
         "threads": str(threads()),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         **path,
     }

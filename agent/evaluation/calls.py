@@ -146,7 +146,7 @@ class EvaluationCall:
             device=environment.get("device", device),
             precision=environment.get("precision", self.precision),
             threads=threads(),
-            versions={"torch": torch.__version__},
+            versions={"torch": str(torch.__version__)},
         )
 
     def _with_own_trainer(self, parent: Parent) -> EvaluationResult | CandidateFailure:
@@ -193,7 +193,7 @@ class EvaluationCall:
             device=environment.get("device", device),
             precision=environment.get("precision", self.precision),
             threads=threads(),
-            versions={"torch": torch.__version__},
+            versions={"torch": str(torch.__version__)},
             score=trained.score,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from agent.protocol import CandidateFailure
 from agent.runs.events import Evaluated
 from benchmark.data import DataError, hold_out, load_dataset
 from benchmark.executors import LocalExecutor
+from benchmark.hardware import environment
 from benchmark.results import EvaluationResult, StepZero
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.tasks import PROFILES, Task
@@ -53,9 +55,14 @@ def parent() -> Iterator[Here]:
 
 
 def test_honest_candidate_gets_its_accuracy(parent: Here) -> None:
-    """The untouched region is initialised in isolation, trained and returned under its key."""
+    """The untouched region is initialised in isolation, trained and returned under its key.
+
+    It holds no object of torch: its version was one, and to receive it the search imported torch, two seconds of work.
+    """
     result = CALL(parent)
     assert isinstance(result, EvaluationResult)
+    assert b"torch.torch_version" not in pickle.dumps(result)
+    assert b"torch.torch_version" not in pickle.dumps(environment())
     assert result.key == CALL.key
     assert result.best_test_acc == max(epoch.test_acc for epoch in result.curve)
     assert result.isolation_level in ("bubblewrap", "landlock")
