@@ -34,27 +34,37 @@ new file mode 100644
 +print("anything")"""
 
 DEMO = """
-import sys
-sys.path[:0] = [{folder!r}, {tests!r}]
+import importlib.util, sys
+sys.path[:0] = [{tests!r}]
 import torch
 from torch import nn
 from torchvision_models import torchvision_models
-import initialize_weights as taken
+for name in {names!r}:
+    spec = importlib.util.spec_from_file_location(name, {folder!r} + "/" + name + ".py")
+    taken = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(taken)
+    for arch in ("resnet18", "vgg11_bn", "mobilenet_v2"):
+        with torch.device("meta"):  # the constructors would draw values for seconds, only to be replaced
+            model = getattr(torchvision_models(), arch)(weights=None)
+            if arch == "vgg11_bn":  # to make the 100 million weights of its hidden layer orthogonal takes half a minute
+                model.classifier[0], model.classifier[3] = nn.Linear(25088, 64), nn.Linear(64, 4096)
+        for value in model.to_empty(device="cpu").state_dict().values():
+            value.fill_(0.5)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        taken.initialize_weights(model, taken.config_of(model))
+        assert all(bool(parameter.isfinite().all()) for parameter in model.parameters()), (name, arch)
+        assert any(not bool((a == b).all()) for a, b in zip(before, model.parameters())), (name, arch)
+    print(name, taken.config_of(model))
 torch_only = [name for name in sys.modules if name.split(".")[0] in ("agent", "sandbox", "benchmark")]
 assert not torch_only, torch_only
-for name in ("resnet18", "vgg11_bn", "mobilenet_v2"):
-    with torch.device("meta"):  # the constructors would draw values for seconds, only to be replaced
-        model = getattr(torchvision_models(), name)(weights=None)
-        if name == "vgg11_bn":  # to make the 100 million weights of its hidden layer orthogonal takes half a minute
-            model.classifier[0], model.classifier[3] = nn.Linear(25088, 64), nn.Linear(64, 4096)
-    for value in model.to_empty(device="cpu").state_dict().values():
-        value.fill_(0.5)
-    before = [parameter.detach().clone() for parameter in model.parameters()]
-    taken.initialize_weights(model, taken.config_of(model))
-    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters()), name
-    assert any(not bool((a == b).all()) for a, b in zip(before, model.parameters())), name
-print(taken.config_of(model))
 """
+
+
+def run_alone(code: str, folder: Path) -> str:
+    """What an interpreter prints that has torch and nothing of this project. One for all modules: torch takes long."""
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_an_exported_module_means_its_region() -> None:
@@ -70,53 +80,53 @@ def test_an_exported_module_means_its_region() -> None:
     assert region_of("x = 1\n" + text) == "x = 1\n" + text, "only a whole module is taken apart"
 
 
-@pytest.mark.parametrize("name", ["kaiming_normal", "rbb", "delta_orthogonal"])
-def test_stand_alone_initialises_any_network(name: str, tmp_path: Path) -> None:
-    """The module of a recipe, blocks of ours included, works on torchvision's networks without this project."""
-    text = stand_alone(get_recipe(name).region, "a-run", 3, ["visible a: +1.0 points"])
-    (tmp_path / "initialize_weights.py").write_text(text, encoding="utf-8")
-    code = DEMO.format(folder=str(tmp_path), tests=str(ROOT / "tests"))
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "'arch': 'mobilenetv2', 'num_classes': 1000, 'depth': 53" in done.stdout
+def test_stand_alone_initialises_any_network(tmp_path: Path) -> None:
+    """The modules of recipes, blocks of ours included, work on torchvision's networks without this project."""
+    names = ["kaiming_normal", "rbb", "delta_orthogonal"]
+    for name in names:
+        text = stand_alone(get_recipe(name).region, "a-run", 3, ["visible a: +1.0 points"])
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    said = run_alone(DEMO.format(folder=str(tmp_path), tests=str(ROOT / "tests"), names=names), tmp_path).splitlines()
+    for name, line in zip(names, said, strict=True):
+        assert line.startswith(name)
+        assert "'arch': 'mobilenetv2', 'num_classes': 1000, 'depth': 53" in line
 
 
 LACKING = """
-import sys, warnings
+import importlib, sys, warnings
 sys.path[:0] = [{folder!r}]
 from torch import nn
-import initialize_weights as taken
 class Plain(nn.Sequential):
     pass
-model = Plain(
-    nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8),
-    nn.AdaptiveAvgPool2d(1), nn.Flatten(), *([nn.Linear(8, 5, bias=False)] if {head} else []),
-)
-names = list(model.state_dict())
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    taken.initialize_weights(model, taken.config_of(model) if hasattr(taken, "config_of") else dict(depth=3))
-assert list(model.state_dict()) == names
-print("; ".join(str(one.message) for one in caught))
+for name, head in {cases!r}:
+    taken = importlib.import_module(name)
+    model = Plain(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), *([nn.Linear(8, 5, bias=False)] if head else []),
+    )
+    names = list(model.state_dict())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        taken.initialize_weights(model, taken.config_of(model) if hasattr(taken, "config_of") else dict(depth=3))
+    assert list(model.state_dict()) == names, name
+    print(name + ": " + "; ".join(str(one.message) for one in caught))
 """
 
 
-@pytest.mark.parametrize(
-    ("name", "head", "said"),
-    [
-        ("head_small", False, "there is no Linear layer"),
-        ("torchvision_mobilenet", True, ""),
-        ("fixup", True, "BasicBlock and InvertedResidual of initsearch is left out"),
-        ("rbb", False, "there is no Linear layer"),
-    ],
-)
-def test_a_module_on_a_network_that_lacks_what_ours_have(name: str, head: bool, said: str, tmp_path: Path) -> None:
+def test_a_module_on_a_network_that_lacks_what_ours_have(tmp_path: Path) -> None:
     """BatchNorm2d(affine=False), no Linear or one without bias crashed the modules of 21 recipes; fixup was silent."""
-    (tmp_path / "initialize_weights.py").write_text(stand_alone(get_recipe(name).region, "a-run", 3), encoding="utf-8")
-    code = LACKING.format(folder=str(tmp_path), head=head)
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+    expected = {
+        ("head_small", False): "there is no Linear layer",
+        ("torchvision_mobilenet", True): "",
+        ("fixup", True): "BasicBlock and InvertedResidual of initsearch is left out",
+        ("rbb", False): "there is no Linear layer",
+    }
+    for name, _ in expected:
+        (tmp_path / f"{name}.py").write_text(stand_alone(get_recipe(name).region, "a-run", 3), encoding="utf-8")
+    said = run_alone(LACKING.format(folder=str(tmp_path), cases=list(expected)), tmp_path).splitlines()
+    for (name, _), warned, line in zip(expected, expected.values(), said, strict=True):
+        assert line.startswith(name)
+        assert warned in line
 
 
 @pytest.mark.parametrize("name", recipe_names())
