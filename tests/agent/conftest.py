@@ -23,6 +23,7 @@ from filelock import FileLock
 from agent import cli, search
 from agent.engine.search import SearchOutcome
 from tests.agent.harm import Server
+from tests.agent.kept import processes_kept
 
 ROOT = Path(__file__).resolve().parents[2]
 Agent = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -43,6 +44,13 @@ def agent_environment(cache: Path, extra: Mapping[str, str] = {}) -> dict[str, s
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One result store for all tests: equal code is trained once."""
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def processes_shared(cache: Path) -> Iterator[None]:
+    """The tests of a file share isolation and slots; see tests/agent/kept.py."""
+    with processes_kept(cache):
+        yield
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -20,6 +20,8 @@ from benchmark.store import ResultStore
 from tests.agent.conftest import Command, Searched, copy_example, search_in
 from tests.agent.exported import load_module, weights_of
 
+pytestmark = pytest.mark.usefixtures("processes_shared")
+
 SMALL = {
     "pictures": [
         ("task.toml", "epochs = 8", "epochs = 1\ntrain_limit = 64\ntest_limit = 64"),

@@ -10,6 +10,8 @@ import pytest
 
 from tests.benchmark.task_files import TASK, write_task
 
+pytestmark = pytest.mark.usefixtures("processes_shared")
+
 KEYS = ["name", "role", "parameters", "classes", "train_images", "test_images", "seconds_per_epoch", "branches"]
 
 

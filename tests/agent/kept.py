@@ -1,0 +1,65 @@
+"""One isolation and one process that forks slots, for tests that run searches and checks in the test's own process.
+
+To start them takes seconds of work, most of it imports of torch. All else is a user's: real slots, real isolation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmark.executors import local
+from benchmark.fork_server import ForkServer
+from benchmark.slot_process import SlotProcess, start_python
+from sandbox.isolate import DEFAULT_LIMITS, Isolation, Level, Limits
+
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), "1")
+
+
+@contextmanager
+def processes_kept(cache: Path) -> Iterator[None]:
+    """While this lasts, each `Isolation` of level "auto" and each slot of a `LocalExecutor` uses the same ones.
+
+    `cache`: the user's folder of results and prepared data, as the slots see it.
+    """
+    # All are started here: the kernel ends them when the thread that started them ends.
+    kept = Isolation(at_once=True)
+    environment = {**os.environ, **_ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", "INITSEARCH_CACHE_DIR": str(cache)}
+    server = ForkServer(lambda script, descriptors: start_python(script, descriptors, environment, None))
+    server._connection(start=True)
+    start, close, start_second = Isolation.__init__, Isolation.close, Isolation.start_second
+
+    def take(
+        isolation: Isolation, *, level: Level = "auto", limits: Limits = DEFAULT_LIMITS, at_once: bool = False
+    ) -> None:
+        if level != "auto":
+            start(isolation, level=level, limits=limits, at_once=at_once)
+            return
+        vars(isolation).update(vars(kept), limits=limits, _with_packages={})
+
+    def give_back(isolation: Isolation) -> None:
+        if isolation._first is not kept._first:
+            close(isolation)
+        for pair in isolation._with_packages.values():
+            for interpreter in pair:
+                interpreter.close()
+
+    def second(isolation: Isolation) -> None:
+        if isolation._first is not kept._first:
+            start_second(isolation)
+
+    def slot(environment: Mapping[str, str], log: Path | None, *, lanes: int, forks: object) -> SlotProcess:
+        return SlotProcess(environment, log, lanes=lanes, forks=server)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Isolation, "__init__", take)
+        patch.setattr(Isolation, "close", give_back)
+        patch.setattr(Isolation, "start_second", second)
+        patch.setattr(local, "SlotProcess", slot)
+        yield
+    close(kept)
+    server.close()
