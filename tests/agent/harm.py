@@ -264,8 +264,8 @@ class _Here:
         kept = self.trained / hashlib.sha256(repr((words, settings)).encode()).hexdigest()
         if kept.exists():
             reports, result = pickle.loads(kept.read_bytes())
-            for report in reports:
-                parent.report(report)
+            for metrics in reports:
+                parent.report(metrics)
             return result
         reports = []
 
