@@ -71,15 +71,15 @@ def test_a_region_text_needs_nothing_but_the_names_in_scope(name: str) -> None:
     assert len(region.encode()) < 16_000
 
 
-@pytest.mark.parametrize("name", recipe_names())
-def test_a_region_text_is_as_tidy_as_the_rest(name: str) -> None:
+def test_the_regions_texts_are_as_tidy_as_the_rest(tmp_path: Path) -> None:
     """A person who reads `agent baselines --show NAME` sees code that lint and format would leave alone."""
-    region = get_recipe(name).region
+    for name in recipe_names():
+        (tmp_path / f"{name}.py").write_text(get_recipe(name).region, encoding="utf-8")
+    settings = str(Path(recipes.__file__).resolve().parents[2] / "pyproject.toml")
     names = json.dumps(list(REGION_NAMES))
-    root = Path(recipes.__file__).resolve().parents[2]
     for arguments in (["check", "-q", "--config", f"builtins={names}"], ["format", "--check", "-q"]):
-        command = [sys.executable, "-m", "ruff", *arguments, "--stdin-filename", "region.py", "-"]
-        done = subprocess.run(command, input=region, capture_output=True, text=True, cwd=root, check=False)
+        command = [sys.executable, "-m", "ruff", *arguments, "--config", settings, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if "No module named ruff" in done.stderr:
             pytest.skip("ruff is not installed")
         assert done.returncode == 0, done.stdout + done.stderr
