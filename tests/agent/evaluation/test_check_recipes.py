@@ -12,8 +12,9 @@ from agent.evaluation.check import check
 from benchmark.initializers import INITIALIZERS, region_from_init_cfg
 from benchmark.models import ARCHITECTURES
 from benchmark.recipes import get_recipe, recipe_names
-from sandbox.isolate import Isolation, Limits
+from sandbox.isolate import Isolation, Job, Limits
 
+REPEATED = [name for name in ARCHITECTURES if name != "vgg16bn"]
 DETERMINISTIC = {"zero_init", "sinusoidal"}
 
 
@@ -26,10 +27,15 @@ def isolation() -> Iterator[Isolation]:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_check_accepts_the_recipe_on_every_network(isolation: Isolation, name: str) -> None:
-    """A search can start from any of them on any profile; only two give the same tensors for every seed."""
-    report = check(get_recipe(name).region, dict.fromkeys(ARCHITECTURES, 100), isolation)
+    """A search can start from any of them on any profile; only two give the same tensors for every seed.
+
+    VGG-16-BN is VGG-8-BN with seven times the weights, which take most of the time: it is initialised once, not thrice.
+    """
+    region = get_recipe(name).region
+    report = check(region, dict.fromkeys(REPEATED, 100), isolation)
     assert report.accepted, report.message
-    assert list(report.archs) == list(ARCHITECTURES)
+    assert list(report.archs) == REPEATED
+    assert (once := isolation.initialise(Job(region, "vgg16bn", 100, 0))).ok, once.message
     assert {made["seeded"] for made in report.archs.values()} == {name not in DETERMINISTIC}
 
 
