@@ -49,12 +49,19 @@ def test_a_check_says_what_the_contract_names(main: Any, tmp_path: Path) -> None
 
 
 def test_a_check_says_what_is_not_known_of_a_network_without_a_graph(main: Any, tmp_path: Path) -> None:
+    """It said neither why nor what a search loses, so its author could change nothing."""
     from tests.benchmark.test_task_loading import UNTRACEABLE
 
-    write_task(tmp_path, network=UNTRACEABLE)
+    write_task(tmp_path, network=UNTRACEABLE + "def by_place(n): return Net(n)\n")
+    (tmp_path / "toys.toml").write_text(TASK.replace("net.py:build", "net.py:by_place"))
     code, out, said = main("task", "check", "toys.toml", "--workers", "1")
     assert code == 0, said
     assert "torch.fx cannot trace the network, so it counts as one without branches" in out
+    assert "torch.fx: TraceError: symbolically traced variables" in out
+    assert "(net.py line 8): `if x.sum() > 0:`; decide by" in out
+    assert "change nothing in this network: branch_last_alpha, gamma_last, shortcut_gain, gamma_rise" in out
+    assert "called as by_place(4), so n = 4: it has no argument named num_classes\n" in out
+    assert "pixels 0…255: mean 120, SD 30;" in out
 
 
 @pytest.mark.parametrize(
