@@ -192,7 +192,14 @@ def checked(spec: str, model: object) -> nn.Module:
                 "give the layer its sizes"
             )
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
-            raise NetworkError(f"network {spec}: {name} is {parameter.dtype} on {parameter.device}, not float32 on cpu")
+            remedy = (
+                "; .float() makes it so"
+                if parameter.dtype != torch.float32 and parameter.dtype.is_floating_point
+                else ""
+            )
+            raise NetworkError(
+                f"network {spec}: {name} is {parameter.dtype} on {parameter.device}, not float32 on cpu{remedy}"
+            )
     return model
 
 
