@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import numbers
 import os
 import random
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,10 @@ from benchmark.results import EpochMetrics
 from benchmark.sources import captured, import_file, provide
 from benchmark.task import Task, Trainer
 from benchmark.user_code import contained
+
+_MOST_PRINTED = 2**20
+"""Bytes that are kept of what a trainer prints."""
+_LONGEST_LINE = 200
 
 
 class TrainerFailed(RuntimeError):
@@ -50,9 +56,13 @@ class TrainCall:
     weights: Path | None
     seed: int
     device: str
+    output: Path | None = None
+    """A new file for what the trainer prints; None: nowhere."""
 
     def __call__(self, parent: Parent) -> Trained | str:
         _die_first()
+        if self.output is not None:
+            _print_to(self.output)
         try:
             return self._train(parent)
         except (TrainerFailed, NetworkError) as error:
@@ -115,6 +125,39 @@ class TrainCall:
             if known.get(source.file, "") not in ("", hashlib.sha256(source.text.encode()).hexdigest()):
                 raise TrainerFailed(f"train {self.trainer.spec}: {source.file} was changed while the search ran")
         return function
+
+
+class _Tail(io.FileIO):
+    """A file that is emptied whenever it has grown too long: only its end is read."""
+
+    def write(self, data: Any, /) -> int:
+        if os.fstat(self.fileno()).st_size > _MOST_PRINTED:
+            self.truncate(0)
+        return super().write(data)
+
+
+def _print_to(output: Path) -> None:
+    """Send what this process and its children print to the file. What is printed before a crash is there as well."""
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for descriptor in (1, 2):
+        os.dup2(file, descriptor)
+    os.close(file)
+    sys.stdout, sys.stderr = (
+        io.TextIOWrapper(io.BufferedWriter(_Tail(one, "a", closefd=False)), "utf-8", "replace", line_buffering=True)
+        for one in (1, 2)
+    )
+
+
+def last_printed(output: Path, count: int) -> list[str]:
+    """The last lines that a trainer printed to the file; a progress bar's last state is one."""
+    try:
+        with output.open("rb") as file:
+            file.seek(max(0, output.stat().st_size - 2**16))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    return [line[:_LONGEST_LINE] for line in lines if line][-count:]
 
 
 def run_trainer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -102,6 +103,17 @@ class CheckedTasks:
             lines.append(f"not searched, no visible network has what they act on: {', '.join(self.without_effect)}")
         return lines
 
+    def noise_table(self) -> list[str]:
+        """The [noise] table of a task file with what was measured; [] where nothing scattered."""
+        found = {name: sd for name, scores in self.noise.items() if (sd := sd_of(scores))}
+        keys = {name: name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"' for name in found}
+        return ["[noise]", *(f"{keys[name]} = {sd:.3g}" for name, sd in found.items())] if found else []
+
+    def _trained(self, task: Task, count: int) -> str:
+        short, whole = _short(task).recipe.epochs, task.recipe.epochs
+        epochs = "" if task.trainer else f" of {short} epoch{'s' if short > 1 else ''}"
+        return f"{count} training{'s' if count > 1 else ''}{epochs}{f' (a test has {whole})' if short < whole else ''}"
+
     def _about(self, task: Task) -> list[str]:
         facts = self.facts[task.name]
         lines = [f"network {task.network.spec if task.network else task.arch}: {facts.parameters:,} parameters"]
@@ -142,10 +154,12 @@ class CheckedTasks:
             f"memory {facts.memory / 2**20:,.0f} MiB"
         )
         if scores := self.noise.get(task.name):
-            lines.append(
-                f"SD of one seed over {len(scores)} short trainings: {sd_of(scores):.3g} {task.metric.points} "
-                f"([noise] in the task file takes such a number)"
+            sd = (
+                f"{found:.3g} {task.metric.points}"
+                if (found := sd_of(scores)) is not None
+                else "one training shows none"
             )
+            lines.append(f"SD of one seed over {self._trained(task, len(scores))}: {sd}")
         return lines
 
 
@@ -173,8 +187,11 @@ def check_task_file(
                 found = workbench.executor.submit(call, on_ask=workbench.isolation.initialise).result()
             except ProcessDied as error:
                 found = f"{call.task.network.spec if call.task.network else name}: {error.how()}"
+            fault, *printed = found.split("\n") if isinstance(found, str) else ("", *found.printed)
+            for line in ([f"{name}: the trainer printed, at last:"] if printed else []) + printed:
+                progress.message(line)
             if isinstance(found, str):
-                raise UsageError(f"--profile {profile.file or profile.name}: task {name}: {found}")
+                raise UsageError(f"--profile {profile.file or profile.name}: task {name}: {fault}")
             facts[name] = found
         scores: dict[str, Sequence[float]] = {}
         if noise:

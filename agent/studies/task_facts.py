@@ -25,6 +25,8 @@ STEPS = 4
 TRAINER_SECONDS = 600
 """Longest training by a trainer of the user's own, unless more are given."""
 _TESTED = 256
+_PRINTED = 20
+"""Lines of an own trainer that are shown."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,16 @@ class TaskFacts:
     score: float | None = None
     epochs: int = 0
     """Epochs that an own trainer reported."""
+    printed: tuple[str, ...] = ()
+    """The last lines that an own trainer printed."""
 
 
 @dataclass(frozen=True)
 class CheckCall:
-    """A call for an executor that looks at one task. A text in the answer says why the task cannot be used."""
+    """A call for an executor that looks at one task.
+
+    A text in the answer says in its first line why the task cannot be used; the others are what its trainer printed.
+    """
 
     task: Task
     region: str
@@ -138,7 +145,7 @@ class CheckCall:
 
     def _own_trainer(self, parent: Parent, device: str) -> TaskFacts | str:
         from benchmark.networks import build
-        from benchmark.own_trainer import TrainCall, Trained, remember_seconds, run_trainer
+        from benchmark.own_trainer import TrainCall, Trained, last_printed, remember_seconds, run_trainer
 
         task = self.task
         assert task.trainer is not None
@@ -150,14 +157,15 @@ class CheckCall:
                 made = parent.ask(job_for(task, self.region, 0, weights))
                 if not made.ok:
                     return f"the baseline fails: {made.message} [{made.kind}]"
-                call = TrainCall(task.trainer, task.network, weights, 0, device)
+                output = Path(folder) / "printed.txt"
+                call = TrainCall(task.trainer, task.network, weights, 0, device, output)
                 trained = run_trainer(call, gpus=1 if device == "cuda" else 0, seconds=self.seconds)
+                printed = last_printed(output, _PRINTED)
                 if isinstance(trained, str):
-                    return trained
+                    return "\n".join([trained, *printed])
                 if not math.isfinite(trained.score):
-                    return (
-                        f"train {task.trainer.spec} returned {trained.score} as {task.metric.name}, which is no score"
-                    )
+                    no_score = f"{trained.score} as {task.metric.name}, which is no score"
+                    return "\n".join([f"train {task.trainer.spec} returned {no_score}", *printed])
                 remember_seconds(task, trained.seconds)
                 scores.append(trained)
         epochs = len(scores[0].curve)
@@ -168,6 +176,7 @@ class CheckCall:
             repeatable=scores[0].score == scores[1].score,
             score=scores[0].score,
             epochs=epochs,
+            printed=tuple(printed),
             **_roles(build(task.network, 0)),
         )
 

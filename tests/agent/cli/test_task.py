@@ -74,7 +74,9 @@ def test_a_check_says_what_is_not_known_of_a_network_without_a_graph(main: Any, 
 )
 def test_a_trainer_whose_score_is_none_is_refused(main: Any, tmp_path: Path, score: str, told: str) -> None:
     (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n")
-    (tmp_path / "train.py").write_text(f"def train(model, *, seed, device, report):\n    return {score}\n")
+    (tmp_path / "train.py").write_text(
+        f"def train(model, *, seed, device, report):\n    print('seed', seed)\n    return {score}\n"
+    )
     task = '[[visible]]\nnetwork = "net.py:build"\ntrain = "train.py:train"\nmetric = "val_loss"\n'
     (tmp_path / "own.toml").write_text(task)
     code, out, said = main("task", "check", "own.toml", "--workers", "1")
@@ -82,6 +84,25 @@ def test_a_trainer_whose_score_is_none_is_refused(main: Any, tmp_path: Path, sco
     (line,) = [line for line in said.splitlines() if told in line]
     assert "own.toml" in line
     assert "train.py:train" in line
+    assert "the trainer printed, at last:" in said
+    assert "seed 0" in said
+
+
+def test_noise_that_was_measured_can_be_pasted(main: Any, tmp_path: Path) -> None:
+    """The check said that [noise] takes such a number, but not how the lines look."""
+    from benchmark.task_schema import read_task_file
+
+    (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n")
+    (tmp_path / "train.py").write_text("def train(model, *, seed, device, report):\n    return float(seed)\n")
+    task = '[[visible]]\nname = "mlp-1.5"\nnetwork = "net.py:build"\ntrain = "train.py:train"\n'
+    (tmp_path / "own.toml").write_text(task)
+    code, out, said = main("task", "check", "own.toml", "--workers", "1", "--noise", "2")
+    assert code == 0, said
+    assert "SD of one seed over 2 trainings: 0.707 score\n" in out
+    _, _, after = out.partition("for the task file, at its end:\n")
+    table = after.split("a test takes")[0]
+    (tmp_path / "own.toml").write_text(task + table)
+    assert read_task_file(tmp_path / "own.toml").noise == {"mlp-1.5": 0.707}
 
 
 @pytest.mark.parametrize("command", [("search",), ("plan",), ("task", "check"), ("baselines",)])
