@@ -116,6 +116,36 @@ def test_a_bad_task_file_starts_nothing(main: Any, tmp_path: Path, command: tupl
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "following"),
+    [
+        (("search", "my.toml", "--budget", "3"), "agent search --profile my.toml"),
+        (("plan", "my.toml"), "agent plan --profile my.toml"),
+        (("task", "check", "--profile", "my.toml"), "agent task check my.toml"),
+        (("task", "check", "--profile=my.toml"), "agent task check my.toml"),
+    ],
+)
+def test_a_task_file_at_the_wrong_place_is_understood(main: Any, words: tuple[str, ...], following: str) -> None:
+    """`agent search my.toml` was "unexpected extra argument(s)", and a check with --profile "No such option"."""
+    code, out, said = main(*words)
+    assert (code, out) == (2, "")
+    assert said.endswith(f"next: {following}\n")
+    (error,) = main(*words, "--json")[1].splitlines()
+    assert json.loads(error)["message"].endswith(f"; next: {following}")
+
+
+def test_a_tilde_is_the_users_folder(main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands --profile=~/my.toml, nor what stands in a task file."""
+    from benchmark.task_schema import TaskTable
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert f"{tmp_path}/home/my.toml: no such file" in main("search", "--profile=~/my.toml")[2]
+    assert f"{tmp_path}/home/my.toml: no such file" in main("task", "check", "~/my.toml")[2]
+    table = TaskTable(network="~/net.py:build", data="~/x.npz")
+    assert (table.network, table.data) == (f"{tmp_path}/home/net.py:build", f"{tmp_path}/home/x.npz")
+    assert table.title == "net-x"
+
+
 def test_a_task_file_counts_from_the_command_line_only(main: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """A cloned repository with an initsearch.toml in it must not decide which code runs here."""
     (tmp_path / "initsearch.toml").write_text('profile = "evil.toml"\n')
