@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,9 @@ class TrainCall:
 
     def __call__(self, parent: Parent) -> Trained | str:
         _die_first()
-        if self.output is not None:
-            _print_to(self.output)
         try:
-            return self._train(parent)
+            with _printing_to(self.output):
+                return self._train(parent)
         except (TrainerFailed, NetworkError) as error:
             return str(error)
 
@@ -136,16 +136,33 @@ class _Tail(io.FileIO):
         return super().write(data)
 
 
-def _print_to(output: Path) -> None:
+@contextlib.contextmanager
+def _printing_to(output: Path | None) -> Iterator[None]:
     """Send what this process and its children print to the file. What is printed before a crash is there as well."""
-    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for descriptor in (1, 2):
-        os.dup2(file, descriptor)
-    os.close(file)
-    sys.stdout, sys.stderr = (
-        io.TextIOWrapper(io.BufferedWriter(_Tail(one, "a", closefd=False)), "utf-8", "replace", line_buffering=True)
-        for one in (1, 2)
-    )
+    if output is None:
+        yield
+        return
+    before = sys.stdout, sys.stderr
+    file, *kept = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), os.dup(1), os.dup(2)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(file, descriptor)
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(io.BufferedWriter(_Tail(one, "a", closefd=False)), "utf-8", "replace", line_buffering=True)
+            for one in (1, 2)
+        )
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # the trainer may have closed them
+            sys.stdout.flush()
+            sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+        for descriptor, old in zip((1, 2), kept, strict=True):
+            with contextlib.suppress(OSError):
+                os.dup2(old, descriptor)
+                os.close(old)
+        with contextlib.suppress(OSError):
+            os.close(file)
 
 
 def last_printed(output: Path, count: int) -> list[str]:
