@@ -48,7 +48,7 @@ def resolve_profile(name: str, *, data_root: Path | None = None, download: bool 
     A task file's code is run: only the command line may name one. Raises UsageError for what cannot be used.
     """
     if is_task_file(name):
-        return _task_file(Path(name), data_root=data_root, download=download), "as asked"
+        return _task_file(Path(name).expanduser(), data_root=data_root, download=download), "as asked"
     if name == FROM_PYTHON:
         raise UsageError("this search got its network from Python: give it to search(network=…) again")
     if name != "auto":

@@ -141,10 +141,15 @@ def described(error: BaseException) -> str:
     line, frame = "", error.__traceback__
     while frame is not None:
         file = frame.tb_frame.f_code.co_filename
-        if not file.startswith(("<", *_NOT_THEIRS)) and "-packages" not in file:
+        if is_theirs(file):
             line = f" ({Path(file).name} line {frame.tb_lineno})"
         frame = frame.tb_next
     return f"{type(error).__name__}{': ' if text else ''}{text}{line}"
+
+
+def is_theirs(file: str) -> bool:
+    """Whether a file in a traceback is the user's own: no installed package, and not this project."""
+    return not file.startswith(("<", *_NOT_THEIRS)) and "-packages" not in file
 
 
 _ROOT = Path(__file__).parents[1]
@@ -187,7 +192,14 @@ def checked(spec: str, model: object) -> nn.Module:
                 "give the layer its sizes"
             )
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
-            raise NetworkError(f"network {spec}: {name} is {parameter.dtype} on {parameter.device}, not float32 on cpu")
+            remedy = (
+                "; .float() makes it so"
+                if parameter.dtype != torch.float32 and parameter.dtype.is_floating_point
+                else ""
+            )
+            raise NetworkError(
+                f"network {spec}: {name} is {parameter.dtype} on {parameter.device}, not float32 on cpu{remedy}"
+            )
     return model
 
 
@@ -219,13 +231,21 @@ def _maker(network: Network) -> Callable[[], object]:
         return _torchvision(network, second)
     if first == "timm":
         return _timm(network, second)
+    return caller(network, users_function(network))
+
+
+def users_function(network: Network) -> object:
+    """The function of the user's that FILE:FUNCTION names, from the network's own text; None: the file has none.
+
+    Raises NetworkError.
+    """
     provide(network.sources)
     preload(network.packages)
     try:
         module = importlib.import_module(network.sources[0].name)
     except BaseException as error:
-        raise NetworkError(f"network {first} cannot be imported: {described(error)}") from error
-    return caller(network, getattr(module, second, None))
+        raise NetworkError(f"network {network.spec} cannot be imported: {described(error)}") from error
+    return getattr(module, network.spec.rpartition(":")[2], None)
 
 
 def preload(packages: Iterable[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from benchmark.data import DataError, load_dataset
@@ -56,8 +57,6 @@ def prepared_data(
 
 
 def _root(data_root: Path | None) -> Path:
-    import os
-
     variable = os.environ.get(DATA_ROOT_VARIABLE)
     return data_root.expanduser() if data_root else Path(variable) if variable else cache_folder()
 
@@ -68,6 +67,7 @@ def _called(file: str, function: str, folder: Path) -> Arrays:
         raise DataError(f"{folder / file}: no such file")
     try:
         with contained():
+            os.chdir(folder)  # as for a trainer; `contained` goes back
             made = getattr(import_file(file, folder), function, None)
             if made is None or not callable(made):
                 raise DataError(f"{what}: {file} has no function {function!r}")
@@ -76,4 +76,4 @@ def _called(file: str, function: str, folder: Path) -> Arrays:
         raise
     except BaseException as error:  # noqa: BLE001 - the user's code may raise anything
         raise DataError(f"{what}: {described(error)}") from None
-    return dataclasses.replace(arrays, notes=(f"{what} ran in the trusted process",))
+    return dataclasses.replace(arrays, notes=(*arrays.notes, f"{what} ran in the trusted process"))

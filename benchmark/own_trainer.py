@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import numbers
 import os
 import random
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,10 @@ from benchmark.results import EpochMetrics
 from benchmark.sources import captured, import_file, provide
 from benchmark.task import Task, Trainer
 from benchmark.user_code import contained
+
+_MOST_PRINTED = 2**20
+"""Bytes that are kept of what a trainer prints."""
+_LONGEST_LINE = 200
 
 
 class TrainerFailed(RuntimeError):
@@ -50,11 +57,14 @@ class TrainCall:
     weights: Path | None
     seed: int
     device: str
+    output: Path | None = None
+    """A new file for what the trainer prints; None: nowhere."""
 
     def __call__(self, parent: Parent) -> Trained | str:
         _die_first()
         try:
-            return self._train(parent)
+            with _printing_to(self.output):
+                return self._train(parent)
         except (TrainerFailed, NetworkError) as error:
             return str(error)
 
@@ -115,6 +125,56 @@ class TrainCall:
             if known.get(source.file, "") not in ("", hashlib.sha256(source.text.encode()).hexdigest()):
                 raise TrainerFailed(f"train {self.trainer.spec}: {source.file} was changed while the search ran")
         return function
+
+
+class _Tail(io.FileIO):
+    """A file that is emptied whenever it has grown too long: only its end is read."""
+
+    def write(self, data: Any, /) -> int:
+        if os.fstat(self.fileno()).st_size > _MOST_PRINTED:
+            self.truncate(0)
+        return super().write(data)
+
+
+@contextlib.contextmanager
+def _printing_to(output: Path | None) -> Iterator[None]:
+    """Send what this process and its children print to the file. What is printed before a crash is there as well."""
+    if output is None:
+        yield
+        return
+    before = sys.stdout, sys.stderr
+    file, *kept = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), os.dup(1), os.dup(2)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(file, descriptor)
+        sys.stdout, sys.stderr = (
+            io.TextIOWrapper(io.BufferedWriter(_Tail(one, "a", closefd=False)), "utf-8", "replace", line_buffering=True)
+            for one in (1, 2)
+        )
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # the trainer may have closed them
+            sys.stdout.flush()
+            sys.stderr.flush()
+        sys.stdout, sys.stderr = before
+        for descriptor, old in zip((1, 2), kept, strict=True):
+            with contextlib.suppress(OSError):
+                os.dup2(old, descriptor)
+                os.close(old)
+        with contextlib.suppress(OSError):
+            os.close(file)
+
+
+def last_printed(output: Path, count: int) -> list[str]:
+    """The last lines that a trainer printed to the file; a progress bar's last state is one."""
+    try:
+        with output.open("rb") as file:
+            file.seek(max(0, output.stat().st_size - 2**16))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    lines = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")]
+    return [line[:_LONGEST_LINE] for line in lines if line][-count:]
 
 
 def run_trainer(

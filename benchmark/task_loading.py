@@ -20,6 +20,7 @@ from benchmark.data.dataset import DataError
 from benchmark.data.unused import hold
 from benchmark.executors import InfrastructureError, LocalExecutor, Parent, ProcessDied, TookTooLong
 from benchmark.hardware import cpu_count
+from benchmark.network_look import BUILD_SECONDS, called_by_place, try_out
 from benchmark.networks import LIBRARIES, Network, NetworkError, described
 from benchmark.sources import captured, forget, import_file, module_name
 from benchmark.task import OURS, Prepared, Profile, Recipe, Task, Trainer
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 _TAKE_AT_MOST = 3600.0
 """Seconds for loading data and building networks."""
-_BUILD_SECONDS = 300.0
-"""Seconds for a constructor, or for two pictures."""
 _MAX_SOURCES = 2**20
 
 
@@ -179,19 +178,24 @@ def from_user_file(network: Network, file: str, function: str, folder: Path) -> 
     path = folder / file
     if not path.is_file():
         raise NetworkError(f"network {network.spec}: {path}: no such file")
-    with contained(_BUILD_SECONDS):
+    with contained(BUILD_SECONDS):
         try:
             networks.preload(LIBRARIES if "torchvision" in path.read_text(encoding="utf-8", errors="replace") else ())
             module = import_file(file, folder)
         except BaseException as error:
             raise NetworkError(f"network {network.spec}: {file} cannot be imported: {described(error)}") from error
         make = networks.caller(network, getattr(module, function, None))
+        call = called_by_place(network, getattr(module, function))
+        by_place = f"; it is {call}" if call else ""
         torch.manual_seed(0)
         try:
             model = make()
         except BaseException as error:
-            raise NetworkError(f"network {network.spec}: {described(error)}") from error
-    try_out(network, networks.checked(network.spec, model))
+            raise NetworkError(f"network {network.spec}: {described(error)}{by_place}") from error
+    try:
+        try_out(network, networks.checked(network.spec, model))
+    except NetworkError as error:
+        raise NetworkError(f"{error}{by_place}") from error
     return with_sources(network, file, folder)
 
 
@@ -260,46 +264,6 @@ def _built_from_memory(network: Network) -> nn.Module:
         raise NetworkError(f"{error}; its constructor {word}, which isolation does not allow") from error
 
 
-def try_out(network: Network, model: nn.Module) -> None:
-    """Send two pictures through the network, as in a test and as in training.
-
-    Raises NetworkError unless there is a score for each class, and gradients.
-    """
-    import torch
-    import torch.nn.functional as F
-
-    if network.picture is None:
-        return
-    shape = "×".join(map(str, network.picture))
-    pictures = torch.randn(2, *network.picture, generator=torch.Generator().manual_seed(0))
-
-    def failing(error: BaseException, when: str = "") -> NetworkError:
-        return NetworkError(f"network {network.spec} fails on a picture of {shape}{when}: {described(error)}")
-
-    model.eval()
-    try:
-        with contained(_BUILD_SECONDS), torch.no_grad():
-            out = model(pictures)
-    except BaseException as error:
-        raise failing(error) from error
-    if not isinstance(out, torch.Tensor):
-        raise NetworkError(f"network {network.spec} gives {type(out).__name__} for a picture, not a tensor of logits")
-    if tuple(out.shape) != (2, network.num_classes):
-        raise NetworkError(
-            f"network {network.spec} gives shape {tuple(out.shape)} for 2 pictures of {shape}; "
-            f"{network.num_classes} classes need (2, {network.num_classes})"
-        )
-    model.train()
-    try:
-        with contained(_BUILD_SECONDS):
-            loss = F.cross_entropy(model(pictures).float(), torch.zeros(2, dtype=torch.long))
-            loss.backward()  # type: ignore[no-untyped-call]
-    except BaseException as error:
-        raise failing(error, " while it trains") from error
-    model.zero_grad()
-    model.eval()
-
-
 def find_trainer(spec: str, folder: Path) -> Trainer:
     """Import FILE:FUNCTION and look at its signature. Raises NetworkError."""
     file, _, function = spec.rpartition(":")
@@ -308,7 +272,7 @@ def find_trainer(spec: str, folder: Path) -> Trainer:
     if not (folder / file).is_file():
         raise NetworkError(f"train {spec}: {folder / file}: no such file")
     try:
-        with contained(_BUILD_SECONDS):
+        with contained(BUILD_SECONDS):
             made = getattr(import_file(file, folder), function, None)
     except BaseException as error:
         raise NetworkError(f"train {spec}: {file} cannot be imported: {described(error)}") from error

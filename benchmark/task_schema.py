@@ -7,6 +7,7 @@ import math
 import re
 import tomllib
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,6 +74,11 @@ class TaskTable(_Strict):
             if not name.isidentifier():
                 raise ValueError(f"{name!r} is no name that Python imports")
         return value
+
+    @field_validator("network", "data", "train")
+    @classmethod
+    def _from_home(cls, value: str | None) -> str | None:
+        return str(Path(value).expanduser()) if value is not None and value.startswith("~/") else value
 
     @field_validator("name", "metric")
     @classmethod
@@ -204,7 +210,7 @@ class TaskFile(_Strict):
             seen.add(table.title)
         for task, sd in self.noise.items():
             if task not in seen:
-                raise ValueError(f"noise.{task}: no task has that name{_suggestion(task, seen)}")
+                raise ValueError(f"noise.{task}: no task has that name{suggested_key(task, seen)}")
             if not (math.isfinite(sd) and sd > 0):
                 raise ValueError(f"noise.{task}: must be a positive number, not {sd}")
         return self
@@ -254,8 +260,12 @@ def _first(error: ValidationError) -> str:
     key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in parts)
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        known = TaskTable.model_fields if len(parts) > 1 else TaskFile.model_fields
-        return f"unknown key {key!r}{_suggestion(str(parts[-1]), set(known))}"
+        known, others = TaskTable.model_fields, TaskFile.model_fields
+        known, others = (known, others) if len(parts) > 1 else (others, known)
+        if parts[-1] in others:
+            place = "above the first [[visible]]" if len(parts) > 1 else "below [[visible]]"
+            return f"{key} stands at the wrong place; it belongs {place}"
+        return f"unknown key {key!r}{suggested_key(str(parts[-1]), set(known))}"
     if fault["type"] == "missing":
         return f"{key} is missing"
     given = fault["input"]
@@ -273,6 +283,33 @@ def _first(error: ValidationError) -> str:
     return f"{key}: {message}{got}" if key else f"{message}{got}"
 
 
-def _suggestion(name: str, known: set[str]) -> str:
+_MEANINGS = {
+    "lr": ("learning_rate", "base_lr", "eta"),
+    "weight_decay": ("wd", "decay", "l2"),
+    "batch_size": ("batch", "bs"),
+    "epochs": ("n_epochs", "num_epochs", "max_epochs"),
+    "warmup_epochs": ("warmup", "warm_up"),
+    "optimizer": ("optim", "optimiser", "solver"),
+    "schedule": ("scheduler", "lr_schedule", "lr_scheduler"),
+    "augment": ("augmentation", "augmentations", "transform", "transforms"),
+    "image_size": ("size", "resolution", "img_size", "input_size"),
+    "label_smoothing": ("smoothing",),
+    "network": ("model", "net", "arch", "architecture"),
+    "data": ("dataset", "data_set", "images"),
+    "train": ("trainer", "train_function"),
+    "direction": ("mode", "goal"),
+    "packages": ("imports", "requirements", "dependencies"),
+    "visible": ("task", "tasks"),
+}
+"""Key → what else people call it."""
+
+
+def suggested_key(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'lr'?` for the key of that meaning or of nearly that name, or the list of all."""
+    known = set(known)
+    other = name.lower().replace("-", "_")
+    for key, names in _MEANINGS.items():
+        if key in known and other in names:
+            return f"; did you mean {key!r}?"
     near = difflib.get_close_matches(name, sorted(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"

@@ -120,6 +120,18 @@ def ranked(
     return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
 
 
+def none_better(
+    profile: str,
+    baseline: Accuracies,
+    tests: Sequence[TestOutcome],
+    noise: Noise | None = None,
+    metrics: Mapping[str, Metric] = {},
+) -> bool:
+    """Whether no test that succeeded has a mean gain above zero over the visible tasks."""
+    ran = [test for test in tests if not test.failed]
+    return all(overall.gain <= 0 for overall in _judge(profile, baseline, ran, _NO_LOOKS, noise, metrics))
+
+
 def as_json(comparisons: Mapping[str, Comparison | None]) -> dict[str, Any]:
     """Task → baseline, submitted, gain and ci (the JSON contract), and further statistics."""
     return {task: _task_json(comparison) for task, comparison in comparisons.items()}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.runs.noise import Noise, prior
+from agent.protocol import Accuracies
+from agent.runs.noise import GIVEN, Noise, prior
 from benchmark.noise import TaskNoise
 from benchmark.noise_measured import measured_noise
 from benchmark.statistics import smallest_visible_effect
@@ -46,6 +48,8 @@ def sentence(one: TaskNoise) -> str:
         return f"measured on this machine, {one.measured_df} {freedom} of freedom (SD {measured.sd:.2g})"
     if not one.df:
         return "not known: only the seeds of a run can show it"
+    if one.source == GIVEN:
+        return f"{GIVEN} (SD {one.sd:.2g}): intervals allow for one that is 1.5 times as large"
     return "not measured on this machine: intervals allow for a prior SD that is 1.5 times too small"
 
 
@@ -55,6 +59,28 @@ def in_words(noise: Noise | None) -> list[str]:
     for task, one in (noise or {}).items():
         said.setdefault(sentence(one), []).append(task)
     return [f"noise {words} [{', '.join(tasks)}]" for words, tasks in said.items()]
+
+
+def contradicted(noise: Noise | None, baseline: Accuracies) -> list[str]:
+    """One line for each task whose baseline scatters clearly more than the SD that the task file gives.
+
+    With variance s² over n seeds and the stated SD σ, (n − 1)·s²/σ² has a chi-square distribution with n − 1 degrees of
+    freedom where σ is right; it is above its 99 % point once in a hundred times.
+    """
+    from scipy.stats import chi2
+
+    lines = []
+    for task, one in (noise or {}).items():
+        known = [score for score in baseline.get(task, {}).values() if score is not None and math.isfinite(score)]
+        if one.source != GIVEN or len(known) < 2:
+            continue
+        sd, df = statistics.stdev(known), len(known) - 1
+        if df * (sd / one.sd) ** 2 > chi2.ppf(0.99, df):
+            lines.append(
+                f"{task}: the {len(known)} seeds of the baseline scatter with SD {sd:.2g}, clearly more than the "
+                f"{one.sd:.2g} in the task file (chi-square test at 1 %)"
+            )
+    return lines
 
 
 def as_json(noise: Noise) -> dict[str, Any]:

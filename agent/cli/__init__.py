@@ -17,7 +17,8 @@ from agent.cli import replay, audit, verify  # noqa: F401
 # isort: on
 from agent.cli.app import app
 from agent.cli.import_check import require_own_modules
-from agent.cli.output import print_json
+from agent.cli.output import print_json, print_next
+from agent.cli.words import meant, with_home
 from agent.errors import AgentError, Interrupted, in_one_sentence
 from agent.safe_text import guard_output
 
@@ -30,6 +31,7 @@ _BadWords: Any = typer.BadParameter.__bases__[0]
 def main() -> NoReturn:
     """Run the command line. Turn typed errors into messages and exit codes. A bug shows its traceback."""
     guard_output()
+    sys.argv[1:] = with_home(sys.argv[1:])
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -37,7 +39,10 @@ def main() -> NoReturn:
         code = app(standalone_mode=False)
     except _BadWords as error:
         error.show()
-        _fail(error.format_message(), error.exit_code, said=True)
+        following = meant(sys.argv[1:])
+        if following is not None:
+            print_next(following)
+        _fail(error.format_message() + (f"; next: {following}" if following else ""), error.exit_code, said=True)
     except AgentError as error:
         _fail(str(error), error.exit_code)
     except typer.Abort:

@@ -101,6 +101,8 @@ def check(
         return
     print(f"{file}: task file {profile.name}, baseline {profile.baseline_name}")
     print("\n".join(checked.in_words()))
+    if table := checked.noise_table():
+        print("\n".join(["for the task file, at its end:", *table]))
     if profile.caveat:
         print(profile.caveat)
     per_test = duration(sum(checked.seconds(task) for task in profile.visible))

@@ -142,7 +142,11 @@ def conclude(
         found = _confirmed(config, tools)
         found += comparison.describe_tasks("visible", visible) + comparison.describe_tasks("hidden", hidden)
         compared = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
-        found += noises.in_words(compared)
+        found += noises.in_words(compared) + noises.contradicted(compared, tools.baseline)
+        if not config.null and comparison.none_better(
+            profile.name, tools.baseline, tools.tests, tools.noise, profile.metrics
+        ):
+            found.append("No test beat the baseline.")
         found += [
             *generalisation.of_run(visible, hidden),
             comparison.verdict(visible, hidden, hides=bool(profile.hidden)),

@@ -31,10 +31,10 @@ def take_task(settings: dict[str, Any]) -> Profile:
     `network` is a function, or a text as in a task file; `data` four arrays, or a text. Every key of a task file's
     table counts, and `caveat`, `baseline` and `noise`. Texts are relative to the working directory.
     """
-    from agent.config import SearchConfig, suggestion
+    from agent.config import SearchConfig
     from agent.profiles import finished_profile
     from benchmark.task_loading import make_profile
-    from benchmark.task_schema import TaskFileError, TaskTable, parsed
+    from benchmark.task_schema import TaskFileError, TaskTable, parsed, suggested_key
 
     network, data = settings.pop("network"), settings.pop("data", None)
     if settings.get("profile") is not None:
@@ -43,7 +43,7 @@ def take_task(settings: dict[str, Any]) -> Profile:
     whole: dict[str, Any] = {name: settings.pop(name) for name in ("caveat", "baseline", "noise") if name in settings}
     known = [*SearchConfig.model_fields, *TaskTable.model_fields, "caveat", "noise"]
     for name in sorted(settings.keys() - SearchConfig.model_fields.keys()):  # before the data are loaded
-        raise UsageError(f"search: unknown setting {name!r}{suggestion(name, known)}")
+        raise UsageError(f"search: unknown setting {name!r}{suggested_key(name, known)}")
     made, prepared = None, None
     if callable(network):
         function = network

@@ -154,7 +154,7 @@ class EvaluationCall:
         import torch
 
         from benchmark.hardware import threads
-        from benchmark.own_trainer import TrainCall, remember_seconds, run_trainer
+        from benchmark.own_trainer import TrainCall, last_printed, remember_seconds, run_trainer
         from benchmark.results import StepZero
 
         task = self.task
@@ -166,10 +166,12 @@ class EvaluationCall:
             initialised = _weights(weights, self.region, task, self.seed, parent, self.made)
             if not initialised.ok:
                 return CandidateFailure(initialised.kind or "isolation", initialised.message)
-            call = TrainCall(task.trainer, task.network, weights, self.seed, device)
+            output = Path(folder) / "printed.txt"
+            call = TrainCall(task.trainer, task.network, weights, self.seed, device, output)
             trained = run_trainer(call, gpus=1 if device == "cuda" else 0, on_report=parent.report)
+            printed = last_printed(output, 1)
         if isinstance(trained, str):
-            return CandidateFailure("trainer", trained)
+            return CandidateFailure("trainer", f"{trained}; it last printed {printed[0]!r}" if printed else trained)
         remember_seconds(task, trained.seconds)
         if not math.isfinite(trained.score):
             return CandidateFailure("not_finite", f"{task.trainer.spec} returned {trained.score} as {task.metric.name}")

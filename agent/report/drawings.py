@@ -11,6 +11,7 @@ from agent.report.findings import Findings, TestRow
 from agent.runs.record import RunRecord
 from agent.runs.untrusted import text
 from benchmark.results import EvaluationResult
+from benchmark.task import SEED_SD, common_metric
 from benchmark.tasks import ACCURACY, Metric
 
 _LONG = 40
@@ -114,21 +115,32 @@ def _ends(line: Line, metric: Metric = ACCURACY) -> str:
 
 
 def search_progress(findings: Findings) -> Drawing | None:
-    """A figure of the mean visible accuracy of each test, and the best so far; None before the first test ended."""
+    """A figure of the mean visible score of each test, and the best so far; None before the first test ended.
+
+    None as well where the tasks' metrics differ: they have no common axis.
+    """
     tests = [test for test in findings.tests if test.finished]
-    if not tests or findings.metrics - {ACCURACY}:  # scores of another metric have no common axis
+    metric = common_metric(findings.metrics)
+    if not tests or metric == SEED_SD:
         return None
     scores = [(test.number, test.mean, test.submitted) for test in tests]
-    described = ", ".join(_score(test) for test in tests[:12]) + (" …" if len(tests) > 12 else "")
-    before = "unknown" if findings.baseline is None else f"{findings.baseline:.1f} %"
-    alt = f"Mean visible accuracy by test; baseline {before}; {described}"
+    described = ", ".join(_score(test, metric) for test in tests[:12]) + (" …" if len(tests) > 12 else "")
+    before = "unknown" if findings.baseline is None else _shown(findings.baseline, metric)
+    alt = f"Mean visible {metric.name} by test; baseline {before}; {described}"
     if findings.looks:
         kept = sum(look.kept for look in findings.looks)
         alt += f"; screened between tests: {kept} kept, {len(findings.looks) - kept} dropped"
     looks = [(look.place, look.kept) for look in findings.looks]
-    return best_so_far("Best so far", scores, findings.baseline, alt=alt, looks=looks)
+    known = [metric.sign * test.mean for test in tests if test.mean is not None]
+    beaten = findings.baseline is None or not known or max(known) > metric.sign * findings.baseline
+    note = "" if beaten else "No test beat the baseline."
+    return best_so_far("Best so far", scores, findings.baseline, alt=alt, looks=looks, note=note, metric=metric)
 
 
-def _score(test: TestRow) -> str:
+def _score(test: TestRow, metric: Metric) -> str:
     chosen = " (submitted)" if test.submitted else ""
-    return f"test {test.number} {'failed' if test.mean is None else f'{test.mean:.1f} %'}{chosen}"
+    return f"test {test.number} {'failed' if test.mean is None else _shown(test.mean, metric)}{chosen}"
+
+
+def _shown(value: float, metric: Metric) -> str:
+    return f"{value:.1f} %" if metric.is_accuracy else metric.text(value)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from markupsafe import Markup, escape
 
+from benchmark.tasks import ACCURACY, Metric
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -159,19 +161,21 @@ def best_so_far(
     alt: str,
     looks: Sequence[tuple[float, bool]] = (),
     note: str = "",
+    metric: Metric = ACCURACY,
 ) -> Drawing:
     """Draw the scores of the tests, and the best so far as a staircase.
 
-    `scores`: (test, mean accuracy or None for a failure, submitted). `looks`: (place between the tests, kept); these
-    are marks on the axis, because a look has no comparable accuracy.
+    `scores`: (test, mean score or None for a failure, submitted). `looks`: (place between the tests, kept); these
+    are marks on the axis, because a look has no comparable score.
     """
     with _style():
-        figure, axes = _canvas("test", "mean visible accuracy, %")
+        figure, axes = _canvas("test", f"mean visible {metric.name}{', %' if metric.is_accuracy else ''}")
         if baseline is not None:
             axes.axhline(baseline, color=_BASE, linestyle="--", linewidth=1.4, label="baseline")
         known = [(test, score) for test, score, _ in scores if score is not None]
         if known:
-            best = [max(score for other, score in known if other <= test) for test, _ in known]
+            best_of = max if metric.sign > 0 else min
+            best = [best_of(score for other, score in known if other <= test) for test, _ in known]
             axes.step([test for test, _ in known], best, where="post", color=_SUB, linewidth=1.6, label="best so far")
             axes.plot(*zip(*known, strict=True), "o", color=_SUB, markersize=5, label="test")
         chosen = [(test, score) for test, score, submitted in scores if submitted and score is not None]
@@ -194,7 +198,7 @@ def best_so_far(
                     label=label,
                     transform=at_axis,
                 )
-        _widen(axes, LEAST_POINTS)
+        _widen(axes, LEAST_POINTS if metric.is_accuracy else 0.0)
         _whole_numbers(axes)
         _legend(axes)
         return Drawing(title, _svg(figure, alt), note)

@@ -15,6 +15,7 @@ from agent.report.verdicts import overall_of
 from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord
 from agent.runs.untrusted import mapping, number, text
+from agent.spaces.rendering import helper_functions
 from benchmark.comparison import places_for, signed
 from benchmark.tasks import PROFILES
 from sandbox.parsing import parse
@@ -146,14 +147,23 @@ def _gain_flags(record: RunRecord, findings: Findings, region: str) -> Iterator[
                 yield Flag("note", "small gain", message)
     if visible is not None and hidden is not None and visible.resolved == "improvement" != hidden.resolved:
         yield Flag("look", "transfer", "The gain is resolved on the visible tasks only.")
-    grown = _code_lines(region) - _code_lines(record.baseline_region)
+    helpers = _helper_lines(region) - _helper_lines(record.baseline_region)
+    grown = _code_lines(region) - _code_lines(record.baseline_region) - helpers
     if grown >= _LARGE_CHANGE and visible is not None and visible.resolved != "improvement":
         added, removed = changed_lines(record.baseline_region, region)
-        yield Flag("look", "complexity", f"{added} lines came and {removed} went, for no resolved gain.")
+        ours = f" ({helpers} of them in the built-in space's own helper functions)" if helpers > 0 else ""
+        yield Flag("look", "complexity", f"{added} lines came{ours} and {removed} went, for no resolved gain.")
 
 
 def _code_lines(region: str) -> int:
     return sum(1 for line in region.splitlines() if line.strip() and not line.strip().startswith("#"))
+
+
+def _helper_lines(region: str) -> int:
+    """Lines of the functions that the built-in space puts into regions for other people's networks, word for word."""
+    if "def is_layer(" not in region:  # so torch is not imported for nothing
+        return 0
+    return sum(_code_lines(one) for one in helper_functions() if one in region)
 
 
 def _randomness(tree: ast.Module) -> Iterator[Flag]:

@@ -259,6 +259,8 @@ def _machine(record: RunRecord) -> list[tuple[str, str]]:
     rows = [
         ("isolation", record.isolation or "not recorded"),
         ("seeds", ", ".join(map(str, seeds)) if isinstance(seeds, list) else "not recorded"),
+        ("seeds of the baseline", _other_seeds(record, "baseline")),
+        ("seeds of the submitted test", _other_seeds(record, f"test/{record.submitted}")),
         *((text(name), text(value)) for name, value in mapping(summary.get("environment")).items()),
         *((text(name), text(value)) for name, value in mapping(summary.get("versions")).items()),
         ("slots", text(summary.get("slots"))),
@@ -268,6 +270,12 @@ def _machine(record: RunRecord) -> list[tuple[str, str]]:
     ]
     unique = {name: value for name, value in rows if value}
     return list(unique.items())[:_MOST_ROWS]
+
+
+def _other_seeds(record: RunRecord, role: str) -> str:
+    """The seeds of one role where they are not those of every test, as with --baseline-seeds or --confirm; else ""."""
+    seeds = sorted({one.seed for one in record.evaluations if one.role == role})
+    return ", ".join(map(str, seeds)) if seeds and seeds != record.summary.get("seeds") else ""
 
 
 def _when(timestamp: float | None) -> str:

@@ -14,6 +14,8 @@ from benchmark.tasks import Profile
 Noise = Mapping[str, TaskNoise]
 """Task name → its noise. A run without one is of an older version, and uses the priors as they are in the table."""
 
+GIVEN = "given in the task file"
+"""The source of a prior that the owner of the task states."""
 _GIVEN_DF = 14.0
 _ADAPTER: TypeAdapter[dict[str, TaskNoise]] = TypeAdapter(dict[str, TaskNoise])
 
@@ -21,7 +23,7 @@ _ADAPTER: TypeAdapter[dict[str, TaskNoise]] = TypeAdapter(dict[str, TaskNoise])
 def prior(profile: str, task: str, given: Mapping[str, float]) -> NoisePrior:
     """The prior of a task before anything was measured. `given`: task → SD that its owner states."""
     if task in given:
-        return NoisePrior(given[task], _GIVEN_DF, source="given in the task file")
+        return NoisePrior(given[task], _GIVEN_DF, source=GIVEN)
     return noise_prior(profile, task) if has_prior(profile, task) else NO_PRIOR
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import textwrap
 from collections.abc import Iterable
 
@@ -47,19 +49,14 @@ def render(parameters: Parameters, architectures: Iterable[str] | None = None, s
 
 
 def _render_foreign(parameters: Parameters, seen: Iterable[str]) -> str:
-    import inspect
-    import re
-
-    from benchmark import roles
-
     neutral = Parameters()
     changes_gamma = parameters.gamma_last != 1 or parameters.gamma_rise != 0
     by_role = ("shortcut_gain", "branch_last_alpha", "gamma_last", "gamma_rise", "bn_beta", "g_hidden", "head_scale")
     uses_roles = any(getattr(parameters, name) != getattr(neutral, name) for name in by_role)
     if parameters == neutral:
         return _FOREIGN_NEUTRAL
-    functions = (roles.is_norm, roles.is_layer, roles.network_roles) if uses_roles else (roles.is_layer,)
-    source = "\n\n".join(inspect.getsource(function) for function in functions)
+    helpers = helper_functions()
+    source = "\n\n".join(helpers if uses_roles else [helpers[1]])
     description = describe(parameters, base="as built")
     quoted = textwrap.wrap(" ".join(seen).replace("\\", "/").replace('"', "'"), 112) if uses_roles else []
     factors = ["conv_gain"] * (parameters.g_conv != 1)
@@ -69,7 +66,7 @@ def _render_foreign(parameters: Parameters, seen: Iterable[str]) -> str:
         .get_template("strategy_any.j2")
         .render(
             p=parameters,
-            source=re.sub(r"  # (type: ignore|noqa: BLE001)[^\n]*", "", source),
+            source=source,
             numbers=_numbers(parameters),
             summary=textwrap.wrap(description[0].upper() + description[1:] + ".", 112),
             details=[_FOREIGN_BASE, *_details(parameters)[1:], *quoted],
@@ -78,6 +75,14 @@ def _render_foreign(parameters: Parameters, seen: Iterable[str]) -> str:
             uses_roles=uses_roles,
         )
     )
+
+
+def helper_functions() -> list[str]:
+    """The source of this project's own functions that stand in regions for other people's networks."""
+    from benchmark import roles
+
+    functions = (roles.is_norm, roles.is_layer, roles.network_roles)
+    return [re.sub(r"  # (type: ignore|noqa: BLE001)[^\n]*", "", inspect.getsource(one)) for one in functions]
 
 
 _FOREIGN_BASE = "Base: the weights that the network's own constructors drew. Every number is relative to them."

@@ -3,194 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import resource
+import re
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.evaluation.batches import Candidate
-from agent.evaluation.calls import initialised_model, job_for
 from agent.evaluation.workbench import open_workbench
 from agent.profiles import baseline_region
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
 from agent.spaces.base import BuiltIn
+from agent.spaces.builtin import KNOBS
+from agent.studies.task_facts import STEPS, TRAINER_SECONDS, CheckCall, TaskFacts
 from benchmark.executors import ProcessDied
-from benchmark.networks import NetworkError, described
 from benchmark.recipes import asks_for_blocks
 from benchmark.results import EvaluationResult
 from benchmark.store import LayeredStore, ResultStore
 from benchmark.task import Profile, Task
 from benchmark.task_loading import trainer_sees
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from benchmark.executors import Parent
-
-STEPS = 4
-"""Training steps of each task, after two to warm up."""
-TRAINER_SECONDS = 600
-"""Longest training by a trainer of the user's own, unless more are given."""
-_TESTED = 256
 _SHORT_EPOCHS = 3
 """Epochs of a training that measures the noise, at most."""
-
-
-@dataclass(frozen=True)
-class TaskFacts:
-    """What was found out about one task."""
-
-    parameters: int
-    seconds_per_epoch: float
-    branches: int
-    roles: str
-    """Branches, layers on skips and head in words, or that torch.fx cannot trace the network."""
-    depthwise: int
-    hidden_linear: int
-    memory: int
-    """Bytes that the training process had at its peak, or on a GPU that its tensors had."""
-    device: str
-    placement: str | None = None
-    """Where the pictures are, if they find no room on the device."""
-    accuracy: float | None = None
-    """Test accuracy after the few steps, percent."""
-    diverged: bool = False
-    """Whether the loss became NaN or infinite in these steps."""
-    repeatable: bool | None = None
-    """Of an own trainer: whether a second training with the same seed gave the same score."""
-    score: float | None = None
-    epochs: int = 0
-    """Epochs that an own trainer reported."""
-
-
-@dataclass(frozen=True)
-class CheckCall:
-    """A call for an executor that looks at one task. A text in the answer says why the task cannot be used."""
-
-    task: Task
-    region: str
-    precision: str
-    data_root: Path | None = None
-    seconds: float = TRAINER_SECONDS
-    """What each training by a trainer of the user's own may take."""
-
-    def __call__(self, parent: Parent) -> TaskFacts | str:
-        """Initialise in isolation, train, evaluate."""
-        import torch
-
-        from benchmark.hardware import threads
-
-        torch.set_num_threads(threads())
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if self.task.trainer is not None:
-            return self._own_trainer(parent, device)
-        try:
-            model, made = initialised_model(self.region, self.task, 0, parent)
-        except NetworkError as error:
-            return str(error)
-        if not made.ok:
-            return f"the baseline fails: {made.message} [{made.kind}]"
-        return self._trained(model, device)
-
-    def _trained(self, model: nn.Module, device: str) -> TaskFacts | str:
-        import torch
-
-        from benchmark.data.prepared import load_task_data
-        from benchmark.device_data import placement
-        from benchmark.train import train
-
-        data, recipe = load_task_data(self.task.data, self.task.dataset, self.data_root), self.task.recipe
-        roles = _roles(model)
-        count = min(STEPS * recipe.batch_size, self.task.sizes[0])
-        tested = min(_TESTED, self.task.sizes[1])
-        placed = placement(data, recipe, torch.device(device))  # before the training takes memory
-        few = dataclasses.replace(recipe, epochs=1, warmup_epochs=0.0, train_limit=count, test_limit=tested)
-        one = dataclasses.replace(few, train_limit=min(recipe.batch_size, count))
-        try:
-            _, first, outcome = (
-                train(model, data, part, seed=0, device=device, precision=self.precision) for part in (one, one, few)
-            )
-        except Exception as error:  # noqa: BLE001 - such as no bfloat16, no memory, or a fault in the user's network
-            return f"a training step fails: {described(error)}"
-        train_size, test_size = (
-            min(size, limit or size)
-            for size, limit in zip(self.task.sizes, (recipe.train_limit, recipe.test_limit), strict=True)
-        )
-        more = count - (one.train_limit or 0)
-        per_image = (outcome.seconds - first.seconds) / more if more else 0.0  # without what each training does once
-        if per_image <= 0:
-            per_image = outcome.seconds / (count + tested / 3)  # a forward pass is a third of a step
-        memory = torch.cuda.max_memory_allocated() if device == "cuda" else _peak()
-        return TaskFacts(
-            seconds_per_epoch=per_image * (train_size + test_size / 3),
-            memory=memory,
-            device=device,
-            placement=placed,
-            accuracy=outcome.curve[-1].test_acc,
-            diverged="diverged" in (first.status, outcome.status),
-            **roles,
-        )
-
-    def _own_trainer(self, parent: Parent, device: str) -> TaskFacts | str:
-        from benchmark.networks import build
-        from benchmark.own_trainer import TrainCall, Trained, remember_seconds, run_trainer
-
-        task = self.task
-        assert task.trainer is not None
-        assert task.network is not None
-        scores: list[Trained] = []
-        for _ in range(2):
-            with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
-                weights = Path(folder) / "weights.safetensors"
-                made = parent.ask(job_for(task, self.region, 0, weights))
-                if not made.ok:
-                    return f"the baseline fails: {made.message} [{made.kind}]"
-                call = TrainCall(task.trainer, task.network, weights, 0, device)
-                trained = run_trainer(call, gpus=1 if device == "cuda" else 0, seconds=self.seconds)
-                if isinstance(trained, str):
-                    return trained
-                if not math.isfinite(trained.score):
-                    return (
-                        f"train {task.trainer.spec} returned {trained.score} as {task.metric.name}, which is no score"
-                    )
-                remember_seconds(task, trained.seconds)
-                scores.append(trained)
-        epochs = len(scores[0].curve)
-        return TaskFacts(
-            seconds_per_epoch=scores[1].seconds / max(1, epochs),
-            memory=_peak(),
-            device=device,
-            repeatable=scores[0].score == scores[1].score,
-            score=scores[0].score,
-            epochs=epochs,
-            **_roles(build(task.network, 0)),
-        )
-
-
-def _peak() -> int:
-    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-
-def _roles(model: nn.Module) -> dict[str, Any]:
-    """The parts of the network that the built-in search space knows."""
-    from benchmark.roles import hidden_weights, is_depthwise, network_roles, roles_in_words
-
-    found = network_roles(model)
-    return {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "branches": len(found["branches"]),
-        "roles": roles_in_words(model, found),
-        "depthwise": sum(map(is_depthwise, model.modules())),
-        "hidden_linear": len(hidden_weights(model, found["head"])),
-    }
 
 
 @dataclass(frozen=True)
@@ -263,16 +103,32 @@ class CheckedTasks:
             lines.append(f"not searched, no visible network has what they act on: {', '.join(self.without_effect)}")
         return lines
 
+    def noise_table(self) -> list[str]:
+        """The [noise] table of a task file with what was measured; [] where nothing scattered."""
+        found = {name: sd for name, scores in self.noise.items() if (sd := sd_of(scores))}
+        keys = {name: name if re.fullmatch("[A-Za-z0-9_-]+", name) else f'"{name}"' for name in found}
+        return ["[noise]", *(f"{keys[name]} = {sd:.3g}" for name, sd in found.items())] if found else []
+
+    def _trained(self, task: Task, count: int) -> str:
+        short, whole = _short(task).recipe.epochs, task.recipe.epochs
+        epochs = "" if task.trainer else f" of {short} epoch{'s' if short > 1 else ''}"
+        return f"{count} training{'s' if count > 1 else ''}{epochs}{f' (a test has {whole})' if short < whole else ''}"
+
     def _about(self, task: Task) -> list[str]:
         facts = self.facts[task.name]
         lines = [f"network {task.network.spec if task.network else task.arch}: {facts.parameters:,} parameters"]
+        lines += [facts.called] if facts.called else []
+        if facts.probabilities:
+            lines.append(
+                "warning: it gives probabilities, but the loss, cross-entropy, takes logits: leave softmax out"
+            )
         if task.trainer is None:
             channels, height, width = task.picture
             lines.append(
                 f"data {task.dataset}: {task.sizes[0]:,} training and {task.sizes[1]:,} test pictures of "
                 f"{channels}×{height}×{width}, {task.num_classes} classes"
             )
-            lines += list(task.data.notes) if task.data else []
+            lines += [*(task.data.notes if task.data else ()), *facts.pixels]
         else:
             value = task.metric.text(facts.score or 0.0)
             lines.append(f"trainer {task.trainer.spec}: {task.metric.name} {value}, {task.metric.direction}")
@@ -285,6 +141,10 @@ class CheckedTasks:
                 lines.append(f"{file} holds network and trainer, so the candidate can read the trainer")
         more = f"{facts.depthwise} depthwise convolutions, {facts.hidden_linear} hidden Linear layers"
         lines.append(f"roles: {facts.roles}; {more}")
+        if facts.untraced:
+            unknown = ", ".join(knob.name for knob in KNOBS if knob.role in ("branch", "gain", "skip_conv"))
+            lines.append(f"torch.fx: {facts.untraced}")
+            lines.append(f"until it can, these numbers change nothing in this network: {unknown}")
         lines += [facts.placement] if facts.placement else []
         if facts.accuracy is not None:
             fault = "; the loss became NaN or infinite (a lower lr may help)" if facts.diverged else ""
@@ -294,10 +154,12 @@ class CheckedTasks:
             f"memory {facts.memory / 2**20:,.0f} MiB"
         )
         if scores := self.noise.get(task.name):
-            lines.append(
-                f"SD of one seed over {len(scores)} short trainings: {sd_of(scores):.3g} {task.metric.points} "
-                f"([noise] in the task file takes such a number)"
+            sd = (
+                f"{found:.3g} {task.metric.points}"
+                if (found := sd_of(scores)) is not None
+                else "one training shows none"
             )
+            lines.append(f"SD of one seed over {self._trained(task, len(scores))}: {sd}")
         return lines
 
 
@@ -325,8 +187,11 @@ def check_task_file(
                 found = workbench.executor.submit(call, on_ask=workbench.isolation.initialise).result()
             except ProcessDied as error:
                 found = f"{call.task.network.spec if call.task.network else name}: {error.how()}"
+            fault, *printed = found.split("\n") if isinstance(found, str) else ("", *found.printed)
+            for line in ([f"{name}: the trainer printed, at last:"] if printed else []) + printed:
+                progress.message(line)
             if isinstance(found, str):
-                raise UsageError(f"--profile {profile.file or profile.name}: task {name}: {found}")
+                raise UsageError(f"--profile {profile.file or profile.name}: task {name}: {fault}")
             facts[name] = found
         scores: dict[str, Sequence[float]] = {}
         if noise:

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmark.data.array_names import IMAGES, LABELS, our_names
 from benchmark.data.dataset import ARRAY_NAMES, DataError
 
 Array = npt.NDArray[Any]
 GREY_OR_RGB = (1, 3)
+HELD_OUT = 5
+"""Without a test part, one of so many pictures of each class is held out."""
 _COPIES = 3
 """Memory of a training in units of its pictures: as they are, padded for crops, and with the test set as float32."""
 
@@ -47,7 +50,7 @@ def _npz(path: Path) -> dict[str, Array]:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
     require_memory(sum(sizes.values()), str(path))
     with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files if name in ARRAY_NAMES}
+        return {ours: archive[theirs] for ours, theirs in our_names(archive.files, str(path)).items()}
 
 
 def _safetensors(path: Path) -> dict[str, Array]:
@@ -56,7 +59,7 @@ def _safetensors(path: Path) -> dict[str, Array]:
     require_memory(path.stat().st_size, str(path))
     try:
         with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in ARRAY_NAMES if name in file.keys()}  # noqa: SIM118
+            return {ours: file.get_tensor(theirs) for ours, theirs in our_names(file.keys(), str(path)).items()}
     except SafetensorError as error:
         raise ValueError(str(error)) from None
     except (TypeError, AttributeError) as error:  # such as bfloat16
@@ -71,7 +74,9 @@ def returned(value: object, what: str, verb: str = "returns") -> Arrays:
         many = f" of {len(value)}" if isinstance(value, list | tuple) else ""
         raise DataError(f"{what} {verb} {type(value).__name__}{many}, not the four arrays {', '.join(ARRAY_NAMES)}")
     try:
-        found = {str(name): _array(array) for name, array in value.items()}
+        names = our_names(map(str, value), what)
+        given = {str(name): array for name, array in value.items()}
+        found = {ours: _array(given[theirs]) for ours, theirs in names.items()}
     except (ValueError, TypeError, RuntimeError) as error:  # such as lists of unequal lengths, or a meta tensor
         raise DataError(f"{what}: {' '.join(str(error).split())[:200]}") from None
     require_memory(sum(array.nbytes for array in found.values()), what)  # a memmap is not in memory yet
@@ -85,12 +90,13 @@ def _array(value: Any) -> Array:
 
 
 def in_form(found: Mapping[str, Array], what: str) -> Arrays:
-    """Check the four arrays and bring them into the form of `Arrays`. Raises DataError with one sentence."""
-    missing = [name for name in ARRAY_NAMES if name not in found]
-    if missing:
-        raise DataError(f"{what} has no {' and no '.join(missing)}; it needs {', '.join(ARRAY_NAMES)}")
-    images = {split: _images(found[f"{split}_images"], f"{what}: {split}_images") for split in ("train", "test")}
-    labels = {split: _labels(found[f"{split}_labels"], f"{what}: {split}_labels") for split in ("train", "test")}
+    """Check the arrays of `our_names`, and bring them into the form of `Arrays`. Raises DataError with one sentence."""
+    names = our_names(found, what)
+    if "test_images" not in names:
+        whole = ("train_images", "train_labels") if "train_images" in names else (IMAGES, LABELS)
+        return _held_out(found[names[whole[0]]], found[names[whole[1]]], what, whole)
+    images = {split: _images(found[names[f"{split}_images"]], f"{what}: {split}_images") for split in ("train", "test")}
+    labels = {split: _labels(found[names[f"{split}_labels"]], f"{what}: {split}_labels") for split in ("train", "test")}
     for split in ("train", "test"):
         if len(images[split]) != len(labels[split]):
             raise DataError(
@@ -103,20 +109,38 @@ def in_form(found: Mapping[str, Array], what: str) -> Arrays:
     return Arrays(images["train"], labels["train"], images["test"], labels["test"])
 
 
+def _held_out(images: Array, labels: Array, what: str, names: tuple[str, str]) -> Arrays:
+    """The arrays with a fixed fifth of each class as test pictures. Raises DataError."""
+    images, labels = _images(images, f"{what}: {names[0]}"), _labels(labels, f"{what}: {names[1]}")
+    if len(images) != len(labels):
+        raise DataError(f"{what}: {names[0]} has {len(images)} pictures, {names[1]} {len(labels)} labels")
+    require_classes(labels, labels, what)
+    random, test = np.random.default_rng(0), np.zeros(len(labels), dtype=bool)
+    for label in range(int(labels.max()) + 1):
+        places = np.flatnonzero(labels == label)
+        if len(places) < 2:
+            raise DataError(f"{what}: class {label} has one picture, so none can be held out for testing")
+        test[random.permutation(places)[: max(1, round(len(places) / HELD_OUT))]] = True
+    note = f"{Path(what).name} has no test part: a fixed fifth of each class ({test.sum():,} pictures) is held out"
+    return Arrays(images[~test], labels[~test], images[test], labels[test], (note,))
+
+
 def require_classes(train: Array, test: Array, what: str) -> None:
     """Raise DataError unless the labels are 0…C−1 with C > 1, each with training and with test pictures."""
     classes = int(max(train.max(), test.max())) + 1
     if min(train.min(), test.min()) < 0:
-        raise DataError(f"{what}: a label is {min(train.min(), test.min())}; labels must be 0…C−1")
+        raise DataError(f"{what}: a label is {min(train.min(), test.min())}; labels must be 0…C−1{_RELABEL}")
     if classes > 2**20:
         raise DataError(f"{what}: a label is {classes - 1}; labels must be 0…C−1")
     present = np.zeros(classes, dtype=bool)
     present[train] = True
+    if not present[0] and present[1:].all() and test.min() > 0:
+        raise DataError(f"{what}: labels must be 0…C−1, but they are 1…{classes - 1}: subtract 1")
     if not present.all():
         missing = int(np.flatnonzero(~present)[0])
         raise DataError(
             f"{what}: labels must be 0…C−1, but no training picture has label {missing}, "
-            f"and the largest label is {classes - 1}"
+            f"and the largest label is {classes - 1}{_RELABEL}"
         )
     if classes < 2:
         raise DataError(f"{what}: there is one class only, so there is nothing to learn")
@@ -126,13 +150,19 @@ def require_classes(train: Array, test: Array, what: str) -> None:
         raise DataError(f"{what}: class {int(np.flatnonzero(~tested)[0])} has no test picture")
 
 
+_RELABEL = "; np.unique(all_labels, return_inverse=True)[1] numbers them so"
+
+
 def _shape(images: Array) -> str:
     return "×".join(map(str, images.shape[1:]))
 
 
 def _images(array: Array, what: str) -> Array:
     if array.dtype not in (np.uint8, np.float32):
-        raise DataError(f"{what} is {array.dtype}; it must be uint8, or float32 that is already normalised")
+        fits = array.dtype.kind in "biuf" and array.size and array.min() >= 0 and 1 < array.max() <= 255
+        kind = "float32" if array.dtype.kind == "f" and not (fits and (array == np.floor(array)).all()) else "uint8"
+        remedy = f'; write .astype("{kind}")' if array.dtype.kind == "f" or fits else ""
+        raise DataError(f"{what} is {array.dtype}; it must be uint8, or float32 that is already normalised{remedy}")
     if array.ndim in (3, 4) and 0 in array.shape:
         raise DataError(f"{what} has shape {array.shape}, so there is no picture")
     if array.ndim not in (3, 4):

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.data.arrays import Array, Arrays, require_memory
+from benchmark.data.arrays import HELD_OUT, Array, Arrays, require_memory
 from benchmark.data.dataset import DataError
 from benchmark.hardware import cpu_count
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
-_HELD_OUT = 5
-"""Without a test folder, one of so many pictures of each class is held out."""
 _MOST_PIXELS = 2**28
 
 
@@ -87,7 +85,7 @@ def _held_out(folder: Path, classes: dict[str, list[Path]]) -> tuple[dict[str, l
         if len(paths) < 2:
             raise DataError(f"{folder / 'train' / name}: it has one picture, so none can be held out for testing")
         order = np.random.default_rng(0).permutation(len(paths))
-        chosen = set(order[: max(1, round(len(paths) / _HELD_OUT))].tolist())
+        chosen = set(order[: max(1, round(len(paths) / HELD_OUT))].tolist())
         train[name] = [path for index, path in enumerate(paths) if index not in chosen]
         test[name] = [path for index, path in enumerate(paths) if index in chosen]
     return train, test

@@ -53,11 +53,25 @@ def test_channels_may_be_first_last_or_absent(shape: tuple[int, ...], made: tupl
         ({"train_labels": None}, "has no train_labels"),
         ({"train_labels": np.arange(95) % 4}, "96 pictures, train_labels 95 labels"),
         ({"train_labels": np.arange(96) % 4 + 1}, "no training picture has label 0"),
-        ({"train_labels": np.arange(96) % 4 - 1}, "a label is -1"),
+        (
+            {"train_labels": np.arange(96) % 4 + 1, "test_labels": np.arange(32) % 4 + 1},
+            "labels must be 0…C−1, but they are 1…4: subtract 1",
+        ),
+        ({"train_labels": np.arange(96) % 4 - 1}, "a label is -1; labels must be 0…C−1; np.unique(all_labels"),
+        (
+            {"train_labels": np.arange(96) % 4 * 2},
+            "no training picture has label 1, and the largest label is 6; np.unique",
+        ),
         ({"train_labels": np.arange(96) % 4 / 2}, "whole numbers"),
         ({"train_labels": np.zeros(96, int), "test_labels": np.zeros(32, int)}, "one class only"),
         ({"test_labels": np.zeros(32, int)}, "class 1 has no test picture"),
-        ({"train_images": np.zeros((96, 12, 12))}, "float64"),
+        ({"train_images": np.full((96, 12, 12), 0.5)}, "is float64; it must be uint8, or float32 that is already nor"),
+        ({"train_images": np.full((96, 12, 12), 0.5)}, 'normalised; write .astype("float32")'),
+        ({"train_images": np.full((96, 12, 12), 99.0)}, 'normalised; write .astype("uint8")'),
+        (
+            {"train_images": np.full((96, 12, 12), 99)},
+            "is int64; it must be uint8, or float32 that is already normalised; w",
+        ),
         ({"train_images": np.zeros((96, 12, 12, 2), np.uint8)}, "must be 1 or 3"),
         ({"train_images": np.zeros((96, 144), np.uint8)}, "has shape (96, 144)"),
         ({"test_images": np.zeros((32, 9, 9), np.uint8)}, "both need the same form"),
@@ -73,6 +87,44 @@ def test_bad_arrays_are_named(tmp_path: Path, changes: dict[str, Any], said: str
     message = refused(lambda: from_file(tmp_path / "toys.npz"))
     assert said in message
     assert "toys.npz" in message
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("X_train", "Y_train", "X_test", "Y_test"),
+        ("trainX", "trainY", "testX", "testY"),
+        ("train_data", "train_targets", "test_data", "test_targets"),
+    ],
+)
+def test_names_that_others_use_are_read(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """An .npz as Keras and many courses write it had "no train_images and no train_labels and …"."""
+    given = dict(zip(names, arrays().values(), strict=True))
+    np.savez(tmp_path / "toys.npz", **given, other=np.zeros(3))  # type: ignore[arg-type]
+    np.savez(tmp_path / "ours.npz", **arrays())  # type: ignore[arg-type]
+    made, ours = from_file(tmp_path / "toys.npz"), from_file(tmp_path / "ours.npz")
+    for name in arrays():
+        assert (getattr(made, name) == getattr(ours, name)).all()
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("X", "y"), ("train_images", "train_labels")])
+def test_arrays_without_a_test_part_lose_a_fixed_fifth(tmp_path: Path, names: tuple[str, str]) -> None:
+    images, labels = list(arrays().values())[:2]
+    np.savez(tmp_path / "toys.npz", **dict(zip(names, (images, labels), strict=True)))  # type: ignore[arg-type]
+    made, again = from_file(tmp_path / "toys.npz"), from_file(tmp_path / "toys.npz")
+    assert np.bincount(made.test_labels).tolist() == [5, 5, 5, 5]
+    assert np.bincount(made.train_labels).tolist() == [19, 19, 19, 19]
+    assert (made.test_images == again.test_images).all()
+    assert made.notes == ("toys.npz has no test part: a fixed fifth of each class (20 pictures) is held out",)
+    np.savez(tmp_path / "few.npz", images=images[:4], labels=labels[:4])
+    assert "class 0 has one picture" in refused(lambda: from_file(tmp_path / "few.npz"))
+
+
+def test_a_missing_array_is_named_with_those_that_are_there(tmp_path: Path) -> None:
+    np.savez(tmp_path / "toys.npz", pictures=np.zeros(3), labels=np.zeros(3))
+    assert "has no images; it needs" in (said := refused(lambda: from_file(tmp_path / "toys.npz")))
+    assert said.endswith("; it has pictures, labels")
 
 
 def test_a_file_that_is_none_or_pickled_is_refused(tmp_path: Path) -> None:
@@ -232,10 +284,16 @@ def test_a_function_of_the_users_gives_the_arrays(tmp_path: Path) -> None:
     (tmp_path / "data.py").write_text(
         "import numpy as np\n"
         "def load():\n    x = np.zeros((4, 3, 5, 5), np.uint8)\n    y = np.arange(4) % 2\n    return x, y, x, y\n"
+        "def near():\n    x = np.load('x.npy')\n    return {'x': x, 'y': np.arange(len(x)) % 2}\n"
         "def fails():\n    raise KeyError('moon')\n"
         "def wrong():\n    return 3\n"
     )
     assert prepared_data("data.py:load", None, tmp_path).size == (5, 5)
+    np.save(tmp_path / "x.npy", np.zeros((10, 3, 5, 5), np.uint8))
+    here = Path.cwd()
+    made = prepared_data("data.py:near", None, tmp_path)  # it found no x.npy: it ran in the command's folder
+    assert (made.train, made.test, Path.cwd()) == (8, 2, here)
+    assert made.notes[0].startswith("data.py:near has no test part: a fixed fifth")
     for name, said in (("fails", "KeyError: 'moon'"), ("wrong", "returns int"), ("none", "no function 'none'")):
         assert said in refused(lambda name=name: prepared_data(f"data.py:{name}", None, tmp_path))  # type: ignore[misc]
     assert "no such file" in refused(lambda: prepared_data("other.py:load", None, tmp_path))

@@ -15,7 +15,7 @@ import torch
 from benchmark.executors import ProcessDied
 from benchmark.lanes import UNHEARD
 from benchmark.networks import Network, NetworkError, build, described
-from benchmark.own_trainer import TrainCall, Trained, own_metrics, run_trainer
+from benchmark.own_trainer import TrainCall, Trained, last_printed, own_metrics, run_trainer
 from benchmark.sources import Source
 from benchmark.task import Trainer
 from benchmark.user_code import contained
@@ -23,13 +23,14 @@ from benchmark.user_code import contained
 NETWORK = "from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n"
 
 
-def trained(folder: Path, body: str, **options: Any) -> Trained | str:
+def trained(folder: Path, body: str, output: Path | None = None, **options: Any) -> Trained | str:
     """The answer of a trainer whose function has this body."""
     lines = "\n".join(f"    {line}" for line in body.splitlines())
     (folder / "train.py").write_text(f"import os, threading\ndef train(model, *, seed, device, report):\n{lines}\n")
     (folder / "net.py").write_text(NETWORK)
     network = Network("net.py:build", None, sources=(Source("net", "net.py", NETWORK),))
-    return run_trainer(TrainCall(Trainer("train.py:train", folder, ()), network, None, 0, "cpu"), gpus=0, **options)
+    call = TrainCall(Trainer("train.py:train", folder, ()), network, None, 0, "cpu", output)
+    return run_trainer(call, gpus=0, **options)
 
 
 def test_a_trainer_that_ends_its_process(tmp_path: Path) -> None:
@@ -38,6 +39,24 @@ def test_a_trainer_that_ends_its_process(tmp_path: Path) -> None:
     assert isinstance(said, str)
     assert "train train.py:train: its process ended with exit status 3 before the function returned" in said
     assert (tmp_path / "tried").read_text() == "xx"  # retried once, and no more
+
+
+def test_what_a_trainer_prints_can_be_read(tmp_path: Path) -> None:
+    """It went to /dev/null: whoever looked for a fault with print saw nothing. It is there after a crash as well."""
+    output = tmp_path / "printed.txt"
+    body = (
+        "for i in range(30): print('step', i)\nimport sys\nsys.stderr.write('1 %\\r2 %\\r')\n"
+        "os.write(1, b'\\nraw\\n')\nprint('x' * 1000)\nos._exit(3)"
+    )
+    assert isinstance(trained(tmp_path, body, output), str)
+    assert last_printed(output, 4) == ["step 29", "2 %", "raw", "x" * 200]
+    assert last_printed(tmp_path / "none.txt", 4) == []
+
+
+def test_what_a_trainer_prints_does_not_fill_the_disk(tmp_path: Path) -> None:
+    output = tmp_path / "printed.txt"
+    assert isinstance(trained(tmp_path, "for i in range(40): print('x' * 10**5)\nreturn 0.5", output), Trained)
+    assert output.stat().st_size < 2**21
 
 
 def test_only_the_process_that_was_called_answers(tmp_path: Path) -> None:

@@ -130,7 +130,11 @@ HEAD = "import torch\nfrom torch import nn\n"
         ),
         (HEAD + "def build(num_classes):\n    return nn.Flatten()\n", {}, "has no parameters"),
         (HEAD + "def build(num_classes):\n    return nn.LazyLinear(num_classes)\n", {}, "a lazy parameter"),
-        (HEAD + "def build(num_classes):\n    return nn.Linear(3, 4).double()\n", {}, "float64"),
+        (
+            HEAD + "def build(num_classes):\n    return nn.Linear(3, 4).double()\n",
+            {},
+            "not float32 on cpu; .float() makes it so",
+        ),
         (HEAD + "def build(num_classes):\n    return nn.Conv2d(3, 4, 3)\n", {}, "fails on a picture of 1×12×12"),
         (
             HEAD + "def build(n):\n    return nn.Sequential(nn.Flatten(), nn.Linear(144, 5))\n",

@@ -35,6 +35,13 @@ def read(tmp_path: Path, text: str) -> str:
         ("", "visible is missing"),
         ("visible = []", "visible is empty"),
         (VISIBLE + "epoch = 3\n", "unknown key 'visible.1.epoch'; did you mean 'epochs'?"),
+        (VISIBLE + "learning_rate = 3\n", "unknown key 'visible.1.learning_rate'; did you mean 'lr'?"),
+        (VISIBLE + "Batch = 3\n", "unknown key 'visible.1.Batch'; did you mean 'batch_size'?"),
+        (
+            VISIBLE + "caveat = 'x'\n",
+            "visible.1.caveat stands at the wrong place; it belongs above the first [[visible]]",
+        ),
+        ("epochs = 3\n" + VISIBLE, "epochs stands at the wrong place; it belongs below [[visible]]"),
         ("naem = 'x'\n" + VISIBLE, "unknown key 'naem'; did you mean 'name'?"),
         (VISIBLE + "epochs = 0\n", "visible.1.epochs"),
         (VISIBLE + "epochs = '3'\n", "visible.1.epochs"),

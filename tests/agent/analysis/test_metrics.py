@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from agent.analysis.comparison import as_json, choose, compare_tasks, describe_tasks
+from agent.analysis.comparison import as_json, choose, compare_tasks, describe_tasks, none_better
 from agent.protocol import TestOutcome
 from benchmark.comparison import in_words
 from benchmark.noise import NO_PRIOR, TaskNoise
@@ -40,6 +40,8 @@ def test_the_lowest_loss_is_submitted() -> None:
     assert chosen is not None
     assert chosen.number == 2
     assert max(tests, key=lambda test: test.score).number == 2
+    assert not none_better("texts", {"letters": {0: 1.5}}, tests, metrics=METRICS)
+    assert none_better("texts", {"letters": {0: 1.05}}, tests, metrics=METRICS)
 
 
 @pytest.mark.parametrize(("baseline", "apart"), [(1.45, (0.022, 0.0014)), (1.75, (0.0014, 0.022))])

@@ -16,7 +16,7 @@ from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
 from agent.runs.events import Launch
 from agent.runs.log import EventLog
-from agent.runs.noise import noise_from
+from agent.runs.noise import noise_from, prior
 from benchmark.executors import LocalExecutor
 from benchmark.noise import NO_PRIOR, StatisticsError, TaskNoise
 from benchmark.statistics import noise_prior
@@ -50,6 +50,36 @@ def test_noise_measured_here_is_said_with_its_degrees_of_freedom(store: ResultSt
     )
     assert noise.noise_here(POCKET, HERE, cache=False)[TASK.name].measured is None
     assert noise.as_json(found)[TASK.name]["degrees_of_freedom"] == 14
+
+
+def test_noise_that_the_task_file_gives_is_called_so() -> None:
+    """It was "not measured on this machine", though its owner had just measured it and written it down."""
+    given = {"toy": TaskNoise.of(prior("toys", "toy", {"toy": 1.2}))}
+    assert noise.in_words(given) == [
+        "noise given in the task file (SD 1.2): intervals allow for one that is 1.5 times as large [toy]"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "lines"),
+    [
+        ({0: 50.0}, 0),  # one seed shows none
+        ({0: 50.0, 1: 54.0}, 0),  # s² / σ² = 5.6 for σ = 1.2, and one degree of freedom: 6.6 at 1 %
+        ({0: 50.0, 1: 54.5}, 1),
+        ({0: 50.0, 1: 54.5, 2: None}, 1),
+    ],
+)
+def test_a_baseline_that_scatters_more_than_the_task_file_says(seeds: dict[int, float | None], lines: int) -> None:
+    """With an SD that was far too small a search claimed what was chance, and nothing told its owner."""
+    given = {"toy": TaskNoise.of(prior("toys", "toy", {"toy": 1.2}))}
+    found = noise.contradicted(given, {"toy": seeds})
+    assert len(found) == lines
+    if found:
+        assert found == [
+            "toy: the 2 seeds of the baseline scatter with SD 3.2, clearly more than the 1.2 in the task file "
+            "(chi-square test at 1 %)"
+        ]
+    assert noise.contradicted({"toy": TaskNoise.of(NO_PRIOR)}, {"toy": seeds}) == []
 
 
 def test_hidden_noise_comes_from_the_store_of_calibration_only(store: ResultStore) -> None:

@@ -51,12 +51,19 @@ def test_a_check_says_what_the_contract_names(main: Any, tmp_path: Path) -> None
 
 
 def test_a_check_says_what_is_not_known_of_a_network_without_a_graph(main: Any, tmp_path: Path) -> None:
+    """It said neither why nor what a search loses, so its author could change nothing."""
     from tests.benchmark.test_task_loading import UNTRACEABLE
 
-    write_task(tmp_path, network=UNTRACEABLE)
+    write_task(tmp_path, network=UNTRACEABLE + "def by_place(n): return Net(n)\n")
+    (tmp_path / "toys.toml").write_text(TASK.replace("net.py:build", "net.py:by_place"))
     code, out, said = main("task", "check", "toys.toml", "--workers", "1")
     assert code == 0, said
     assert "torch.fx cannot trace the network, so it counts as one without branches" in out
+    assert "torch.fx: TraceError: symbolically traced variables" in out
+    assert "(net.py line 8): `if x.sum() > 0:`; decide by" in out
+    assert "change nothing in this network: branch_last_alpha, gamma_last, shortcut_gain, gamma_rise" in out
+    assert "called as by_place(4), so n = 4: it has no argument named num_classes\n" in out
+    assert "pixels 0…255: mean 120, SD 30;" in out
 
 
 @pytest.mark.parametrize(
@@ -69,7 +76,9 @@ def test_a_check_says_what_is_not_known_of_a_network_without_a_graph(main: Any, 
 )
 def test_a_trainer_whose_score_is_none_is_refused(main: Any, tmp_path: Path, score: str, told: str) -> None:
     (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n")
-    (tmp_path / "train.py").write_text(f"def train(model, *, seed, device, report):\n    return {score}\n")
+    (tmp_path / "train.py").write_text(
+        f"def train(model, *, seed, device, report):\n    print('seed', seed)\n    return {score}\n"
+    )
     task = '[[visible]]\nnetwork = "net.py:build"\ntrain = "train.py:train"\nmetric = "val_loss"\n'
     (tmp_path / "own.toml").write_text(task)
     code, out, said = main("task", "check", "own.toml", "--workers", "1")
@@ -77,6 +86,25 @@ def test_a_trainer_whose_score_is_none_is_refused(main: Any, tmp_path: Path, sco
     (line,) = [line for line in said.splitlines() if told in line]
     assert "own.toml" in line
     assert "train.py:train" in line
+    assert "the trainer printed, at last:" in said
+    assert "seed 0" in said
+
+
+def test_noise_that_was_measured_can_be_pasted(main: Any, tmp_path: Path) -> None:
+    """The check said that [noise] takes such a number, but not how the lines look."""
+    from benchmark.task_schema import read_task_file
+
+    (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n")
+    (tmp_path / "train.py").write_text("def train(model, *, seed, device, report):\n    return float(seed)\n")
+    task = '[[visible]]\nname = "mlp-1.5"\nnetwork = "net.py:build"\ntrain = "train.py:train"\n'
+    (tmp_path / "own.toml").write_text(task)
+    code, out, said = main("task", "check", "own.toml", "--workers", "1", "--noise", "2")
+    assert code == 0, said
+    assert "SD of one seed over 2 trainings: 0.707 score\n" in out
+    _, _, after = out.partition("for the task file, at its end:\n")
+    table = after.split("a test takes")[0]
+    (tmp_path / "own.toml").write_text(task + table)
+    assert read_task_file(tmp_path / "own.toml").noise == {"mlp-1.5": 0.707}
 
 
 @pytest.mark.parametrize("command", [("search",), ("plan",), ("task", "check"), ("baselines",)])
@@ -88,6 +116,36 @@ def test_a_bad_task_file_starts_nothing(main: Any, tmp_path: Path, command: tupl
     assert "bad.toml: visible.1.network" in said
     assert len(said.strip().splitlines()) <= 2
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "following"),
+    [
+        (("search", "my.toml", "--budget", "3"), "agent search --profile my.toml"),
+        (("plan", "my.toml"), "agent plan --profile my.toml"),
+        (("task", "check", "--profile", "my.toml"), "agent task check my.toml"),
+        (("task", "check", "--profile=my.toml"), "agent task check my.toml"),
+    ],
+)
+def test_a_task_file_at_the_wrong_place_is_understood(main: Any, words: tuple[str, ...], following: str) -> None:
+    """`agent search my.toml` was "unexpected extra argument(s)", and a check with --profile "No such option"."""
+    code, out, said = main(*words)
+    assert (code, out) == (2, "")
+    assert said.endswith(f"next: {following}\n")
+    (error,) = main(*words, "--json")[1].splitlines()
+    assert json.loads(error)["message"].endswith(f"; next: {following}")
+
+
+def test_a_tilde_is_the_users_folder(main: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell expands --profile=~/my.toml, nor what stands in a task file."""
+    from benchmark.task_schema import TaskTable
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert f"{tmp_path}/home/my.toml: no such file" in main("search", "--profile=~/my.toml")[2]
+    assert f"{tmp_path}/home/my.toml: no such file" in main("task", "check", "~/my.toml")[2]
+    table = TaskTable(network="~/net.py:build", data="~/x.npz")
+    assert (table.network, table.data) == (f"{tmp_path}/home/net.py:build", f"{tmp_path}/home/x.npz")
+    assert table.title == "net-x"
 
 
 def test_a_task_file_counts_from_the_command_line_only(main: Any, tmp_path: Path, monkeypatch: Any) -> None:

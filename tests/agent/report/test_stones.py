@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -13,12 +14,16 @@ from agent.evaluation.batches import require_baseline
 from agent.protocol import CandidateFailure
 from agent.report.comparison_page import comparison_page, members
 from agent.report.diff import changed_lines, side_by_side
+from agent.report.drawings import search_progress
 from agent.report.figures import Line, curves
-from agent.report.findings import find
+from agent.report.findings import Findings, TestRow, find
 from agent.report.flags import raise_flags
 from agent.runs.directory import RunDirectory
 from agent.runs.record import read_run
+from agent.spaces.builtin import Parameters
+from agent.spaces.rendering import render
 from benchmark.executors import InfrastructureError
+from benchmark.tasks import ACCURACY, Metric
 from tests.agent.conftest import Main
 from tests.agent.report_samples import copy_run
 from tests.sample import SAMPLE, restore
@@ -44,6 +49,55 @@ def test_the_complexity_flag_counts_as_the_diff_does(sample: RunDirectory) -> No
     shown = side_by_side(record.baseline_region, record.regions[1])
     assert changed_lines(record.baseline_region, record.regions[1]) == (shown.added, shown.removed)
     assert raise_flags(record, find(record), None)
+
+
+def test_our_own_helpers_are_no_complexity(sample: RunDirectory) -> None:
+    """A head × 0.1 in a user's network was "105 lines came": all but 20 were functions that this project puts there."""
+    record = read_run(sample)
+    region = render(Parameters(head_scale=0.1), ["theirs"])
+    baseline = "def initialize_weights(model, config):\n    pass\n"
+
+    def flagged(region: str) -> list[str]:
+        changed = dataclasses.replace(record, regions={1: region}, baseline_region=baseline)
+        return [flag.message for flag in raise_flags(changed, find(record), None) if flag.kind == "complexity"]
+
+    assert flagged(region) == []
+    (message,) = flagged(region + "\n".join(f"    x{n} = {n}" for n in range(40)))
+    assert "of them in the built-in space's own helper functions) and" in message
+
+
+def _searched(metric: Metric, baseline: float, *scores: float | None) -> Findings:
+    """The findings of a search whose tests had these scores."""
+    tests = tuple(
+        TestRow(n, "", {}, None if score is None else {metric: score}, None, (), False, True)
+        for n, score in enumerate(scores, 1)
+    )
+    return Findings({}, {}, tests, (), None, {metric: baseline}, "", "open", "", ())
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "scores", "said"),
+    [
+        (ACCURACY, 75.0, (70.0, 74.0, None), True),
+        (ACCURACY, 75.0, (70.0, 76.0), False),
+        (Metric("val_loss", "minimize"), 1.5, (1.6, 1.7), True),
+        (Metric("val_loss", "minimize"), 1.5, (1.4, 1.7), False),
+    ],
+)
+def test_the_best_so_far_may_be_below_the_baseline(
+    metric: Metric, baseline: float, scores: tuple[float | None, ...], said: bool
+) -> None:
+    """ "Best so far" rose below the baseline's line, and nothing said that no test had beaten it; other metrics had no
+    figure."""
+    drawing = search_progress(_searched(metric, baseline, *scores))
+    assert drawing is not None
+    assert drawing.note == ("No test beat the baseline." if said else "")
+    assert f"mean visible {metric.name}" in drawing.svg
+
+
+def test_unlike_metrics_have_no_common_axis() -> None:
+    found = dataclasses.replace(_searched(ACCURACY, 75.0, 76.0), baseline_scores={ACCURACY: 75.0, Metric("f1"): 0.5})
+    assert search_progress(found) is None
 
 
 def test_an_axis_of_accuracies_is_no_magnifying_glass() -> None:
