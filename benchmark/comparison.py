@@ -51,13 +51,13 @@ class Comparison:
     """The true gain that such a comparison resolves with a probability of 80 %."""
     resolved: Resolved
     unit: float
-    """The prior's seed SD in points. Gains are divided by it before a choice averages over tasks."""
+    """See `NoisePrior.unit`."""
     doubted: bool = False
     """The prior was not measured on this machine."""
     metric: Metric = ACCURACY
     """The unit of all numbers. Gains are positive when better, whatever its direction."""
     unit_known: bool = True
-    """False without a prior: then `unit` is 1."""
+    """False without a prior: then `unit` is not a seed SD."""
 
     @property
     def known_ci(self) -> list[float] | None:

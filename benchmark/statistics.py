@@ -116,9 +116,7 @@ def compare(
     ci = (gain - half, gain + half)
     # Without a prior, true gains are taken to scatter as much as the noise, which need not be known for this ratio.
     shrinkage = (
-        prior.effect**2 / (prior.effect**2 + standard_error**2)
-        if prior.df and prior.effects_known
-        else 1 / (1 + 1 / n + 1 / m)
+        prior.effect**2 / (prior.effect**2 + standard_error**2) if prior.effects_known else 1 / (1 + 1 / n + 1 / m)
     )
     shrunk_gain = prior.effect_mean + shrinkage * (gain - prior.effect_mean)
     return Comparison(
@@ -140,9 +138,9 @@ def compare(
         p_better=_p_better(df, shrunk_gain, math.sqrt(shrinkage) * standard_error),
         smallest_visible_effect=smallest,
         resolved=resolve(ci),
-        unit=prior.sd,
+        unit=prior.unit,
         doubted=prior.doubted,
-        unit_known=prior.df > 0,
+        unit_known=prior.unit_known,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from agent.protocol import Accuracies, TestOutcome
@@ -174,28 +173,21 @@ def _judge(
     noise: Noise | None,
     metrics: Mapping[str, Metric],
 ) -> list[Overall]:
-    """Compare each test, by all its seeds, with the noise of the other tests and with its score from screening.
-
-    On a task of which no noise is known, gains count as they are: each test has other tests beside it, and their few
-    seeds would give each a unit and a shrinkage of its own.
-    """
-    judged = []
-    for test in ran:
-        others = [other.accuracies for other in ran if other is not test]
-        judge = partial(
-            compare_tasks,
-            profile,
-            baseline,
-            test.accuracies,
-            look=looks.get(test.region_sha256),
-            noise=noise,
-            metrics=metrics,
+    """Compare each test, by all its seeds, with the noise of the other tests and with its score from screening."""
+    return [
+        combine(
+            compare_tasks(
+                profile,
+                baseline,
+                test.accuracies,
+                others=[other.accuracies for other in ran if other is not test],
+                look=looks.get(test.region_sha256),
+                noise=noise,
+                metrics=metrics,
+            )
         )
-        alone, compared = judge(), judge(others=others)
-        judged.append(
-            combine({task: one if one and not one.unit_known else compared[task] for task, one in alone.items()})
-        )
-    return judged
+        for test in ran
+    ]
 
 
 def _complete(seeds: Mapping[int, float | None]) -> dict[int, float] | None:
