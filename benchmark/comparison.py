@@ -85,7 +85,8 @@ class Overall:
     smallest_visible_effect: float
     resolved: Resolved
     score: float
-    """Mean over tasks of the shrunk gain in units of the prior's seed SD. The best score is submitted."""
+    """Mean over tasks of the shrunk gain in units of the prior's seed SD. The best score is submitted
+    (`agent/analysis/choosing.py`)."""
     metric: Metric = ACCURACY
     """The unit of the gains; `SEED_SD` where the tasks' metrics differ. Then NaN stands for what is not known."""
 

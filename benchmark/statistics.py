@@ -26,7 +26,6 @@ __all__ = [
     "DuplicateSeedError",
     "MissingSeedsError",
     "NoisePrior",
-    "NothingToSelectError",
     "Overall",
     "Resolved",
     "StatisticsError",
@@ -39,7 +38,6 @@ __all__ = [
     "in_words",
     "learn_noise",
     "noise_prior",
-    "select",
     "smallest_visible_effect",
 ]
 
@@ -58,10 +56,6 @@ class UnusableAccuracyError(StatisticsError):
 
 class DuplicateSeedError(StatisticsError):
     """One seed has two different accuracies, so results of different runs were mixed."""
-
-
-class NothingToSelectError(StatisticsError):
-    """No candidate ran on every task."""
 
 
 def by_seed(results: Iterable[tuple[int, float]]) -> dict[int, float]:
@@ -244,18 +238,6 @@ def in_noise_units(comparisons: Mapping[str, Comparison | None]) -> Overall:
             for task, comparison in comparisons.items()
         }
     )
-
-
-def select(candidates: Sequence[Overall]) -> int:
-    """Return the index of the candidate with the best score, the first of equals.
-
-    The shrinkage already removes the optimism of picking a maximum. Raises NothingToSelectError if all candidates
-    failed.
-    """
-    best = max(range(len(candidates)), key=lambda index: candidates[index].score, default=None)
-    if best is None or candidates[best].score == -math.inf:
-        raise NothingToSelectError(f"none of the {len(candidates)} candidates ran on every task: nothing to submit")
-    return best
 
 
 def smallest_visible_effect(

@@ -7,19 +7,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.protocol import Accuracies, TestOutcome
+from agent.protocol import Accuracies
 from agent.runs.noise import Noise, prior_of
-from benchmark.statistics import (
-    Comparison,
-    Overall,
-    combine,
-    compare,
-    in_words,
-    select,
-)
+from benchmark.statistics import Comparison, combine, compare, in_words
 from benchmark.task import ACCURACY, Metric
-
-_NO_LOOKS: Mapping[str, float] = {}
 
 
 def compare_tasks(
@@ -89,36 +80,6 @@ def in_metric(comparison: Comparison, metric: Metric) -> Comparison:
     )
 
 
-def choose(
-    profile: str,
-    baseline: Accuracies,
-    tests: Sequence[TestOutcome],
-    looks: Mapping[str, float] = _NO_LOOKS,
-    noise: Noise | None = None,
-    metrics: Mapping[str, Metric] = {},
-) -> TestOutcome | None:
-    """The test to submit: the best shrunk gain over all visible tasks, the earlier one on a tie; None if all failed.
-
-    `looks` maps the hash of a region to its score from screening. `noise`, `metrics`: see `compare_tasks`.
-    """
-    ran = [test for test in tests if not test.failed]
-    return ran[select(_judge(profile, baseline, ran, looks, noise, metrics))] if ran else None
-
-
-def ranked(
-    profile: str,
-    baseline: Accuracies,
-    tests: Sequence[TestOutcome],
-    looks: Mapping[str, float] = _NO_LOOKS,
-    noise: Noise | None = None,
-    metrics: Mapping[str, Metric] = {},
-) -> list[TestOutcome]:
-    """The tests that succeeded, in the order in which `choose` prefers them."""
-    ran = [test for test in tests if not test.failed]
-    scores = [overall.score for overall in _judge(profile, baseline, ran, looks, noise, metrics)]
-    return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
-
-
 def as_json(comparisons: Mapping[str, Comparison | None]) -> dict[str, Any]:
     """Task → baseline, submitted, gain and ci (the JSON contract), and further statistics."""
     return {task: _task_json(comparison) for task, comparison in comparisons.items()}
@@ -163,31 +124,6 @@ def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str
         "worse": f"on {where} it is worse than the baseline, resolved",
         "not resolved": f"on {where} no difference to the baseline is shown",
     }[overall.resolved]
-
-
-def _judge(
-    profile: str,
-    baseline: Accuracies,
-    ran: Sequence[TestOutcome],
-    looks: Mapping[str, float],
-    noise: Noise | None,
-    metrics: Mapping[str, Metric],
-) -> list[Overall]:
-    """Compare each test, by all its seeds, with the noise of the other tests and with its score from screening."""
-    return [
-        combine(
-            compare_tasks(
-                profile,
-                baseline,
-                test.accuracies,
-                others=[other.accuracies for other in ran if other is not test],
-                look=looks.get(test.region_sha256),
-                noise=noise,
-                metrics=metrics,
-            )
-        )
-        for test in ran
-    ]
 
 
 def _complete(seeds: Mapping[int, float | None]) -> dict[int, float] | None:

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from agent.analysis.comparison import as_json, choose, compare_tasks, describe_tasks
+from agent.analysis.choosing import ranked
+from agent.analysis.comparison import as_json, compare_tasks, describe_tasks
 from agent.protocol import TestOutcome
 from benchmark.comparison import in_words
 from benchmark.noise import NO_PRIOR, TaskNoise
@@ -36,9 +37,8 @@ def test_a_lower_loss_is_a_gain() -> None:
 def test_the_lowest_loss_is_submitted() -> None:
     lower = frozenset({"letters"})
     tests = [TestOutcome(n, {"letters": {0: v}}, str(n), lower) for n, v in ((1, 1.4), (2, 1.1), (3, 1.6))]
-    chosen = choose("texts", {"letters": {0: 1.5}}, tests, metrics=METRICS)
-    assert chosen is not None
-    assert chosen.number == 2
+    chosen = ranked("texts", {"letters": {0: 1.5}}, tests, metrics=METRICS)
+    assert chosen[0].number == 2
     assert max(tests, key=lambda test: test.score).number == 2
 
 
@@ -56,9 +56,8 @@ def test_without_known_noise_the_best_mean_is_submitted(
         for n, (v, d) in enumerate(pairs, 1)
     ]
     noise = {"letters": TaskNoise.of(NO_PRIOR, *measured)}
-    chosen = choose("texts", {"letters": {0: baseline, 1: baseline + 0.001}}, tests, noise=noise, metrics=METRICS)
-    assert chosen is not None
-    assert chosen.number == 2
+    chosen = ranked("texts", {"letters": {0: baseline, 1: baseline + 0.001}}, tests, noise=noise, metrics=METRICS)
+    assert chosen[0].number == 2
 
 
 def test_chances_agree_with_a_resolved_verdict() -> None:
