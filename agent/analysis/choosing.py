@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.analysis.comparison import compare_tasks
+from agent.analysis.against_baseline import compare_tasks
 from agent.protocol import Accuracies, TestOutcome
 from agent.runs.noise import Noise
 from benchmark.statistics import combine

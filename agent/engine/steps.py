@@ -11,16 +11,11 @@ from agent.analysis.noise import in_words
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
+from agent.engine.launching import Inputs, record_launch, require_as_launched
 from agent.engine.loop import End, run_loop
 from agent.engine.outcome import SearchOutcome, conclude
 from agent.engine.resuming import Granted
-from agent.engine.setup import (
-    Inputs,
-    fresh_workspace,
-    make_toolbox,
-    record_launch,
-    require_as_launched,
-)
+from agent.engine.setup import fresh_workspace, make_toolbox
 from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError

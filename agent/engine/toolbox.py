@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agent.analysis.choosing import ranked
-from agent.analysis.finalists import confirmation_reply, finalist_count, pooled, pooled_test
+from agent.analysis.confirming import confirmation_reply, finalist_count, pooled, pooled_test
 from agent.analysis.look_scores import look_scores
 from agent.engine.baseline_beside import BaselineBeside
 from agent.engine.replies import SituationOnDemand, looks_report, refused, test_report, to_screen, to_submit

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.analysis.comparison import compare_tasks
+from agent.analysis.against_baseline import compare_tasks
 from agent.report.drawings import curve_figure, curve_line
 from agent.report.figures import Drawing
 from agent.report.findings import Findings, find, recorded_noise

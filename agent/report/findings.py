@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.analysis import comparison
-from agent.analysis.comparison import mean_scores, scores_in_words
+from agent.analysis.against_baseline import compare_tasks, mean_scores, scores_in_words
 from agent.analysis.look_scores import look_scores
 from agent.analysis.noise import in_words
 from agent.protocol import Accuracies
@@ -244,13 +243,13 @@ def _compare(
     look: float | None = None,
     noise: Noise | None = None,
 ) -> Comparisons:
-    """As `comparison.compare_tasks`; a task without a baseline or with impossible numbers counts as failed."""
+    """As `compare_tasks`; a task without a baseline or with impossible numbers counts as failed."""
     known = {task: seeds for task, seeds in candidate.items() if task in baseline}
     comparisons: dict[str, Comparison | None] = dict.fromkeys(candidate)
     for task, seeds in known.items():
         try:
             known_others = [other for other in others if task in other]
-            comparisons |= comparison.compare_tasks(
+            comparisons |= compare_tasks(
                 record.profile,
                 {task: baseline[task]},
                 {task: seeds},

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from agent.analysis.comparison import compare_tasks
+from agent.analysis.against_baseline import compare_tasks
 from agent.clock import Clock
 from agent.config import for_rerun
 from agent.errors import RunDamaged, UsageError, in_one_sentence

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.analysis.comparison import in_metric, signed_scores
+from agent.analysis.against_baseline import in_metric, signed_scores
 from agent.analysis.noise import noise_here
 from agent.clock import Clock
 from agent.config import SearchConfig
@@ -129,7 +129,7 @@ def make_rows(
 ) -> list[Row]:
     """Compare every recipe with the baseline on one task. The intervals hold for all recipes together.
 
-    `noise`: see `agent.analysis.comparison.compare_tasks`.
+    `noise`: see `agent.analysis.against_baseline.compare_tasks`.
     """
     accuracies = {
         name: {seed: r.value for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}

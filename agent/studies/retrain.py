@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agent.analysis import comparison
+from agent.analysis import against_baseline
 from agent.analysis.noise import noise_here
 from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
@@ -200,7 +200,7 @@ class Strategies:
         return [
             (
                 strategy,
-                comparison.compare_tasks(
+                against_baseline.compare_tasks(
                     self.profile.name,
                     self.baseline,
                     strategy.accuracies,
@@ -219,7 +219,7 @@ class Strategies:
         lines = [f"on {self.profile.name}, against the untouched region:"]
         for strategy, comparisons in self.compared():
             lines.append(f"{strategy.name} (step {strategy.step})")
-            lines += [f"  {line}" for line in comparison.describe_tasks("visible", comparisons)]
+            lines += [f"  {line}" for line in against_baseline.describe_tasks("visible", comparisons)]
             lines += [] if strategy.refused is None else [f"  not trained: {strategy.refused}"]
         return [*lines, self.profile.caveat]
 
@@ -234,7 +234,7 @@ class Strategies:
                     "segment": strategy.segment,
                     "step": strategy.step,
                     **strategy.as_json(),
-                    "visible": comparison.as_json(comparisons),
+                    "visible": against_baseline.as_json(comparisons),
                 }
                 for strategy, comparisons in self.compared()
             ],

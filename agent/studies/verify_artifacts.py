@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agent.analysis.finalists import pooled
+from agent.analysis.confirming import pooled
 from agent.analysis.look_scores import look_scores
 from agent.config import SearchConfig
 from agent.engine.loop import End

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from agent.analysis.finalists import finalist_count
+from agent.analysis.confirming import finalist_count
 from benchmark.noise import LOOK_CORRELATION
 from benchmark.statistics import Comparison, FloatArray, NoisePrior, combine, compare, learn_noise
 

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from agent.analysis.against_baseline import as_json, compare_tasks, describe_tasks
 from agent.analysis.choosing import ranked
-from agent.analysis.comparison import as_json, compare_tasks, describe_tasks
 from agent.protocol import TestOutcome
 from benchmark.comparison import in_words
 from benchmark.noise import NO_PRIOR, TaskNoise

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.analysis import noise
-from agent.analysis.comparison import as_json, compare_tasks, describe_tasks
+from agent.analysis.against_baseline import as_json, compare_tasks, describe_tasks
 from agent.analysis.design import Design
 from agent.analysis.planning import in_words, make_plan
 from agent.config import SearchConfig

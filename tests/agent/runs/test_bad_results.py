@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import load_run
+from agent.analysis.against_baseline import compare_tasks, verdict
 from agent.analysis.choosing import ranked
-from agent.analysis.comparison import compare_tasks, verdict
 from agent.config import load_config
 from agent.errors import UsageError
 from agent.evaluation.batches import Outcomes, require_baseline

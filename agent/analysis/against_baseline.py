@@ -1,4 +1,4 @@
-"""Compares submissions with the baseline, with their uncertainty, as data and as sentences."""
+"""Compares a submission with the baseline, task by task, by the rules of `benchmark/`: data, sentences, a verdict."""
 
 from __future__ import annotations
 
