@@ -49,7 +49,7 @@ ELSEWHERE = "trained again, but the record is of another machine or version, whe
 
 
 @contextmanager
-def own_run(
+def replay_of_run(
     path: Path, progress: Progress, data_root: Path | None = None, given: Profile | None = None
 ) -> Iterator[Replay]:
     """A replay of our run (its folder or events.jsonl) that trains the tests. It reads nothing from a store.
@@ -98,7 +98,7 @@ def own_run(
         level = workbench.isolation.level
         yield Replay(
             transcript,
-            open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level),
+            machine_for=lambda segment, _: _RunMachine(tools, recorded, trained, level),
             metrics=profile.metrics,
         )
 
@@ -109,7 +109,7 @@ def _is_counted(role: str, config: SearchConfig) -> bool:
 
 
 @dataclass
-class _OwnRun:
+class _RunMachine:
     """Carries out the calls of a run in a new toolbox. `trained` grows while tests run."""
 
     tools: Toolbox
@@ -242,7 +242,7 @@ class Strategies:
 
 
 @contextmanager
-def conversation(
+def replay_of_conversation(
     transcript: Transcript, config: SearchConfig, profile: Profile, progress: Progress
 ) -> Iterator[tuple[Replay, Strategies]]:
     """A replay of a conversation about initialize_weights that trains each version once on `profile`.
@@ -266,10 +266,10 @@ def conversation(
         strategies.baseline = trainer.train("baseline", baseline_region(profile))
         numbers = itertools.count()
 
-        def open_machine(segment: Segment, whole: Transcript) -> _Conversation:
-            return _Conversation(SegmentReplay(segment, whole), next(numbers), strategies, trainer)
+        def machine_for(segment: Segment, whole: Transcript) -> _ConversationMachine:
+            return _ConversationMachine(SegmentReplay(segment, whole), next(numbers), strategies, trainer)
 
-        yield Replay(transcript, open_machine=open_machine, metrics=profile.metrics), strategies
+        yield Replay(transcript, machine_for=machine_for, metrics=profile.metrics), strategies
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ class _Trainer:
 
 
 @dataclass
-class _Conversation:
+class _ConversationMachine:
     """Carries out one segment of a conversation, and trains each new version of its function."""
 
     replayed: SegmentReplay
