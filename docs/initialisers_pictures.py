@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agent.report.figures import Line, curves
+from agent.report.plotting import Line, curves
 from benchmark.data import load_dataset
 from benchmark.initializers import initialize
 from benchmark.models import BasicBlock, build_model

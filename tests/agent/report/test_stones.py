@@ -13,9 +13,9 @@ from agent.evaluation.batches import require_baseline
 from agent.protocol import CandidateFailure
 from agent.report.comparison_page import comparison_page, members
 from agent.report.diff import changed_lines, side_by_side
-from agent.report.figures import Line, curves
 from agent.report.findings import find
 from agent.report.flags import raise_flags
+from agent.report.plotting import Line, curves
 from agent.runs.directory import RunDirectory
 from agent.runs.record import read_run
 from benchmark.executors import InfrastructureError
