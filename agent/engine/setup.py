@@ -10,8 +10,8 @@ from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, UsageError
+from agent.evaluation.batches import Evaluations
 from agent.evaluation.engines import check_engine, chosen_engine
-from agent.evaluation.evaluator import Evaluator
 from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog
 from agent.runs.noise import Noise
@@ -82,7 +82,7 @@ def fresh_workspace(run: RunDirectory, profile: Profile) -> Iterator[Workspace]:
 def make_toolbox(
     config: SearchConfig,
     profile: Profile,
-    evaluator: Evaluator,
+    evaluator: Evaluations,
     *,
     workspace: Workspace,
     log: EventLog,

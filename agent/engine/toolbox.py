@@ -13,8 +13,7 @@ from agent.analysis.look_scores import look_scores
 from agent.engine.baseline_beside import BaselineBeside
 from agent.engine.replies import SituationOnDemand, looks_report, refused, test_report, to_screen, to_submit
 from agent.engine.screening import Screen
-from agent.evaluation.batches import Batch, Candidate, accuracies_of
-from agent.evaluation.evaluator import Evaluator
+from agent.evaluation.batches import Batch, Candidate, Evaluations, accuracies_of
 from agent.profiles import baseline_region
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
 from agent.runs.events import (
@@ -55,7 +54,7 @@ class Toolbox:
     """
 
     workspace: Workspace
-    evaluator: Evaluator
+    evaluator: Evaluations
     log: EventLog
     profile: Profile
     seeds: tuple[int, ...]

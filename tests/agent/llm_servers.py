@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 from agent.clock import Clock
 from agent.engine.loop import End, run_loop
 from agent.engine.toolbox import Toolbox
-from agent.evaluation.evaluator import Evaluator
+from agent.evaluation.batches import Evaluations
 from agent.llm.client import ChatClient, Model
 from agent.llm.settings import ModelSettings, SpendingLimits
 from agent.proposers.llm import Brief, LLMProposer
@@ -193,7 +193,7 @@ class Bench(Toolbox):
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             workspace=Workspace.create(folder / "workspace"),
-            evaluator=cast(Evaluator, None),
+            evaluator=cast(Evaluations, None),
             log=EventLog(folder / "events.jsonl"),
             profile=get_profile("smoke"),
             seeds=(0,),
