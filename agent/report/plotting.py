@@ -158,7 +158,6 @@ def best_so_far(
     *,
     alt: str,
     looks: Sequence[tuple[float, bool]] = (),
-    note: str = "",
 ) -> Drawing:
     """Draw the scores of the tests, and the best so far as a staircase.
 
@@ -197,7 +196,7 @@ def best_so_far(
         _widen(axes, LEAST_POINTS)
         _whole_numbers(axes)
         _legend(axes)
-        return Drawing(title, _svg(figure, alt), note)
+        return Drawing(title, _svg(figure, alt))
 
 
 def _draw(axes: Axes, line: Line, *, log: bool) -> None:
