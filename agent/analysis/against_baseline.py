@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.protocol import Accuracies
-from agent.runs.noise import Noise, prior_of
+from agent.runs.recorded_noise import Noise, prior_of
 from benchmark.statistics import Comparison, combine, compare, in_words
 from benchmark.task import ACCURACY, Metric
 

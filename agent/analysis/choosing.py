@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from agent.analysis.against_baseline import compare_tasks
 from agent.protocol import Accuracies, TestOutcome
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from benchmark.statistics import combine
 from benchmark.task import Metric
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from agent.analysis.confirming import finalist_count
 from agent.config import SearchConfig
-from agent.runs.noise import Noise, prior_of
+from agent.runs.recorded_noise import Noise, prior_of
 from benchmark.statistics import smallest_visible_effect
 from benchmark.task import SEED_SD, common_metric
 from benchmark.tasks import Profile, Task

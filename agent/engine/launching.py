@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.analysis.noise import noise_here
+from agent.analysis.known_noise import noise_here
 from agent.config import SearchConfig
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.workbench import Workbench
@@ -15,7 +15,7 @@ from agent.proposers import proposer_kind
 from agent.runs.events import Event, Launch
 from agent.runs.log import MAX_LOG_BYTES, EventLog, Record
 from agent.runs.log_lines import read_lines
-from agent.runs.noise import Noise, as_logged, of_log
+from agent.runs.recorded_noise import Noise, as_logged, of_log
 from agent.spaces.start import starting_region
 from benchmark.files import NotPlain, read_plain
 from benchmark.recipes import get_recipe, recipe_names

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.analysis import against_baseline, generalisation, null_claims, openness
-from agent.analysis import noise as noises
+from agent.analysis import against_baseline, generalisation, known_noise, null_claims, openness
 from agent.analysis.confirming import trained_again
 from agent.config import SearchConfig
 from agent.engine.loop import End
@@ -16,7 +15,7 @@ from agent.errors import RunDamaged
 from agent.protocol import Accuracies, TestOutcome
 from agent.runs.artifacts import MODULE, PATCH, write_artifacts
 from agent.runs.directory import RunDirectory
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from agent.runs.status import RunStatus
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.statistics import Comparison
@@ -142,7 +141,7 @@ def conclude(
         found = _confirmed(config, tools)
         found += against_baseline.describe_tasks("visible", visible) + against_baseline.describe_tasks("hidden", hidden)
         compared = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
-        found += noises.in_words(compared)
+        found += known_noise.in_words(compared)
         found += [
             *generalisation.of_run(visible, hidden),
             against_baseline.verdict(visible, hidden, hides=bool(profile.hidden)),

@@ -14,7 +14,7 @@ from agent.evaluation.batches import Evaluations
 from agent.evaluation.engines import check_engine, chosen_engine
 from agent.runs.directory import RunDirectory
 from agent.runs.log import EventLog
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from agent.spaces.base import space_for
 from benchmark.data import DataError, available, load_dataset
 from benchmark.recipes.as_built import REGION as AS_BUILT

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from agent.analysis.design import Design
-from agent.analysis.noise import in_words
+from agent.analysis.known_noise import in_words
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
@@ -31,7 +31,7 @@ from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.events import Ended, Launch
 from agent.runs.log import EventLog
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.executors import Executor
 from benchmark.store import LayeredStore, ResultStore, user_store

@@ -28,7 +28,7 @@ from agent.runs.events import (
     accuracies_by_role,
 )
 from agent.runs.log import EventLog
-from agent.runs.noise import Noise, score_units
+from agent.runs.recorded_noise import Noise, score_units
 from benchmark.results import region_sha256
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.analysis.against_baseline import compare_tasks, mean_scores, scores_in_words
+from agent.analysis.known_noise import in_words
 from agent.analysis.look_scores import look_scores
-from agent.analysis.noise import in_words
 from agent.protocol import Accuracies
 from agent.report.verdicts import Comparisons, Tone, judge, overall_of
 from agent.runs.log_lines import Fields
-from agent.runs.noise import Noise, noise_from, of_log
 from agent.runs.record import RunRecord
+from agent.runs.recorded_noise import Noise, noise_from, of_log
 from agent.runs.untrusted import mapping, number, text, whole
 from benchmark.comparison import as_text
 from benchmark.statistics import Comparison, Overall, StatisticsError

@@ -20,7 +20,7 @@ from sandbox.region import RegionError, scaffold
 if TYPE_CHECKING:
     from agent.config import SearchConfig
     from agent.protocol import Accuracies
-    from agent.runs.noise import Noise
+    from agent.runs.recorded_noise import Noise
     from benchmark.tasks import Profile
 
 FILE = "custom_init.py"

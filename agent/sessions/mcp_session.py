@@ -14,7 +14,7 @@ from agent.profiles import baseline_region, resolve_profile
 from agent.protocol import Accuracies, Situation
 from agent.runs.events import accuracies_by_role
 from agent.runs.fold import edited
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from agent.runs.status import RunStatus
 from agent.sessions.background import DetachedCall, begin, begin_test, finish_in_background
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning

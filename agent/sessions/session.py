@@ -16,7 +16,7 @@ from agent.runs.directory import RunDirectory
 from agent.runs.events import Launch, TestStarted
 from agent.runs.fold import Fold, edited, fold
 from agent.runs.log import Record, read_events
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from agent.runs.status import RunStatus
 from agent.sessions.folder import SessionFolder, require_free
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning

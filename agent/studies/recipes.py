@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from agent.analysis.against_baseline import in_metric, signed_scores
-from agent.analysis.noise import noise_here
+from agent.analysis.known_noise import noise_here
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.evaluation.batches import Candidate
 from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
-from agent.runs.noise import Noise, prior_of
+from agent.runs.recorded_noise import Noise, prior_of
 from benchmark.recipes import as_built, get_recipe
 from benchmark.results import EpochMetrics, EvaluationResult
 from benchmark.statistics import Comparison, compare

@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.analysis import against_baseline
-from agent.analysis.noise import noise_here
+from agent.analysis.known_noise import noise_here
 from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
 from agent.engine.setup import make_toolbox
@@ -34,7 +34,7 @@ from agent.proposers.transcript import function_region
 from agent.protocol import Accuracies, ToolCall
 from agent.runs.events import Evaluated, Launch
 from agent.runs.log import EventLog, read_events
-from agent.runs.noise import Noise, of_log
+from agent.runs.recorded_noise import Noise, of_log
 from agent.transcripts import RecordedCall, Replay, Segment, Transcript, load_transcript
 from agent.transcripts.replay import SegmentReplay
 from agent.transcripts.verdict import NO_RESULT, Judgement, difference

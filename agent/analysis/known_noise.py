@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.runs.noise import Noise, prior
+from agent.runs.recorded_noise import Noise, prior
 from benchmark.noise import TaskNoise
 from benchmark.noise_measured import measured_noise
 from benchmark.statistics import smallest_visible_effect

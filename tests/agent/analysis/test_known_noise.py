@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.analysis import noise
+from agent.analysis import known_noise
 from agent.analysis.against_baseline import as_json, compare_tasks, describe_tasks
 from agent.analysis.design import Design
 from agent.analysis.planning import in_words, make_plan
@@ -16,7 +16,7 @@ from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
 from agent.runs.events import Launch
 from agent.runs.log import EventLog
-from agent.runs.noise import noise_from
+from agent.runs.recorded_noise import noise_from
 from benchmark.executors import LocalExecutor
 from benchmark.noise import NO_PRIOR, StatisticsError, TaskNoise
 from benchmark.statistics import noise_prior
@@ -40,16 +40,16 @@ def test_noise_measured_here_is_said_with_its_degrees_of_freedom(store: ResultSt
     for code in "ab":
         for seed in range(8):
             store.put(result(code, seed, 50.0 + seed % 3))
-    found = noise.noise_here(POCKET, HERE)
-    first, second = noise.in_words(found)
+    found = known_noise.noise_here(POCKET, HERE)
+    first, second = known_noise.in_words(found)
     assert first.startswith("noise measured on this machine, 14 degrees of freedom (SD ")
     assert first.endswith("[resnet56-openclipart100]")
     assert second == (
         "noise not measured on this machine: intervals allow for a prior SD that is 1.5 times too small "
         "[vgg16bn-openclipart100, mobilenetv2-fmnist_pocket]"
     )
-    assert noise.noise_here(POCKET, HERE, cache=False)[TASK.name].measured is None
-    assert noise.as_json(found)[TASK.name]["degrees_of_freedom"] == 14
+    assert known_noise.noise_here(POCKET, HERE, cache=False)[TASK.name].measured is None
+    assert known_noise.as_json(found)[TASK.name]["degrees_of_freedom"] == 14
 
 
 def test_hidden_noise_comes_from_the_store_of_calibration_only(store: ResultStore) -> None:
@@ -58,7 +58,7 @@ def test_hidden_noise_comes_from_the_store_of_calibration_only(store: ResultStor
     for place in (store, ResultStore(store.folder.with_name("hidden"))):
         for seed in range(3):
             place.put(result("a", seed, 70.0 + seed, task=task))
-    assert noise.noise_here(POCKET, HERE)[task.name].measured_df == 2
+    assert known_noise.noise_here(POCKET, HERE)[task.name].measured_df == 2
 
 
 def test_the_log_keeps_the_noise_to_the_last_digit(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_run_without_recorded_noise_keeps_the_old_rule() -> None:
 
 def test_a_plan_offers_the_measurement_with_its_cost(store: ResultStore) -> None:
     """`agent plan` names the command that measures the noise, its trainings and its time."""
-    plan = make_plan(POCKET, COST, Design(3, 1, 1), slots=2, noise=noise.noise_here(POCKET, HERE))
+    plan = make_plan(POCKET, COST, Design(3, 1, 1), slots=2, noise=known_noise.noise_here(POCKET, HERE))
     assert plan["measure"]["command"] == "agent baselines --recipes kaiming_normal --seeds 5 --profile pocket --hidden"
     assert (plan["measure"]["trainings"], plan["measure"]["seconds"]) == (15, 80.0)
     assert plan["unresolvable"] == []
@@ -105,7 +105,7 @@ def test_a_plan_offers_the_measurement_with_its_cost(store: ResultStore) -> None
         place = ResultStore(store.folder.with_name("hidden")) if task in POCKET.hidden else store
         for seed in range(5):
             place.put(result("a", seed, 50.0 + seed, task=task))
-    after = make_plan(POCKET, COST, Design(3, 1, 1), slots=2, noise=noise.noise_here(POCKET, HERE))
+    after = make_plan(POCKET, COST, Design(3, 1, 1), slots=2, noise=known_noise.noise_here(POCKET, HERE))
     assert after["measure"] is None
     json.dumps(after, allow_nan=False)
 
