@@ -60,6 +60,11 @@ class Comparison:
     """False without a prior: then `unit` is not a seed SD."""
 
     @property
+    def seed_sd(self) -> float:
+        """The known SD of one seed, else the scatter within the two sides; infinite where they show none."""
+        return self.unit if self.unit_known else self.sd
+
+    @property
     def known_ci(self) -> list[float] | None:
         """The interval for JSON; None where no noise is known, since it is then infinite."""
         return list(self.ci) if math.isfinite(self.standard_error) else None

@@ -202,11 +202,10 @@ def _in_seed_sds(ran: Sequence[Comparison]) -> list[Comparison]:
     The unit of a task is its seed SD: the known one, else the scatter within its two sides. Where a task has neither,
     there is no common unit, and gains are relative to the baseline: good for choosing, but nothing is resolved.
     """
-    own = all(comparison.unit_known or math.isfinite(comparison.sd) for comparison in ran)
+    own = all(math.isfinite(comparison.seed_sd) for comparison in ran)
     found = []
     for comparison in ran:
-        unit = comparison.unit if comparison.unit_known else comparison.sd
-        unit = unit if own else abs(comparison.baseline_mean) or 1.0
+        unit = comparison.seed_sd if own else abs(comparison.baseline_mean) or 1.0
         found.append(
             dataclasses.replace(
                 comparison,
