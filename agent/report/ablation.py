@@ -63,10 +63,10 @@ class PartResult(_Kept):
         return f"{name}: {gain} ({interval}): {verdict.get(one.resolved, one.resolved)}"
 
 
-def places_of(one: Contribution, unit: str) -> int:
-    """Digits after the point: one for points, two that count for another unit."""
+def places_of(one: Contribution, unit: str, least: int = 1) -> int:
+    """Digits after the point: `least` for points, two that count for another unit."""
     size = min((abs(n) for n in (one.gain, one.smallest_visible_effect) if n), default=1.0)
-    return 1 if unit == POINTS else min(8, max(1, 1 - math.floor(math.log10(size))))
+    return least if unit == POINTS else min(8, max(least, 1 - math.floor(math.log10(size))))
 
 
 class Ablation(_Kept):
