@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from benchmark.noise import TaskNoise
 from benchmark.results import EvaluationResult
+
+if TYPE_CHECKING:
+    from sandbox.region import Scaffold
 
 Accuracies = Mapping[str, Mapping[int, float | None]]
 """Task name → seed → best test accuracy in percent, or None where the candidate failed."""
@@ -125,6 +128,19 @@ class Situation:
     """Task → its noise as the run recorded it; None where nothing was recorded."""
     in_flight: int = 0
     """Tests that are being trained and whose replies come later. `tests_left` does not count them."""
+
+    @classmethod
+    def at_start(
+        cls,
+        filename: str,
+        file: Scaffold,
+        budget: int,
+        baseline: Accuracies | None = None,
+        noise: Mapping[str, TaskNoise] | None = None,
+    ) -> Situation:
+        """Before the first test."""
+        editable = file.lines.start, file.lines.end
+        return cls(filename, file.region, editable, budget, (), baseline or {}, best=None, noise=noise)
 
 
 class Proposer(Protocol):

@@ -51,13 +51,18 @@ class Comparison:
     """The true gain that such a comparison resolves with a probability of 80 %."""
     resolved: Resolved
     unit: float
-    """The prior's seed SD in points. Gains are divided by it before a choice averages over tasks."""
+    """See `NoisePrior.unit`."""
     doubted: bool = False
     """The prior was not measured on this machine."""
     metric: Metric = ACCURACY
     """The unit of all numbers. Gains are positive when better, whatever its direction."""
     unit_known: bool = True
-    """False without a prior: then `unit` is 1."""
+    """False without a prior: then `unit` is not a seed SD."""
+
+    @property
+    def seed_sd(self) -> float:
+        """The known SD of one seed, else the scatter within the two sides; infinite where they show none."""
+        return self.unit if self.unit_known else self.sd
 
     @property
     def known_ci(self) -> list[float] | None:
@@ -85,7 +90,8 @@ class Overall:
     smallest_visible_effect: float
     resolved: Resolved
     score: float
-    """Mean over tasks of the shrunk gain in units of the prior's seed SD. The best score is submitted."""
+    """Mean over tasks of the shrunk gain in units of the prior's seed SD. The best score is submitted
+    (`agent/analysis/choosing.py`)."""
     metric: Metric = ACCURACY
     """The unit of the gains; `SEED_SD` where the tasks' metrics differ. Then NaN stands for what is not known."""
 

@@ -21,6 +21,8 @@ from benchmark.task import SIZES, Task
 __all__ = ["SIZES", "KnownCosts", "MeasureCost", "pictures"]
 
 
+FORWARD = 1 / 3
+"""About what a forward pass costs of a training step."""
 _TIMEOUT = 600.0
 _GPU_STEPS = 10
 """A GPU trains so many batches for each that a CPU trains: they are short."""
@@ -69,7 +71,7 @@ class MeasureCost:
             kernels=self.kernels,
             device="cuda" if torch.cuda.is_available() else "cpu",
         )
-        return _whole(self.task, self.lanes / rate.images_per_second)
+        return work(self.task) * self.lanes / rate.images_per_second
 
     def _alone(self) -> float:
         import torch
@@ -113,13 +115,7 @@ class MeasureCost:
             precision=self.precision,
             on_epoch=note_time,
         )
-        return _whole(self.task, (ends[1] - ends[0]) / count)
-
-
-def _whole(task: Task, per_image: float) -> float:
-    """Seconds of a training. A forward pass costs about a third of a training step."""
-    trained, tested = pictures(task)
-    return per_image * (trained + tested / 3)
+        return work(self.task) * (ends[1] - ends[0]) / count
 
 
 def measure_costs(
@@ -146,14 +142,19 @@ def pictures(task: Task) -> tuple[int, int]:
     return recipe.epochs * train_size, recipe.epochs * test_size
 
 
+def work(task: Task) -> float:
+    """Return what one training of `task` costs, tests included, in pictures that are trained on."""
+    trained, tested = pictures(task)
+    return trained + FORWARD * tested
+
+
 _PICTURE = {"resnet20": 1.1, "resnet56": 3.1, "vgg16bn": 5.5, "mobilenetv2": 4.6}
 """About how long a network trains on one picture, milliseconds on a CPU core."""
 
 
 def rough_seconds(task: Task) -> float:
     """Return about how long a training of `task` takes: only good for saying which of two takes longer."""
-    trained, tested = pictures(task)
-    return (trained + tested / 3) * _PICTURE.get(task.arch, 2.0) / 1000
+    return work(task) * _PICTURE.get(task.arch, 2.0) / 1000
 
 
 class KnownCosts:

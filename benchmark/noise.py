@@ -45,8 +45,8 @@ class NoisePrior:
     settled: bool = False
     """The scatter of the runs to be compared may be in the prior already, so it can only raise the variance."""
 
-    effects_known: bool = True
-    """Whether `effect` is known, too. It is not where all that is known of the noise is other runs' scatter."""
+    unit_without_prior: float | None = None
+    """Set where all that is known is the scatter of other runs: the unit of gains, which must not depend on them."""
 
     def __post_init__(self) -> None:
         for name, value in (("sd", self.sd), ("effect_sd", self.effect), ("allowance", self.allowance)):
@@ -59,6 +59,21 @@ class NoisePrior:
     def effect(self) -> float:
         """The SD of true gains in points."""
         return self.sd if self.effect_sd is None else self.effect_sd
+
+    @property
+    def effects_known(self) -> bool:
+        """Whether `effect` says more than a unit does."""
+        return self.df > 0 and self.unit_without_prior is None
+
+    @property
+    def unit(self) -> float:
+        """What gains are divided by before a choice averages over tasks."""
+        return self.sd if self.unit_without_prior is None else self.unit_without_prior
+
+    @property
+    def unit_known(self) -> bool:
+        """Whether `unit` is a seed SD."""
+        return self.df > 0 and self.unit == self.sd
 
     def after_look(self, score: float) -> NoisePrior:
         """Return the prior of a candidate whose look has this normal score: 0 is an average look, larger is better.
@@ -166,8 +181,9 @@ class TaskNoise:
     @property
     def base(self) -> NoisePrior:
         """The prior with the allowance for another machine, precision or harness."""
-        if not self.df:
-            return NoisePrior(self.sd, 0, source=self.source, doubted=True)
+        if not self.df:  # the SD is a unit then, the same whether a comparison relies on the measurement or not
+            unit = math.sqrt(self.squares / self.measured_df) if self.squares else self.sd
+            return NoisePrior(unit, 0, source=self.source, doubted=True)
         effect = self.sd if self.effect_sd is None else self.effect_sd
         return NoisePrior(self.sd, min(self.df, _DOUBTED_DF), effect, self.source, allowance=_ALLOWANCE, doubted=True)
 
@@ -185,9 +201,8 @@ class TaskNoise:
         variance = max(pooled, self.squares / self.measured_df, (self.sd / _MOST_WRONG) ** 2 if self.df else 0.0)
         df = min(_MEASURED_DF, _DOUBTED_DF + self.measured_df / 8)
         df = df if self.df else min(df, self.measured_df)
-        effect = self.base.effect if self.df else None
-        known = self.df > 0
-        return NoisePrior(math.sqrt(variance), df, effect, self.source, settled=True, effects_known=known)
+        sd, effect, unit = math.sqrt(variance), self.base.effect, None if self.df else self.base.unit
+        return NoisePrior(sd, df, effect, self.source, settled=True, unit_without_prior=unit)
 
     def prior_for(self, others: Iterable[Mapping[int, float]], own_df: int) -> NoisePrior:
         """Return the prior for a comparison whose two sides have `own_df` degrees of freedom.
@@ -229,13 +244,12 @@ def learn_noise(prior: NoisePrior, groups: Iterable[Mapping[int, float]]) -> Noi
     if not math.isfinite(variance):
         return prior
     source = f"{prior.source}; {used} groups of runs seen"
-    effect = prior.effect if prior.df else None
     return dataclasses.replace(
         prior,
         sd=math.sqrt(variance),
         df=total,
-        effect_sd=effect,
+        effect_sd=prior.effect,
         source=source,
         allowance=1.0,
-        effects_known=prior.df > 0 and prior.effects_known,
+        unit_without_prior=None if prior.effects_known else prior.unit,
     )

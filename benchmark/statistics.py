@@ -26,7 +26,6 @@ __all__ = [
     "DuplicateSeedError",
     "MissingSeedsError",
     "NoisePrior",
-    "NothingToSelectError",
     "Overall",
     "Resolved",
     "StatisticsError",
@@ -39,7 +38,6 @@ __all__ = [
     "in_words",
     "learn_noise",
     "noise_prior",
-    "select",
     "smallest_visible_effect",
 ]
 
@@ -58,10 +56,6 @@ class UnusableAccuracyError(StatisticsError):
 
 class DuplicateSeedError(StatisticsError):
     """One seed has two different accuracies, so results of different runs were mixed."""
-
-
-class NothingToSelectError(StatisticsError):
-    """No candidate ran on every task."""
 
 
 def by_seed(results: Iterable[tuple[int, float]]) -> dict[int, float]:
@@ -116,9 +110,7 @@ def compare(
     ci = (gain - half, gain + half)
     # Without a prior, true gains are taken to scatter as much as the noise, which need not be known for this ratio.
     shrinkage = (
-        prior.effect**2 / (prior.effect**2 + standard_error**2)
-        if prior.df and prior.effects_known
-        else 1 / (1 + 1 / n + 1 / m)
+        prior.effect**2 / (prior.effect**2 + standard_error**2) if prior.effects_known else 1 / (1 + 1 / n + 1 / m)
     )
     shrunk_gain = prior.effect_mean + shrinkage * (gain - prior.effect_mean)
     return Comparison(
@@ -140,9 +132,9 @@ def compare(
         p_better=_p_better(df, shrunk_gain, math.sqrt(shrinkage) * standard_error),
         smallest_visible_effect=smallest,
         resolved=resolve(ci),
-        unit=prior.sd,
+        unit=prior.unit,
         doubted=prior.doubted,
-        unit_known=prior.df > 0,
+        unit_known=prior.unit_known,
     )
 
 
@@ -210,11 +202,10 @@ def _in_seed_sds(ran: Sequence[Comparison]) -> list[Comparison]:
     The unit of a task is its seed SD: the known one, else the scatter within its two sides. Where a task has neither,
     there is no common unit, and gains are relative to the baseline: good for choosing, but nothing is resolved.
     """
-    own = all(comparison.unit_known or math.isfinite(comparison.sd) for comparison in ran)
+    own = all(math.isfinite(comparison.seed_sd) for comparison in ran)
     found = []
     for comparison in ran:
-        unit = comparison.unit if comparison.unit_known else comparison.sd
-        unit = unit if own else abs(comparison.baseline_mean) or 1.0
+        unit = comparison.seed_sd if own else abs(comparison.baseline_mean) or 1.0
         found.append(
             dataclasses.replace(
                 comparison,
@@ -246,18 +237,6 @@ def in_noise_units(comparisons: Mapping[str, Comparison | None]) -> Overall:
             for task, comparison in comparisons.items()
         }
     )
-
-
-def select(candidates: Sequence[Overall]) -> int:
-    """Return the index of the candidate with the best score, the first of equals.
-
-    The shrinkage already removes the optimism of picking a maximum. Raises NothingToSelectError if all candidates
-    failed.
-    """
-    best = max(range(len(candidates)), key=lambda index: candidates[index].score, default=None)
-    if best is None or candidates[best].score == -math.inf:
-        raise NothingToSelectError(f"none of the {len(candidates)} candidates ran on every task: nothing to submit")
-    return best
 
 
 def smallest_visible_effect(

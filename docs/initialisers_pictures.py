@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agent.report.figures import Line, curves
+from agent.report.plotting import Line, curves
 from benchmark.data import load_dataset
 from benchmark.initializers import initialize
 from benchmark.models import BasicBlock, build_model
 from benchmark.signal_table import measure
+from prompts import environment
 
 PICTURES = Path(__file__).resolve().parent / "pictures"
-STYLES = Path(__file__).resolve().parents[1] / "prompts/report.css.j2"
 Lines = Mapping[str, Sequence[float]]
 """Label → a value per layer or block; the first line is drawn as the baseline."""
 
@@ -130,7 +130,7 @@ def draw(name: str) -> str:
     ]
     ends = "; ".join(f"{line.label} from {line.y[0]:.2g} to {line.y[-1]:.2g}" for line in lines)
     svg = str(curves(name, lines, x=x, y=y, alt=f"{y} by {x}: {ends}", log=True).svg)
-    light, dark = re.findall(r":root \{([^}]*)\}", STYLES.read_text(encoding="utf-8"))[:2]
+    light, dark = re.findall(r":root \{([^}]*)\}", environment().get_template("report.css.j2").render())[:2]
     style = f"svg {{{shades(light, svg)}}}\n@media (prefers-color-scheme: dark) {{ svg {{{shades(dark, svg)}}} }}"
     head, _, body = svg.partition(">")
     paper = '<rect width="100%" height="100%" rx="6" fill="var(--paper)"/>'

@@ -22,9 +22,9 @@ os.environ.setdefault("INITSEARCH_THREADS", "1")
 def drawn_once() -> Iterator[None]:
     """Draw each figure once for each content: pages that differ elsewhere are made of the same, 0.2 s of drawing each.
 
-    What draws is a function of its arguments alone; tests/agent/report/test_figures.py tests it as it is.
+    What draws is a function of its arguments alone; tests/agent/report/test_plotting.py tests it as it is.
     """
-    from agent.report import drawings, figures, network_view
+    from agent.report import network_view, plotting, run_figures
 
     def kept(draw: Callable[..., Any]) -> Callable[..., Any]:
         drawn: dict[str, Any] = {}
@@ -38,10 +38,10 @@ def drawn_once() -> Iterator[None]:
         return once
 
     with pytest.MonkeyPatch.context() as patch:
-        curves = kept(figures.curves)
-        for module in (drawings, network_view):
+        curves = kept(plotting.curves)
+        for module in (run_figures, network_view):
             patch.setattr(module, "curves", curves)
-        patch.setattr(drawings, "best_so_far", kept(figures.best_so_far))
+        patch.setattr(run_figures, "best_so_far", kept(plotting.best_so_far))
         yield
 
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from agent.analysis.finalists import finalist_count
+from agent.analysis.confirming import finalist_count
 from agent.config import SearchConfig
-from agent.runs.noise import Noise, prior_of
+from agent.runs.recorded_noise import Noise, prior_of
 from benchmark.statistics import smallest_visible_effect
 from benchmark.task import SEED_SD, common_metric
 from benchmark.tasks import Profile, Task

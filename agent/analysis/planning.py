@@ -19,8 +19,8 @@ from agent.analysis.design import (
     seconds_of,
     tested,
 )
-from agent.analysis.noise import MEASURING_SEEDS, as_json, unresolvable
-from agent.runs.noise import Noise
+from agent.analysis.known_noise import MEASURING_SEEDS, as_json, unresolvable
+from agent.runs.recorded_noise import Noise
 from benchmark.task import ACCURACY, common_metric
 from benchmark.tasks import Profile
 

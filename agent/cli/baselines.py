@@ -156,7 +156,8 @@ def _measure(
     print(f"\n{_TARGET_NOTE}\n\nTrained on {'; '.join(conditions) or 'nothing'}.\n\n{profile.caveat}")
     mixed = common_metric(row.metric for row in rows) == SEED_SD  # then gains count in units of each task's noise
     best = max(
-        rows, key=lambda row: row.comparison.gain / (row.comparison.unit if mixed else 1.0) if row.comparison else 0.0
+        rows,
+        key=lambda row: row.comparison.gain / (row.comparison.seed_sd if mixed else 1.0) if row.comparison else 0.0,
     ).recipe
     print_next(f"agent baselines --explain {best}, or agent search --start {best}")
 

@@ -66,7 +66,7 @@ def export(
 
 
 def _track(run: RunDirectory, form: str, output: Path | None) -> None:
-    from agent.report.trackers import write_mlflow, write_tensorboard
+    from agent.report.tracker_export import write_mlflow, write_tensorboard
 
     if output is None:
         raise UsageError(f"--format {form} writes files: --out {'FILE.db' if form == 'mlflow' else 'FOLDER'}")

@@ -62,16 +62,16 @@ def plan(
       agent plan --profile paper --parallel 3 --executor ray
     """
     from agent.analysis.design import Design
-    from agent.analysis.noise import noise_here
+    from agent.analysis.known_noise import noise_here
     from agent.analysis.planning import duration, effect_in_words, in_words, make_plan, with_overhead
     from agent.config import load_config
     from agent.engine.auto_profile import choose_profile
     from agent.engine.resuming import EngineGiven
+    from agent.engine.search_cost import engine_seconds, machine_in_words, measure
     from agent.engine.setup import settled
     from agent.evaluation.engines import open_engine
     from agent.evaluation.workbench import plan_slots, side_by_side
     from agent.profiles import with_default_seeds
-    from agent.report.cost import engine_seconds, machine_in_words, measure
 
     config = load_config(
         {

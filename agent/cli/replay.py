@@ -129,11 +129,11 @@ def _opened(path: Path, profile: str | None, data_root: Path | None, progress: A
         if profile not in (None, transcript.task) and not own:
             raise UsageError(f"--profile {profile}: this run's tests were made on {transcript.task}, and are run there")
         given = given_profile(profile, data_root=data_root) if own else None
-        with retrain.own_run(path, progress, data_root, given) as replay:
+        with retrain.replay_of_run(path, progress, data_root, given) as replay:
             yield replay, None
         return
     config = load_config({"profile": profile, "data_root": data_root})
     resolved, reason = resolve_profile(config.profile, data_root=config.data_root)
-    with retrain.conversation(transcript, config, resolved, progress) as (replay, strategies):
+    with retrain.replay_of_conversation(transcript, config, resolved, progress) as (replay, strategies):
         progress.message(f"strategies are trained on {resolved.name} ({reason})")
         yield replay, strategies

@@ -6,8 +6,8 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from agent.analysis.against_baseline import as_json as tasks_json
 from agent.analysis.cells import cells, need_units
-from agent.analysis.comparison import as_json as tasks_json
 from agent.errors import AgentError
 from agent.report.findings import Findings
 from agent.report.verdicts import Comparisons, overall_of

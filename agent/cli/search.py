@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from agent.config import Loaded
     from agent.engine.outcome import SearchOutcome
     from agent.engine.search import Search
-    from agent.report.tracking import Trackers
+    from agent.report.tracker_live import Trackers
     from agent.runs.directory import RunDirectory
 
 NO_SETTINGS = ("null", "pass_env", "settings", "resume", "config", "yes_send_key_to", "page", "track", "as_json")
@@ -217,7 +217,7 @@ def trackers_of(given: str | None) -> Trackers | None:
     """The trackers that --track names. Raises UsageError for one that is unknown or not installed."""
     if given is None:
         return None
-    from agent.report.tracking import Trackers
+    from agent.report.tracker_live import Trackers
 
     return Trackers(given)
 

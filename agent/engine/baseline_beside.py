@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.evaluation.batches import Candidate, accuracies_of, require_baseline
-from agent.evaluation.evaluator import Evaluator
+from agent.evaluation.batches import Candidate, Evaluations, accuracies_of, require_baseline
 from agent.profiles import baseline_region
 from agent.protocol import Accuracies
 from agent.runs.log import EventLog
@@ -20,7 +19,7 @@ class BaselineBeside:
     """
 
     def __init__(
-        self, evaluator: Evaluator, log: EventLog, profile: Profile, seeds: Sequence[int], results: LayeredStore
+        self, evaluator: Evaluations, log: EventLog, profile: Profile, seeds: Sequence[int], results: LayeredStore
     ) -> None:
         self._evaluator, self._log = evaluator, log
         candidate = Candidate("baseline", baseline_region(profile))

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping
 
 from agent.analysis.design import Design
-from agent.analysis.noise import unresolvable
+from agent.analysis.known_noise import unresolvable
 from agent.analysis.planning import in_words, make_plan
 from agent.config import SearchConfig
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from benchmark.cost import KnownCosts, pictures
 from benchmark.executors import Executor, InfrastructureError
 from benchmark.store import user_store

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.analysis import comparison, generalisation, null_claims, openness
-from agent.analysis import noise as noises
-from agent.analysis.finalists import trained_again
+from agent.analysis import against_baseline, generalisation, known_noise, null_claims, openness
+from agent.analysis.choosing import none_better
+from agent.analysis.confirming import trained_again
 from agent.config import SearchConfig
 from agent.engine.loop import End
 from agent.errors import RunDamaged
 from agent.protocol import Accuracies, TestOutcome
 from agent.runs.artifacts import MODULE, PATCH, write_artifacts
 from agent.runs.directory import RunDirectory
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from agent.runs.status import RunStatus
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.statistics import Comparison
@@ -140,16 +140,14 @@ def conclude(
     found = []
     if tools.submitted is not None:
         found = _confirmed(config, tools)
-        found += comparison.describe_tasks("visible", visible) + comparison.describe_tasks("hidden", hidden)
+        found += against_baseline.describe_tasks("visible", visible) + against_baseline.describe_tasks("hidden", hidden)
         compared = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
-        found += noises.in_words(compared) + noises.contradicted(compared, tools.baseline)
-        if not config.null and comparison.none_better(
-            profile.name, tools.baseline, tools.tests, tools.noise, profile.metrics
-        ):
+        found += known_noise.in_words(compared) + known_noise.contradicted(compared, tools.baseline)
+        if not config.null and none_better(profile.name, tools.baseline, tools.tests, tools.noise, profile.metrics):
             found.append("No test beat the baseline.")
         found += [
             *generalisation.of_run(visible, hidden),
-            comparison.verdict(visible, hidden, hides=bool(profile.hidden)),
+            against_baseline.verdict(visible, hidden, hides=bool(profile.hidden)),
         ]
         found += _own_metrics(profile)
         if config.null:
@@ -164,8 +162,8 @@ def conclude(
         "run": str(run),
         "tests_used": len(tools.tests),
         "submitted_test": tools.submitted,
-        "visible": comparison.as_json(visible),
-        "hidden": comparison.as_json(hidden),
+        "visible": against_baseline.as_json(visible),
+        "hidden": against_baseline.as_json(hidden),
         "generalisation": generalisation.as_json(generalisation.carry_over(visible, hidden)),
         "seconds": dict(seconds),
     }
@@ -196,7 +194,7 @@ def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:
     submitted = next(test for test in tools.tests if test.number == tools.submitted)
     ran = [test for test in tools.tests if test.number in tools.ran]
     others = [test.accuracies for test in ran if test is not submitted]
-    return comparison.compare_tasks(
+    return against_baseline.compare_tasks(
         profile.name,
         tools.baseline,
         submitted.accuracies,
@@ -213,7 +211,9 @@ def _compare_hidden(profile: Profile, tools: Evidence, hidden: Mapping[str, Accu
     if not hidden:
         return {}
     baseline, submission = hidden["hidden/baseline"], hidden["hidden/submission"]
-    return comparison.compare_tasks(profile.name, baseline, submission, noise=tools.noise, metrics=profile.metrics)
+    return against_baseline.compare_tasks(
+        profile.name, baseline, submission, noise=tools.noise, metrics=profile.metrics
+    )
 
 
 def _confirmed(config: SearchConfig, tools: Evidence) -> list[str]:

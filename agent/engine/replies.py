@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agent.engine.screening import Round
+from agent.engine.screening import Round, Screen
 from agent.evaluation.batches import Outcomes
-from agent.protocol import Observation, Situation
+from agent.protocol import Observation, Situation, TestOutcome
 from benchmark.report_lines import task_report
 from benchmark.results import EvaluationResult
 from benchmark.task import Task
@@ -34,6 +34,35 @@ class SituationOnDemand(Situation):
 def refused(kind: str, text: str) -> Observation:
     """The reply to a call that was not carried out."""
     return Observation(text, ok=False, error=kind)
+
+
+def to_submit(number: object, tests: Sequence[TestOutcome]) -> TestOutcome | Observation:
+    """The test that a call of `submit` asks for, or the reply that refuses it."""
+    if isinstance(number, bool) or not isinstance(number, int):
+        return refused("arguments", f"ERROR: Invalid arguments for 'submit': n must be an integer, not {number!r}")
+    if not tests:
+        return refused("no_tests", "ERROR: No test results yet. Run test() at least once first.")
+    outcome = next((test for test in tests if test.number == number), None)
+    if outcome is None:
+        numbers = ", ".join(str(test.number) for test in tests)
+        return refused("no_such_test", f"ERROR: There is no test #{number}; tests so far: {numbers}.")
+    if outcome.failed:
+        return refused("failed_test", f"ERROR: Test #{number} failed and cannot be submitted; choose another.")
+    return outcome
+
+
+def to_screen(candidates: object, screen: Screen, left: int) -> list[str] | Observation:
+    """The regions that a call of `screen` asks for, of which `left` may be new, or the reply that refuses it."""
+    if not isinstance(candidates, list) or not candidates or not all(isinstance(one, str) for one in candidates):
+        return refused("arguments", "ERROR: Invalid arguments for 'screen': candidates must be a list of texts")
+    new = screen.unseen(candidates)
+    if new > left:
+        return refused(
+            "screening_budget",
+            f"ERROR: {new} new candidates cost more than screening may spend now; {left} can be looked at. Test, "
+            "and it may spend more.",
+        )
+    return candidates
 
 
 def test_report(number: int, outcomes: Outcomes, tasks: Sequence[Task], seeds: Sequence[int], left: int) -> str:

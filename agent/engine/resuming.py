@@ -13,19 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.config import Loaded, SearchConfig
-from agent.engine.setup import FilesGiven, Inputs, check_prerequisites
-from agent.errors import RunDamaged, UsageError, in_one_sentence
+from agent.engine.launching import FilesGiven, Inputs, first_launch
+from agent.engine.setup import check_prerequisites
+from agent.errors import UsageError
 from agent.evaluation.engines import chosen_engine
 from agent.llm.consent import Ask, confirm_address, is_loopback
 from agent.llm.settings import address
 from agent.profiles import allowed_profile, given_profile
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
-from agent.runs.events import Launch
-from agent.runs.log import MAX_LOG_BYTES, Record
-from agent.runs.log_lines import read_lines
 from benchmark.data.pocket import EMBEDDED_NAMES
-from benchmark.files import NotPlain, read_plain
 from benchmark.tasks import FROM_PYTHON, Profile, is_task_file
 
 
@@ -236,24 +233,3 @@ def _require_same_isolation(run: RunDirectory, recorded: SearchConfig, allowed: 
             f"{run.path}: this search runs its candidates in isolation, and results with and without cannot be "
             "compared: leave out --allow-unsandboxed"
         )
-
-
-def first_launch(log: Path) -> Launch | None:
-    """The first event of a log, if it is a launch. None where there is no log or it holds no whole line yet.
-
-    Raises RunDamaged where the line cannot be read.
-    """
-    try:
-        data = read_plain(log.parent, log.name, limit=MAX_LOG_BYTES)
-    except FileNotFoundError:
-        return None
-    except NotPlain as error:
-        raise RunDamaged(str(error)) from None
-    line = next(read_lines(data), None)
-    if line is None:
-        return None
-    try:
-        event = Record.parse(line.fields).event
-    except ValueError as error:
-        raise RunDamaged(f"{log}: line 1 is not an event of this version: {in_one_sentence(error)}") from None
-    return event if isinstance(event, Launch) else None

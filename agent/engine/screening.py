@@ -16,8 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from agent.evaluation.batches import Candidate
-from agent.evaluation.evaluator import Evaluator
+from agent.evaluation.batches import Candidate, Evaluations
 from agent.protocol import Look
 from agent.runs.events import Screened
 from benchmark.results import EvaluationResult, region_sha256
@@ -73,7 +72,7 @@ def look_cost(task: Task, fidelity: float) -> float:
 class Screen:
     """Screens candidates. It may spend `share` of a test's cost before each test, and saves what it does not spend."""
 
-    evaluator: Evaluator
+    evaluator: Evaluations
     record: Callable[[Screened], None]
     profile: Profile
     share: float

@@ -12,13 +12,12 @@ from typing import Any
 
 from agent.config import SearchConfig
 from agent.engine.auto_profile import choose_profile
+from agent.engine.launching import Inputs, first_launch
 from agent.engine.outcome import SearchOutcome, launch_line
-from agent.engine.resuming import Allowed, first_launch, flags_again
+from agent.engine.resuming import Allowed, flags_again
 from agent.engine.setup import (
-    Inputs,
     check_prerequisites,
     settled,
-    start_region,
 )
 from agent.engine.steps import OpenSearch, PreparedSearch
 from agent.errors import RunDamaged, UsageError, in_one_sentence
@@ -33,6 +32,7 @@ from agent.runs.log import EventLog
 from agent.runs.places import Places
 from agent.runs.status import RunStatus
 from agent.secrets import kept_from_children
+from agent.spaces.start import starting_region
 from benchmark.store import checkpoint_folder
 from benchmark.tasks import Profile, is_task_file
 
@@ -57,7 +57,7 @@ class Search(PreparedSearch):
         profile of `config`, and why it is that one, if the caller has it already. `say` hears what takes seconds:
         `auto` may measure a training step.
         """
-        start = start_region(config)
+        start = None if config.start is None else starting_region(config.start)
         kind = proposer_kind(config)
         if kind.in_session and not by_session:
             raise UsageError(f"--proposer {config.proposer}: {kind.in_session}")

@@ -1,85 +1,26 @@
-"""Prepares a search: reads the user's files, checks data, makes the workspace and the toolbox."""
+"""Prepares a search: settings that depend on others, git and data, the workspace and the toolbox."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
-from agent.analysis.noise import noise_here
 from agent.config import SearchConfig
 from agent.engine.screening import Screen
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError, UsageError
+from agent.evaluation.batches import Evaluations
 from agent.evaluation.engines import check_engine, chosen_engine
-from agent.evaluation.evaluator import Evaluator
-from agent.evaluation.workbench import Workbench
-from agent.profiles import as_recorded, scaffold_of
-from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
-from agent.runs.events import Event, Launch
 from agent.runs.log import EventLog
-from agent.runs.noise import Noise, as_logged, of_log
+from agent.runs.recorded_noise import Noise
 from agent.spaces.base import space_for
-from agent.spaces.start import starting_region
 from benchmark.data import DataError, available, load_dataset
-from benchmark.recipes import get_recipe, recipe_names
 from benchmark.recipes.as_built import REGION as AS_BUILT
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
 from sandbox.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class FilesGiven:
-    """--proposer and --start as given when a search is resumed. A file that only the run names is not read."""
-
-    proposer: str | None = None
-    start: str | None = None
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Contents of the user's files. `Launch` records them, so a resumed search does not read the files again."""
-
-    start_region: str | None
-    """The region that `--start` gave."""
-    script: str | None
-    """See `ProposerKind.script`."""
-
-    @classmethod
-    def recorded(cls, launch: Launch | None, config: SearchConfig, given: FilesGiven) -> Inputs:
-        """The inputs in the log. What an old or missing launch event lacks is read from files that were given again.
-
-        Raises UsageError that names a file which the run's configuration names and nobody gave this time.
-        """
-        start = launch.start_region if launch else None
-        if start is None and config.start is not None and config.start in recipe_names():
-            start = get_recipe(config.start).region
-        elif start is None and config.start is not None:
-            _require_given("--start", config.start, given.start)
-            start = start_region(config)
-        kind = proposer_kind(config)
-        script = launch.script if launch else None
-        if script is None and kind.argument:
-            _require_given("--proposer", config.proposer, given.proposer)
-            script = kind.script(config)
-        return cls(start, script)
-
-
-def _require_given(flag: str, named: str, given: str | None) -> None:
-    if named != given:
-        raise UsageError(
-            f"the run names a file, {flag} {named}, and its log does not hold what was in it; if that is your file, "
-            f"give {flag} {named} again"
-        )
-
-
-def start_region(config: SearchConfig) -> str | None:
-    """The region that `--start` gives; None without one. Raises UsageError."""
-    return None if config.start is None else starting_region(config.start)
 
 
 def settled(config: SearchConfig) -> tuple[SearchConfig, tuple[str, ...]]:
@@ -125,67 +66,6 @@ def check_prerequisites(config: SearchConfig, profile: Profile) -> None:
             raise AgentError(f"profile {profile.name} needs {name}: {error}") from error
 
 
-def record_launch(
-    log: EventLog,
-    config: SearchConfig,
-    profile: Profile,
-    environment: dict[str, str],
-    isolation_level: str,
-    inputs: Inputs | None,
-    given: FilesGiven,
-) -> tuple[Inputs, Noise | None]:
-    """Log configuration, environment and seed noise. A resumed search compares them with its log.
-
-    Returns the inputs, which a resumed search reads from its log or from files that were `given` again, and the noise,
-    which it reads from its log, since the user's store may have more results by now. Raises UsageError when the
-    environment differs or a file was not given again, RunDamaged when anything else differs.
-    """
-    recorded = log.recorded("launch")
-    launch = recorded if isinstance(recorded, Launch) else None
-    if launch is not None:
-        _require_same_environment(log.path, launch.environment, environment)
-    inputs = inputs or Inputs.recorded(launch, config, given)
-    noise = (
-        of_log(launch.noise, profile)
-        if launch is not None
-        else noise_here(profile, environment, cache=config.cache, given=dict(profile.noise))
-    )
-    log.append(
-        Launch(
-            config=config.model_dump(mode="json"),
-            profile=profile.name,
-            environment=environment,
-            isolation_level=isolation_level,
-            scaffold=scaffold_of(profile).text,
-            tasks=as_recorded(profile),
-            start_region=inputs.start_region,
-            script=inputs.script,
-            noise=None if noise is None else as_logged(noise, profile),
-        )
-    )
-    return inputs, noise
-
-
-def require_as_launched(log: Path, launch: Event, workbench: Workbench) -> None:
-    """Raise UsageError unless environment and isolation are those in which the run began."""
-    if isinstance(launch, Launch):
-        was = {**launch.environment, "isolation": launch.isolation_level}
-        _require_same_environment(log, was, {**workbench.environment, "isolation": workbench.isolation.level})
-
-
-def _require_same_environment(log: Path, was: Mapping[str, str], now: Mapping[str, str]) -> None:
-    unequal = [
-        f"{name} was {was.get(name, 'not recorded')} and is now {now.get(name, 'absent')}"
-        for name in dict.fromkeys([*was, *now])
-        if was.get(name) != now.get(name)
-    ]
-    if unequal:
-        raise UsageError(
-            f"{log.parent}: the search began in another environment ({'; '.join(unequal)}), and results of two "
-            "environments cannot be compared; resume it there, or begin a new search"
-        )
-
-
 @contextmanager
 def fresh_workspace(run: RunDirectory, profile: Profile) -> Iterator[Workspace]:
     """Make a new repository that starts as the profile's baseline.
@@ -202,7 +82,7 @@ def fresh_workspace(run: RunDirectory, profile: Profile) -> Iterator[Workspace]:
 def make_toolbox(
     config: SearchConfig,
     profile: Profile,
-    evaluator: Evaluator,
+    evaluator: Evaluations,
     *,
     workspace: Workspace,
     log: EventLog,

@@ -7,20 +7,15 @@ import math
 from collections.abc import Callable, Mapping
 
 from agent.analysis.design import Design
-from agent.analysis.noise import in_words
+from agent.analysis.known_noise import in_words
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
+from agent.engine.launching import Inputs, record_launch, require_as_launched
 from agent.engine.loop import End, run_loop
 from agent.engine.outcome import SearchOutcome, conclude
 from agent.engine.resuming import Granted
-from agent.engine.setup import (
-    Inputs,
-    fresh_workspace,
-    make_toolbox,
-    record_launch,
-    require_as_launched,
-)
+from agent.engine.setup import fresh_workspace, make_toolbox
 from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
 from agent.errors import AgentError
@@ -36,7 +31,7 @@ from agent.runs.artifacts import write_artifacts
 from agent.runs.directory import RunDirectory
 from agent.runs.events import Ended, Launch
 from agent.runs.log import EventLog
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from agent.transcripts.trajectory import TRAJECTORY, write_trajectory
 from benchmark.executors import Executor
 from benchmark.store import LayeredStore, ResultStore, user_store

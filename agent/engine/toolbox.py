@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Literal
 
-from agent.analysis.comparison import choose, ranked
-from agent.analysis.finalists import confirmation_reply, finalist_count, pooled, pooled_test
+from agent.analysis.choosing import ranked
+from agent.analysis.confirming import confirmation_reply, finalist_count, pooled, pooled_test
 from agent.analysis.look_scores import look_scores
 from agent.engine.baseline_beside import BaselineBeside
-from agent.engine.replies import SituationOnDemand, looks_report, refused, test_report
+from agent.engine.replies import SituationOnDemand, looks_report, refused, test_report, to_screen, to_submit
 from agent.engine.screening import Screen
-from agent.evaluation.batches import Batch, Candidate, accuracies_of
-from agent.evaluation.evaluator import Evaluator
+from agent.evaluation.batches import Batch, Candidate, Evaluations, accuracies_of
 from agent.profiles import baseline_region
 from agent.protocol import Accuracies, Observation, Situation, TestOutcome, ToolCall
 from agent.runs.events import (
@@ -29,7 +28,7 @@ from agent.runs.events import (
     accuracies_by_role,
 )
 from agent.runs.log import EventLog
-from agent.runs.noise import Noise, score_units
+from agent.runs.recorded_noise import Noise, score_units
 from benchmark.results import region_sha256
 from benchmark.store import LayeredStore
 from benchmark.tasks import Profile
@@ -43,10 +42,10 @@ class _InFlight:
     step: int
     call: ToolCall
     number: int
-    region_sha256: str
     batch: Batch | None
 
 
+@dataclass(kw_only=True, eq=False)
 class Toolbox:
     """Carries out tool calls on one workspace with one budget.
 
@@ -54,49 +53,33 @@ class Toolbox:
     are told, and logged, in the order in which they were asked for.
     """
 
-    def __init__(
-        self,
-        *,
-        workspace: Workspace,
-        evaluator: Evaluator,
-        log: EventLog,
-        profile: Profile,
-        seeds: tuple[int, ...],
-        budget: int,
-        baseline: Accuracies,
-        results: LayeredStore,
-        screen: Screen | None = None,
-        confirmation_seeds: Sequence[int] = (),
-        noise: Noise | None = None,
-    ) -> None:
-        self.workspace = workspace
-        self._evaluator = evaluator
-        self._log = log
-        self._profile = profile
-        self._seeds = seeds
-        self._lower = frozenset(task.name for task in profile.visible if task.metric.sign < 0)
-        self._results = results
-        self._screen = screen
-        self._confirmation_seeds = confirmation_seeds
-        self.noise = noise
-        self.budget = budget
-        self.baseline = baseline
-        self.tests: list[TestOutcome] = []
-        self.regions: dict[int, str] = {}
-        self.ran: list[int] = []
-        """Numbers of the tests that succeeded when they were run. A test can still fail on a fresh seed later."""
-        self.submitted: int | None = None
-        self.confirmed: tuple[int, ...] = ()
-        """Numbers of the finalists that were trained again. Their tests and the baseline include the fresh seeds."""
-        self._reports: dict[int, str] = {}
-        self._in_flight: deque[_InFlight] = deque()
-        self._begun: list[str] = []
-        """Hashes of the regions of all tests that were begun, in the order of their numbers."""
-        self._beside: BaselineBeside | None = None
-        self.begun_in_record: int | None = None
-        """When a record is repeated call by call: tests that had been begun when the next reply was given."""
-        self.baseline_failed = False
-        """Whether our own machinery failed while the baseline was measured."""
+    workspace: Workspace
+    evaluator: Evaluations
+    log: EventLog
+    profile: Profile
+    seeds: tuple[int, ...]
+    budget: int
+    baseline: Accuracies
+    results: LayeredStore
+    screen: Screen | None = None
+    confirmation_seeds: Sequence[int] = ()
+    noise: Noise | None = None
+    tests: list[TestOutcome] = field(default_factory=list, init=False)
+    regions: dict[int, str] = field(default_factory=dict, init=False)
+    ran: list[int] = field(default_factory=list, init=False)
+    """Numbers of the tests that succeeded when they were run. A test can still fail on a fresh seed later."""
+    submitted: int | None = field(default=None, init=False)
+    confirmed: tuple[int, ...] = field(default=(), init=False)
+    """Numbers of the finalists that were trained again. Their tests and the baseline include the fresh seeds."""
+    begun_in_record: int | None = field(default=None, init=False)
+    """When a record is repeated call by call: tests that had been begun when the next reply was given."""
+    baseline_failed: bool = field(default=False, init=False)
+    """Whether our own machinery failed while the baseline was measured."""
+    _reports: dict[int, str] = field(default_factory=dict, init=False)
+    _in_flight: deque[_InFlight] = field(default_factory=deque, init=False)
+    _begun: list[str] = field(default_factory=list, init=False)
+    """Hashes of the regions of all tests that were begun, in the order of their numbers."""
+    _beside: BaselineBeside | None = field(default=None, init=False)
 
     @property
     def in_flight(self) -> int:
@@ -110,7 +93,7 @@ class Toolbox:
 
     def begin_baseline(self, seeds: Sequence[int]) -> None:
         """Begin to train the baseline, beside what does not depend on it: the first tests above all."""
-        self._beside = BaselineBeside(self._evaluator, self._log, self._profile, seeds, self._results)
+        self._beside = BaselineBeside(self.evaluator, self.log, self.profile, seeds, self.results)
 
     def finish_baseline(self) -> None:
         """Wait for the baseline, if it is not known yet. Raises InfrastructureError if it failed."""
@@ -139,23 +122,21 @@ class Toolbox:
             in_flight=self.in_flight,
         )
 
-    @property
-    def _units(self) -> Mapping[str, float]:
-        """See `score_units`. It depends on the record alone, so a resumed search computes the same."""
-        metrics = {task.name: task.metric for task in self._profile.visible}
-        return score_units(self._profile.name, self.noise, metrics, self.baseline)[0]
+    def _outcome(self, number: int, accuracies: Accuracies, digest: str) -> TestOutcome:
+        """The outcome of a test. It depends on the record alone, so a resumed search computes the same."""
+        metrics = {task.name: task.metric for task in self.profile.visible}
+        lower = frozenset(task for task, metric in metrics.items() if metric.sign < 0)
+        units, _ = score_units(self.profile.name, self.noise, metrics, self.baseline)
+        return TestOutcome(number, accuracies, digest, lower, units)
 
     @property
     def look_scores(self) -> dict[str, float]:
         """Hash of a region → its score from screening; empty without screening."""
-        return {} if self._screen is None else look_scores(self._screen.seen)
+        return {} if self.screen is None else look_scores(self.screen.seen)
 
     def best(self) -> int | None:
         """The number of the test that should be submitted now, or None when none succeeded."""
-        chosen = choose(
-            self._profile.name, self.baseline, self.tests, self.look_scores, self.noise, self._profile.metrics
-        )
-        return None if chosen is None else chosen.number
+        return next((test.number for test in self._ranked()), None)
 
     def dispatch(self, step: int, call: ToolCall) -> Observation:
         """Carry out one call and log it. A wrong call gets a reply with the error. Only our own failures raise.
@@ -166,7 +147,7 @@ class Toolbox:
 
     def begin(self, step: int, call: ToolCall) -> Observation | None:
         """Carry out one call and log it, but do not wait for a test: None then, and `settle` has its reply."""
-        self._log.append(ToolCalled(step=step, tool=call.tool, arguments=dict(call.arguments)))
+        self.log.append(ToolCalled(step=step, tool=call.tool, arguments=dict(call.arguments)))
         observation = self._begin_test(step, call) if call.tool == "test" else self._carry_out(call)
         if observation is not None:
             self._replied(step, observation, region_sha256(self.workspace.region))
@@ -181,11 +162,11 @@ class Toolbox:
         except BaseException:
             self._abandon()
             raise
-        self._replied(flight.step, observation, flight.region_sha256)
+        self._replied(flight.step, observation, self._begun[flight.number - 1])
         return flight.call, observation
 
     def _replied(self, step: int, observation: Observation, digest: str) -> None:
-        self._log.append(
+        self.log.append(
             ToolReplied(
                 step=step, ok=observation.ok, error=observation.error, reply=observation.reply, region_sha256=digest
             )
@@ -203,15 +184,15 @@ class Toolbox:
         `region` is the one in the workspace at the time, and `reply` the call's reply.
         """
         if looks := [event for event in events if isinstance(event, Screened)]:
-            assert self._screen is not None
-            self._screen.restore(looks)
+            assert self.screen is not None
+            self.screen.restore(looks)
         for event in events:
             match event:
                 case TestStarted(number=number):
                     self.regions[number], self._reports[number] = region, reply
                     self._begun.append(region_sha256(region))
                 case TestFinished(number=number):
-                    outcome = TestOutcome(number, event.accuracies, region_sha256(region), self._lower, self._units)
+                    outcome = self._outcome(number, event.accuracies, region_sha256(region))
                     self.tests.append(outcome)
                     self.ran += [] if outcome.failed else [number]
                 case Confirmed():
@@ -219,33 +200,23 @@ class Toolbox:
                 case Submitted(number=number):
                     self.submitted = number
 
-    def submit(self, number: int, *, by: str) -> Observation:
+    def submit(self, number: object, *, by: Literal["proposer", "harness"]) -> Observation:
         """Make test `number` final, if it is one that succeeded.
 
         With confirmation, all finalists are trained again, and the best of them by all seeds becomes final.
         """
-        if not self.tests:
-            return refused("no_tests", "ERROR: No test results yet. Run test() at least once first.")
-        outcome = next((test for test in self.tests if test.number == number), None)
-        if outcome is None:
-            numbers = ", ".join(str(test.number) for test in self.tests)
-            return refused("no_such_test", f"ERROR: There is no test #{number}; tests so far: {numbers}.")
-        if outcome.failed:
-            return refused("failed_test", f"ERROR: Test #{number} failed and cannot be submitted; choose another.")
+        outcome = to_submit(number, self.tests)
+        if isinstance(outcome, Observation):
+            return outcome
         self.workspace.verify()
         confirmed = ""
-        if self._confirmation_seeds:
+        if self.confirmation_seeds:
             chosen, confirmed = self._confirm(outcome)
             if chosen is None:
                 return refused("failed_test", f"ERROR: {confirmed} These tests failed; choose another.")
-            number, outcome = chosen.number, chosen
-        self._log.append(
-            Submitted(
-                number=number,
-                region_sha256=outcome.region_sha256,
-                by="proposer" if by == "proposer" else "harness",
-            )
-        )
+            outcome = chosen
+        number = outcome.number
+        self.log.append(Submitted(number=number, region_sha256=outcome.region_sha256, by=by))
         self.workspace.tag(f"submit/{number}", at=f"test/{number}")
         self.submitted = number
         parts = [f"[submit] Submitting result from test #{number} as final.", confirmed, self._reports[number]]
@@ -256,19 +227,19 @@ class Toolbox:
 
         This happens a second time, with other finalists, only when all of them failed on a fresh seed.
         """
-        seeds = self._confirmation_seeds
+        seeds = self.confirmation_seeds
         best = self._ranked()
         finalists = sorted({nominee.number, *(test.number for test in best[: finalist_count(len(best))])})
-        fresh = self._evaluator.measure(
-            Candidate("baseline", baseline_region(self._profile)),
+        fresh = self.evaluator.measure(
+            Candidate("baseline", baseline_region(self.profile)),
             [Candidate(f"test/{number}", self.regions[number]) for number in finalists],
-            self._profile.visible,
+            self.profile.visible,
             seeds,
-            results=self._results,
+            results=self.results,
         )
         self._pool(fresh, finalists)
         chosen = next((test for test in self._ranked() if test.number in self.confirmed), None)
-        self._log.append(
+        self.log.append(
             Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)
         )
         return chosen, confirmation_reply(self.confirmed, seeds)
@@ -280,9 +251,7 @@ class Toolbox:
         self.confirmed = tuple(sorted({*self.confirmed, *finalists}))
 
     def _ranked(self) -> list[TestOutcome]:
-        return ranked(
-            self._profile.name, self.baseline, self.tests, self.look_scores, self.noise, self._profile.metrics
-        )
+        return ranked(self.profile.name, self.baseline, self.tests, self.look_scores, self.noise, self.profile.metrics)
 
     def _carry_out(self, call: ToolCall) -> Observation:
         match call.tool:
@@ -297,7 +266,7 @@ class Toolbox:
             case "screen":
                 return self._look(call.arguments.get("candidates"))
             case "submit":
-                return self._submit(call.arguments)
+                return self.submit(call.arguments.get("n"), by="proposer")
             case unknown:
                 return refused("unknown_tool", f"ERROR: Unknown tool '{unknown}'")
         return Observation(reply.text, reply.ok, reply.kind)
@@ -305,32 +274,20 @@ class Toolbox:
     @property
     def _looks_left(self) -> int:
         """New candidates that may be screened; 0 when no test is left, because looks only choose what to test."""
-        if self._screen is None or self.tests_left <= 0:
+        if self.screen is None or self.tests_left <= 0:
             return 0
-        return self._screen.affordable(len(self._begun))
+        return self.screen.affordable(len(self._begun))
 
-    def _look(self, candidates: Any) -> Observation:
+    def _look(self, candidates: object) -> Observation:
         """Screen the candidates, or the present region when none are given."""
-        if self._screen is None:
+        if self.screen is None:
             return refused("screening_off", "ERROR: Screening is off in this search; call test().")
-        regions = [self.workspace.region] if candidates is None else candidates
-        if not isinstance(regions, list) or not regions or not all(isinstance(region, str) for region in regions):
-            return refused("arguments", "ERROR: Invalid arguments for 'screen': candidates must be a list of texts")
-        new, left = self._screen.unseen(regions), self._looks_left
-        if new > left:
-            return refused(
-                "screening_budget",
-                f"ERROR: {new} new candidates cost more than screening may spend now; {left} can be looked at. Test, "
-                "and it may spend more.",
-            )
-        seen = self._screen.run(regions, len(self._begun))
+        candidates = [self.workspace.region] if candidates is None else candidates
+        regions = to_screen(candidates, self.screen, self._looks_left)
+        if isinstance(regions, Observation):
+            return regions
+        seen = self.screen.run(regions, len(self._begun))
         return Observation(looks_report(seen), looks=seen.looks, best_look=seen.best)
-
-    def _submit(self, arguments: Mapping[str, Any]) -> Observation:
-        number = arguments.get("n")
-        if isinstance(number, bool) or not isinstance(number, int):
-            return refused("arguments", f"ERROR: Invalid arguments for 'submit': n must be an integer, not {number!r}")
-        return self.submit(number, by="proposer")
 
     def _begin_test(self, step: int, call: ToolCall) -> Observation | None:
         """Begin a test of the present region, or refuse it at no cost.
@@ -341,7 +298,7 @@ class Toolbox:
         region = self.workspace.region
         digest = region_sha256(region)
         if digest in self._begun:
-            flight = _InFlight(step, call, self._begun.index(digest) + 1, digest, None)
+            flight = _InFlight(step, call, self._begun.index(digest) + 1, None)
             if any(test.number == flight.number for test in self.tests):
                 return self._repeated(flight)
             self._in_flight.append(flight)
@@ -351,21 +308,21 @@ class Toolbox:
             return refused(
                 "budget", f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose a test result."
             )
-        report = self._evaluator.check(region, self._profile.visible, self._seeds[0])
+        report = self.evaluator.check(region, self.profile.visible, self.seeds[0])
         if not report.accepted:
             return refused(
                 report.kind or "rejected",
                 f"ERROR: Test refused, nothing was spent: {report.message} [{report.kind}]",
             )
         number = len(self._begun) + 1
-        self._log.append(TestStarted(number=number, region_sha256=digest))
+        self.log.append(TestStarted(number=number, region_sha256=digest))
         self.workspace.tag(f"test/{number}")
         self._begun.append(digest)
         self.regions[number] = region
-        batch = self._evaluator.begin(
-            [Candidate(f"test/{number}", region)], self._profile.visible, self._seeds, results=self._results
+        batch = self.evaluator.begin(
+            [Candidate(f"test/{number}", region)], self.profile.visible, self.seeds, results=self.results
         )
-        self._in_flight.append(_InFlight(step, call, number, digest, batch))
+        self._in_flight.append(_InFlight(step, call, number, batch))
         return None
 
     def _repeated(self, flight: _InFlight) -> Observation:
@@ -377,10 +334,10 @@ class Toolbox:
     def _finish_test(self, flight: _InFlight, batch: Batch) -> Observation:
         """Wait for a test, and record it."""
         number = flight.number
-        outcomes = self._evaluator.finish(batch)
+        outcomes = self.evaluator.finish(batch)
         accuracies = accuracies_of(outcomes, f"test/{number}")
-        outcome = TestOutcome(number, accuracies, flight.region_sha256, self._lower, self._units)
-        self._log.append(
+        outcome = self._outcome(number, accuracies, self._begun[number - 1])
+        self.log.append(
             TestFinished(
                 number=number,
                 status="failed" if outcome.failed else "ok",
@@ -391,7 +348,7 @@ class Toolbox:
         if not outcome.failed:
             self.ran.append(number)
         left = self.tests_left if self.begun_in_record is None else self.budget - self.begun_in_record
-        self._reports[number] = test_report(number, outcomes, self._profile.visible, self._seeds, left)
+        self._reports[number] = test_report(number, outcomes, self.profile.visible, self.seeds, left)
         return Observation(
             self._reports[number],
             ok=not outcome.failed,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from agent.errors import UsageError
 from agent.evaluation.calls import EvaluationCall, job_for
-from agent.protocol import CandidateFailure, Outcome
+from agent.evaluation.check import CheckReport
+from agent.protocol import Accuracies, CandidateFailure, Outcome
 from benchmark.executors import InfrastructureError
 from benchmark.results import EvaluationResult
 from benchmark.store import LayeredStore
@@ -42,7 +44,7 @@ Outcomes = dict[tuple[str, str, int], Outcome]
 
 @dataclass
 class Batch:
-    """Evaluations that were begun together. `Evaluator.finish` has their outcomes, in the order of `jobs`."""
+    """Evaluations that were begun together. `Evaluations.finish` has their outcomes, in the order of `jobs`."""
 
     jobs: list[tuple[str, EvaluationCall]]
     """(role, call)."""
@@ -105,3 +107,66 @@ def accuracies_of(outcomes: Outcomes, role: str) -> dict[str, dict[int, float | 
             value = outcome.value if isinstance(outcome, EvaluationResult) else None
             accuracies.setdefault(task, {})[seed] = value
     return accuracies
+
+
+class Evaluations(ABC):
+    """What a search asks for: checks of regions, and their accuracies."""
+
+    @abstractmethod
+    def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
+        """Check the region on the networks of these tasks, without training. Raises IsolationCrashed."""
+
+    @abstractmethod
+    def begin(
+        self,
+        candidates: Sequence[Candidate],
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        results: LayeredStore,
+        first: bool = False,
+    ) -> Batch:
+        """Begin to evaluate, and do not wait. Several batches may be under way; `first`: before all that wait.
+
+        Nothing is recorded before `finish`.
+        """
+
+    @abstractmethod
+    def finish(self, batch: Batch) -> Outcomes:
+        """Wait for the outcomes of a batch and record them in its order. Raises InfrastructureError."""
+
+    @abstractmethod
+    def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
+        """(task, sentence) for each fault at step 0 that keeps `region` from learning; see `SignalCall`."""
+
+    def evaluate(
+        self,
+        candidates: Sequence[Candidate],
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        results: LayeredStore,
+    ) -> Outcomes:
+        """Evaluate every candidate on every task with every seed. Results are read from and written to `results`.
+
+        Raises InfrastructureError when our own machinery failed. A candidate's failure is an outcome.
+        """
+        return self.finish(self.begin(candidates, tasks, seeds, results=results))
+
+    def measure(
+        self,
+        baseline: Candidate,
+        candidates: Sequence[Candidate],
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        *,
+        results: LayeredStore,
+    ) -> dict[str, Accuracies]:
+        """Evaluate the baseline and the candidates: role → accuracies. See `evaluate`.
+
+        Also raises InfrastructureError when the baseline failed.
+        """
+        sides = [baseline, *candidates]
+        outcomes = self.evaluate(sides, tasks, seeds, results=results)
+        require_baseline(outcomes, baseline.role)
+        return {side.role: accuracies_of(outcomes, side.role) for side in sides}

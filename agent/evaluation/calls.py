@@ -10,9 +10,9 @@ import math
 import socket
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from agent.protocol import CandidateFailure
 from benchmark.networks import NetworkError
@@ -43,34 +43,40 @@ class Made:
 
 
 @dataclass(frozen=True)
-class EvaluationCall:
-    """Trains `region` on `task` with `seed`."""
+class _InitialisedCall:
+    """A call that needs the network of `task` as `region` initialises it with `seed`."""
 
     region: str
     task: Task
     seed: int
+    made: Made | None = field(default=None, kw_only=True)
+    """None: the call asks its parent. A call for another machine has it."""
+
+    def prepared(self, ask: Callable[[Job], Initialised]) -> Self:
+        """The same call with the tensors inside."""
+        return replace(self, made=_make(self.region, self.task, self.seed, ask))
+
+    def without_tensors(self) -> tuple[Self, bytes]:
+        """The call without its tensors, which can be JSON, and the tensors."""
+        made = self.made or Made(False, None, "", "", 0.0, None, None)
+        return replace(self, made=replace(made, tensors=b"")), made.tensors
+
+    def with_tensors(self, tensors: bytes) -> Self:
+        """The call with these tensors."""
+        return self if self.made is None else replace(self, made=replace(self.made, tensors=tensors))
+
+
+@dataclass(frozen=True)
+class EvaluationCall(_InitialisedCall):
+    """Trains `region` on `task` with `seed`. Where it was `made` already, it trains only in its own environment."""
+
     environment: tuple[tuple[str, str], ...]
     """The value of `benchmark.hardware.environment`, which is part of the key."""
     precision: str = "auto"
     data_root: Path | None = None
     checkpoints: Path | None = None
     """The folder for this training's checkpoint; None: it has none."""
-    made: Made | None = None
-    """None: the call asks its parent. A call for another machine has it, and trains only in its own environment."""
     reports: ClassVar[type[EpochMetrics]] = EpochMetrics
-
-    def prepared(self, ask: Callable[[Job], Initialised]) -> EvaluationCall:
-        """The same call with the tensors inside."""
-        return replace(self, made=_make(self.region, self.task, self.seed, ask))
-
-    def without_tensors(self) -> tuple[EvaluationCall, bytes]:
-        """The call without its tensors, which can be JSON, and the tensors."""
-        made = self.made or Made(False, None, "", "", 0.0, None, None)
-        return replace(self, made=replace(made, tensors=b"")), made.tensors
-
-    def with_tensors(self, tensors: bytes) -> EvaluationCall:
-        """The call with these tensors."""
-        return self if self.made is None else replace(self, made=replace(self.made, tensors=tensors))
 
     @property
     def key(self) -> str:
@@ -201,28 +207,10 @@ class EvaluationCall:
 
 
 @dataclass(frozen=True)
-class SignalCall:
+class SignalCall(_InitialisedCall):
     """Finds faults at step 0, on training pictures, that keep `region` from learning `task`. Returns sentences."""
 
-    region: str
-    task: Task
-    seed: int
     data_root: Path | None = None
-    made: Made | None = None
-    """See `EvaluationCall`."""
-
-    def prepared(self, ask: Callable[[Job], Initialised]) -> SignalCall:
-        """The same call with the tensors inside."""
-        return replace(self, made=_make(self.region, self.task, self.seed, ask))
-
-    def without_tensors(self) -> tuple[SignalCall, bytes]:
-        """See `EvaluationCall`."""
-        made = self.made or Made(False, None, "", "", 0.0, None, None)
-        return replace(self, made=replace(made, tensors=b"")), made.tensors
-
-    def with_tensors(self, tensors: bytes) -> SignalCall:
-        """See `EvaluationCall`."""
-        return self if self.made is None else replace(self, made=replace(self.made, tensors=tensors))
 
     def __call__(self, parent: Parent) -> tuple[str, ...]:
         """Let the parent initialise in isolation, then run one batch forwards and backwards."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.clock import Clock
-from agent.evaluation.batches import Batch, Candidate, Outcomes, accuracies_of, jobs_for, require_baseline
+from agent.evaluation.batches import Batch, Candidate, Evaluations, Outcomes, jobs_for
 from agent.evaluation.calls import EvaluationCall, SignalCall, job_for
 from agent.evaluation.check import CheckReport, check, difference
 from agent.progress import Progress
-from agent.protocol import Accuracies, CandidateFailure, Outcome
+from agent.protocol import CandidateFailure, Outcome
 from agent.runs.events import Evaluated
 from agent.runs.places import Places
 from benchmark.cost import pictures, rough_seconds
@@ -40,7 +40,7 @@ class Settings:
     """The folder for checkpoints of trainings; None: they have none."""
 
 
-class Evaluator:
+class Evaluator(Evaluations):
     """Turns candidates into accuracies. The order of recorded outcomes does not depend on which finishes first."""
 
     def __init__(
@@ -70,27 +70,13 @@ class Evaluator:
         self._progress = progress
 
     def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
-        """Check the region on the networks of these tasks, without training. Raises IsolationCrashed."""
+        """See `Evaluations.check`."""
         jobs = jobs_for(tasks, region, seed)
         with self._clock.phase("isolation"):
             report = check(region, jobs, self._isolation)
         if report.accepted:
             self._made |= {jobs[name]: made["sha256"] for name, made in report.archs.items()}
         return report
-
-    def evaluate(
-        self,
-        candidates: Sequence[Candidate],
-        tasks: Sequence[Task],
-        seeds: Sequence[int],
-        *,
-        results: LayeredStore,
-    ) -> Outcomes:
-        """Evaluate every candidate on every task with every seed. Results are read from and written to `results`.
-
-        Raises InfrastructureError when our own machinery failed. A candidate's failure is an outcome.
-        """
-        return self.finish(self.begin(candidates, tasks, seeds, results=results))
 
     def begin(
         self,
@@ -101,10 +87,7 @@ class Evaluator:
         results: LayeredStore,
         first: bool = False,
     ) -> Batch:
-        """Begin to evaluate, and do not wait. Several batches may be under way; `first`: before all that wait.
-
-        Each outcome is stored as soon as it is there, and nothing is recorded before `finish`.
-        """
+        """See `Evaluations.begin`. Each outcome is stored as soon as it is there."""
         self._progress.scores({task.name: task.metric for task in tasks})
         batch = Batch(
             [
@@ -127,7 +110,7 @@ class Evaluator:
         return batch
 
     def finish(self, batch: Batch) -> Outcomes:
-        """Wait for the outcomes of a batch and record them in its order. Raises InfrastructureError."""
+        """See `Evaluations.finish`."""
         started = time.monotonic()
         outcomes: Outcomes = {}
         try:
@@ -144,26 +127,8 @@ class Evaluator:
         self._clock.add("training" if batch.running else "other", rest)
         return outcomes
 
-    def measure(
-        self,
-        baseline: Candidate,
-        candidates: Sequence[Candidate],
-        tasks: Sequence[Task],
-        seeds: Sequence[int],
-        *,
-        results: LayeredStore,
-    ) -> dict[str, Accuracies]:
-        """Evaluate the baseline and the candidates: role → accuracies. See `evaluate`.
-
-        Also raises InfrastructureError when the baseline failed.
-        """
-        sides = [baseline, *candidates]
-        outcomes = self.evaluate(sides, tasks, seeds, results=results)
-        require_baseline(outcomes, baseline.role)
-        return {side.role: accuracies_of(outcomes, side.role) for side in sides}
-
     def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
-        """(task, sentence) for each fault at step 0 that keeps `region` from learning; see `SignalCall`."""
+        """See `Evaluations.signal_faults`."""
         calls = [SignalCall(region, task, seed, self.settings.data_root) for task in tasks]
         futures = [(call.task.name, self._executor.submit(call, on_ask=self._answer)) for call in calls]
         faults = [(name, fault) for name, future in futures for fault in future.result()]
@@ -286,14 +251,14 @@ class Evaluator:
         return isolation
 
 
-class EvaluatorOnDemand(Evaluator):
+class EvaluatorOnDemand(Evaluations):
     """An evaluator whose isolation and processes start at its first use. It applies the static rules without them."""
 
     def __init__(self, start: Callable[[], Evaluator]) -> None:
         self._start = start
 
     def check(self, region: str, tasks: Sequence[Task], seed: int) -> CheckReport:
-        """See `Evaluator.check`."""
+        """See `Evaluations.check`."""
         if (rejection := check_region(region)) is not None:
             return CheckReport(False, rejection.kind, rejection.message)
         return self._start().check(region, tasks, seed)
@@ -307,13 +272,13 @@ class EvaluatorOnDemand(Evaluator):
         results: LayeredStore,
         first: bool = False,
     ) -> Batch:
-        """See `Evaluator.begin`."""
+        """See `Evaluations.begin`."""
         return self._start().begin(candidates, tasks, seeds, results=results, first=first)
 
     def finish(self, batch: Batch) -> Outcomes:
-        """See `Evaluator.finish`."""
+        """See `Evaluations.finish`."""
         return self._start().finish(batch)
 
     def signal_faults(self, region: str, tasks: Sequence[Task], seed: int) -> list[tuple[str, str]]:
-        """See `Evaluator.signal_faults`."""
+        """See `Evaluations.signal_faults`."""
         return self._start().signal_faults(region, tasks, seed)

@@ -103,7 +103,7 @@ class ChatClient:
                 raise
             return None
 
-    def knows_us(self) -> bool:
+    def accepts_key(self) -> bool:
         """Send an empty request, which costs nothing. True when the server accepts the key and refuses the empty list.
 
         The list of models may be public, so only a request shows whether the key is accepted. False when the answer
@@ -125,7 +125,7 @@ class ChatClient:
             )
         return True
 
-    def answers(self) -> bool:
+    def answers_a_question(self) -> bool:
         """Ask a question of a few tokens, once. False when the server is busy, breaks off or takes too long.
 
         Raises ServerFailed when it refuses the question.

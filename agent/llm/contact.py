@@ -48,10 +48,10 @@ def contact(config: SearchConfig, environ: Mapping[str, str]) -> bool:
             raise UsageError(
                 f"--base-url {settings.base_url}: nothing answers there as a model's server; did you mean {other}?"
             )
-        if client.knows_us() and names is not None and (not names or settings.model in names):
+        if client.accepts_key() and names is not None and (not names or settings.model in names):
             return True
         short = replace(settings, answer_tokens=_TOKENS, request_seconds=min(settings.request_seconds, _SECONDS))
-        return ChatClient(short, environ).answers()
+        return ChatClient(short, environ).answers_a_question()
     except ServerFailed as error:
         raise UsageError(f"{error}{_advice(error, settings, names, environ)}") from None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agent.protocol import Situation
-from agent.runs.noise import noticeable, seed_sd, unmeasured
+from agent.runs.recorded_noise import noticeable, seed_sd, unmeasured
 from benchmark.networks import Role
 from benchmark.tasks import Profile, Task
 from prompts import environment

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.analysis.comparison import compare_tasks
-from agent.report.drawings import curve_figure, curve_line
-from agent.report.figures import Drawing
+from agent.analysis.against_baseline import compare_tasks
 from agent.report.findings import Findings, find, recorded_noise
 from agent.report.page import template
+from agent.report.plotting import Drawing
+from agent.report.run_figures import curve_figure, curve_line
 from agent.report.verdicts import overall_of
 from agent.runs.directory import RunDirectory
 from agent.runs.record import RunRecord, read_run

@@ -9,15 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.analysis import comparison
-from agent.analysis.comparison import mean_scores, scores_in_words
+from agent.analysis.against_baseline import compare_tasks, mean_scores, scores_in_words
+from agent.analysis.known_noise import in_words
 from agent.analysis.look_scores import look_scores
-from agent.analysis.noise import in_words
 from agent.protocol import Accuracies
 from agent.report.verdicts import Comparisons, Tone, judge, overall_of
 from agent.runs.log_lines import Fields
-from agent.runs.noise import Noise, noise_from, of_log
 from agent.runs.record import RunRecord
+from agent.runs.recorded_noise import Noise, noise_from, of_log
 from agent.runs.untrusted import mapping, number, text, whole
 from benchmark.comparison import as_text
 from benchmark.statistics import Comparison, Overall, StatisticsError
@@ -120,10 +119,10 @@ def find(record: RunRecord) -> Findings:
     numbers = [whole(event.get("number")) or 0 for event in record.of_kind("test_started")]
     ok = [whole(event.get("number")) or 0 for event in record.of_kind("test_finished") if event.get("status") == "ok"]
     ran = {number: record.accuracies(f"test/{number}") for number in dict.fromkeys(ok)}
-    scores = _look_scores(record)
-    tests = tuple(_test_row(record, n, baseline, ran, scores, noise) for n in dict.fromkeys(numbers))
+    beside = _Tests(record, baseline, ran, _look_scores(record), noise)
+    tests = tuple(beside.row(n) for n in dict.fromkeys(numbers))
     subject = record.submitted or _best(tests)
-    visible = _compare_test(record, subject, baseline, ran, scores, noise) if subject else {}
+    visible = beside.comparisons(subject) if subject else {}
     before, after = record.accuracies("hidden/baseline"), record.accuracies("hidden/submission")
     hidden = _compare(record, before, after, noise=noise)
     for kind, comparisons in (("visible", visible), ("hidden", hidden)):
@@ -149,33 +148,46 @@ def only(scores: Mapping[Metric, float] | None) -> float | None:
     return next(iter(scores.values())) if scores is not None and len(scores) == 1 else None
 
 
-def _test_row(
-    record: RunRecord,
-    test: int,
-    baseline: Accuracies,
-    ran: Mapping[int, Accuracies],
-    scores: Mapping[int, float],
-    noise: Noise | None,
-) -> TestRow:
-    accuracies = record.accuracies(f"test/{test}")
-    content = _proposal_before(record, test)
-    failures = tuple(
-        dict.fromkeys(
-            f"{evaluation.task}, seed {evaluation.seed}: {evaluation.failure or 'no finite score'}"
-            for evaluation in record.evaluations
-            if evaluation.role == f"test/{test}" and evaluation.accuracy is None
+@dataclass(frozen=True)
+class _Tests:
+    """The tests of a run beside each other."""
+
+    record: RunRecord
+    baseline: Accuracies
+    ran: Mapping[int, Accuracies]
+    """Number → accuracies, of the tests that succeeded when they were run."""
+    scores: Mapping[int, float]
+    """Number → score from screening."""
+    noise: Noise | None
+
+    def comparisons(self, test: int) -> Comparisons:
+        """Compare a test as the search does: as the best of all tests that ran, with the noise of the other tests."""
+        others = [accuracies for number, accuracies in self.ran.items() if number != test]
+        candidate, look = self.record.accuracies(f"test/{test}"), self.scores.get(test)
+        return _compare(self.record, self.baseline, candidate, max(1, len(self.ran)), others, look, self.noise)
+
+    def row(self, test: int) -> TestRow:
+        """All that the table says of a test."""
+        record = self.record
+        accuracies = record.accuracies(f"test/{test}")
+        content = _proposal_before(record, test)
+        failures = tuple(
+            dict.fromkeys(
+                f"{evaluation.task}, seed {evaluation.seed}: {evaluation.failure or 'no finite score'}"
+                for evaluation in record.evaluations
+                if evaluation.role == f"test/{test}" and evaluation.accuracy is None
+            )
         )
-    )
-    return TestRow(
-        number=test,
-        label=text(content.get("strategy")),
-        parameters=mapping(content.get("parameters")),
-        scores=mean_scores(record.metrics, accuracies),
-        overall=overall_of(_compare_test(record, test, baseline, ran, scores, noise)),
-        failures=failures,
-        submitted=record.submitted == test,
-        finished=any(event.get("number") == test for event in record.of_kind("test_finished")),
-    )
+        return TestRow(
+            number=test,
+            label=text(content.get("strategy")),
+            parameters=mapping(content.get("parameters")),
+            scores=mean_scores(record.metrics, accuracies),
+            overall=overall_of(self.comparisons(test)),
+            failures=failures,
+            submitted=record.submitted == test,
+            finished=any(event.get("number") == test for event in record.of_kind("test_finished")),
+        )
 
 
 def _proposal_before(record: RunRecord, test: int) -> Fields:
@@ -221,20 +233,6 @@ def _look_scores(record: RunRecord) -> dict[int, float]:
     return {test: scores[digest] for test, digest in tested if digest in scores}
 
 
-def _compare_test(
-    record: RunRecord,
-    test: int,
-    baseline: Accuracies,
-    ran: Mapping[int, Accuracies],
-    scores: Mapping[int, float],
-    noise: Noise | None,
-) -> Comparisons:
-    """Compare a test as the search does: as the best of all tests that ran, with the noise of the other tests."""
-    others = [accuracies for number, accuracies in ran.items() if number != test]
-    candidate, look = record.accuracies(f"test/{test}"), scores.get(test)
-    return _compare(record, baseline, candidate, max(1, len(ran)), others, look, noise)
-
-
 def _compare(
     record: RunRecord,
     baseline: Accuracies,
@@ -244,13 +242,13 @@ def _compare(
     look: float | None = None,
     noise: Noise | None = None,
 ) -> Comparisons:
-    """As `comparison.compare_tasks`; a task without a baseline or with impossible numbers counts as failed."""
+    """As `compare_tasks`; a task without a baseline or with impossible numbers counts as failed."""
     known = {task: seeds for task, seeds in candidate.items() if task in baseline}
     comparisons: dict[str, Comparison | None] = dict.fromkeys(candidate)
     for task, seeds in known.items():
         try:
             known_others = [other for other in others if task in other]
-            comparisons |= comparison.compare_tasks(
+            comparisons |= compare_tasks(
                 record.profile,
                 {task: baseline[task]},
                 {task: seeds},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.report.figures import Drawing, Line, curves
+from agent.report.plotting import Drawing, Line, curves
 from agent.runs.log_lines import Fields
 from agent.runs.untrusted import mapping, number, text
 

@@ -28,7 +28,7 @@ def in_notebook() -> bool:
 def run_html(directory: RunDirectory) -> str:
     """Verdict, gains with intervals and learning curves of a run as a piece of HTML. Raises RunDamaged."""
     from agent.analysis.cells import cells, need_units
-    from agent.report import drawings
+    from agent.report import run_figures
     from agent.report.findings import find
     from agent.report.page import template
     from agent.runs.record import read_run
@@ -47,7 +47,7 @@ def run_html(directory: RunDirectory) -> str:
             )
         ],
         percent="" if need_units(findings.metrics) else ", %",
-        drawings=drawings.learning_curves(record, findings),
+        drawings=run_figures.learning_curves(record, findings),
         caveat=text(record.summary.get("caveat")),
     )
     return page

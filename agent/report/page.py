@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.analysis.cells import Cells, cells, need_units
 from agent.analysis.design import blindness
 from agent.protocol import Accuracies
-from agent.report import drawings
+from agent.report import run_figures
 from agent.report.ablation import places_of, read_ablation
 from agent.report.diff import coloured, side_by_side
 from agent.report.findings import Findings, TestRow
@@ -102,8 +102,8 @@ def _context(
         "findings": findings,
         "flags": flags,
         "tables": _tables(record, findings),
-        "curves": drawings.learning_curves(record, findings),
-        "progress": drawings.search_progress(findings),
+        "curves": run_figures.learning_curves(record, findings),
+        "progress": run_figures.search_progress(findings),
         "numbers": _numbers(findings.tests),
         "diff": None if region is None else side_by_side(record.baseline_region, region),
         "whole": None if region is None else coloured(region),

@@ -1,7 +1,7 @@
 """Experiment trackers as places for numbers: Weights & Biases, trackio, MLflow, TensorBoard.
 
-Each is opened in a process of its own (`agent.report.tracking`). What they would add by themselves is switched off: the
-command line, code, console output and the machine's name.
+Each is opened in a process of its own (`agent.report.tracker_live`). What they would add by themselves is switched off:
+the command line, code, console output and the machine's name.
 """
 
 from __future__ import annotations

@@ -85,9 +85,9 @@ def read_bytes(root: Path, *names: str, limit: int = MAX_BYTES) -> bytes:
         raise RunDamaged(_where(error, root.joinpath(*names))) from None
 
 
-def read_object(root: Path, *names: str, limit: int = MAX_BYTES) -> dict[str, Any]:
+def read_object(root: Path, *names: str) -> dict[str, Any]:
     """Read a JSON object from a file of a run. Raises RunDamaged for anything else, FileNotFoundError."""
-    data = read_bytes(root, *names, limit=limit)
+    data = read_bytes(root, *names)
     try:
         value = parse_json(data)
         if not isinstance(value, dict):

@@ -241,19 +241,18 @@ def run_command(
     return CommandEnd(code if in_time else None, time.monotonic() - begun, text, kept.total)
 
 
-def environment_for(pass_env: Collection[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment_for(pass_env: Collection[str]) -> dict[str, str]:
     """The variables of a command: all of ours without keys, those that `pass_env` names, and `agent` on the PATH.
 
     Raises UsageError for a name that is not set.
     """
-    environ = os.environ if environ is None else environ
-    missing = [name for name in pass_env if name not in environ]
+    missing = [name for name in pass_env if name not in os.environ]
     if missing:
         raise UsageError(f"--pass-env {missing[0]}: this variable is not set")
-    found = {**without_secrets(environ), **{name: environ[name] for name in pass_env}}
+    found = {**without_secrets(os.environ), **{name: os.environ[name] for name in pass_env}}
     ours = Path(sys.executable).parent
     if (ours / "agent").is_file():
-        found["PATH"] = os.pathsep.join([str(ours), environ.get("PATH", os.defpath)])
+        found["PATH"] = os.pathsep.join([str(ours), os.environ.get("PATH", os.defpath)])
     return found
 
 

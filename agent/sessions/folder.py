@@ -20,7 +20,7 @@ from sandbox.region import RegionError, scaffold
 if TYPE_CHECKING:
     from agent.config import SearchConfig
     from agent.protocol import Accuracies
-    from agent.runs.noise import Noise
+    from agent.runs.recorded_noise import Noise
     from benchmark.tasks import Profile
 
 FILE = "custom_init.py"
@@ -142,22 +142,10 @@ class SessionFolder:
         from agent.protocol import Situation
         from prompts import environment
 
-        file = scaffold_of(profile)
-        lines = file.lines
-        situation = Situation(
-            filename=FILE,
-            region=file.region,
-            editable=(lines.start, lines.end),
-            tests_left=config.budget,
-            tests=(),
-            baseline=baseline,
-            best=None,
-            noise=noise,
-        )
         again = f"--profile {shlex.quote(config.profile)}" if is_task_file(config.profile) else None
         task = task_prompt(
             profile,
-            situation,
+            Situation.at_start(FILE, scaffold_of(profile), config.budget, baseline, noise),
             budget=config.budget,
             seeds=config.evaluation_seeds,
             screening=config.screen > 0,

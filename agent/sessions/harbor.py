@@ -111,19 +111,9 @@ def _write(folder: Path, profile: Profile, budget: int, seeds: int, requirements
 
 
 def _task(profile: Profile, budget: int, seeds: int, own: str) -> str:
-    file = scaffold_of(profile)
-    situation = Situation(
-        filename=FILE,
-        region=file.region,
-        editable=(file.lines.start, file.lines.end),
-        tests_left=budget,
-        tests=(),
-        baseline={},
-        best=None,
-    )
     return task_prompt(
         profile,
-        situation,
+        Situation.at_start(FILE, scaffold_of(profile), budget),
         budget=budget,
         seeds=tuple(evaluation_seeds(0, seeds)),
         means="folder",

@@ -14,14 +14,13 @@ from agent.profiles import baseline_region, resolve_profile
 from agent.protocol import Accuracies, Situation
 from agent.runs.events import accuracies_by_role
 from agent.runs.fold import edited
-from agent.runs.noise import Noise
+from agent.runs.recorded_noise import Noise
 from agent.runs.status import RunStatus
 from agent.sessions.background import DetachedCall, begin, begin_test, finish_in_background
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning
 from agent.sessions.session import Session
 from agent.sessions.status import session_status, status_lines
 from benchmark.tasks import Profile
-from sandbox.lines import Range
 from sandbox.region import SCAFFOLD_NAME, scaffold
 
 if TYPE_CHECKING:
@@ -166,22 +165,10 @@ class SharedSession:
             config = SearchConfig.model_validate(session.run.read_summary()["config"])
             baseline, noise = accuracies_by_role(session.fold().baseline).get("baseline", {}), session.noise()
         assert config is not None
-        profile = self.profile
-        region = self._region(session)
-        lines: Range = scaffold().with_region(region).lines
-        situation = Situation(
-            filename=SCAFFOLD_NAME,
-            region=region,
-            editable=(lines.start, lines.end),
-            tests_left=config.budget,
-            tests=(),
-            baseline=baseline,
-            best=None,
-            noise=noise,
-        )
+        file = scaffold().with_region(self._region(session))
         return task_prompt(
-            profile,
-            situation,
+            self.profile,
+            Situation.at_start(SCAFFOLD_NAME, file, config.budget, baseline, noise),
             budget=config.budget,
             seeds=config.evaluation_seeds,
             screening=config.screen > 0,

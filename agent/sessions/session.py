@@ -15,8 +15,8 @@ from agent.protocol import ToolCall
 from agent.runs.directory import RunDirectory
 from agent.runs.events import Launch, TestStarted
 from agent.runs.fold import Fold, edited, fold
-from agent.runs.log import read_events
-from agent.runs.noise import Noise
+from agent.runs.log import Record, read_events
+from agent.runs.recorded_noise import Noise
 from agent.runs.status import RunStatus
 from agent.sessions.folder import SessionFolder, require_free
 from agent.sessions.replies import SessionEnded, SessionReply, StillRunning
@@ -131,14 +131,11 @@ class Session:
 
         if self.allowed is not None and self.allowed.given is not None:
             return self.allowed.given
-        records = read_events(self.run.events) if self.run.has(self.run.events.name) else []
-        launch = records[0].event if records else None
+        launch = _launch_of(self._records())
         if launch is None and is_task_file(str(self.run.read_summary().get("config", {}).get("profile"))):
             raise UsageError(f"{self.run.path}: its tasks are not recorded yet; agent session wait goes on with it")
         try:
-            return recorded_profile(
-                str(self.run.read_summary().get("profile")), launch.tasks if isinstance(launch, Launch) else None
-            )
+            return recorded_profile(str(self.run.read_summary().get("profile")), launch.tasks if launch else None)
         except ValueError as error:
             raise RunDamaged(f"{self.run.path}: {error}") from None
 
@@ -218,18 +215,17 @@ class Session:
 
     def fold(self) -> Fold:
         """The log as it is now. Raises RunDamaged; without a log the fold is empty."""
-        records = read_events(self.run.events) if self.run.has(self.run.events.name) else []
-        launch = records[0].event if records else None
+        records = self._records()
+        launch = _launch_of(records)
         tasks = self.run.read_summary().get("tasks", {}).get("visible", [])
-        config = launch.config if isinstance(launch, Launch) else {}
+        config = launch.config if launch else {}
         seeds = config.get("baseline_seeds") or config.get("seeds") or 1
         return fold(records, int(seeds) * len(tasks))
 
     def noise(self) -> Noise | None:
         """The seed noise that the log records, by task; None before the first call. Raises RunDamaged."""
-        records = read_events(self.run.events) if self.run.has(self.run.events.name) else []
-        launch = records[0].event if records else None
-        return launch.noise if isinstance(launch, Launch) else None
+        launch = _launch_of(self._records())
+        return launch.noise if launch else None
 
     def running(self, folded: Fold | None = None) -> StillRunning | None:
         """What is unfinished, by this process or another or none: baseline, call, or hidden task after a submission."""
@@ -246,12 +242,11 @@ class Session:
             return StillRunning("submit", seconds, folded.submission.number)
         return None
 
-    def last_reply(self, folded: Fold | None = None) -> SessionReply | None:
+    def last_reply(self) -> SessionReply | None:
         """The reply of the last finished `test`, `screen` or `submit`; None before the first."""
-        folded = self.fold() if folded is None else folded
         tested: dict[str, int] = {}
         reply = None
-        for found in folded.calls:
+        for found in self.fold().calls:
             number = tested.get(found.reply.region_sha256) if found.call.tool == "test" else None
             if found.call.tool in ("test", "screen", "submit"):
                 reply = SessionReply.recorded(found, number)
@@ -259,6 +254,9 @@ class Session:
         return reply
 
     # -- implementation --------------------------------------------------------------------------------------------
+
+    def _records(self) -> list[Record]:
+        return read_events(self.run.events) if self.run.has(self.run.events.name) else []
 
     def _region(self, given: str | None) -> str:
         if given is not None:
@@ -303,3 +301,8 @@ class Session:
             raise SessionEnded(
                 f"{self.run.path}: this session has ended; agent show {self.run.path} prints what was found"
             )
+
+
+def _launch_of(records: Sequence[Record]) -> Launch | None:
+    launch = records[0].event if records else None
+    return launch if isinstance(launch, Launch) else None

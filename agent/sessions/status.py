@@ -13,7 +13,7 @@ from agent.errors import Rejected
 from agent.runs.events import Confirmed, TestFinished, TestStarted, accuracies_by_role
 from agent.runs.fold import Fold
 from agent.runs.metrics import read_metric
-from agent.runs.noise import Noise, noticeable, score_units, seed_sd
+from agent.runs.recorded_noise import Noise, noticeable, score_units, seed_sd
 from agent.runs.status import RunStatus
 from agent.sessions.session import Session
 from benchmark.task import ACCURACY, Metric

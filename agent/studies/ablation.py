@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from agent.analysis.comparison import compare_tasks
+from agent.analysis.against_baseline import compare_tasks
 from agent.clock import Clock
 from agent.config import for_rerun
 from agent.errors import RunDamaged, UsageError, in_one_sentence
@@ -23,8 +23,8 @@ from agent.progress import Progress
 from agent.report.ablation import POINTS, Ablation, Contribution, PartResult, Seeds
 from agent.report.findings import find, recorded_noise
 from agent.runs.directory import RunDirectory
-from agent.runs.noise import Noise
 from agent.runs.record import RunRecord, read_run
+from agent.runs.recorded_noise import Noise
 from agent.runs.untrusted import text
 from agent.studies.parts import Part, find_parts
 from benchmark.files import write_atomically

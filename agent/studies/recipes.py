@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.analysis.comparison import in_metric, signed_scores
-from agent.analysis.noise import noise_here
+from agent.analysis.against_baseline import in_metric, signed_scores
+from agent.analysis.known_noise import noise_here
 from agent.clock import Clock
 from agent.config import SearchConfig
 from agent.evaluation.batches import Candidate
 from agent.evaluation.workbench import open_workbench
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
-from agent.runs.noise import Noise, prior_of
+from agent.runs.recorded_noise import Noise, prior_of
 from benchmark.recipes import as_built, get_recipe
 from benchmark.results import EpochMetrics, EvaluationResult
 from benchmark.statistics import Comparison, compare
@@ -129,7 +129,7 @@ def make_rows(
 ) -> list[Row]:
     """Compare every recipe with the baseline on one task. The intervals hold for all recipes together.
 
-    `noise`: see `agent.analysis.comparison.compare_tasks`.
+    `noise`: see `agent.analysis.against_baseline.compare_tasks`.
     """
     accuracies = {
         name: {seed: r.value for seed, r in by_seed.items() if isinstance(r, EvaluationResult)}

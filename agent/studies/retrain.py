@@ -19,8 +19,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agent.analysis import comparison
-from agent.analysis.noise import noise_here
+from agent.analysis import against_baseline
+from agent.analysis.known_noise import noise_here
 from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
 from agent.engine.setup import make_toolbox
@@ -34,7 +34,7 @@ from agent.proposers.transcript import function_region
 from agent.protocol import Accuracies, ToolCall
 from agent.runs.events import Evaluated, Launch
 from agent.runs.log import EventLog, read_events
-from agent.runs.noise import Noise, of_log
+from agent.runs.recorded_noise import Noise, of_log
 from agent.transcripts import RecordedCall, Replay, Segment, Transcript, load_transcript
 from agent.transcripts.replay import SegmentReplay
 from agent.transcripts.verdict import NO_RESULT, Judgement, difference
@@ -49,7 +49,7 @@ ELSEWHERE = "trained again, but the record is of another machine or version, whe
 
 
 @contextmanager
-def own_run(
+def replay_of_run(
     path: Path, progress: Progress, data_root: Path | None = None, given: Profile | None = None
 ) -> Iterator[Replay]:
     """A replay of our run (its folder or events.jsonl) that trains the tests. It reads nothing from a store.
@@ -98,7 +98,7 @@ def own_run(
         level = workbench.isolation.level
         yield Replay(
             transcript,
-            open_machine=lambda segment, _: _OwnRun(tools, recorded, trained, level),
+            machine_for=lambda segment, _: _RunMachine(tools, recorded, trained, level),
             metrics=profile.metrics,
         )
 
@@ -109,7 +109,7 @@ def _is_counted(role: str, config: SearchConfig) -> bool:
 
 
 @dataclass
-class _OwnRun:
+class _RunMachine:
     """Carries out the calls of a run in a new toolbox. `trained` grows while tests run."""
 
     tools: Toolbox
@@ -200,7 +200,7 @@ class Strategies:
         return [
             (
                 strategy,
-                comparison.compare_tasks(
+                against_baseline.compare_tasks(
                     self.profile.name,
                     self.baseline,
                     strategy.accuracies,
@@ -219,7 +219,7 @@ class Strategies:
         lines = [f"on {self.profile.name}, against the untouched region:"]
         for strategy, comparisons in self.compared():
             lines.append(f"{strategy.name} (step {strategy.step})")
-            lines += [f"  {line}" for line in comparison.describe_tasks("visible", comparisons)]
+            lines += [f"  {line}" for line in against_baseline.describe_tasks("visible", comparisons)]
             lines += [] if strategy.refused is None else [f"  not trained: {strategy.refused}"]
         return [*lines, self.profile.caveat]
 
@@ -234,7 +234,7 @@ class Strategies:
                     "segment": strategy.segment,
                     "step": strategy.step,
                     **strategy.as_json(),
-                    "visible": comparison.as_json(comparisons),
+                    "visible": against_baseline.as_json(comparisons),
                 }
                 for strategy, comparisons in self.compared()
             ],
@@ -242,7 +242,7 @@ class Strategies:
 
 
 @contextmanager
-def conversation(
+def replay_of_conversation(
     transcript: Transcript, config: SearchConfig, profile: Profile, progress: Progress
 ) -> Iterator[tuple[Replay, Strategies]]:
     """A replay of a conversation about initialize_weights that trains each version once on `profile`.
@@ -266,10 +266,10 @@ def conversation(
         strategies.baseline = trainer.train("baseline", baseline_region(profile))
         numbers = itertools.count()
 
-        def open_machine(segment: Segment, whole: Transcript) -> _Conversation:
-            return _Conversation(SegmentReplay(segment, whole), next(numbers), strategies, trainer)
+        def machine_for(segment: Segment, whole: Transcript) -> _ConversationMachine:
+            return _ConversationMachine(SegmentReplay(segment, whole), next(numbers), strategies, trainer)
 
-        yield Replay(transcript, open_machine=open_machine, metrics=profile.metrics), strategies
+        yield Replay(transcript, machine_for=machine_for, metrics=profile.metrics), strategies
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ class _Trainer:
 
 
 @dataclass
-class _Conversation:
+class _ConversationMachine:
     """Carries out one segment of a conversation, and trains each new version of its function."""
 
     replayed: SegmentReplay

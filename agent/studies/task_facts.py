@@ -101,6 +101,7 @@ class CheckCall:
     def _trained(self, model: nn.Module, device: str) -> TaskFacts | str:
         import torch
 
+        from benchmark.cost import FORWARD, work
         from benchmark.data.pixels import pixel_lines
         from benchmark.data.prepared import load_task_data
         from benchmark.device_data import placement
@@ -121,17 +122,13 @@ class CheckCall:
             )
         except Exception as error:  # noqa: BLE001 - such as no bfloat16, no memory, or a fault in the user's network
             return f"a training step fails: {described(error)}"
-        train_size, test_size = (
-            min(size, limit or size)
-            for size, limit in zip(self.task.sizes, (recipe.train_limit, recipe.test_limit), strict=True)
-        )
         more = count - (one.train_limit or 0)
         per_image = (outcome.seconds - first.seconds) / more if more else 0.0  # without what each training does once
         if per_image <= 0:
-            per_image = outcome.seconds / (count + tested / 3)  # a forward pass is a third of a step
+            per_image = outcome.seconds / (count + FORWARD * tested)
         memory = torch.cuda.max_memory_allocated() if device == "cuda" else _peak()
         return TaskFacts(
-            seconds_per_epoch=per_image * (train_size + test_size / 3),
+            seconds_per_epoch=per_image * work(self.task) / recipe.epochs,
             memory=memory,
             device=device,
             called=called_by_place(network, users_function(network)) if network and network.sources else None,

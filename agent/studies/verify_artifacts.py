@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from agent.analysis.finalists import pooled
+from agent.analysis.confirming import pooled
 from agent.analysis.look_scores import look_scores
 from agent.config import SearchConfig
 from agent.engine.loop import End
@@ -34,8 +34,8 @@ from agent.runs.events import (
 )
 from agent.runs.files import read_bytes
 from agent.runs.log import read_events
-from agent.runs.noise import Noise, of_log
 from agent.runs.patch_effect import effect_fault
+from agent.runs.recorded_noise import Noise, of_log
 from agent.runs.stand_alone import stand_alone
 from agent.runs.status import RunStatus
 from benchmark.results import region_sha256

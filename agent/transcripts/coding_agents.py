@@ -100,7 +100,7 @@ def parse_lines(text: str, where: str) -> list[Mapping[str, Any]]:
     return records
 
 
-def read_lines(records: list[Mapping[str, Any]]) -> Transcript | None:
+def read_coding_session(records: list[Mapping[str, Any]]) -> Transcript | None:
     """A session of Claude Code or Qwen Code, or a Codex rollout; None when it is none of them."""
     if any(map(_is_codex, records)):
         return _read_codex(records)

@@ -13,7 +13,7 @@ from agent.transcripts.coding_agents import (
     is_mini,
     parse_lines,
     read_codex_document,
-    read_lines,
+    read_coding_session,
     read_mini,
 )
 from agent.transcripts.mlsbench import has_marks, is_mls_bench, read_mls_bench
@@ -50,7 +50,7 @@ def load_transcript(path: Path | str) -> Transcript:
             )
         data = path.read_bytes()
         if path.suffix == ".jsonl" or _has_objects_in_lines(data):
-            return _read_lines(path, data)
+            return _read_jsonl(path, data)
     except FileNotFoundError:
         raise TranscriptError(f"{path}: no such file; `agent runs` lists this machine's runs") from None
     except (OSError, ValueError) as error:
@@ -83,7 +83,7 @@ def parse_json(data: bytes, where: str) -> object:
         raise TranscriptError(f"{where}: not a transcript: {error or 'nested too deeply'}") from None
 
 
-def _read_lines(path: Path, data: bytes) -> Transcript:
+def _read_jsonl(path: Path, data: bytes) -> Transcript:
     """A run's log, or the session of a coding agent."""
     first = data.split(b"\n", 1)[0]
     if b'"previous"' in first or not first.strip():
@@ -94,7 +94,7 @@ def _read_lines(path: Path, data: bytes) -> Transcript:
         raise TranscriptError(f"{path}: not text: byte {error.start} is no UTF-8") from None
     if len(records) > MAX_MESSAGES:
         raise TranscriptError(f"{path}: {len(records):,} lines; a transcript has at most {MAX_MESSAGES:,}")
-    transcript = read_lines(records)
+    transcript = read_coding_session(records)
     if transcript is None:
         raise TranscriptError(f"{path}: lines of another schema; {_KNOWN}")
     return transcript

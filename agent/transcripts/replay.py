@@ -83,7 +83,7 @@ class Replay:
 
     transcript: Transcript
     counts: dict[Verdict, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
-    open_machine: Callable[[Segment, Transcript], Machine] | None = None
+    machine_for: Callable[[Segment, Transcript], Machine] | None = None
     """Who applies the calls of a segment; by default the editing machine alone, which trains nothing."""
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     """Task → what the scores in `executed` are; a task that is not in it has an accuracy."""
@@ -91,7 +91,7 @@ class Replay:
     def __iter__(self) -> Iterator[CallVerdict]:
         self.counts = dict.fromkeys(VERDICTS, 0)
         for index, segment in enumerate(self.transcript.segments):
-            machine = (self.open_machine or SegmentReplay)(segment, self.transcript)
+            machine = (self.machine_for or SegmentReplay)(segment, self.transcript)
             for call in segment.calls:
                 result = machine.judge(call)
                 self.counts[result.verdict] += 1

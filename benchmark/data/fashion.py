@@ -62,10 +62,10 @@ def find_files(folder: Path) -> dict[str, Path] | None:
     return found
 
 
-def read_fashion_mnist(folder: Path, sha256: Mapping[str, str] = SHA256) -> dict[str, UInt8Array]:
+def read_fashion_mnist(folder: Path) -> dict[str, UInt8Array]:
     """Read images (N, 28, 28) and labels (N,), uint8, from `folder`.
 
-    Raises DataError if a file is missing, cannot be read, or does not match `sha256`.
+    Raises DataError if a file is missing, cannot be read, or does not match `SHA256`.
     """
     files = find_files(folder)
     if files is None:
@@ -82,8 +82,8 @@ def read_fashion_mnist(folder: Path, sha256: Mapping[str, str] = SHA256) -> dict
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
         found = hashlib.sha256(content).hexdigest()
-        if found != sha256[key]:
-            raise DataError(f"{path} is corrupt: its sha256 is {found}, expected {sha256[key]}; fetch it again")
+        if found != SHA256[key]:
+            raise DataError(f"{path} is corrupt: its sha256 is {found}, expected {SHA256[key]}; fetch it again")
         try:
             arrays[key] = parse_idx(content)
         except ValueError as error:

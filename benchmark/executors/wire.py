@@ -56,7 +56,7 @@ def _report_adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 _CALLS = (
-    *("agent.evaluation.calls", "agent.report.cost"),
+    *("agent.evaluation.calls", "agent.engine.search_cost"),
     *("benchmark.cost", "benchmark.executors.checks", "benchmark.hardware"),
 )
 """Modules whose calls may be named in a file."""

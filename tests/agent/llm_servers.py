@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from agent.clock import Clock
 from agent.engine.loop import End, run_loop
 from agent.engine.toolbox import Toolbox
-from agent.evaluation.evaluator import Evaluator
+from agent.evaluation.batches import Evaluations
 from agent.llm.client import ChatClient, Model
 from agent.llm.settings import ModelSettings, SpendingLimits
 from agent.proposers.llm import Brief, LLMProposer
@@ -191,11 +191,10 @@ class Bench(Toolbox):
 
     def __init__(self, folder: Path, budget: int, score: Callable[[int, str], float] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.log = EventLog(folder / "events.jsonl")
         super().__init__(
             workspace=Workspace.create(folder / "workspace"),
-            evaluator=cast(Evaluator, None),
-            log=self.log,
+            evaluator=cast(Evaluations, None),
+            log=EventLog(folder / "events.jsonl"),
             profile=get_profile("smoke"),
             seeds=(0,),
             budget=budget,
@@ -205,7 +204,7 @@ class Bench(Toolbox):
         self.by = ""
         self._score = score or (lambda number, region: 10.0 + number)
 
-    def submit(self, number: int, *, by: str) -> Observation:
+    def submit(self, number: object, *, by: Literal["proposer", "harness"]) -> Observation:
         self.by = by
         return super().submit(number, by=by)
 

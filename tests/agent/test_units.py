@@ -19,7 +19,7 @@ from agent.report.comparison_page import comparison_page, members, pairs, verdic
 from agent.report.findings import find
 from agent.report.flags import raise_flags
 from agent.report.notebook import run_html
-from agent.report.trackers import curve_values
+from agent.report.tracker_export import curve_values
 from agent.runs.directory import RunDirectory
 from agent.runs.events import Launch
 from agent.runs.log import read_events

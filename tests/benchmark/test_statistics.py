@@ -15,7 +15,6 @@ from benchmark.statistics import (
     DuplicateSeedError,
     MissingSeedsError,
     NoisePrior,
-    NothingToSelectError,
     Overall,
     StatisticsError,
     UnusableAccuracyError,
@@ -25,7 +24,6 @@ from benchmark.statistics import (
     in_words,
     learn_noise,
     noise_prior,
-    select,
     smallest_visible_effect,
 )
 
@@ -238,15 +236,10 @@ def test_a_single_task_combines_to_itself() -> None:
     assert overall.smallest_visible_effect == pytest.approx(one.smallest_visible_effect, rel=1e-3)
 
 
-def test_selection_prefers_evidence_and_skips_failures() -> None:
+def test_the_score_prefers_evidence_and_skips_failures() -> None:
     """A gain over five seeds beats a slightly larger one of a single seed; a candidate that failed is never chosen."""
     failed = combine({"a": compare(KAIMING, FIXUP, PRIOR), "b": None})
-    assert select([failed, _overall(0.9, n=1), _overall(0.8, n=5), _overall(0.1, n=5)]) == 2
-    assert select([_overall(0.5), _overall(0.5)]) == 0
-    with pytest.raises(NothingToSelectError, match="none of the 1 candidates"):
-        select([failed])
-    with pytest.raises(NothingToSelectError):
-        select([])
+    assert failed.score < _overall(0.1, n=5).score < _overall(0.9, n=1).score < _overall(0.8, n=5).score
 
 
 def test_words_say_what_was_found_and_what_could_have_been() -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from agent.analysis.finalists import finalist_count
+from agent.analysis.confirming import finalist_count
 from benchmark.noise import LOOK_CORRELATION
-from benchmark.statistics import Comparison, FloatArray, NoisePrior, combine, compare, learn_noise, select
+from benchmark.statistics import Comparison, FloatArray, NoisePrior, combine, compare, learn_noise
 
 UNEQUAL = ((3, 3), (5, 5), (10, 3), (6, 1))  # seeds of baseline and candidate
 CONFIRMED = ((3, 1, 5), (20, 1, 5), (50, 1, 2), (10, 3, 10))  # tests, seeds of each, fresh seeds
@@ -112,7 +112,7 @@ def claims_of_a_search(k: int, n: int, *, searches: int = 300) -> tuple[float, f
     found = np.zeros(3)
     for _ in range(searches):
         baselines, candidates = rng.normal(size=(2, n)), rng.normal(size=(k, 2, n))
-        winner = candidates[candidates.mean(axis=(1, 2)).argmax()]  # with equal noise and seeds, the choice of `select`
+        winner = candidates[candidates.mean(axis=(1, 2)).argmax()]  # with equal noise and seeds, the choice by score
         baseline_sides, winner_sides = ([_side(70 + PRIOR.sd * task) for task in side] for side in (baselines, winner))
         tasks = [compare(*both, PRIOR, n_candidates=k) for both in zip(baseline_sides, winner_sides, strict=True)]
         before, after = (_side(70 + PRIOR.sd * rng.normal(size=n)) for _ in range(2))
@@ -189,7 +189,7 @@ def false_alarms_when_confirmed(k: int, n: int, fresh: int, *, searches: int = 1
         order = np.argsort(-candidates[:, :n].mean(axis=1))[: finalists + 2]  # those behind have no chance
         sides = [candidates[index, : n + fresh * (place < finalists)] for place, index in enumerate(order)]
         found = [compare(_side(baseline), _side(side), PRIOR, n_candidates=k) for side in sides]
-        best = found[select([combine({"": one}) for one in found])]
+        best = max(found, key=lambda one: combine({"": one}).score)
         alarms += best.resolved == "improvement"
     return alarms / searches
 
@@ -204,7 +204,7 @@ def winners_gain(k: int, n: int, *, searches: int = 1000, seed: int = 0) -> tupl
         comparisons = [
             compare(baseline, _side(70 + gain + PRIOR.sd * rng.normal(size=n)), PRIOR, n_candidates=k) for gain in true
         ]
-        winner = select([combine({"task": one}) for one in comparisons])
+        winner = np.argmax([combine({"task": one}).score for one in comparisons])
         gains.append((comparisons[winner].gain, comparisons[winner].shrunk_gain, true[winner]))
     observed, shrunk, fresh = np.mean(gains, axis=0)
     return float(observed), float(shrunk), float(fresh)
@@ -229,8 +229,8 @@ def gain_with_looks(
         sides = [_side(70 + gain + rng.normal(size=1)) for gain in gains]
         found = []
         for priors in ([prior] * tests, [prior.after_look(float(score)) for score in scores[picked]]):
-            judged = [combine({"": compare({0: 70.0}, side, p)}) for side, p in zip(sides, priors, strict=True)]
-            found.append(gains[select(judged)] / effect_sd)
+            judged = [combine({"": compare({0: 70.0}, side, p)}).score for side, p in zip(sides, priors, strict=True)]
+            found.append(gains[np.argmax(judged)] / effect_sd)
         won.append(found)
     plain, informed = np.mean(won, axis=0)
     return float(plain), float(informed)

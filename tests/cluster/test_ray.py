@@ -222,15 +222,7 @@ def test_nodes_that_are_not_alike(whole: Any, tmp_path: Path, make: Callable[[Pa
         _, errors = refused.communicate(timeout=300)
         assert refused.returncode == 2, errors
         assert re.search(f"the machines of the Ray cluster are not alike: .*{words}", errors)
-        examined = subprocess.run(
-            agent_command("doctor", "--executor", "ray", "--ray-address", whole.address),
-            cwd=tmp_path / "run",
-            env=agent_environment(tmp_path / "cache"),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        examined = _doctor(tmp_path / "run", tmp_path / "cache", whole.address)
         print(f"\n{errors}{examined.stdout}")
         assert examined.returncode == 1
         assert re.search(f"PROBLEM .*{words}", examined.stdout)
@@ -318,15 +310,7 @@ def test_a_cluster_of_another_ray_or_python(tmp_path: Path, variable: str) -> No
     with ray_head(other, tmp_path / "home", variables={"PYTHONPATH": ""}) as address:
         refused = _search(tmp_path, tmp_path / "c", "--executor", "ray", "--ray-address", address)
         _, errors = refused.communicate(timeout=500)
-        examined = subprocess.run(
-            agent_command("doctor", "--executor", "ray", "--ray-address", address),
-            cwd=tmp_path,
-            env=agent_environment(tmp_path / "c"),
-            capture_output=True,
-            text=True,
-            timeout=500,
-            check=False,
-        )
+        examined = _doctor(tmp_path, tmp_path / "c", address)
     print(f"\n{errors}{examined.stdout}")
     assert (refused.returncode, examined.returncode) == (2, 1)
     for text in (errors, examined.stdout):
@@ -344,6 +328,18 @@ def test_more_than_a_node_has(whole: Any) -> None:
 
     with connected(whole.address), pytest.raises(EngineError, match="no node of the Ray cluster has 64 CPUs"):
         RayExecutor(slots=1, threads=64, describe=DescribeEnvironment())
+
+
+def _doctor(cwd: Path, cache: Path, address: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        agent_command("doctor", "--executor", "ray", "--ray-address", address),
+        cwd=cwd,
+        env=agent_environment(cache),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
 
 
 def _search(folder: Path, cache: Path, *words: str, **options: Any) -> subprocess.Popen[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.analysis.finalists import MOST, finalist_count
+from agent.analysis.confirming import MOST, finalist_count
 from agent.config import load_config
 from agent.errors import UsageError
 from agent.report.findings import find

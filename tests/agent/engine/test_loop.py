@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -96,7 +96,7 @@ def ended(on: Bench, proposer: Proposer) -> End:
 
 
 class Broken(Bench):
-    def submit(self, number: int, *, by: str) -> Observation:
+    def submit(self, number: object, *, by: Literal["proposer", "harness"]) -> Observation:
         raise InfrastructureError("no more processes")
 
 
@@ -112,7 +112,7 @@ class Confirming(Bench):
     refused: tuple[int, ...] = ()
     instead: int | None = None
 
-    def submit(self, number: int, *, by: str) -> Observation:
+    def submit(self, number: object, *, by: Literal["proposer", "harness"]) -> Observation:
         if number in self.refused:
             self.tests = [test for test in self.tests if test.number not in self.refused]
             return Observation("ERROR: failed on a fresh seed", ok=False, error="failed_test")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from agent.engine.launching import FilesGiven
 from agent.engine.resuming import Allowed
 from agent.engine.search import Search
-from agent.engine.setup import FilesGiven
 from agent.errors import UsageError
 from agent.llm.consent import is_loopback
 from agent.llm.errors import ServerFailed

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.analysis.comparison import choose, ranked
+from agent.analysis.choosing import ranked
 from agent.analysis.look_scores import look_scores
 from agent.engine.screening import look_cost, look_task
 from agent.protocol import TestOutcome
@@ -132,13 +132,9 @@ def test_a_look_decides_between_equal_tests() -> None:
     tests = [TestOutcome(n, {"resnet56-cifar100": {0: 70.5}}, name) for n, name in ((1, "poor"), (2, "fine"))]
     looks = {"poor": -1.0, "fine": 1.0}
     for choice, known in ((1, {}), (2, looks)):
-        chosen = choose("paper", baseline, tests, known)
-        assert chosen is not None
-        assert (chosen.number, ranked("paper", baseline, tests, known)[0].number) == (choice, choice)
+        assert ranked("paper", baseline, tests, known)[0].number == choice
     better = [*tests, TestOutcome(3, {"resnet56-cifar100": {0: 73.0}}, "poor too")]
-    chosen = choose("paper", baseline, better, {**looks, "poor too": -1.0})
-    assert chosen is not None
-    assert chosen.number == 3
+    assert ranked("paper", baseline, better, {**looks, "poor too": -1.0})[0].number == 3
 
 
 def test_the_page_weighs_looks_as_the_search_did(screened: dict[str, Any]) -> None:

@@ -14,10 +14,10 @@ from agent.evaluation.batches import require_baseline
 from agent.protocol import CandidateFailure
 from agent.report.comparison_page import comparison_page, members
 from agent.report.diff import changed_lines, side_by_side
-from agent.report.drawings import search_progress
-from agent.report.figures import Line, curves
 from agent.report.findings import Findings, TestRow, find
 from agent.report.flags import raise_flags
+from agent.report.plotting import Line, curves
+from agent.report.run_figures import search_progress
 from agent.runs.directory import RunDirectory
 from agent.runs.record import read_run
 from agent.spaces.builtin import Parameters

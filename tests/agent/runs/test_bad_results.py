@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent import load_run
-from agent.analysis.comparison import choose, compare_tasks, verdict
+from agent.analysis.against_baseline import compare_tasks, verdict
+from agent.analysis.choosing import ranked
 from agent.config import load_config
 from agent.errors import UsageError
 from agent.evaluation.batches import Outcomes, require_baseline
@@ -34,8 +35,8 @@ def test_a_candidate_that_fails_on_one_task_is_never_chosen(bad: float | None) -
     best_but_failed, modest = _test(1, 99.0, bad), _test(2, 50.5, 70.5)
     assert best_but_failed.failed
     assert best_but_failed.score == -math.inf
-    assert choose("pocket", BASELINE, [best_but_failed, modest]) is modest
-    assert choose("pocket", BASELINE, [best_but_failed]) is None
+    assert ranked("pocket", BASELINE, [best_but_failed, modest]) == [modest]
+    assert ranked("pocket", BASELINE, [best_but_failed]) == []
     compared = compare_tasks("pocket", BASELINE, best_but_failed.accuracies)
     assert compared["a"] is not None
     assert compared["b"] is None

@@ -13,7 +13,7 @@ from agent.engine.search import SearchOutcome
 from agent.errors import UsageError
 from agent.progress import Progress
 from agent.proposers.transcript import function_region
-from agent.studies.retrain import ELSEWHERE, conversation, name_of, own_run
+from agent.studies.retrain import ELSEWHERE, name_of, replay_of_conversation, replay_of_run
 from agent.transcripts import parse_transcript, replay
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import PROFILES
@@ -68,7 +68,7 @@ def test_store_is_no_evidence(
         return {**event, "key": "0" * 64} if event.get("role") == "test/2" else event
 
     change_log(run, flatter)
-    with own_run(run.path, Progress()) as again:
+    with replay_of_run(run.path, Progress()) as again:
         verdicts = list(again)
     first, second = (one for one in verdicts if one.call.tool == "test")
     assert (first.verdict, first.executed is not None) == ("differs", True)
@@ -89,7 +89,7 @@ def test_log_of_another_version_is_refused(finished: SearchOutcome, tmp_path: Pa
         run = copy_run(finished.run, tmp_path / str(number))
         launch, *others = read_log(run)
         write_log(run, [launch | changes, *others])
-        with pytest.raises(UsageError), own_run(run.path, Progress()):
+        with pytest.raises(UsageError), replay_of_run(run.path, Progress()):
             pass
 
 
@@ -119,7 +119,7 @@ def test_strategies_of_a_conversation_are_trained_here(cache: Path, monkeypatch:
         _own_task(named, "def initialize_weights(model, config):\n    return 1 / 0", SCALED.format(sd=0.02))
     )
     config, profile = SearchConfig(profile="smoke"), PROFILES["smoke"]
-    with conversation(transcript, config, profile, Progress()) as (again, strategies):
+    with replay_of_conversation(transcript, config, profile, Progress()) as (again, strategies):
         verdicts = list(again)
     first, broken, last = strategies.found
     assert [one.name for one in strategies.found] == ["Small normal weights", "strategy 2", "strategy 3"]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agent.protocol import Accuracies
-from agent.runs.noise import GIVEN, Noise, prior
+from agent.runs.recorded_noise import GIVEN, Noise, prior
 from benchmark.noise import TaskNoise
 from benchmark.noise_measured import measured_noise
 from benchmark.statistics import smallest_visible_effect

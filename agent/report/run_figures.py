@@ -6,8 +6,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from agent.report.figures import LEAST_POINTS, Drawing, Line, best_so_far, curves
 from agent.report.findings import Findings, TestRow
+from agent.report.plotting import LEAST_POINTS, Drawing, Line, best_so_far, curves
 from agent.runs.record import RunRecord
 from agent.runs.untrusted import text
 from benchmark.results import EvaluationResult

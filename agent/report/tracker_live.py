@@ -67,7 +67,7 @@ class Trackers:
                 folder.mkdir(parents=True, exist_ok=True)
                 with (folder / "process.log").open("ab") as log:
                     subprocess.Popen(
-                        [sys.executable, "-P", "-m", "agent.report.tracking", name, str(run.path)],
+                        [sys.executable, "-P", "-m", "agent.report.tracker_live", name, str(run.path)],
                         cwd=folder,
                         env=environment,
                         stdin=subprocess.DEVNULL,

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.analysis import noise
-from agent.analysis.comparison import as_json, compare_tasks, describe_tasks
+from agent.analysis import known_noise
+from agent.analysis.against_baseline import as_json, compare_tasks, describe_tasks
 from agent.analysis.design import Design
 from agent.analysis.planning import in_words, make_plan
 from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
 from agent.runs.events import Launch
 from agent.runs.log import EventLog
-from agent.runs.noise import noise_from, prior
+from agent.runs.recorded_noise import noise_from, prior
 from benchmark.executors import LocalExecutor
 from benchmark.noise import NO_PRIOR, StatisticsError, TaskNoise
 from benchmark.statistics import noise_prior
@@ -40,22 +40,22 @@ def test_noise_measured_here_is_said_with_its_degrees_of_freedom(store: ResultSt
     for code in "ab":
         for seed in range(8):
             store.put(result(code, seed, 50.0 + seed % 3))
-    found = noise.noise_here(POCKET, HERE)
-    first, second = noise.in_words(found)
+    found = known_noise.noise_here(POCKET, HERE)
+    first, second = known_noise.in_words(found)
     assert first.startswith("noise measured on this machine, 14 degrees of freedom (SD ")
     assert first.endswith("[resnet56-openclipart100]")
     assert second == (
         "noise not measured on this machine: intervals allow for a prior SD that is 1.5 times too small "
         "[vgg16bn-openclipart100, mobilenetv2-fmnist_pocket]"
     )
-    assert noise.noise_here(POCKET, HERE, cache=False)[TASK.name].measured is None
-    assert noise.as_json(found)[TASK.name]["degrees_of_freedom"] == 14
+    assert known_noise.noise_here(POCKET, HERE, cache=False)[TASK.name].measured is None
+    assert known_noise.as_json(found)[TASK.name]["degrees_of_freedom"] == 14
 
 
 def test_noise_that_the_task_file_gives_is_called_so() -> None:
     """It was "not measured on this machine", though its owner had just measured it and written it down."""
     given = {"toy": TaskNoise.of(prior("toys", "toy", {"toy": 1.2}))}
-    assert noise.in_words(given) == [
+    assert known_noise.in_words(given) == [
         "noise given in the task file (SD 1.2): intervals allow for one that is 1.5 times as large [toy]"
     ]
 
@@ -72,14 +72,14 @@ def test_noise_that_the_task_file_gives_is_called_so() -> None:
 def test_a_baseline_that_scatters_more_than_the_task_file_says(seeds: dict[int, float | None], lines: int) -> None:
     """With an SD that was far too small a search claimed what was chance, and nothing told its owner."""
     given = {"toy": TaskNoise.of(prior("toys", "toy", {"toy": 1.2}))}
-    found = noise.contradicted(given, {"toy": seeds})
+    found = known_noise.contradicted(given, {"toy": seeds})
     assert len(found) == lines
     if found:
         assert found == [
             "toy: the 2 seeds of the baseline scatter with SD 3.2, clearly more than the 1.2 in the task file "
             "(chi-square test at 1 %)"
         ]
-    assert noise.contradicted({"toy": TaskNoise.of(NO_PRIOR)}, {"toy": seeds}) == []
+    assert known_noise.contradicted({"toy": TaskNoise.of(NO_PRIOR)}, {"toy": seeds}) == []
 
 
 def test_hidden_noise_comes_from_the_store_of_calibration_only(store: ResultStore) -> None:
@@ -88,7 +88,7 @@ def test_hidden_noise_comes_from_the_store_of_calibration_only(store: ResultStor
     for place in (store, ResultStore(store.folder.with_name("hidden"))):
         for seed in range(3):
             place.put(result("a", seed, 70.0 + seed, task=task))
-    assert noise.noise_here(POCKET, HERE)[task.name].measured_df == 2
+    assert known_noise.noise_here(POCKET, HERE)[task.name].measured_df == 2
 
 
 def test_the_log_keeps_the_noise_to_the_last_digit(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_run_without_recorded_noise_keeps_the_old_rule() -> None:
 
 def test_a_plan_offers_the_measurement_with_its_cost(store: ResultStore) -> None:
     """`agent plan` names the command that measures the noise, its trainings and its time."""
-    plan = make_plan(POCKET, COST, Design(3, 1, 1), slots=2, noise=noise.noise_here(POCKET, HERE))
+    plan = make_plan(POCKET, COST, Design(3, 1, 1), slots=2, noise=known_noise.noise_here(POCKET, HERE))
     assert plan["measure"]["command"] == "agent baselines --recipes kaiming_normal --seeds 5 --profile pocket --hidden"
     assert (plan["measure"]["trainings"], plan["measure"]["seconds"]) == (15, 80.0)
     assert plan["unresolvable"] == []
@@ -135,7 +135,7 @@ def test_a_plan_offers_the_measurement_with_its_cost(store: ResultStore) -> None
         place = ResultStore(store.folder.with_name("hidden")) if task in POCKET.hidden else store
         for seed in range(5):
             place.put(result("a", seed, 50.0 + seed, task=task))
-    after = make_plan(POCKET, COST, Design(3, 1, 1), slots=2, noise=noise.noise_here(POCKET, HERE))
+    after = make_plan(POCKET, COST, Design(3, 1, 1), slots=2, noise=known_noise.noise_here(POCKET, HERE))
     assert after["measure"] is None
     json.dumps(after, allow_nan=False)
 

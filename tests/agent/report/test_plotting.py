@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from agent.report.figures import Line, curves
+from agent.report.plotting import Line, curves
 
 
 @pytest.mark.parametrize("decades", [1, 4, 8, 30])

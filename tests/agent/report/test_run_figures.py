@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from agent.report.drawings import curve_line, learning_curves
+from agent.report.run_figures import curve_line, learning_curves
 from benchmark.results import EpochMetrics, EvaluationResult
 from tests.benchmark.test_store import make_result
 

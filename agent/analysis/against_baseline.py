@@ -1,26 +1,16 @@
-"""Compares submissions with the baseline, with their uncertainty, as data and as sentences."""
+"""Compares a submission with the baseline, task by task, by the rules of `benchmark/`: data, sentences, a verdict."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
-from agent.protocol import Accuracies, TestOutcome
-from agent.runs.noise import Noise, prior_of
-from benchmark.statistics import (
-    Comparison,
-    Overall,
-    combine,
-    compare,
-    in_words,
-    select,
-)
+from agent.protocol import Accuracies
+from agent.runs.recorded_noise import Noise, prior_of
+from benchmark.statistics import Comparison, combine, compare, in_words
 from benchmark.task import ACCURACY, Metric
-
-_NO_LOOKS: Mapping[str, float] = {}
 
 
 def compare_tasks(
@@ -90,48 +80,6 @@ def in_metric(comparison: Comparison, metric: Metric) -> Comparison:
     )
 
 
-def choose(
-    profile: str,
-    baseline: Accuracies,
-    tests: Sequence[TestOutcome],
-    looks: Mapping[str, float] = _NO_LOOKS,
-    noise: Noise | None = None,
-    metrics: Mapping[str, Metric] = {},
-) -> TestOutcome | None:
-    """The test to submit: the best shrunk gain over all visible tasks, the earlier one on a tie; None if all failed.
-
-    `looks` maps the hash of a region to its score from screening. `noise`, `metrics`: see `compare_tasks`.
-    """
-    ran = [test for test in tests if not test.failed]
-    return ran[select(_judge(profile, baseline, ran, looks, noise, metrics))] if ran else None
-
-
-def ranked(
-    profile: str,
-    baseline: Accuracies,
-    tests: Sequence[TestOutcome],
-    looks: Mapping[str, float] = _NO_LOOKS,
-    noise: Noise | None = None,
-    metrics: Mapping[str, Metric] = {},
-) -> list[TestOutcome]:
-    """The tests that succeeded, in the order in which `choose` prefers them."""
-    ran = [test for test in tests if not test.failed]
-    scores = [overall.score for overall in _judge(profile, baseline, ran, looks, noise, metrics)]
-    return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
-
-
-def none_better(
-    profile: str,
-    baseline: Accuracies,
-    tests: Sequence[TestOutcome],
-    noise: Noise | None = None,
-    metrics: Mapping[str, Metric] = {},
-) -> bool:
-    """Whether no test that succeeded has a mean gain above zero over the visible tasks."""
-    ran = [test for test in tests if not test.failed]
-    return all(overall.gain <= 0 for overall in _judge(profile, baseline, ran, _NO_LOOKS, noise, metrics))
-
-
 def as_json(comparisons: Mapping[str, Comparison | None]) -> dict[str, Any]:
     """Task → baseline, submitted, gain and ci (the JSON contract), and further statistics."""
     return {task: _task_json(comparison) for task, comparison in comparisons.items()}
@@ -176,38 +124,6 @@ def _verdict_on(where: str, comparisons: Mapping[str, Comparison | None]) -> str
         "worse": f"on {where} it is worse than the baseline, resolved",
         "not resolved": f"on {where} no difference to the baseline is shown",
     }[overall.resolved]
-
-
-def _judge(
-    profile: str,
-    baseline: Accuracies,
-    ran: Sequence[TestOutcome],
-    looks: Mapping[str, float],
-    noise: Noise | None,
-    metrics: Mapping[str, Metric],
-) -> list[Overall]:
-    """Compare each test, by all its seeds, with the noise of the other tests and with its score from screening.
-
-    On a task of which no noise is known, gains count as they are: each test has other tests beside it, and their few
-    seeds would give each a unit and a shrinkage of its own.
-    """
-    judged = []
-    for test in ran:
-        others = [other.accuracies for other in ran if other is not test]
-        judge = partial(
-            compare_tasks,
-            profile,
-            baseline,
-            test.accuracies,
-            look=looks.get(test.region_sha256),
-            noise=noise,
-            metrics=metrics,
-        )
-        alone, compared = judge(), judge(others=others)
-        judged.append(
-            combine({task: one if one and not one.unit_known else compared[task] for task, one in alone.items()})
-        )
-    return judged
 
 
 def _complete(seeds: Mapping[int, float | None]) -> dict[int, float] | None:

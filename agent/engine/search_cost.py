@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.analysis.planning import Overhead
 from agent.evaluation.calls import job_for
 from agent.profiles import baseline_region
-from benchmark.cost import MeasureCost, measure_costs, pictures
+from benchmark.cost import MeasureCost, measure_costs, work
 from benchmark.executors import Executor, Parent
 from benchmark.hardware import DescribeEnvironment
 from benchmark.tasks import Profile, Task
@@ -90,10 +90,10 @@ def engine_seconds(executor: Executor) -> float:
 
 def _steps(task: Task, cost: float) -> float:
     """Seconds of the two passes that `MeasureCost` trains; what it takes beyond them is warming up."""
-    train, test = pictures(task)
-    if not train:
+    whole = work(task)
+    if not whole:
         return 0.0  # a task with a trainer of its own, of which no step can be taken
-    return 2 * MeasureCost(task).steps * task.recipe.batch_size * cost / (train + test / 3)
+    return 2 * MeasureCost(task).steps * task.recipe.batch_size * cost / whole
 
 
 def _initialisations(tasks: tuple[Task, ...], level: Level, region: str) -> dict[str, float]:

@@ -16,7 +16,7 @@ import pytest
 
 from agent.errors import UsageError
 from agent.progress import Progress
-from agent.report.tracking import FOLDER, Trackers, parse_trackers
+from agent.report.tracker_live import FOLDER, Trackers, parse_trackers
 from agent.runs.directory import RunDirectory
 from agent.runs.files import strangers
 from agent.runs.live import live_file
@@ -117,7 +117,7 @@ def ended(folder: Path) -> None:
     """Wait until the process of a tracker has ended: its lock is free, and it has sent the results."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if os.system(f"pgrep -f 'agent.report.tracking .* {folder.parents[1]}$' > /dev/null"):
+        if os.system(f"pgrep -f 'agent.report.tracker_live .* {folder.parents[1]}$' > /dev/null"):
             return
         time.sleep(0.2)
     raise AssertionError((folder / "process.log").read_text())
@@ -149,7 +149,7 @@ def test_numbers_arrive_once(name: str, run: RunDirectory, monkeypatch: pytest.M
     assert gain == pytest.approx(-4.15, abs=0.01)
     assert not list(strangers(run.path)), "the run can be resumed and reviewed"
     sent = [path for path in folder.rglob("*") if path.is_file() and path.suffix not in (".log",)]
-    for word in (b"sk-this-is-another", b"agent.report.tracking", str(run.path.parent).encode()):
+    for word in (b"sk-this-is-another", b"agent.report.tracker_live", str(run.path.parent).encode()):
         assert not [path for path in sent if path.suffix in (".wandb",) and word in path.read_bytes()], word
     host = socket.gethostname().encode()
     assert len(host) < 4 or not [path for path in sent if path.suffix == ".wandb" and host in path.read_bytes()]
@@ -186,7 +186,7 @@ def test_names_and_packages(main: Main, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_tracker_gets_its_own_key_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither another tracker's nor a language model's."""
-    from agent.report.tracking import _environment
+    from agent.report.tracker_live import _environment
 
     for name in ("WANDB_API_KEY", "HF_TOKEN", "MLFLOW_TRACKING_TOKEN", "OPENAI_API_KEY", "GITHUB_TOKEN"):
         monkeypatch.setenv(name, "secret")
