@@ -21,6 +21,16 @@ def finalist_count(tests: int) -> int:
     return min(MOST, math.ceil(tests / 2))
 
 
+def finalists_of(best_first: Sequence[TestOutcome], nominee: int) -> list[int]:
+    """The numbers of the tests to confirm, ascending: the first ones, and the one that is to be submitted."""
+    return sorted({nominee, *(test.number for test in best_first[: finalist_count(len(best_first))])})
+
+
+def winner(best_first: Sequence[TestOutcome], confirmed: Sequence[int]) -> TestOutcome | None:
+    """The best of the confirmed tests; None where each failed on a fresh seed."""
+    return next((test for test in best_first if test.number in confirmed), None)
+
+
 def trained_again(tests: Sequence[int], with_what: str) -> str:
     """A sentence that says which tests were confirmed."""
     noun = "test" if len(tests) == 1 else "tests"

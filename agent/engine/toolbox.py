@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agent.analysis.choosing import ranked
-from agent.analysis.confirming import confirmation_reply, finalist_count, pooled, pooled_test
+from agent.analysis.confirming import confirmation_reply, finalists_of, pooled, pooled_test, winner
 from agent.analysis.look_scores import look_scores
 from agent.engine.baseline_beside import BaselineBeside
 from agent.engine.replies import SituationOnDemand, looks_report, refused, test_report, to_screen, to_submit
@@ -228,8 +228,7 @@ class Toolbox:
         This happens a second time, with other finalists, only when all of them failed on a fresh seed.
         """
         seeds = self.confirmation_seeds
-        best = self._ranked()
-        finalists = sorted({nominee.number, *(test.number for test in best[: finalist_count(len(best))])})
+        finalists = finalists_of(self._ranked(), nominee.number)
         fresh = self.evaluator.measure(
             Candidate("baseline", baseline_region(self.profile)),
             [Candidate(f"test/{number}", self.regions[number]) for number in finalists],
@@ -238,7 +237,7 @@ class Toolbox:
             results=self.results,
         )
         self._pool(fresh, finalists)
-        chosen = next((test for test in self._ranked() if test.number in self.confirmed), None)
+        chosen = winner(self._ranked(), self.confirmed)
         self.log.append(
             Confirmed(seeds=list(seeds), tests=list(self.confirmed), chosen=None if chosen is None else chosen.number)
         )
