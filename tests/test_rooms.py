@@ -108,6 +108,13 @@ def test_a_public_class_name_exists_once() -> None:
     assert not {name: found for name, found in places.items() if len(found) > 1}
 
 
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_nothing_waits_for_scipy_stats(room: str) -> None:
+    """Its import takes a second, and what we need of it is in scipy.special; a smoke search waited for it."""
+    found = [_name(path) for path in _modules(room) if any(one.startswith("scipy.stats") for one in _imports(path))]
+    assert found == []
+
+
 def test_few_modules_at_the_top_of_agent() -> None:
     """A stranger who lists agent/ sees packages, and at most ten modules beside them."""
     assert len(list((ROOT / "agent").glob("*.py"))) <= MOST_AT_TOP

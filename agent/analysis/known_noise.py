@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scipy import special  # a third of a second; scipy.stats would be one and a half
+
 from agent.protocol import Accuracies
 from agent.runs.recorded_noise import GIVEN, Noise, prior
 from benchmark.noise import TaskNoise
@@ -67,15 +69,13 @@ def contradicted(noise: Noise | None, baseline: Accuracies) -> list[str]:
     With variance s² over n seeds and the stated SD σ, (n − 1)·s²/σ² has a chi-square distribution with n − 1 degrees of
     freedom where σ is right; it is above its 99 % point once in a hundred times.
     """
-    from scipy.stats import chi2
-
     lines = []
     for task, one in (noise or {}).items():
         known = [score for score in baseline.get(task, {}).values() if score is not None and math.isfinite(score)]
         if one.source != GIVEN or len(known) < 2:
             continue
         sd, df = statistics.stdev(known), len(known) - 1
-        if df * (sd / one.sd) ** 2 > chi2.ppf(0.99, df):
+        if special.chdtrc(df, df * (sd / one.sd) ** 2) < 0.01:
             lines.append(
                 f"{task}: the {len(known)} seeds of the baseline scatter with SD {sd:.2g}, clearly more than the "
                 f"{one.sd:.2g} in the task file (chi-square test at 1 %)"
