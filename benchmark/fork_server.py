@@ -56,6 +56,11 @@ class ForkServer:
         self._orders: socket.socket | None = None
         self._closing = False
 
+    def begin(self) -> None:
+        """Start the server now unless it runs. The kernel ends it with the thread that started it."""
+        with self._asking:
+            self._connection(start=True)
+
     def fork(self, descriptors: Sequence[int]) -> Forked:
         """Start a process that serves these sockets (see `benchmark.slot.serve`). Raises ForkServerDied."""
         return Forked(self, int(self.ask("fork", descriptors)))

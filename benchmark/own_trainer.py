@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ from typing import Any
 from benchmark.data.prepared import folder
 from benchmark.executors import Parent, ProcessDied, Report, TookTooLong
 from benchmark.files import write_atomically
+from benchmark.fork_server import ForkServer
 from benchmark.networks import Network, NetworkError, build, described
 from benchmark.results import EpochMetrics
 from benchmark.sources import captured, import_file, provide
@@ -182,19 +184,28 @@ def run_trainer(
 ) -> Trained | str:
     """Let the trainer train in a fresh process, for at most so many seconds. What it did wrong is one sentence.
 
-    A process that dies is tried once more.
+    A process that dies is tried once more. On a CPU it is a fork of one that has imported torch and nothing of the
+    user's. The first training here starts that one, which serves the later ones.
     """
     from benchmark.executors import LocalExecutor
     from benchmark.hardware import threads
 
     spec = call.trainer.spec
-    with LocalExecutor(1, threads=threads(), gpus=gpus) as executor:
+    forks = None if gpus or sys.platform != "linux" else _forks(threads())
+    with LocalExecutor(1, threads=threads(), gpus=gpus, forks=forks) as executor:
         try:
             return executor.submit(call, timeout=seconds, on_report=on_report).result()
         except TookTooLong:
             return f"train {spec} did not return within {seconds:g} s; --seconds gives it more"
         except ProcessDied as error:
             return f"train {spec}: {error.how()}, and so it did when it was tried once more"
+
+
+@functools.cache
+def _forks(threads: int) -> ForkServer:
+    from benchmark.executors.local import fork_server
+
+    return fork_server(threads)
 
 
 def _die_first() -> None:

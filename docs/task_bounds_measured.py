@@ -1,8 +1,10 @@
-"""What the bounds in docs/tasks.md were measured with: `python docs/task_bounds_measured.py check` and `… training`.
+"""What the bounds in docs/tasks.md were measured with: `python docs/task_bounds_measured.py check`, `… training` and
+`… starts`.
 
 `check` times `agent task check` on a folder of 2,000 pictures, beside a folder of eight. `training` runs a training of
 over a minute inside an evaluation and, at the same time on another core, the same training by a plain call. It compares
-their CPU seconds: two trainings side by side suffer alike from whatever else the machine does.
+their CPU seconds: two trainings side by side suffer alike from whatever else the machine does. `starts` times trainings
+by a trainer that returns at once, one after the other as a slot runs them.
 """
 
 from __future__ import annotations
@@ -160,6 +162,27 @@ def training(epochs: int, *, own: bool) -> dict[str, Any]:
     return {"inside_s": round(inside, 1), "plain_s": round(outside, 1), "ratio": round(inside / outside, 4)}
 
 
+def starts(count: int = 6) -> dict[str, Any]:
+    """Wall seconds of the first such training and the mean of the others."""
+    from benchmark.networks import Network
+    from benchmark.own_trainer import TrainCall, run_trainer
+    from benchmark.sources import Source
+    from benchmark.task import Trainer
+
+    text = "from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n"
+    with tempfile.TemporaryDirectory() as name:
+        Path(name, "net.py").write_text(text)
+        Path(name, "train.py").write_text("def train(model, *, seed, device, report):\n    return 1.0\n")
+        network = Network("net.py:build", None, sources=(Source("net", "net.py", text),))
+        call = TrainCall(Trainer("train.py:train", Path(name), ()), network, None, 0, "cpu")
+        seconds = []
+        for _ in range(count):
+            started = time.perf_counter()
+            run_trainer(call, gpus=0)
+            seconds.append(time.perf_counter() - started)
+    return {"first_s": round(seconds[0], 2), "later_s": round(sum(seconds[1:]) / (count - 1), 2)}
+
+
 class PlainTraining:
     """The training of a task with data, called directly."""
 
@@ -204,6 +227,8 @@ def main(words: list[str]) -> None:
     """Print one line of JSON for each measurement."""
     if words[:1] == ["check"]:
         print(json.dumps(check()))
+    if words[:1] == ["starts"]:
+        print(json.dumps(starts()))
     for own in (False, True) if words[:1] == ["training"] else ():
         epochs = int(words[1]) if len(words) > 1 else 100
         print(json.dumps({"own_trainer": own, **training(epochs * (3 if own else 1), own=own)}), flush=True)

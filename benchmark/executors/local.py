@@ -41,27 +41,32 @@ class LocalExecutor(QueueExecutor):
         lanes: int = 1,
         say: Callable[[str], None] | None = None,
         environ: Mapping[str, str] | None = None,
+        forks: ForkServer | None = None,
     ) -> None:
-        """`environ`: the environment variables of the processes; None: those of this process."""
+        """`environ`: the environment variables of the processes; None: those of this process.
+
+        `forks`: a server that is kept for later executors, and is not closed with this one. The kernel ends it with the
+        thread that makes the first of them.
+        """
         if slots < 1 or threads < 1:
             raise ValueError("slots and threads must be at least 1")
         super().__init__()
         self.slots = slots
         count = min(gpus, slots) or -(-slots // lanes)
         names = _gpu_names(gpus) if gpus else [""] * count
-        inherited = dict(os.environ if environ is None else environ)
-        inherited |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), str(threads))
+        inherited = _environment(threads, environ)
         # A GPU's driver does not survive a fork, and each GPU has one process anyway.
         self._forks = None
-        if count > 1 and not gpus and sys.platform == "linux":
-            on_cpu = inherited | {"CUDA_VISIBLE_DEVICES": ""}
-            self._forks = ForkServer(lambda script, descriptors: start_python(script, descriptors, on_cpu, log))
+        if forks is not None:
+            forks.begin()
+        elif count > 1 and not gpus and sys.platform == "linux":
+            forks = self._forks = fork_server(threads, environ, log)
         shared = [
             SlotProcess(
                 inherited | {"CUDA_VISIBLE_DEVICES": names[index]},
                 log,
                 lanes=len(range(index, slots, count)),
-                forks=self._forks,
+                forks=forks,
             )
             for index in range(count)
         ]
@@ -105,6 +110,17 @@ class LocalExecutor(QueueExecutor):
                 if attempt == 2:
                     raise ProcessDied(f"an evaluation process died twice: {crash}", crash.status) from None
         raise AssertionError("unreachable")
+
+
+def fork_server(threads: int, environ: Mapping[str, str] | None = None, log: Path | None = None) -> ForkServer:
+    """Return a server, not yet started, whose forks train on the CPU; see `LocalExecutor`."""
+    on_cpu = _environment(threads, environ) | {"CUDA_VISIBLE_DEVICES": ""}
+    return ForkServer(lambda script, descriptors: start_python(script, descriptors, on_cpu, log))
+
+
+def _environment(threads: int, environ: Mapping[str, str] | None) -> dict[str, str]:
+    numbers = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), str(threads))
+    return dict(os.environ if environ is None else environ) | numbers
 
 
 def _gpu_names(count: int) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,28 @@ def test_a_trainer_that_ends_its_process(tmp_path: Path) -> None:
     assert isinstance(said, str)
     assert "train train.py:train: its process ended with exit status 3 before the function returned" in said
     assert (tmp_path / "tried").read_text() == "xx"  # retried once, and no more
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
+def test_trainers_are_fresh_forks_of_one_process(tmp_path: Path) -> None:
+    """Each training imported torch, a second and a half. Nothing of one training is left in the next."""
+    (tmp_path / "state.py").write_text("runs = 0\n")
+    body = "import state\nstate.runs += 1\nreport(state.runs, parent=os.getppid(), own=os.getpid())\nreturn 1.0"
+    first, second = trained(tmp_path, body), trained(tmp_path, body)
+    assert isinstance(first, Trained)
+    assert isinstance(second, Trained)
+    seen = [run.curve[0].own or {} for run in (first, second)]
+    assert seen[0]["parent"] == seen[1]["parent"] != os.getpid()
+    assert seen[0]["own"] != seen[1]["own"]
+    assert [run.curve[0].epoch for run in (first, second)] == [1, 1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux only")
+def test_a_trainer_that_kills_what_forked_it(tmp_path: Path) -> None:
+    """The training fails, and the next one is forked by a new process."""
+    said = trained(tmp_path, f"os.kill(os.getppid(), {int(signal.SIGKILL)})\nthreading.Event().wait()")
+    assert isinstance(said, str)
+    assert isinstance(trained(tmp_path, "return 0.5"), Trained)
 
 
 def test_what_a_trainer_prints_can_be_read(tmp_path: Path) -> None:
