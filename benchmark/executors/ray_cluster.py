@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmark.executors.checks import Facts, read_facts
 from benchmark.executors.ray_token import refusal, shown_token
-from benchmark.executors.seam import AnswerT, Call, EngineError, InfrastructureError, Report
+from benchmark.executors.seam import AnswerT, Call, EngineError, InfrastructureError, Report, TookTooLong
 from benchmark.executors.wire import answer_from_json, report_from_json
 
 OLDEST = (2, 50)
@@ -214,7 +214,10 @@ def answer_of(
     on_report: Report | None = None,
     on_begin: Callable[[], None] = lambda: None,
 ) -> AnswerT:
-    """Read a worker's messages (see `Worker.run`) up to the answer. Raises WorkerLost, InfrastructureError."""
+    """Read a worker's messages (see `Worker.run`) up to the answer.
+
+    Raises WorkerLost, TookTooLong, InfrastructureError.
+    """
     import ray
 
     deadline = None if timeout is None else time.monotonic() + timeout
@@ -240,6 +243,8 @@ def answer_of(
             text = content.decode(errors="replace")[:2000]
             if "WrongMachine" in text:
                 raise WorkerLost(text.strip().splitlines()[-1])
+            if kind == b"T":
+                raise TookTooLong(f"on a Ray worker {text}")
             raise InfrastructureError(f"an evaluation failed on a Ray worker:\n{text}")
 
 

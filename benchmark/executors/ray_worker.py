@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmark.executors.local import LocalExecutor
 from benchmark.executors.probe import facts
-from benchmark.executors.seam import Call, InfrastructureError
+from benchmark.executors.seam import Call, InfrastructureError, TookTooLong
 from benchmark.executors.wire import answer_to_json, report_to_json
 
 _ALLOWED = re.compile(
@@ -40,7 +40,10 @@ class Worker:
         return json.dumps({**json.loads(facts()), "gpu": self._gpu}).encode()
 
     def run(self, call: Call[Any], timeout: float | None) -> Iterator[bytes]:
-        """S each time the call begins; R and a report, any number of times; then A and the answer, or E and why not."""
+        """S each time the call begins; R and a report, any number of times; then A and the answer, or E and why not.
+
+        T in place of E where the call took too long.
+        """
         messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
         def report(content: Any) -> None:
@@ -58,6 +61,8 @@ class Worker:
             yield message
         try:
             yield b"A" + answer_to_json(call, future.result()).encode()
+        except TookTooLong as error:
+            yield b"T" + str(error).encode()
         except InfrastructureError as error:
             yield b"E" + str(error).encode(errors="replace")
         except Exception:  # noqa: BLE001 - the head reads the traceback as text, and unpickles no exception

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.executors.checks import DescribeData, differences
-from benchmark.executors.seam import Call, EngineError, InfrastructureError, prepared
+from benchmark.executors.seam import Call, EngineError, InfrastructureError, TookTooLong, prepared
 from benchmark.executors.slurm_jobs import QueueFull, Submitter, cancel, jobs, require_programs
 from benchmark.executors.slurm_worker import ANSWER, CALL, REPORTS, TENSORS
 from benchmark.executors.waiting import QueueExecutor, SubmittedCall
@@ -282,7 +282,7 @@ class SlurmExecutor(QueueExecutor):
             sent.ended = None
             if job.timeout is not None and sent.started is not None and time.monotonic() - sent.started > job.timeout:
                 cancel(sent.id)
-                raise InfrastructureError(f"Slurm job {sent.id} did not finish within {job.timeout:.0f} s")
+                raise TookTooLong(f"Slurm job {sent.id} did not finish within {job.timeout:.0f} s")
         else:
             sent.ended = sent.ended or time.monotonic()
             if time.monotonic() - sent.ended > (_GRACE if state in ("COMPLETED", "") else 1.0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -17,19 +18,31 @@ from agent.evaluation.calls import EvaluationCall, Made, SignalCall
 from agent.evaluation.engines import _require_gpu
 from agent.evaluation.workbench import plan_slots
 from agent.protocol import CandidateFailure
-from benchmark.executors import Call, EngineError, InfrastructureError, LocalExecutor, Parent, WrongMachine, prepared
+from benchmark.executors import (
+    Call,
+    EngineError,
+    InfrastructureError,
+    LocalExecutor,
+    Parent,
+    TookTooLong,
+    WrongMachine,
+    prepared,
+    ray_cluster,
+    slurm,
+)
 from benchmark.executors.checks import DescribeData, differences, read_facts
 from benchmark.executors.probe import facts
 from benchmark.executors.ray_worker import Worker, clean_environment
 from benchmark.executors.slurm_jobs import parse_options
 from benchmark.executors.slurm_worker import main
+from benchmark.executors.waiting import SubmittedCall
 from benchmark.executors.wire import answer_from_json, answer_to_json, call_from_json, call_to_json, report_from_json
 from benchmark.hardware import DescribeEnvironment
 from benchmark.results import EpochMetrics
 from benchmark.tasks import get_profile
 from sandbox.isolate import Initialised, Job
 from tests.agent.llm_servers import GOOD
-from tests.benchmark.test_executor import DieOnce, Fail, Square
+from tests.benchmark.test_executor import DieOnce, Fail, Sleep, Square
 
 TASK = get_profile("smoke").visible[0]
 CALL = EvaluationCall(GOOD.format(gain=1), TASK, 3, (("device", "a card"), ("threads", "1")))
@@ -176,9 +189,29 @@ def test_a_ray_worker_says_when_a_call_begins(tmp_path: Path) -> None:
         *_, last = worker.run(Fail(), None)
         assert last.startswith(b"E")
         assert b"a bug of ours" in last
+        *_, last = worker.run(Sleep(60, tmp_path / "pid"), 1.0)
+        assert last == b"Tan evaluation did not finish within 1 s"
         assert json.loads(worker.facts())["content"] == read_facts(facts())["content"]
     finally:
         worker.close()
+
+
+def test_a_call_that_takes_too_long_is_called_so_on_other_machines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was any failure of our own code where Ray or Slurm ran it: nothing said that its time was over."""
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace())
+    monkeypatch.setattr(ray_cluster, "get_bytes", lambda reference, timeout: reference)
+    with pytest.raises(TookTooLong, match="on a Ray worker an evaluation did not finish within 1 s"):
+        ray_cluster.answer_of(Square(3), iter([b"S", b"Tan evaluation did not finish within 1 s"]), None)
+    cancelled: list[str] = []
+    monkeypatch.setattr(slurm, "cancel", cancelled.append)
+    sent = slurm._Sent(SubmittedCall(Square(3), 1.0, None, None, None, ()), tmp_path, id="17")
+    sent.started = time.monotonic() - 2
+    follow = SimpleNamespace(_read_reports=lambda sent: None)
+    with pytest.raises(TookTooLong, match="Slurm job 17 did not finish within 1 s"):
+        slurm.SlurmExecutor._look(follow, sent, "RUNNING", "node1")  # type: ignore[arg-type]
+    assert cancelled == ["17"]
 
 
 def test_a_job_with_lanes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
