@@ -23,7 +23,7 @@ from filelock import FileLock
 from agent import cli, search
 from agent.engine.search import SearchOutcome
 from tests.agent.harm import Server
-from tests.agent.kept import processes_kept
+from tests.agent.kept import Kept, used
 
 ROOT = Path(__file__).resolve().parents[2]
 Agent = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -46,10 +46,18 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def kept(cache: Path) -> Iterator[Kept]:
+    """Isolation and slots for all tests that share them."""
+    kept = Kept(cache)
+    yield kept
+    kept.close()
+
+
 @pytest.fixture(scope="module")
-def processes_shared(cache: Path) -> Iterator[None]:
-    """The tests of a file share isolation and slots; see tests/agent/kept.py."""
-    with processes_kept(cache):
+def processes_shared(kept: Kept) -> Iterator[None]:
+    """The tests of a file use the isolation and the slots that other files use, too; see tests/agent/kept.py."""
+    with used(kept.isolation, kept.forks):
         yield
 
 

@@ -20,17 +20,28 @@ from sandbox.isolate import DEFAULT_LIMITS, Isolation, Level, Limits
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), "1")
 
 
-@contextmanager
-def processes_kept(cache: Path) -> Iterator[None]:
-    """While this lasts, each `Isolation` of level "auto" and each slot of a `LocalExecutor` uses the same ones.
+class Kept:
+    """The isolation and the process that forks; see `used`.
 
     `cache`: the user's folder of results and prepared data, as the slots see it.
     """
-    # All are started here: the kernel ends them when the thread that started them ends.
-    kept = Isolation(at_once=True)
-    environment = {**os.environ, **_ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", "INITSEARCH_CACHE_DIR": str(cache)}
-    server = ForkServer(lambda script, descriptors: start_python(script, descriptors, environment, None))
-    server._connection(start=True)
+
+    def __init__(self, cache: Path) -> None:
+        # All are started here: the kernel ends them when the thread that started them ends.
+        self.isolation = Isolation(at_once=True)
+        environment = {**os.environ, **_ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", "INITSEARCH_CACHE_DIR": str(cache)}
+        self.forks = ForkServer(lambda script, descriptors: start_python(script, descriptors, environment, None))
+        self.forks.begin()
+
+    def close(self) -> None:
+        """End them."""
+        self.isolation.close()
+        self.forks.close()
+
+
+@contextmanager
+def used(kept: Isolation, server: ForkServer) -> Iterator[None]:
+    """While this lasts, each `Isolation` of level "auto" and each slot of a `LocalExecutor` uses them."""
     start, close, start_second = Isolation.__init__, Isolation.close, Isolation.start_second
 
     def take(
@@ -61,5 +72,3 @@ def processes_kept(cache: Path) -> Iterator[None]:
         patch.setattr(Isolation, "start_second", second)
         patch.setattr(local, "SlotProcess", slot)
         yield
-    close(kept)
-    server.close()

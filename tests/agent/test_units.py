@@ -33,6 +33,8 @@ from benchmark.task import ACCURACY, Metric
 from tests.agent.conftest import Main, Searched
 from tests.agent.report_samples import change_log, change_summary, copy_run, write_log
 
+pytestmark = pytest.mark.usefixtures("processes_shared")
+
 LOSS = Metric("val_loss", "minimize")
 OTHERS = re.compile(r"\bpoints\b|\baccurac|[0-9] %|, %")
 ALLOWED = re.compile(r"9[05](\.\d+)? % interval|power 80 %|\d+ % (of|\()|P\(better\)|probability of 80 %|chance-level")

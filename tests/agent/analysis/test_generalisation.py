@@ -13,6 +13,8 @@ from agent.engine.search import SearchOutcome
 from benchmark.statistics import Comparison, NoisePrior, StatisticsError, combine, compare, correlate, in_noise_units
 from tests.agent.conftest import Agent, json_lines
 
+pytestmark = pytest.mark.usefixtures("processes_shared")
+
 LOUD, QUIET = NoisePrior(4.0, 14), NoisePrior(0.5, 14)
 
 

@@ -18,6 +18,8 @@ from benchmark.recipes import get_recipe
 from tests.agent.conftest import Agent, Command, done_line, json_lines
 from tests.agent.report_samples import change_summary, copy_run, read_log, write_log
 
+pytestmark = pytest.mark.usefixtures("processes_shared")
+
 START = '''def initialize_weights(model, config):
     """Kaiming."""
     gain = 1.0

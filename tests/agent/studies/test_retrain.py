@@ -23,6 +23,8 @@ from tests.agent.transcript_samples import call, edit, prompt, write
 from tests.agent.transcript_samples import conversation as document
 from tests.agent.transcripts.test_replay_recorded import OWN
 
+pytestmark = pytest.mark.usefixtures("processes_shared")
+
 TASK = "resnet20-tiny"
 
 

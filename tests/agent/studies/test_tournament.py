@@ -24,6 +24,8 @@ from sandbox.isolate import Isolation
 from sandbox.region import scaffold
 from tests.agent.conftest import Agent, Command, json_lines
 
+pytestmark = pytest.mark.usefixtures("processes_shared")
+
 TASK = "resnet20-tiny"
 
 
