@@ -31,6 +31,8 @@ from benchmark.tasks import PROFILES, Task
 from sandbox.isolate import Initialised, Isolation, Job
 from sandbox.region import scaffold
 
+pytestmark = pytest.mark.usefixtures("processes_shared")
+
 SHORT = dataclasses.replace(PROFILES["smoke"].visible[0].recipe, epochs=1, train_limit=32, test_limit=20)
 CALL = EvaluationCall(scaffold().region, Task("resnet20", "tiny", SHORT), 0, (("device", "cpu"),))
 
@@ -49,7 +51,7 @@ class Here:
 
 
 @pytest.fixture(scope="module")
-def parent() -> Iterator[Here]:
+def parent(processes_shared: None) -> Iterator[Here]:
     with Isolation() as isolation:
         yield Here(isolation)
 

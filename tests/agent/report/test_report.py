@@ -28,6 +28,8 @@ from tests.agent.report_samples import (
     write_log,
 )
 
+pytestmark = pytest.mark.usefixtures("processes_shared")
+
 pytestmark = pytest.mark.usefixtures("drawn_once")
 
 MAX_BYTES = 1_000_000

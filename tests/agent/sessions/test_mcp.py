@@ -352,6 +352,7 @@ def test_options_are_repeated_as_they_were_given() -> None:
     assert _repeated(given) == ["--runs", str(Path("runs").absolute()), "--allow-unsandboxed", "--screen", "0.5"]
 
 
+@pytest.mark.usefixtures("processes_shared")
 def test_a_server_for_a_task_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is read for the task's text, measured in a process of its own, and named again by the next server."""
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(tmp_path / "cache"))
