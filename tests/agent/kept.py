@@ -14,10 +14,8 @@ import pytest
 
 from benchmark.executors import local
 from benchmark.fork_server import ForkServer
-from benchmark.slot_process import SlotProcess, start_python
+from benchmark.slot_process import SlotProcess
 from sandbox.isolate import DEFAULT_LIMITS, Isolation, Level, Limits
-
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "INITSEARCH_THREADS"), "1")
 
 
 class Kept:
@@ -29,8 +27,7 @@ class Kept:
     def __init__(self, cache: Path) -> None:
         # All are started here: the kernel ends them when the thread that started them ends.
         self.isolation = Isolation(at_once=True)
-        environment = {**os.environ, **_ONE_THREAD, "CUDA_VISIBLE_DEVICES": "", "INITSEARCH_CACHE_DIR": str(cache)}
-        self.forks = ForkServer(lambda script, descriptors: start_python(script, descriptors, environment, None))
+        self.forks = local.fork_server(1, {**os.environ, "INITSEARCH_CACHE_DIR": str(cache)})
         self.forks.begin()
 
     def close(self) -> None:
