@@ -28,9 +28,8 @@ def ranked(
     the earlier one on a tie. The shrinkage already removes the optimism of picking a maximum. `looks` maps the hash of
     a region to its score from screening. `noise`, `metrics`: see `compare_tasks`.
     """
-    ran = [test for test in tests if not test.failed]
-    scores = [overall.score for overall in _judged(profile, baseline, ran, looks, noise, metrics)]
-    return [ran[index] for index in sorted(range(len(ran)), key=scores.__getitem__, reverse=True)]
+    judged = _judged(profile, baseline, tests, looks, noise, metrics)
+    return [test for test, _ in sorted(judged, key=lambda one: one[1].score, reverse=True)]
 
 
 def none_better(
@@ -41,29 +40,25 @@ def none_better(
     metrics: Mapping[str, Metric] = {},
 ) -> bool:
     """Whether no test that succeeded has a mean gain above zero over the visible tasks."""
-    ran = [test for test in tests if not test.failed]
-    return all(overall.gain <= 0 for overall in _judged(profile, baseline, ran, _NO_LOOKS, noise, metrics))
+    return all(overall.gain <= 0 for _, overall in _judged(profile, baseline, tests, _NO_LOOKS, noise, metrics))
 
 
 def _judged(
     profile: str,
     baseline: Accuracies,
-    ran: Sequence[TestOutcome],
+    tests: Sequence[TestOutcome],
     looks: Mapping[str, float],
     noise: Noise | None,
     metrics: Mapping[str, Metric],
-) -> list[Overall]:
-    return [
-        combine(
-            compare_tasks(
-                profile,
-                baseline,
-                test.accuracies,
-                others=[other.accuracies for other in ran if other is not test],
-                look=looks.get(test.region_sha256),
-                noise=noise,
-                metrics=metrics,
-            )
+) -> list[tuple[TestOutcome, Overall]]:
+    """Each test that succeeded, with how it compares."""
+    ran = [test for test in tests if not test.failed]
+
+    def compared(test: TestOutcome) -> Overall:
+        others = [other.accuracies for other in ran if other is not test]
+        look = looks.get(test.region_sha256)
+        return combine(
+            compare_tasks(profile, baseline, test.accuracies, others=others, look=look, noise=noise, metrics=metrics)
         )
-        for test in ran
-    ]
+
+    return [(test, compared(test)) for test in ran]
