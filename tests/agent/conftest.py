@@ -57,7 +57,7 @@ def kept(cache: Path) -> Iterator[Kept]:
 @pytest.fixture(scope="module")
 def processes_shared(kept: Kept) -> Iterator[None]:
     """The tests of a file use the isolation and the slots that other files use, too; see tests/agent/kept.py."""
-    with used(kept.isolation, kept.forks):
+    with used(kept):
         yield
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from benchmark.executors import local
-from benchmark.fork_server import ForkServer
 from benchmark.slot_process import SlotProcess
 from sandbox.isolate import DEFAULT_LIMITS, Isolation, Level, Limits
 
@@ -37,8 +36,9 @@ class Kept:
 
 
 @contextmanager
-def used(kept: Isolation, server: ForkServer) -> Iterator[None]:
+def used(processes: Kept) -> Iterator[None]:
     """While this lasts, each `Isolation` of level "auto" and each slot of a `LocalExecutor` uses them."""
+    kept = processes.isolation
     start, close, start_second = Isolation.__init__, Isolation.close, Isolation.start_second
 
     def take(
@@ -61,7 +61,7 @@ def used(kept: Isolation, server: ForkServer) -> Iterator[None]:
             start_second(isolation)
 
     def slot(environment: Mapping[str, str], log: Path | None, *, lanes: int, forks: object) -> SlotProcess:
-        return SlotProcess(environment, log, lanes=lanes, forks=server)
+        return SlotProcess(environment, log, lanes=lanes, forks=processes.forks)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Isolation, "__init__", take)
