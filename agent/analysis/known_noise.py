@@ -19,23 +19,20 @@ from benchmark.tasks import Profile
 
 MEASURING_SEEDS = 5
 """Seeds with which `agent plan` offers to measure the noise."""
-_NO_GIVEN: Mapping[str, float] = {}
 
 
-def noise_here(
-    profile: Profile, environment: Mapping[str, str], *, cache: bool = True, given: Mapping[str, float] = _NO_GIVEN
-) -> dict[str, TaskNoise]:
+def noise_here(profile: Profile, environment: Mapping[str, str], *, cache: bool = True) -> dict[str, TaskNoise]:
     """The noise of each task of the profile, with what the user's store of results shows about this machine.
 
-    `given` maps a task to the prior SD that its owner states, in units of the metric. Without `cache` the store is not
-    read. The hidden task's results are in a store of their own, where only `agent baselines --hidden` puts any.
+    Without `cache` the store is not read. The hidden task's results are in a store of their own, where only
+    `agent baselines --hidden` puts any.
     """
     store = user_store()
     hidden = ResultStore(store.folder.with_name("hidden"))
     return {
         task.name: measured_noise(
             task,
-            prior(profile.name, task.name, given),
+            prior(profile.name, task.name, dict(profile.noise)),
             environment,
             [] if not cache else [hidden] if task in profile.hidden else [store],
         )

@@ -105,7 +105,7 @@ def plan(
         )
         each = engine_seconds(engine.executor)
     cost = {task: seconds + each for task, seconds in cost.items()}
-    noise = noise_here(chosen, environment, cache=config.cache, given=dict(chosen.noise))
+    noise = noise_here(chosen, environment, cache=config.cache)
     found = make_plan(chosen, cost, Design.of(config), slots=slots, effect=effect, noise=noise)
     found = {**with_overhead(found, overhead), "environment": environment}
     if config.executor != "local":

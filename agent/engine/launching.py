@@ -101,9 +101,7 @@ def record_launch(
         _require_same_environment(log.path, launch.environment, environment)
     inputs = inputs or Inputs.recorded(launch, config, given)
     noise = (
-        of_log(launch.noise, profile)
-        if launch is not None
-        else noise_here(profile, environment, cache=config.cache, given=dict(profile.noise))
+        of_log(launch.noise, profile) if launch is not None else noise_here(profile, environment, cache=config.cache)
     )
     log.append(
         Launch(

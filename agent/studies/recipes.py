@@ -110,7 +110,7 @@ def measure(
                 unseen = LayeredStore(ResultStore(Path(folder) / "hidden"), kept)
                 outcomes |= evaluate(candidates, profile.hidden, seeds, results=unseen)
             # After the trainings: they enter the store, and a second call, which takes them from there, sees the same.
-            noise = noise_here(profile, workbench.environment, cache=config.cache, given=dict(profile.noise))
+            noise = noise_here(profile, workbench.environment, cache=config.cache)
     rows = []
     for task in tasks:
         results = {name: {seed: outcomes[name, task.name, seed] for seed in seeds} for name in names}

@@ -261,7 +261,7 @@ def replay_of_conversation(
         workbench = stack.enter_context(open_workbench(config, Clock(), progress, evaluations=most))
         progress.begin((count + 1) * len(profile.visible) * len(config.evaluation_seeds))
         results = LayeredStore(ResultStore(folder), user_store() if config.cache else None)
-        strategies.noise = noise_here(profile, workbench.environment, cache=config.cache, given=dict(profile.noise))
+        strategies.noise = noise_here(profile, workbench.environment, cache=config.cache)
         trainer = _Trainer(workbench, config, profile, results)
         strategies.baseline = trainer.train("baseline", baseline_region(profile))
         numbers = itertools.count()
