@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,7 @@ from agent.errors import UsageError, in_one_sentence
 from benchmark.files import read_regular
 from benchmark.hardware import cpu_count
 from benchmark.seeds import MOST, confirmation_seeds, evaluation_seeds
+from benchmark.suggestions import suggestion
 from benchmark.tasks import FROM_PYTHON, NAMES, is_task_file
 
 ENV_PREFIX = "INITSEARCH_"
@@ -288,12 +288,6 @@ def parse_settings(texts: Iterable[str]) -> dict[str, str]:
 def flag_name(name: str, value: object = None) -> str:
     """The flag of a setting, such as --max-steps; of one that is False, such as --no-cache."""
     return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
-
-
-def suggestion(name: str, known: set[str] | list[str]) -> str:
-    """`; did you mean 'x'?` for the nearest known name, or the list of them."""
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
 
 
 def _read_toml(path: Path | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import tomllib
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from benchmark.files import read_regular
+from benchmark.suggestions import suggestion
 from benchmark.task import AS_BUILT, NUM_CLASSES, OURS, Metric, Recipe, Task
 
 _MAX_BYTES = 2**20
@@ -311,5 +311,4 @@ def suggested_key(name: str, known: Iterable[str]) -> str:
     for key, names in _MEANINGS.items():
         if key in known and other in names:
             return f"; did you mean {key!r}?"
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+    return suggestion(name, known)

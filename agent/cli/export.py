@@ -45,8 +45,8 @@ def export(
       agent export latest --format tensorboard --out tb
       agent export latest --format mlflow --out mlflow.db
     """
-    from agent.config import suggestion
     from agent.runs.directory import RunDirectory
+    from benchmark.suggestions import suggestion
 
     if form not in FORMATS:
         raise UsageError(f"--format {form}: unknown{suggestion(form, list(FORMATS))}")

@@ -37,9 +37,10 @@ def export_env(
       agent export-env --format harbor task --profile smoke && harbor run -p task -a oracle
       agent export-env task --profile letters.toml --include text.txt
     """
-    from agent.config import SearchConfig, suggestion
+    from agent.config import SearchConfig
     from agent.profiles import resolve_profile
     from agent.sessions.harbor import export_harbor
+    from benchmark.suggestions import suggestion
 
     if form not in FORMATS:
         raise UsageError(f"--format {form}: unknown{suggestion(form, list(FORMATS))}")

@@ -133,8 +133,8 @@ def _require_sdk() -> None:
 
 def _print_config(client: str, arguments: list[str], http: int | None) -> None:
     """Print the configuration on stdout and where it goes on stderr. Raises UsageError."""
-    from agent.config import suggestion
     from agent.sessions.mcp_clients import CLIENTS, client_config
+    from benchmark.suggestions import suggestion
 
     if client not in CLIENTS:
         raise UsageError(f"--print-config {client}: unknown{suggestion(client, list(CLIENTS))}")

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from agent.config import SearchConfig, suggestion
+from agent.config import SearchConfig
 from agent.errors import UsageError
 from agent.profiles import baseline_region
 from agent.protocol import Proposer, Situation
 from agent.runs.log import EventLog
 from agent.spaces.start import starting_region
 from benchmark.noise import TaskNoise
+from benchmark.suggestions import suggestion
 from benchmark.tasks import Profile
 from sandbox.region import SCAFFOLD_NAME, scaffold
 
