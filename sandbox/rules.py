@@ -1,4 +1,4 @@
-"""Check a region before anything runs, and warn its author during editing. Both are free.
+"""Check a region before anything runs (forbidden names, allowed imports), and warn its author during editing.
 
 This is a lint for honest mistakes, not a security boundary: Python code can avoid any list of forbidden names.
 `sandbox.isolate` contains hostile code.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,3 +126,9 @@ def test_every_module_says_what_it_is() -> None:
     for room in FORBIDDEN:
         for path in _modules(room):
             assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path.relative_to(ROOT)
+
+
+def test_the_list_of_files_is_current() -> None:
+    """A newcomer looks in docs/files.md for where to change something: it has every file, in the file's own words."""
+    written = runpy.run_path(str(ROOT / "docs/files_listed.py"))["listed"]()
+    assert (ROOT / "docs/files.md").read_text(encoding="utf-8") == written, "run: python docs/files_listed.py"

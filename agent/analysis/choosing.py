@@ -1,4 +1,4 @@
-"""The choice of the test to submit."""
+"""The choice of the test to submit: the order of the finished tests, and whether one beat the baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agent ablate`."""
+"""`agent ablate`: measures each part of a submission by taking it back and training again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agent audit`."""
+"""`agent audit`: checks that nothing hidden showed before the submission."""
 
 from __future__ import annotations
 

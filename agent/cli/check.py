@@ -1,4 +1,4 @@
-"""`agent check`."""
+"""`agent check`: checks a function by rules, isolation and determinism. It trains nothing."""
 
 from __future__ import annotations
 

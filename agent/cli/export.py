@@ -1,4 +1,4 @@
-"""`agent export`."""
+"""`agent export`: writes a run in a format for other programs."""
 
 from __future__ import annotations
 

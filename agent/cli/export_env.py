@@ -1,4 +1,4 @@
-"""`agent export-env`."""
+"""`agent export-env`: writes the task as an environment in which others measure their agents."""
 
 from __future__ import annotations
 

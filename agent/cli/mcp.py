@@ -1,4 +1,4 @@
-"""`agent mcp`."""
+"""`agent mcp`: offers the tools of a session to any MCP client."""
 
 from __future__ import annotations
 

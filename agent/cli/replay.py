@@ -1,4 +1,4 @@
-"""`agent replay`."""
+"""`agent replay`: applies recorded calls again and compares the replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agent report`."""
+"""`agent report`: writes the page of a run."""
 
 from __future__ import annotations
 

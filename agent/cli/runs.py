@@ -1,4 +1,4 @@
-"""`agent runs`."""
+"""`agent runs`: lists the runs."""
 
 from __future__ import annotations
 

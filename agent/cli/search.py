@@ -1,4 +1,4 @@
-"""`agent search`."""
+"""`agent search`: its flags, and how it begins and ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agent serve`."""
+"""`agent serve`: shows the runs in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`agent show`."""
+"""`agent show`: shows the results of a run on a terminal."""
 
 from __future__ import annotations
 

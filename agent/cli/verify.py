@@ -1,4 +1,4 @@
-"""`agent verify`."""
+"""`agent verify`: verifies that the files of a run agree."""
 
 from __future__ import annotations
 

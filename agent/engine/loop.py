@@ -1,4 +1,4 @@
-"""The loop: ask the proposer for a call, carry it out, tell the proposer the reply, until one of the `EndStatus`es.
+"""The loop: ask the proposer, carry out its call, tell it the reply; until a submission or a limit (calls, time).
 
 With `parallel` K up to K tests are in flight. A candidate is asked for after exactly those tests were told that came K
 or more before it, whatever has finished meanwhile. So the log does not depend on how long anything takes.

@@ -1,4 +1,4 @@
-"""The evaluator: checks regions, looks up stored results, trains the missing ones in parallel, records outcomes."""
+"""The evaluator: checks regions, looks up stored results, trains missing ones within a time limit, logs outcomes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The built-in search space: its numbers, where each one acts, and its first points. `rendering` writes them as code.
+"""The built-in search space: its numbers, where each one acts, and the points tried first.
 
 The point with all numbers at their neutral values is `kaiming_normal`, the baseline. Each number stands for one known
-idea, and the generated code contains only the ideas that are used. Fixup, zero-γ, orthogonal, Dirac and GradInit-like
-initialisations are points of this space (`first_points`), so a search can start from them and mix them.
+idea, and the generated code (`rendering` writes it) contains only the ideas that are used. Fixup, zero-γ, orthogonal,
+Dirac and GradInit-like initialisations are points of this space (`first_points`), so a search can start from them and
+mix them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Load a recorded conversation of any known format. Errors say in one line why a file is not one."""
+"""Load a recorded conversation: recognise its format. Errors say in one line why a file is not one."""
 
 from __future__ import annotations
 
