@@ -138,7 +138,7 @@ def test_costs_are_measured_once(tmp_path: Path) -> None:
     with LocalExecutor(1, threads=1) as executor:
         first = KnownCosts(folder).measure(smoke.visible, executor, {"threads": "1"})
     assert first[smoke.visible[0].name] > 0
-    assert pictures(smoke.visible[0]) == (2 * 96, 2 * 50)
+    assert pictures(smoke.visible[0]) == (2 * 64, 2 * 50)
     assert KnownCosts(folder).measure(smoke.visible, executor, {"threads": "1"}) == first  # the executor is closed
     with pytest.raises(RuntimeError, match="closed"):
         KnownCosts(folder).measure(smoke.visible, executor, {"threads": "2"})
