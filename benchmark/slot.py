@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -61,8 +62,10 @@ def serve(*descriptors: int) -> None:
     if not die_with_parent():
         return
     if len(descriptors) > 1:
+        gc.disable()  # an import makes no garbage, and looking for it takes a tenth of the start
         import benchmark.train  # noqa: F401 - torch does not survive two threads that import it for the first time
 
+        gc.enable()
     gate = Gate(len(descriptors))
     others = [threading.Thread(target=_serve_lane, args=(descriptor, gate)) for descriptor in descriptors[1:]]
     for other in others:

@@ -95,7 +95,8 @@ def compare(
     _check_family(n_candidates, confidence)
     ours, theirs = _values(candidate, "the candidate"), _values(baseline, "the baseline")
     n, m = ours.size, theirs.size
-    gain = float(ours.mean() - theirs.mean())
+    candidate_mean, baseline_mean = float(ours.mean()), float(theirs.mean())
+    gain = candidate_mean - baseline_mean
 
     variance, df = prior.pooled(squares(ours) + squares(theirs), n + m - 2)
     standard_error = math.sqrt(variance * (1 / n + 1 / m))
@@ -116,8 +117,8 @@ def compare(
     return Comparison(
         n_baseline=m,
         n_candidate=n,
-        baseline_mean=float(theirs.mean()),
-        candidate_mean=float(ours.mean()),
+        baseline_mean=baseline_mean,
+        candidate_mean=candidate_mean,
         gain=gain,
         ci=ci,
         confidence=confidence,

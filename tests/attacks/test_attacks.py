@@ -2,12 +2,14 @@
 
 A region says in its first lines what it tries and which verdicts are right ("accepted" where it fails without an error
 and its weights are acceptable). It prints ESCAPED where it succeeds. What is outside is told to it in HOST.
+"level: any" stands where what stops it is the same at every level; it runs at the strongest that the machine offers.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import re
 from collections.abc import Iterator
@@ -16,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.isolate import Initialised, Isolation, Job, Limits, _Interpreter, obstacle_to
+from sandbox import canary
+from sandbox.isolate import Initialised, Isolation, Job, Limits, obstacle_to
 from sandbox.launcher import Zygote
 from tests.attacks.host import KEY_NAME, NEEDLE, Host, host
 
@@ -24,9 +27,12 @@ REGIONS = Path(__file__).with_name("regions")
 SUFFIX = ".py.txt"  # no tool that walks through Python files is to meet them
 ATTACKS = sorted(str(path.relative_to(REGIONS)).removesuffix(SUFFIX) for path in REGIONS.rglob(f"*{SUFFIX}"))
 LEVELS = ("bubblewrap", "bubblewrap without landlock", "landlock")
+STRONGEST = next((level for level in LEVELS if obstacle_to(level.split()[0]) is None), LEVELS[0])
 ARCH, CLASSES = "resnet20", 10
 PATIENT = Limits(wall_seconds=60, cpu_seconds=30, memory_bytes=512 << 20, output_bytes=1 << 16)
-IMPATIENT = dataclasses.replace(PATIENT, wall_seconds=2, cpu_seconds=1)
+IMPATIENT = dataclasses.replace(PATIENT, wall_seconds=1.25, cpu_seconds=1)
+MORE_IMPATIENT = dataclasses.replace(IMPATIENT, wall_seconds=0.3)
+"""For the weaker levels: the clock ends what the processor's limit, which is the same, ends at the strongest."""
 HONEST = """
 def initialize_weights(model, config):
     for parameter in model.parameters():
@@ -41,20 +47,27 @@ class Attack:
     text: str
     expected: tuple[str, ...]
     seed: int
+    any_level: bool
 
     @staticmethod
     def read(name: str, facts: dict[str, object]) -> Attack:
         text = (REGIONS / f"{name}{SUFFIX}").read_text()
-        options = dict(re.findall(r"^# (expect|pad|seed): (.*)$", text, re.MULTILINE))
+        options = dict(re.findall(r"^# (expect|level|pad|seed): (.*)$", text, re.MULTILINE))
         text = re.sub(r"^# expect: .*$", lambda line: f"{line[0]}\nHOST = {facts!r}", text, count=1, flags=re.MULTILINE)
         text += "\n" + "#" * int(options.get("pad", 0))
-        return Attack(text, tuple(options["expect"].split(", ")), int(options.get("seed", 0)))
+        expected, seed = tuple(options["expect"].split(", ")), int(options.get("seed", 0))
+        return Attack(text, expected, seed, options.get("level") == "any")
+
+
+AT_ANY_LEVEL = [name for name in ATTACKS if Attack.read(name, {}).any_level]
+AT_EVERY_LEVEL = [name for name in ATTACKS if name not in AT_ANY_LEVEL]
 
 
 @dataclass
 class Arena:
     """One isolation with a host around it, used by many attacks: what one of them breaks, the next one notices."""
 
+    level: str
     isolation: Isolation
     host: Host
     out: Path
@@ -73,7 +86,7 @@ def weights(result: Initialised) -> bytes:
     return result.weights.read_bytes()
 
 
-@pytest.fixture(scope="module", params=LEVELS)
+@pytest.fixture(scope="module")
 def arena(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
     with open_arena(str(request.param), tmp_path_factory.mktemp("arena")) as arena:
         yield arena
@@ -95,15 +108,16 @@ def open_arena(level: str, folder: Path) -> Iterator[Arena]:
         (folder / part).mkdir()
     with pytest.MonkeyPatch.context() as patch, host(folder / "host") as prey:
         patch.setenv(KEY_NAME, prey.token)
+        if level.endswith("without landlock"):
+            for module in ("isolate", "levels"):
+                patch.setattr(f"sandbox.{module}.Zygote", functools.partial(Zygote, landlock=False))
         before = descendants()
         with Isolation(level=name) as isolation:  # type: ignore[arg-type]
-            if level.endswith("without landlock"):
-                isolation._first.close()
-                isolation._first = _Interpreter(lambda: Zygote("bubblewrap", landlock=False))
-            arena = Arena(isolation, prey, folder / "out", b"", set())
+            arena = Arena(level, isolation, prey, folder / "out", b"", set())
             assert arena.run(f"# {NEEDLE}\n{HONEST}").ok
             arena.reference = weights(arena.run(HONEST))
-            assert weights(arena.run(HONEST, again=True)) == arena.reference
+            if level != "none":  # where no attack asks for a repetition
+                assert weights(arena.run(HONEST, again=True)) == arena.reference
             arena.processes = descendants() - before
             yield arena
 
@@ -111,9 +125,11 @@ def open_arena(level: str, folder: Path) -> Iterator[Arena]:
 def descendants() -> set[int]:
     """Every process below this one."""
     parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for process in os.scandir("/proc"):
         try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+            if process.name.isdecimal():
+                stat = Path(process.path, "stat").read_text()
+                parents[int(process.name)] = int(stat.rpartition(")")[2].split()[1])
         except OSError:
             continue
     found = {os.getpid()}
@@ -122,10 +138,27 @@ def descendants() -> set[int]:
     return found - {os.getpid()}
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("arena", LEVELS, indirect=True)
+@pytest.mark.parametrize("name", AT_EVERY_LEVEL)
 def test_attack_fails_and_leaves_nothing(arena: Arena, name: str) -> None:
     """Somebody submits this region: it gets nothing, breaks nothing, and the next candidate is none the wiser."""
     attack(arena, name)
+
+
+@pytest.mark.parametrize("arena", [STRONGEST], indirect=True)
+@pytest.mark.parametrize("name", AT_ANY_LEVEL)
+def test_attack_fails_whatever_the_level(arena: Arena, name: str) -> None:
+    """The same for those that ask nothing of the host."""
+    attack(arena, name)
+
+
+@pytest.mark.parametrize("arena", LEVELS, indirect=True)
+def test_the_levels_hold_the_canary(arena: Arena) -> None:
+    """The canary tries everything, nothing succeeds, and honest code works."""
+    assert arena.isolation._first.zygote is not None
+    result = canary.run(arena.isolation._first.zygote)
+    assert result.passed, (result.summary(), result.denied)
+    assert len(result.denied) >= 40
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name.startswith("weights/")])
@@ -137,7 +170,8 @@ def test_bad_weights_are_found_without_isolation_too(unfenced: Arena, name: str)
 def attack(arena: Arena, name: str) -> None:
     attack = Attack.read(name, arena.host.facts)
     before, processes = arena.host.fingerprint(), descendants()
-    limits = IMPATIENT if "timeout" in attack.expected else PATIENT
+    impatient = IMPATIENT if arena.level in (STRONGEST, "none") else MORE_IMPATIENT
+    limits = impatient if "timeout" in attack.expected else PATIENT
 
     result = arena.run(attack.text, seed=attack.seed, limits=limits)
 
@@ -164,6 +198,7 @@ def test_there_are_enough_attacks_and_each_says_what_it_tries() -> None:
         lines = (REGIONS / f"{name}{SUFFIX}").read_text().splitlines()
         assert lines[0].startswith('"""'), name
         assert any(line.startswith("# expect: ") for line in lines), name
+        assert name not in AT_ANY_LEVEL or not any("HOST" in line for line in lines), f"{name} is about what is outside"
 
 
 def test_the_security_page_names_every_attack() -> None:

@@ -205,23 +205,16 @@ def test_slots_go_round_four_gpus() -> None:
         assert [slot._environment["CUDA_VISIBLE_DEVICES"] for slot in executor._slots] == ["0"]
 
 
-def test_a_chosen_subset_of_four_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """CUDA_VISIBLE_DEVICES=1,3 and four slots: two processes that see one of these GPUs each, with two lanes each."""
+def test_a_chosen_subset_of_four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA_VISIBLE_DEVICES=1,3 and four slots: two processes that see one of these GPUs each, with two lanes each.
+
+    That a process has the environment of its slots, with several on GPUs: test_executor.py.
+    """
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
     with LocalExecutor(4, threads=1, gpus=2) as executor:
-        futures = [executor.submit(Where(tmp_path, str(number))) for number in range(4)]
-        found = [future.result(timeout=60) for future in futures]
-    assert len({process for process, _ in found}) == 2
-    assert sorted(gpu for _, gpu in found) == ["1", "1", "3", "3"]
-
-
-@dataclass(frozen=True)
-class Where(Meet):
-    count: int = 4
-
-    def __call__(self, parent: Parent) -> tuple[int, str]:  # type: ignore[override]
-        super().__call__(parent)
-        return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"]
+        assert [slot._environment["CUDA_VISIBLE_DEVICES"] for slot in executor._slots] == [*"1313"]
+        processes = {id(slot._process): slot._process for slot in executor._slots}.values()
+        assert [process._lanes for process in processes] == [2, 2]
 
 
 def test_the_gate_never_closes() -> None:

@@ -122,7 +122,7 @@ def test_idinit_is_a_padded_identity_and_silences_branches() -> None:
 
 def test_sinusoidal_filters_are_their_waves() -> None:
     """Row i is a · sin(i · (2πj/n + 2π/m)), the variance is 2 / (m + n), and no seed matters."""
-    model = by_recipe("sinusoidal", "vgg16bn")
+    model = by_recipe("sinusoidal", "vgg8bn")
     for module in layers(model, nn.Conv2d, nn.Linear):
         matrix = module.weight.detach().flatten(1).double()
         m, n = matrix.shape
@@ -131,7 +131,7 @@ def test_sinusoidal_filters_are_their_waves() -> None:
         for i, j in ((1, 0), (2, n // 3), (m // 2, n - 1)):
             phase = i * (2 * math.pi * j / n + 2 * math.pi / m)
             assert matrix[i - 1, j].item() == pytest.approx(amplitude * math.sin(phase), abs=1e-2 * amplitude)
-    assert_same(model, by_recipe("sinusoidal", "vgg16bn", seed=7))
+    assert_same(model, by_recipe("sinusoidal", "vgg8bn", seed=7))
 
 
 @pytest.mark.parametrize("arch", ["resnet20", "mobilenetv2"])
@@ -158,7 +158,7 @@ def test_rising_gamma_follows_its_law() -> None:
         expected = [0.1 + 0.12 * math.sqrt((index + 1) / count) for index in range(count)]
         assert [norm.weight[0].item() for norm in last] == pytest.approx(expected)
         assert sum(bool((norm.weight != 1).any()) for norm in layers(model, nn.BatchNorm2d)) == count
-    assert_same(by_recipe("rising_gamma", "vgg16bn"), by_recipe("kaiming_normal", "vgg16bn"))
+    assert_same(by_recipe("rising_gamma", "vgg8bn"), by_recipe("kaiming_normal", "vgg8bn"))
 
 
 def test_gains_decay_along_the_depth() -> None:
@@ -169,7 +169,7 @@ def test_gains_decay_along_the_depth() -> None:
         torch.testing.assert_close(faded.weight, drawn.weight * math.exp(-index / len(convs)))
 
 
-@pytest.mark.parametrize("arch", ["resnet20", "vgg16bn", "mobilenetv2"])
+@pytest.mark.parametrize("arch", ["resnet20", "vgg8bn", "mobilenetv2"])
 def test_lsuv_gives_every_layer_unit_variance(arch: str) -> None:
     """On noise that it has not seen, near 1 for every convolution and Linear layer; norms are as new."""
     model = by_recipe("lsuv_noise", arch).train()
@@ -207,10 +207,10 @@ def test_an_unknown_recipe_is_refused_with_a_suggestion() -> None:
 
 def test_recorded_strategies_scale_by_their_formulas() -> None:
     """A recorded strategy is the kaiming_normal drawn with the same seed, times the factor its own formula gives."""
-    for arch in ("resnet20", "vgg16bn", "mobilenetv2"):
+    for arch in ("resnet20", "vgg8bn", "mobilenetv2"):
         base = by_recipe("kaiming_normal", arch)
         depth = len(layers(base, nn.Conv2d, nn.Linear))
-        residual = arch != "vgg16bn"
+        residual = arch != "vgg8bn"
         blocks = len(layers(base, BasicBlock, InvertedResidual))
         for name in ("dars", "davs", "fixup_plus_plus", "rbb"):
             model = by_recipe(name, arch)
@@ -283,7 +283,7 @@ def test_torchvision_recipes_equal_constructing_and_then_torchvisions_loop(name:
 
 def test_googlenet_weights_follow_the_truncated_normal() -> None:
     """Cut off at two standard deviations of 0.01, which leaves 88 % of that deviation; biases stay torch's."""
-    model = by_recipe("torchvision_googlenet", "vgg16bn")
+    model = by_recipe("torchvision_googlenet", "vgg8bn")
     values = torch.cat([module.weight.detach().flatten() for module in layers(model, nn.Conv2d, nn.Linear)])
     assert values.abs().max() <= 0.02
     assert values.std().item() == pytest.approx(0.01 * 0.8796, rel=0.005)
@@ -316,7 +316,7 @@ def test_residual_blocks_start_as_their_skip(name: str) -> None:
 
 def test_fixup_scales_the_branches_by_the_number_of_branches() -> None:
     """9 branches in ResNet-20, 10 blocks with a skip in MobileNetV2; nothing to scale in VGG."""
-    for arch, branches in (("resnet20", 9), ("mobilenetv2", 10), ("vgg16bn", 0)):
+    for arch, branches in (("resnet20", 9), ("mobilenetv2", 10), ("vgg8bn", 0)):
         plain, model = by_recipe("kaiming_normal", arch), by_recipe("fixup", arch)
         ratios = [
             (scaled.weight.norm() / drawn.weight.norm()).item()

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from benchmark import networks
 from benchmark.results import result_key
+from benchmark.sources import captured, forget, import_file
 from benchmark.task import Task
 from benchmark.task_loading import PrepareTask, Problem, trainer_sees
 from benchmark.task_schema import TaskTable
@@ -25,8 +26,6 @@ from tests.benchmark.task_files import NETWORK, write_task
 @pytest.fixture(autouse=True)
 def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The user's modules are imported into this process, and forgotten after the test."""
-    from benchmark.sources import forget
-
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "path", [*sys.path])
     yield
@@ -93,6 +92,33 @@ def test_a_network_file_in_any_encoding_that_python_reads(tmp_path: Path, encodi
     found = task(tmp_path).network
     assert found is not None
     assert found.sources[0].text == head.replace("\r", "") + NETWORK
+
+
+def test_links_are_followed_to_a_users_modules(tmp_path: Path) -> None:
+    """A folder or a file that is a link is the place it leads to, for what is captured and for what is forgotten."""
+    theirs, elsewhere = tmp_path / "theirs", tmp_path / "elsewhere"
+    for folder in (theirs / "site-packages", elsewhere):
+        folder.mkdir(parents=True)
+    (theirs / "main.py").write_text("import linked_out, linked_in, own, installed\n")
+    (theirs / "own.py").write_text("")
+    (theirs / "site-packages" / "installed.py").write_text("")
+    (elsewhere / "linked_out.py").write_text("")
+    (theirs / "linked_out.py").symlink_to(elsewhere / "linked_out.py")
+    (theirs / "real.py").write_text("")
+    (elsewhere / "linked_in.py").symlink_to(theirs / "real.py")
+    (tmp_path / "link").symlink_to(theirs)
+    sys.path[:0] = [str(elsewhere), str(tmp_path / "link" / "site-packages")]
+    import_file("main.py", tmp_path / "link")
+    names = {"main", "own", "linked_in"}
+    assert {source.name: source.file for source in captured("main.py", tmp_path / "link")} == {
+        **{name: f"{name}.py" for name in ("main", "own")},
+        "linked_in": "real.py",
+    }
+    forget(tmp_path / "link")
+    assert names.isdisjoint(sys.modules)
+    assert {"linked_out", "installed"} <= sys.modules.keys()
+    for name in ("linked_out", "installed"):
+        del sys.modules[name]
 
 
 def test_a_function_that_takes_any_keyword_gets_num_classes(tmp_path: Path) -> None:

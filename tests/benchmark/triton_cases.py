@@ -169,8 +169,8 @@ def a_training() -> None:
             patch.setattr("benchmark.train.fast_ops", lambda *_: nullcontext())  # a GPU has none
             outcome = train(
                 model,
-                noise(8, 2, picture=(3, 8, 8), classes=10),
-                Recipe(epochs=1, lr=0.05, batch_size=4),
+                noise(4, 2, picture=(3, 8, 8), classes=10),
+                Recipe(epochs=1, lr=0.05, batch_size=2),
                 seed=1,
                 precision=precision,
             )

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+import runpy
 
-ROOT = Path(__file__).resolve().parents[2]
+import pytest
 
 
-def test_the_zygote_beats_a_cold_start() -> None:
+def test_the_zygote_beats_a_cold_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """One command measures the numbers in SECURITY.md again. A fork is faster than importing torch."""
-    command = [
-        sys.executable,
-        "-m",
-        "sandbox.bench",
-        "--arch",
-        "resnet20",
-        "--rounds",
-        "1",
-        "--level",
-        "none",
-        "--json",
-    ]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout)
+    words = ("--arch", "resnet20", "--rounds", "1", "--level", "none", "--json")
+    monkeypatch.setattr("sys.argv", ["sandbox.bench", *words])
+    runpy.run_module("sandbox.bench", run_name="__main__")
+    found = json.loads(capsys.readouterr().out)
     assert found["arch"] == "resnet20"
     rows = found["levels"]["none"]
     assert rows["cold"]["n"] == 1

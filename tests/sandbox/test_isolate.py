@@ -53,6 +53,25 @@ def isolation() -> Iterator[Isolation]:
         yield isolation
 
 
+@pytest.fixture(scope="module")
+def without() -> Iterator[Isolation]:
+    """At the level "none"."""
+    with Isolation(level="none", limits=Limits(wall_seconds=60)) as isolation:
+        yield isolation
+
+
+@pytest.fixture(scope="module")
+def landlocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Isolation]:
+    """On a machine without bubblewrap."""
+    if obstacle_to("landlock"):
+        pytest.skip(str(obstacle_to("landlock")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
+        isolation = Isolation()
+    with isolation:
+        yield isolation
+
+
 @linux
 def test_both_interpreters_start_at_once(isolation: Isolation) -> None:
     """The first check of a session, whose level is not known yet, waited for the second one after the first."""
@@ -133,14 +152,13 @@ def test_weights_are_those_the_function_makes_with_the_derived_seed(isolation: I
     assert all(torch.equal(tensors[name], parameter) for name, parameter in model.named_parameters())
 
 
-def test_same_seed_same_weights_in_every_process(isolation: Isolation, tmp_path: Path) -> None:
+def test_same_seed_same_weights_in_every_process(isolation: Isolation, without: Isolation, tmp_path: Path) -> None:
     """A result belongs to code and seed: neither the process nor the order of a set of names may matter."""
     region = "def initialize_weights(model, config):\n    named = dict(model.named_parameters())\n"
     region += "    for name in set(named):\n        nn.init.normal_(named[name])\n"
     region = f"import random\n{region}    print(random.random(), np.random.rand())\n"
     first = isolation.initialise(Job(region, "resnet20", 10, 1, tmp_path / "a"))
-    with Isolation(level="none", limits=isolation.limits) as other:
-        second = other.initialise(Job(region, "resnet20", 10, 1, tmp_path / "b"))
+    second = without.initialise(Job(region, "resnet20", 10, 1, tmp_path / "b"))
     assert first.ok
     assert first.log == second.log
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -217,11 +235,6 @@ def test_wrong_use_raises(isolation: Isolation, tmp_path: Path) -> None:
         isolation.initialise(Job(HONEST, "resnet1001", 10, 0, tmp_path / "w"))
     with pytest.raises(FileNotFoundError):
         isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "absent" / "w"))
-    closed = Isolation(level="none")
-    closed.close()
-    closed.close()
-    with pytest.raises(ValueError, match="closed"):
-        closed.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w"))
     assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
 
 
@@ -237,18 +250,30 @@ def test_several_threads_share_one_isolation(isolation: Isolation, tmp_path: Pat
 
 
 def test_closing_ends_a_candidate_that_another_thread_waits_for(tmp_path: Path) -> None:
-    """Ctrl-C during a candidate ends it at once, without waiting for its time limit."""
+    """Ctrl-C during a candidate ends it at once, without waiting for its time limit, and leaves no process.
+
+    That does not wait for the garbage collector either. A call after it is a mistake of the caller's.
+    """
+    before = below(os.getpid()) if sys.platform == "linux" else set()
     isolation = Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(600, 600))
+    assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
     with ThreadPoolExecutor(2) as pool:
         running = pool.submit(isolation.initialise, Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
         waiting = pool.submit(isolation.initialise, Job(HONEST, "resnet20", 10, 0, tmp_path / "x"))
         time.sleep(1.0)
         assert not running.done()
+        started = below(os.getpid()) - before if sys.platform == "linux" else set()
         isolation.close()
         with pytest.raises((IsolationCrashed, ValueError)):
             running.result(timeout=10)
         with pytest.raises((IsolationCrashed, ValueError)):
             waiting.result(timeout=10)
+    if sys.platform == "linux":
+        assert started
+        assert wait_until_gone(started, seconds=5) == set()
+    isolation.close()
+    with pytest.raises(ValueError, match="closed"):
+        isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w"))
 
 
 def test_waiting_is_not_a_candidates_time(isolation: Isolation, tmp_path: Path) -> None:
@@ -260,48 +285,41 @@ def test_waiting_is_not_a_candidates_time(isolation: Isolation, tmp_path: Path) 
         assert quick.result().seconds < slow.result().seconds - 1.0
 
 
-def test_closing_while_the_isolation_starts_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """After a crash a fresh start can be under way, with nothing to interrupt: the candidate must not run after all."""
-    isolation = Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(600, 600))
-    assert isolation._first.zygote is not None
-    isolation._first.zygote.close()
-    started = threading.Event()
+def test_an_isolation_that_ended_starts_anew(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """bubblewrap dies with the thread that started it; a later call notices and starts it anew.
 
-    def start(level: str) -> Zygote:
-        started.set()
-        return Zygote(level)
-
-    monkeypatch.setattr("sandbox.isolate.Zygote", start)
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(isolation.initialise, Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
-        assert started.wait(timeout=30)
-        isolation.close()
-        with pytest.raises((IsolationCrashed, ValueError)):
-            running.result(timeout=10)
-
-
-@linux
-def test_the_thread_that_started_it_may_end(tmp_path: Path) -> None:
-    """bubblewrap dies with the thread that started it; a later call notices and starts it anew."""
+    If the kernel ends our process because memory is short, the candidate is not at fault and can be retried.
+    While a fresh start is under way there is nothing to interrupt; closed then, the candidate must not run after all.
+    """
     made: list[Isolation] = []
-    thread = threading.Thread(target=lambda: made.append(Isolation(limits=Limits(wall_seconds=60))))
+    level: Level = "auto" if sys.platform == "linux" else "none"
+    thread = threading.Thread(target=lambda: made.append(Isolation(level=level, limits=Limits(600, 600))))
     thread.start()
     thread.join()
     time.sleep(0.2)
     with made[0] as isolation:
         assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
+        assert isolation._first.zygote is not None
+        if sys.platform == "linux":
+            processes = below(isolation._first.zygote.pid or 0) | {isolation._first.zygote.pid or 0}
+            threading.Timer(0.5, kill, [processes]).start()
+            with pytest.raises(IsolationCrashed):
+                isolation.initialise(Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
+            assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
+        isolation._first.zygote.close()
+        started = threading.Event()
 
+        def start(level: str) -> Zygote:
+            started.set()
+            return Zygote(level)
 
-@linux
-def test_a_killed_zygote_is_our_failure_and_the_next_call_works(tmp_path: Path) -> None:
-    """If the kernel ends our process because memory is short, the candidate is not at fault and can be retried."""
-    with Isolation(limits=Limits(wall_seconds=60)) as isolation:
-        assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
-        processes = below(os.getpid())
-        threading.Timer(1.0, kill, [processes]).start()
-        with pytest.raises(IsolationCrashed):
-            isolation.initialise(Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
-        assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
+        monkeypatch.setattr("sandbox.isolate.Zygote", start)
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(isolation.initialise, Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
+            assert started.wait(timeout=30)
+            isolation.close()
+            with pytest.raises((IsolationCrashed, ValueError)):
+                running.result(timeout=10)
 
 
 @linux
@@ -340,25 +358,13 @@ isolation.initialise(Job({LOOP!r}, "resnet20", 10, 0, Path({str(tmp_path / "w")!
 
 
 @linux
-def test_closing_leaves_no_process(tmp_path: Path) -> None:
-    """After the context nothing of it runs, without waiting for the garbage collector."""
-    before = below(os.getpid())
-    with Isolation(limits=Limits(wall_seconds=60)) as isolation:
-        started = below(os.getpid()) - before
-        assert started
-        assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
-    assert wait_until_gone(started, seconds=5) == set()
-
-
-@linux
-def test_without_bubblewrap_landlock_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_bubblewrap_landlock_is_taken(
+    landlocked: Isolation, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Most machines have no bubblewrap installed; the program then runs without being asked."""
+    assert landlocked.level == "landlock"
+    assert "found none" in str(landlocked.evidence["canary"])
     monkeypatch.setenv("PATH", str(tmp_path))
-    if obstacle_to("landlock"):
-        pytest.skip(str(obstacle_to("landlock")))
-    with Isolation() as isolation:
-        assert isolation.level == "landlock"
-        assert "found none" in str(isolation.evidence["canary"])
     with pytest.raises(IsolationUnavailable, match=r"bwrap is not installed.*--allow-unsandboxed"):
         Isolation(level="bubblewrap")
 
@@ -370,16 +376,22 @@ def test_no_isolation_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
         Isolation()
 
 
+def zygote_of(isolation: Isolation) -> int:
+    """The process, or the bubblewrap that contains it."""
+    assert isolation._first.zygote is not None
+    assert isolation._first.zygote.pid is not None
+    return isolation._first.zygote.pid
+
+
 @linux
-def test_the_zygote_shares_nothing_writable_and_has_one_thread(tmp_path: Path) -> None:
+def test_the_zygote_shares_nothing_writable_and_has_one_thread(without: Isolation, tmp_path: Path) -> None:
     """What a child could write to and the next one reads would be a channel between candidates."""
-    before = below(os.getpid())
-    with Isolation(level="none") as isolation:
-        assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
-        (zygote,) = below(os.getpid()) - before
-        regions = Path(f"/proc/{zygote}/maps").read_text().splitlines()
-        assert [region for region in regions if region.split()[1][1::2] == "ws"] == []
-        assert len(list(Path(f"/proc/{zygote}/task").iterdir())) == 1
+    assert without.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
+    zygote = zygote_of(without)
+    assert below(zygote) == set()
+    regions = Path(f"/proc/{zygote}/maps").read_text().splitlines()
+    assert [region for region in regions if region.split()[1][1::2] == "ws"] == []
+    assert len(list(Path(f"/proc/{zygote}/task").iterdir())) == 1
 
 
 def command_lines(processes: set[int]) -> list[bytes]:
@@ -388,14 +400,11 @@ def command_lines(processes: set[int]) -> list[bytes]:
 
 
 @linux
-@pytest.mark.parametrize("level", ["bubblewrap", "landlock", "none"])
-def test_ps_shows_nothing_of_the_configuration(level: str) -> None:
+@pytest.mark.parametrize("opened", ["isolation", "landlocked", "without"])
+def test_ps_shows_nothing_of_the_configuration(opened: str, request: pytest.FixtureRequest) -> None:
     """`ps aux` on a machine of many users showed 12 kB of this user's paths, for as long as a search took."""
-    if level != "none" and obstacle_to(level):
-        pytest.skip(str(obstacle_to(level)))
-    before = below(os.getpid())
-    with Isolation(level=level):  # type: ignore[arg-type]
-        shown = command_lines(below(os.getpid()) - before)
+    zygote = zygote_of(request.getfixturevalue(opened))
+    shown = command_lines({zygote} | below(zygote))
     assert shown
     for line in shown:
         assert len(line) < 1000
@@ -411,12 +420,26 @@ def initialize_weights(model, config):
 """
 
 
+def unlike(logs: list[str]) -> None:
+    """The first two came from one interpreter, and the third from another, with nothing in common."""
+    first, same, second = (line.split(maxsplit=3) for line in logs)
+    assert first[1:] == same[1:]
+    assert not set(first) & set(second)
+
+
 @linux
-@pytest.mark.parametrize("setarch", [(), ("setarch", "--addr-no-randomize")])
-def test_a_repetition_comes_from_an_interpreter_unlike_the_first(setarch: tuple[str, ...]) -> None:
-    """Equal weights from equal addresses prove nothing, also where a debugger or a user switched randomisation off."""
-    if setarch and shutil.which(setarch[0]) is None:
-        pytest.skip("the program setarch is not installed")
+def test_a_repetition_comes_from_an_interpreter_unlike_the_first(isolation: Isolation) -> None:
+    """Equal weights from equal addresses prove nothing."""
+    job = Job(WHO_AM_I, "resnet20", 10, 0)
+    runs = [isolation.initialise(job), isolation.initialise(job), isolation.repeat(job)]
+    assert len({run.sha256 for run in runs}) == 1, runs
+    unlike([run.log.strip() for run in runs])
+
+
+@linux
+@pytest.mark.skipif(shutil.which("setarch") is None, reason="the program setarch is not installed")
+def test_a_repetition_is_unlike_the_first_where_addresses_are_not_random() -> None:
+    """Where a debugger or a user switched randomisation off, the zygotes had equal addresses."""
     code = f"""
 from sandbox.isolate import Isolation, Job
 with Isolation() as isolation:
@@ -425,11 +448,10 @@ with Isolation() as isolation:
     assert len({{run.sha256 for run in runs}}) == 1, runs
     print(*(run.log.strip() for run in runs), sep="\\n")
 """
-    done = subprocess.run([*setarch, sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    command = ["setarch", "--addr-no-randomize", sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    first, same, second = (line.split(maxsplit=3) for line in done.stdout.splitlines())
-    assert first[1:] == same[1:]
-    assert not set(first) & set(second)
+    unlike(done.stdout.splitlines())
 
 
 PROBE = "import json; from sandbox.isolate import probe; print(json.dumps(probe()))"

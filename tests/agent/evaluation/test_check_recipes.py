@@ -14,7 +14,6 @@ from benchmark.models import ARCHITECTURES
 from benchmark.recipes import get_recipe, recipe_names
 from sandbox.isolate import Isolation, Job, Limits
 
-REPEATED = [name for name in ARCHITECTURES if name != "vgg16bn"]
 DETERMINISTIC = {"zero_init", "sinusoidal"}
 
 
@@ -29,14 +28,14 @@ def isolation() -> Iterator[Isolation]:
 def test_check_accepts_the_recipe_on_every_network(isolation: Isolation, name: str) -> None:
     """A search can start from any of them on any profile; only two give the same tensors for every seed.
 
-    VGG-16-BN is VGG-8-BN with seven times the weights, which take most of the time: it is initialised once, not thrice.
+    Whether it repeats itself lies in the recipe and not in the network: thrice on the smallest, once on the others.
     """
     region = get_recipe(name).region
-    report = check(region, dict.fromkeys(REPEATED, 100), isolation)
+    report = check(region, {"resnet20": 100}, isolation)
     assert report.accepted, report.message
-    assert list(report.archs) == REPEATED
-    assert (once := isolation.initialise(Job(region, "vgg16bn", 100, 0))).ok, once.message
-    assert {made["seeded"] for made in report.archs.values()} == {name not in DETERMINISTIC}
+    assert report.archs["resnet20"]["seeded"] == (name not in DETERMINISTIC)
+    for arch in ARCHITECTURES.keys() - report.archs:
+        assert (once := isolation.initialise(Job(region, arch, 100, 0))).ok, f"{arch}: {once.message}"
 
 
 @pytest.mark.parametrize("kind", [kind for kind in INITIALIZERS if kind != "Pretrained"])
