@@ -31,7 +31,7 @@ STRONGEST = next((level for level in LEVELS if obstacle_to(level.split()[0]) is 
 ARCH, CLASSES = "resnet20", 10
 PATIENT = Limits(wall_seconds=60, cpu_seconds=30, memory_bytes=512 << 20, output_bytes=1 << 16)
 IMPATIENT = dataclasses.replace(PATIENT, wall_seconds=1.25, cpu_seconds=1)
-MORE_IMPATIENT = dataclasses.replace(IMPATIENT, wall_seconds=0.3)
+MORE_IMPATIENT = dataclasses.replace(IMPATIENT, wall_seconds=0.5)
 """For the weaker levels: the clock ends what the processor's limit, which is the same, ends at the strongest."""
 HONEST = """
 def initialize_weights(model, config):
