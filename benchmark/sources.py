@@ -6,6 +6,7 @@ same text, so that a file that changes during a search changes nothing. Imports 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -84,26 +85,17 @@ def _imported_from(roots: tuple[Path, ...]) -> Iterator[tuple[str, ModuleType, P
 
     A process that has imported torch has 1500 modules in 200 folders, so each folder's links are followed once.
     """
-    real: dict[str, str] = {}
-
-    def followed(path: str) -> str:
-        folder, name = os.path.split(path)
-        if not name:
-            return path
-        if folder not in real:
-            real[folder] = followed(folder)
-        place = f"{real[folder].rstrip(os.sep)}{os.sep}{name}"
-        return os.path.realpath(place) if os.path.islink(place) else place  # noqa: PTH114 - for speed, like the strings
-
+    real = functools.cache(os.path.realpath)
     starts = tuple(f"{str(root).rstrip(os.sep)}{os.sep}" for root in roots)
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         if not isinstance(path, str) or name.partition(".")[0] in _TAKEN or name == "__main__":
             continue
-        plain = path.startswith(os.sep) and os.path.normpath(path) == path
-        place = followed(path) if plain else os.path.realpath(path)
-        if place.startswith(starts) and not any(part in _INSTALLED for part in Path(place).parts):
-            yield name, module, Path(place)
+        folder, file = os.path.split(path)
+        place = Path(real(folder), file)
+        place = place.resolve() if place.is_symlink() else place
+        if str(place).startswith(starts) and not any(part in _INSTALLED for part in place.parts):
+            yield name, module, place
 
 
 class _Finder(MetaPathFinder, InspectLoader):
