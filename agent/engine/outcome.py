@@ -177,6 +177,14 @@ def conclude(
     return done, words
 
 
+def tests_as_json(tools: Evidence) -> list[dict[str, Any]]:
+    """The tests as run.json lists them."""
+    return [
+        {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
+        for test in tools.tests
+    ]
+
+
 def _own_metrics(profile: Profile) -> list[str]:
     """What is not checked where a user's own trainer gives the score."""
     if all(task.trainer is None for task in profile.tasks):
