@@ -27,7 +27,6 @@ from benchmark.suggestions import did_you_mean
 from sandbox.parsing import parse
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.distributions import BaseDistribution
 
 _COMMENT = re.compile(r"#\s*scale\s*:")
@@ -152,17 +151,10 @@ def current(numbers: Iterable[ScalableNumber]) -> dict[str, float]:
 
 
 def distributions(numbers: Iterable[ScalableNumber]) -> dict[str, BaseDistribution]:
-    """Optuna distributions, by name."""
+    """Optuna distributions, by name. The `params` of a trial that was asked for with them are for `rescale`."""
     from optuna.distributions import FloatDistribution
 
     return {number.name: FloatDistribution(number.low, number.high, log=number.log) for number in numbers}
-
-
-def suggest(trial: optuna.Trial, numbers: Iterable[ScalableNumber]) -> dict[str, float]:
-    """The values that a trial proposes, for `rescale`."""
-    return {
-        number.name: trial.suggest_float(number.name, number.low, number.high, log=number.log) for number in numbers
-    }
 
 
 def _literals(tree: ast.AST) -> Iterator[_Literal]:
