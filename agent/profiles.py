@@ -62,7 +62,7 @@ def resolve_profile(name: str, *, data_root: Path | None = None, download: bool 
         why = gpu_problem() or "no GPU here"
         return PROFILES["pocket"], f"auto: {why}, so the embedded data and short trainings"
     paper = PROFILES["paper"]
-    names = sorted({task.dataset for task in (*paper.visible, *paper.hidden)})
+    names = sorted({task.dataset for task in paper.tasks})
     missing = [] if download else [data for data in names if not available(data, data_root=data_root).ok]
     if missing:
         return PROFILES["pocket"], (

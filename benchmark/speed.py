@@ -139,7 +139,7 @@ def measure_agreement(
 ) -> Agreement:
     """Train both loops on the pocket task of `arch`, equally long and from the same weights (torch's defaults)."""
     pocket = get_profile("pocket")
-    task = next(task for task in (*pocket.visible, *pocket.hidden) if task.arch == arch)
+    task = next(task for task in pocket.tasks if task.arch == arch)
     data = load_dataset(task.dataset)
     recipe = dataclasses.replace(task.recipe, epochs=epochs or task.recipe.epochs)
     ours: list[float] = []

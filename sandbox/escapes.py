@@ -1,6 +1,6 @@
 """The escapes that a canary attempts inside a worker. `sandbox.canary` reads this file as text and runs it as a region.
 
-Each function returns True if it escaped, and returns False or raises if it did not. An escape does no harm.
+A function has escaped if it neither raises nor returns False. An escape does no harm.
 """
 
 # These rules ask for pathlib, but the plain calls are the attempts:
@@ -97,55 +97,45 @@ ENVIRONMENT = {
 }
 
 
-def write_file() -> bool:
+def write_file() -> None:
     open(FACTS["planted"], "w").close()
-    return True
 
 
-def change_file() -> bool:
+def change_file() -> None:
     with open(FACTS["secret"], "r+") as stream:
         stream.write("x")
-    return True
 
 
-def empty_file() -> bool:
+def empty_file() -> None:
     os.truncate(FACTS["secret"], 0)
-    return True
 
 
-def change_mode() -> bool:
+def change_mode() -> None:
     os.chmod(FACTS["secret"], 0o600)
-    return True
 
 
-def change_times() -> bool:
+def change_times() -> None:
     os.utime(FACTS["secret"], (0, 0))
-    return True
 
 
-def delete_file() -> bool:
+def delete_file() -> None:
     os.unlink(FACTS["secret"])
-    return True
 
 
-def rename_file() -> bool:
+def rename_file() -> None:
     os.rename(FACTS["secret"], FACTS["planted"] + "-renamed")
-    return True
 
 
-def link_file() -> bool:
+def link_file() -> None:
     os.symlink("/etc/passwd", FACTS["planted"] + "-link")
-    return True
 
 
-def make_folder() -> bool:
+def make_folder() -> None:
     os.mkdir(FACTS["planted"] + "-folder")
-    return True
 
 
-def make_pipe() -> bool:
+def make_pipe() -> None:
     os.mkfifo(FACTS["planted"] + "-pipe")
-    return True
 
 
 def write_anywhere() -> bool:
@@ -159,90 +149,74 @@ def write_anywhere() -> bool:
     raise PermissionError("nowhere")
 
 
-def use_tcp() -> bool:
+def use_tcp() -> None:
     with socket.socket() as client:
         client.connect(("127.0.0.1", FACTS["tcp"]))
-    return True
 
 
-def use_udp() -> bool:
+def use_udp() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.sendto(b"x", ("127.0.0.1", FACTS["udp"]))
-    return True
 
 
-def use_unix_socket() -> bool:
+def use_unix_socket() -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(FACTS["named"])
-    return True
 
 
-def use_abstract_socket() -> bool:
+def use_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.connect("\0" + FACTS["abstract"])
-    return True
 
 
-def use_netlink() -> bool:
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW):
-        return True
+def use_netlink() -> None:
+    socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close()
 
 
-def use_socketpair() -> bool:
+def use_socketpair() -> None:
     socket.socketpair()
-    return True
 
 
-def use_io_uring() -> bool:
+def use_io_uring() -> None:
     call("syscall", 425, 4, ctypes.create_string_buffer(256))
-    return True
 
 
-def signal_parent() -> bool:
+def signal_parent() -> None:
     os.kill(FACTS["parent"], 0)
-    return True
 
 
-def signal_zygote() -> bool:
+def signal_zygote() -> None:
     os.kill(os.getppid(), 0)
-    return True
 
 
-def signal_through_pipe() -> bool:
+def signal_through_pipe() -> None:
     reader, _ = os.pipe()
     fcntl.fcntl(reader, fcntl.F_SETOWN, os.getppid())
-    return True
 
 
-def trace_parent() -> bool:
+def trace_parent() -> None:
     call("ptrace", 0x4206, FACTS["parent"], None, None)
-    return True
 
 
-def trace_zygote() -> bool:
+def trace_zygote() -> None:
     call("ptrace", 0x4206, os.getppid(), None, None)
-    return True
 
 
-def fork() -> bool:
+def fork() -> None:
     if os.fork() == 0:
         os._exit(0)
-    return True
 
 
-def start_thread() -> bool:
+def start_thread() -> None:
     threading.Thread(target=int).start()
-    return True
 
 
-def start_program() -> bool:
+def start_program() -> None:
     subprocess.run([sys.executable, "--version"], check=False)
-    return True
 
 
-def new_name_space() -> bool:
+def new_name_space() -> None:
     call("unshare", 0x10000000)
-    return True
 
 
 def mount() -> bool:
@@ -253,17 +227,15 @@ def mount() -> bool:
     return True
 
 
-def use_hidden_file() -> bool:
+def use_hidden_file() -> None:
     call("memfd_create", b"canary", 0)
-    return True
 
 
-def use_shared_memory() -> bool:
+def use_shared_memory() -> None:
     segment = libc.shmget(0, 4096, 0o1600)
     if segment == -1:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     call("shmctl", segment, 0, None)
-    return True
 
 
 def become_root() -> bool:
@@ -275,19 +247,16 @@ def be_root() -> bool:
     return os.geteuid() == 0 or os.getegid() == 0 or bool(set(os.getgroups()) & {0})
 
 
-def outlive_zygote() -> bool:
+def outlive_zygote() -> None:
     call("prctl", 1, 0, 0, 0, 0)
-    return True
 
 
-def become_dumpable() -> bool:
+def become_dumpable() -> None:
     call("prctl", 4, 1, 0, 0, 0)
-    return True
 
 
-def raise_limits() -> bool:
+def raise_limits() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (10**6, 10**6))
-    return True
 
 
 def hold_descriptors() -> bool:
@@ -300,14 +269,14 @@ def hold_descriptors() -> bool:
     return False
 
 
-def replace_program() -> bool:
+def replace_program() -> None:
     os.execv("/bin/sh", ["sh", "-c", "true"])
 
 
-def attempt(function: Callable[[], bool]) -> None:
+def attempt(function: Callable[[], bool | None]) -> None:
     print(json.dumps([function.__name__, "not reported"]), flush=True)
     try:
-        result = "succeeded" if function() else "denied: nothing there"
+        result = "denied: nothing there" if function() is False else "succeeded"
     except BaseException as error:  # noqa: BLE001 - whatever stops it, it was stopped
         result = f"denied: {type(error).__name__}: {error}"[:160]
     print(json.dumps([function.__name__, result]), flush=True)

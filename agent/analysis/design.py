@@ -102,11 +102,6 @@ def forecast(profile: Profile, cost: Costs, design: Design, *, slots: int, noise
     )
 
 
-def tested(design: Design) -> int:
-    """Seeds of a finalist."""
-    return design.seeds + design.confirm
-
-
 def rounded(effect: float) -> float | None:
     """Three digits after the point, or three that count; None where the noise is not known: JSON has no infinity."""
     if not math.isfinite(effect):
@@ -140,7 +135,7 @@ def effect_of(profile: Profile, tasks: Sequence[Task], design: Design, n_candida
     """
     if not tasks:  # a task file need not have a hidden task
         return 0.0
-    seeds, baseline_seeds = tested(design), design.baseline_seeds + design.confirm
+    seeds, baseline_seeds = design.seeds + design.confirm, design.baseline_seeds + design.confirm
     priors = [prior_of(profile.name, noise, task.name, [], seeds + baseline_seeds - 2) for task in tasks]
     if common_metric(task.metric for task in tasks) == SEED_SD:
         priors = [dataclasses.replace(one, sd=1.0, effect_sd=one.effect / one.sd) for one in priors]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from scipy import special  # a third of a second; scipy.stats would be one and a half
@@ -13,7 +13,6 @@ from agent.protocol import Accuracies
 from agent.runs.recorded_noise import GIVEN, Noise, prior
 from benchmark.noise import TaskNoise
 from benchmark.noise_measured import measured_noise
-from benchmark.statistics import smallest_visible_effect
 from benchmark.store import ResultStore, user_store
 from benchmark.tasks import Profile
 
@@ -36,7 +35,7 @@ def noise_here(profile: Profile, environment: Mapping[str, str], *, cache: bool 
             environment,
             [] if not cache else [hidden] if task in profile.hidden else [store],
         )
-        for task in (*profile.visible, *profile.hidden)
+        for task in profile.tasks
     }
 
 
@@ -91,18 +90,6 @@ def as_json(noise: Noise) -> dict[str, Any]:
         }
         for task, one in noise.items()
     }
-
-
-def unresolvable(noise: Noise, tasks: Sequence[str], baseline_seeds: int, seeds: int) -> list[str]:
-    """The tasks on which such a design can resolve nothing, because no noise is known and one seed shows none."""
-    return [
-        task
-        for task in tasks
-        if task in noise
-        and math.isinf(
-            smallest_visible_effect(noise[task].prior_for([], baseline_seeds + seeds - 2), baseline_seeds, seeds)
-        )
-    ]
 
 
 def _sd(one: TaskNoise) -> float | None:

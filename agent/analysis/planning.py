@@ -17,9 +17,8 @@ from agent.analysis.design import (
     makespan,
     rounded,
     seconds_of,
-    tested,
 )
-from agent.analysis.known_noise import MEASURING_SEEDS, as_json, unresolvable
+from agent.analysis.known_noise import MEASURING_SEEDS, as_json
 from agent.runs.recorded_noise import Noise
 from benchmark.task import ACCURACY, common_metric
 from benchmark.tasks import Profile
@@ -87,20 +86,25 @@ def make_plan(
         )
         plan["for_effect"] = [option.as_json() for option in found]
     if noise is not None:
-        names = [task.name for task in profile.visible]
         plan["noise"] = as_json(noise)
-        plan["unresolvable"] = unresolvable(noise, names, design.baseline_seeds + design.confirm, tested(design))
+        plan["unresolvable"] = unresolvable(profile, design, noise)
         plan["measure"] = _measurement(profile, cost, noise, slots)
     return plan
 
 
+def unresolvable(profile: Profile, design: Design, noise: Noise) -> list[str]:
+    """The visible tasks on which the design resolves nothing, because no noise is known and one seed shows none."""
+    known = (task for task in profile.visible if task.name in noise)
+    return [task.name for task in known if math.isinf(effect_of(profile, [task], design, 1, noise))]
+
+
 def _measurement(profile: Profile, cost: Costs, noise: Noise, slots: int) -> dict[str, Any] | None:
     """What measures the noise of the tasks that were not measured here; None if all were."""
-    missing = [task for task in (*profile.visible, *profile.hidden) if noise[task.name].measured is None]
+    missing = [task for task in profile.tasks if noise[task.name].measured is None]
     if not missing:
         return None
     hidden = any(task in profile.hidden for task in missing)
-    trained = (*profile.visible, *profile.hidden) if hidden else profile.visible
+    trained = profile.tasks if hidden else profile.visible
     codes = 2 if profile.is_own and profile.baseline is not None else 1  # agent baselines trains this one as well
     durations = [cost[task.name] for task in trained for _ in range(codes * MEASURING_SEEDS)]
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -50,21 +51,19 @@ def ablate(
     from benchmark.executors import InfrastructureError
 
     directory = RunDirectory.find(run, runs)
-    progress = make_progress()
     try:
-        ablation = ablate(
-            directory,
-            progress,
-            share=share,
-            seeds=seeds,
-            allow_unsandboxed=allow_unsandboxed,
-            data_root=data_root,
-            given=given_profile(profile, data_root=data_root),
-        )
+        with closing(make_progress()) as progress:
+            ablation = ablate(
+                directory,
+                progress,
+                share=share,
+                seeds=seeds,
+                allow_unsandboxed=allow_unsandboxed,
+                data_root=data_root,
+                given=given_profile(profile, data_root=data_root),
+            )
     except (InfrastructureError, DataError) as error:
         raise AgentError(f"{error}\nfinished trainings are kept; the same command continues") from None
-    finally:
-        progress.close()
     page = write_report(directory, measure=False)
     if as_json:
         print_json({"run": str(directory.path), **ablation.model_dump(mode="json")})

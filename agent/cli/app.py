@@ -100,6 +100,13 @@ SetOption = Annotated[
 ]
 
 
+def settings_given(ctx: typer.Context) -> dict[str, Any]:
+    """The parameters of this command that are settings of a search (fields of SearchConfig) and were given."""
+    from agent.config import SearchConfig
+
+    return {name: it for name, it in ctx.params.items() if name in SearchConfig.model_fields and it is not None}
+
+
 def _print_version(asked: bool) -> None:
     if not asked:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -131,8 +132,7 @@ def _measure(
     for name in names:
         get_recipe(name)
     config = load_config(flags)
-    progress = make_progress()
-    try:
+    with closing(make_progress()) as progress:
         profile, reason = choose_profile(config, progress.message)
         config = with_default_seeds(config, profile)
         _check_target(target, profile)
@@ -145,8 +145,6 @@ def _measure(
                 "know blocks by the classes of this project's own"
             )
         rows = measure(names, profile, config, progress, hidden=hidden, target=target)
-    finally:
-        progress.close()
     conditions = sorted(frozenset().union(*(row.conditions for row in rows)))
     if as_json:
         found = [row.as_json() for row in rows]

@@ -74,7 +74,7 @@ def require_architecture(name: str) -> None:
     """Raise UsageError with the known names for an unknown architecture, before torch is imported."""
     from benchmark.tasks import PROFILES
 
-    known = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
+    known = sorted({task.arch for profile in PROFILES.values() for task in profile.tasks})
     if name not in known:
         raise UsageError(f"--arch {name}: unknown architecture; known: {', '.join(known)}")
 

@@ -23,6 +23,7 @@ from agent.cli.app import (
     SlurmOption,
     WorkersOption,
     app,
+    settings_given,
 )
 from agent.cli.output import print_json, print_next
 from agent.errors import RunDamaged, UsageError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def compare(
+    ctx: typer.Context,
     names: Annotated[
         list[str] | None, typer.Argument(metavar="RUN RUN...", help="Two to six runs; all are compared with the first.")
     ] = None,
@@ -82,25 +84,10 @@ def compare(
         return
     if names or output:
         raise UsageError("--proposers runs searches of its own: give neither runs nor --output with it")
-    flags = {
-        "runs": runs,
-        "budget": budget,
-        "profile": profile,
-        "seeds": seeds,
-        "seed": seed,
-        "workers": workers,
-        "parallel": parallel,
-        "executor": executor,
-        "ray_address": ray_address,
-        "slurm": slurm,
-        "data_root": data_root,
-        "model": model,
-        "base_url": base_url,
-    }
     from agent.cli.tournament import run_tournament
 
     run_tournament(
-        flags,
+        settings_given(ctx),
         proposers=proposers,
         repeats=repeats,
         fresh=fresh,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from agent.cli.app import JsonFlag, RayAddressOption, SlurmOption, app
-from agent.cli.output import print_json, print_next
+from agent.cli.output import print_json, print_next, say
 
 
 @app.command()
@@ -34,7 +33,7 @@ def doctor(
         from agent.config import load_config
 
         config = load_config({"executor": executor, "ray_address": ray_address, "slurm": slurm})
-        cluster = examine_cluster(config, _say)
+        cluster = examine_cluster(config, say)
         print_json(cluster) if as_json else print_cluster(cluster)
         raise typer.Exit(0 if cluster["ready"] else 1)
     found = examine()
@@ -61,8 +60,8 @@ def examine() -> dict[str, Any]:
     from sandbox.isolate import probe
 
     git = shutil.which("git")
-    isolation = probe(_say)
-    _say("looking at data sets, torch and the processor")
+    isolation = probe(say)
+    say("looking at data sets, torch and the processor")
     cache = user_store().folder
     problems = []
     if git is None:
@@ -91,11 +90,6 @@ def examine() -> dict[str, Any]:
         "disk_free_gb": round(shutil.disk_usage(".").free / 1e9, 1),
         "api_key": "set" if os.environ.get("OPENAI_API_KEY") else "not set",
     }
-
-
-def _say(text: str) -> None:
-    """One line on stderr at each step: some take many seconds."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _version_of(git: str) -> str:

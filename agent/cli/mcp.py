@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agent.cli.app import DataRootOption, ProfileOption, SeedOption, SeedsOption, SetOption, UnsandboxedOption, app
+from agent.cli.app import (
+    DataRootOption,
+    ProfileOption,
+    SeedOption,
+    SeedsOption,
+    SetOption,
+    UnsandboxedOption,
+    app,
+    settings_given,
+)
 from agent.cli.courtesy import VARIABLE
 from agent.cli.session_options import BudgetOption, ConfirmOption, NewRunsOption, ScreenOption, StartOption
 from agent.errors import UsageError
@@ -62,7 +71,7 @@ def mcp(
         _print_config(print_config, _repeated(ctx.params), http)
         return
     _require_sdk()
-    flags = {name: value for name, value in ctx.params.items() if value is not None and value is not False}
+    flags = {name: value for name, value in settings_given(ctx).items() if value is not False}
     shared = _shared(flags, settings or [], session, data_root, allow_unsandboxed=allow_unsandboxed)
 
     from agent.sessions.mcp_server import make_server
@@ -100,16 +109,15 @@ def _shared(
     within = os.environ.get(VARIABLE)
     if within and session is None:  # a process of a session may not begin another run
         session = Path(within)
-    chosen = {name: value for name, value in flags.items() if name not in ("settings", "session", "http")}
     if session is None:
-        config = read_config({**chosen, "proposer": CLOSED}, settings=parse_settings(settings)).config
+        config = read_config({**flags, "proposer": CLOSED}, settings=parse_settings(settings)).config
         return SharedSession(config)
-    again = {"data_root", "allow_unsandboxed"} | ({"profile"} if is_task_file(str(chosen.get("profile"))) else set())
-    given = [flag_name(name, value) for name, value in chosen.items() if name not in again]
+    again = {"data_root", "allow_unsandboxed"} | ({"profile"} if is_task_file(str(flags.get("profile"))) else set())
+    given = [flag_name(name, value) for name, value in flags.items() if name not in again]
     given += [f"--set {name}" for name in settings]
     if given:
         raise UsageError(f"--session uses the session's own settings, so it contradicts {', '.join(given)}")
-    profile = chosen.get("profile")
+    profile = flags.get("profile")
     allowed = Allowed(
         data_root=data_root,
         allow_unsandboxed=allow_unsandboxed,

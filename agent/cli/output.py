@@ -59,6 +59,11 @@ def showing(*, again: str, stopped: Callable[[], str] = lambda: "nothing is lost
         progress.close()
 
 
+def say(text: str) -> None:
+    """One line on stderr at each step: some take many seconds."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def print_next(command: str) -> None:
     """Name the next useful command on stderr."""
     print(f"next: {command}", file=sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,8 +19,9 @@ from agent.cli.app import (
     SlurmOption,
     WorkersOption,
     app,
+    settings_given,
 )
-from agent.cli.output import print_json, print_next
+from agent.cli.output import print_json, print_next, say
 
 if TYPE_CHECKING:
     from agent.config import SearchConfig
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def plan(
+    ctx: typer.Context,
     budget: Annotated[int, typer.Option(min=1, max=1000, help="Tests.")] = 3,
     profile: ProfileOption = "auto",
     seeds: SeedsOption = None,
@@ -73,31 +74,16 @@ def plan(
     from agent.evaluation.workbench import plan_slots, side_by_side
     from agent.profiles import with_default_seeds
 
-    config = load_config(
-        {
-            "budget": budget,
-            "profile": profile,
-            "seeds": seeds,
-            "baseline_seeds": baseline_seeds,
-            "confirm": confirm,
-            "screen": screen,
-            "workers": workers,
-            "parallel": parallel,
-            "executor": executor,
-            "ray_address": ray_address,
-            "slurm": slurm,
-            "data_root": data_root,
-        }
-    )
-    chosen, reason = choose_profile(config, _say)
+    config = load_config(settings_given(ctx))
+    chosen, reason = choose_profile(config, say)
     config, notes = settled(with_default_seeds(config, chosen))
     for note in (*notes, "measuring the start of a search and a few training steps of each task"):
-        _say(note)
+        say(note)
     most = side_by_side(config, chosen)
     level = "none" if config.allow_unsandboxed else config.isolation
     with (
         tempfile.TemporaryDirectory(prefix="initsearch-plan-", dir=_shared(config)) as folder,
-        open_engine(config, _say, folder=Path(folder), plan=plan_slots(config, most), evaluations=most) as engine,
+        open_engine(config, say, folder=Path(folder), plan=plan_slots(config, most), evaluations=most) as engine,
     ):
         slots, words = engine.executor.slots, engine.words
         cost, overhead, environment = measure(
@@ -138,7 +124,3 @@ def plan(
 def _shared(config: SearchConfig) -> Path | None:
     """The folder for what Slurm's jobs leave: on the shared file system, as a run would be."""
     return Path.cwd() if config.executor == "slurm" else None
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

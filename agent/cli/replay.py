@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,14 +104,14 @@ def _execute(path: Path, profile: str | None, data_root: Path | None, *, as_json
     from benchmark.executors import InfrastructureError
     from sandbox.isolate import IsolationCrashed
 
-    progress = make_progress()
     try:
-        with _opened(path, profile, data_root, progress) as (replay, executed):
+        with (
+            closing(make_progress()) as progress,
+            _opened(path, profile, data_root, progress) as (replay, executed),
+        ):
             return print_replay(replay, path, as_json=as_json, out=sys.stdout, executed=executed)
     except (InfrastructureError, IsolationCrashed, DataError) as error:
         raise AgentError(f"our own machinery failed, which says nothing about the record: {error}") from None
-    finally:
-        progress.close()
 
 
 @contextmanager

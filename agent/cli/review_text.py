@@ -10,13 +10,12 @@ from agent.analysis.against_baseline import as_json as tasks_json
 from agent.analysis.cells import cells, need_units
 from agent.errors import AgentError
 from agent.report.findings import Findings
-from agent.report.verdicts import Comparisons, overall_of
+from agent.report.verdicts import with_mean
 from agent.runs.directory import RunDirectory
 from agent.runs.reviews import WORDS, Review, Standing, standing
 from agent.safe_text import spelt
 from agent.studies.reviewing import Subject
 from agent.studies.verify_artifacts import require_genuine
-from benchmark.statistics import Comparison, Overall
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,7 +61,7 @@ def _print_gains(console: Console, findings: Findings) -> None:
     for kind, comparisons in (("visible", findings.visible), ("hidden", findings.hidden)):
         if comparisons:
             table.add_row(Text(kind, style="bold"))
-        for task, one in _with_mean(comparisons):
+        for task, one in with_mean(comparisons):
             if one is None:
                 table.add_row(Text(f"  {spelt(task)}"), "", "", "failed", "", "")
                 continue
@@ -72,14 +71,6 @@ def _print_gains(console: Console, findings: Findings) -> None:
     if table.row_count:
         console.print()
         console.print(table)
-
-
-def _with_mean(comparisons: Comparisons) -> list[tuple[str, Comparison | Overall | None]]:
-    rows: list[tuple[str, Comparison | Overall | None]] = list(comparisons.items())
-    overall = overall_of(comparisons)
-    if overall is not None and len(comparisons) > 1 and not overall.failed:
-        rows.append(("mean", overall))
-    return rows
 
 
 def _diff_style(line: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,9 +24,10 @@ from agent.cli.app import (
     TrackOption,
     WorkersOption,
     app,
+    settings_given,
 )
 from agent.cli.outcome_text import print_following, print_launch, print_outcome
-from agent.cli.output import asking, showing
+from agent.cli.output import asking, say, showing
 from agent.cli.session_runs import in_session, is_command, require_typed, resume_session, search_by_command
 from agent.errors import AgentError, UsageError
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from agent.report.tracker_live import Trackers
     from agent.runs.directory import RunDirectory
 
-NO_SETTINGS = ("null", "pass_env", "settings", "resume", "config", "yes_send_key_to", "page", "track", "as_json")
-"""The parameters of `search` that are no fields of SearchConfig; every other one is the field of its name."""
 _WITH_RESUME = frozenset(
     {"runs", "allow_unsandboxed", "data_root", "download", "proposer", "start", "base_url"}
     | {"executor", "ray_address", "slurm"}
@@ -154,7 +152,7 @@ def search(
     from agent.config import flag_name, parse_settings, read_config
     from benchmark.tasks import is_task_file
 
-    flags = {name: value for name, value in ctx.params.items() if name not in NO_SETTINGS and value is not None}
+    flags = settings_given(ctx)
     if null:
         flags["proposer"] = _null_proposer(proposer)
     by_set = parse_settings(settings or [])
@@ -172,9 +170,6 @@ def search(
     from agent.engine.search import Search
     from agent.runs.directory import RunDirectory
     from agent.runs.status import RunStatus
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
     if not resume:
         confirm_server(found, [loaded.proposer], yes_send_key_to)
@@ -270,7 +265,7 @@ def repeat(run: RunDirectory, *, page: bool = True, as_json: bool, data_root: Pa
             print_launch(launch, as_json=as_json)
             print_outcome(outcome, as_json=as_json)
             if page and not (run.path / "report.html").is_file():
-                try_to_write_report(run, lambda text: print(text, file=sys.stderr), data_root=data_root)
+                try_to_write_report(run, say, data_root=data_root)
     except OUR_FAILURES as error:
         raise AgentError(f"{run.path}: this run is complete, but {error}; `agent show` prints it") from None
     print_following(outcome, launch["proposer"])

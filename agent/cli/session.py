@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,7 @@ from agent.cli.app import (
     TaskFileOption,
     UnsandboxedOption,
     app,
+    settings_given,
 )
 from agent.cli.output import print_json, print_next, showing
 from agent.cli.session_options import BudgetOption, ConfirmOption, NewRunsOption, ScreenOption, StartOption
@@ -50,6 +51,7 @@ SessionOption = Annotated[
 
 @session_app.command()
 def start(
+    ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make; it may exist.")],
     profile: ProfileOption = None,
     budget: BudgetOption = None,
@@ -81,12 +83,8 @@ def start(
     from benchmark.tasks import is_task_file
 
     require_no_session()
-    flags: dict[str, Any] = {
-        **{"profile": profile, "budget": budget, "seeds": seeds, "screen": screen, "confirm": confirm, "seed": seed},
-        **{"start": start, "runs": runs, "data_root": data_root, "download": download, "submit": submit},
-        **{"allow_unsandboxed": allow_unsandboxed or None, "proposer": OPEN},
-    }
-    config = read_config(flags).config
+    own = {"allow_unsandboxed": allow_unsandboxed or None, "proposer": OPEN}
+    config = read_config(settings_given(ctx) | own).config
 
     def launched(session: Session) -> None:
         if as_json:

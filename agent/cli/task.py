@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -89,13 +90,10 @@ def check(
         raise UsageError(f"{file}: a task file's name ends in .toml")
     settings = {"profile": str(file), "workers": workers, "data_root": data_root, "download": download or None}
     config = load_config(settings)
-    progress = make_progress()
-    try:
+    with closing(make_progress()) as progress:
         progress.message(f"loading the data and building the networks of {file}")
         profile, _ = resolve_profile(config.profile, data_root=config.data_root, download=config.download)
         checked = check_task_file(profile, config, progress, noise=noise, seconds=seconds)
-    finally:
-        progress.close()
     if as_json:
         print_json(checked.as_json())
         return

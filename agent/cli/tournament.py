@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,12 +70,9 @@ def run_tournament(
 def _measure(tournament: Tournament, done: Sequence[Repeat]) -> dict[str, list[Gains]]:
     from agent.cli.live_table import make_progress
 
-    progress = make_progress()
-    try:
+    with closing(make_progress()) as progress:
         progress.message(f"the winners and the baseline again, with {tournament.fresh} fresh seeds for each repeat")
         return tournament.measure_fresh(done, progress)
-    finally:
-        progress.close()
 
 
 def _frame(tournament: Tournament) -> dict[str, Any]:
@@ -101,7 +99,7 @@ def _result(tournament: Tournament, done: Sequence[Repeat], measured: Mapping[st
         del gains["hidden"]
     if measured:
         gains["fresh"] = measured
-    metrics = {task.name: task.metric for task in tournament.profile.tasks}
+    metrics = tournament.profile.metrics
     first, *others = tournament.proposers
     level = 1 - 0.05 / max(1, len(others))
     return {
@@ -160,7 +158,7 @@ _WORDS = {
 
 
 def _print_tournament(tournament: Tournament, result: Mapping[str, Any]) -> None:
-    metrics = {task.name: task.metric for task in tournament.profile.tasks}
+    metrics = tournament.profile.metrics
     unit = "in points" if need_units(metrics.values()) is False else "positive when better"
     print(
         f"{tournament.repeats} repeats, budget {tournament.config.budget}, seeds {tournament.config.seeds}, profile "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -38,13 +39,10 @@ def verify(
     from agent.studies.verify import verify
 
     directory = RunDirectory.find(run, runs)
-    progress = make_progress(quiet=not execute)
-    try:
+    with closing(make_progress(quiet=not execute)) as progress:
         checks = verify(
             directory, execute=execute, progress=progress, allowed_signers=allowed_signers, data_root=data_root
         )
-    finally:
-        progress.close()
     intact = all(check.fault is None for check in checks)
     if as_json:
         log = chain(directory.events)

@@ -61,7 +61,7 @@ def _measure(config: SearchConfig, profile: Profile, say: Callable[[str], None])
     """Seconds of a usual search with `pocket`. Raises InfrastructureError."""
     say("measuring a training step, to choose between the profiles pocket and pocket_small (once on this machine)")
     slots, threads, gpus = plan_slots(config, side_by_side(config, profile))
-    tasks = (*profile.visible, *profile.hidden)
+    tasks = profile.tasks
     with kept_from_children(), LocalExecutor(slots, threads=threads, gpus=gpus) as executor:
         calls = [
             executor.submit(MeasureCost(task, config.precision, steps=2, idle=True), timeout=600) for task in tasks

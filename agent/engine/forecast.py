@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from agent.analysis.design import Design
-from agent.analysis.known_noise import unresolvable
-from agent.analysis.planning import in_words, make_plan
+from agent.analysis.planning import in_words, make_plan, unresolvable
 from agent.config import SearchConfig
 from agent.runs.recorded_noise import Noise
 from benchmark.cost import KnownCosts, pictures
@@ -35,12 +34,7 @@ def say_if_long(
     This measures two training steps of each task once, and keeps the result beside the store of results.
     """
     design = Design.of(config)
-    for task in unresolvable(
-        noise or {},
-        [task.name for task in profile.visible],
-        design.baseline_seeds + design.confirm,
-        design.seeds + design.confirm,
-    ):
+    for task in unresolvable(profile, design, noise or {}):
         say(
             f"nothing can be resolved on {task}: no noise is known for it, and one seed shows none; --baseline-seeds 3 "
             "can resolve a gain (agent plan says what that costs)"
@@ -50,7 +44,7 @@ def say_if_long(
     known = KnownCosts(user_store().folder.with_name("costs") if config.cache else None)
     try:
         machine = {**environment, "slots": str(executor.slots)}
-        cost = known.measure((*profile.visible, *profile.hidden), executor, machine)
+        cost = known.measure(profile.tasks, executor, machine)
     except InfrastructureError as error:
         say(f"the cost of this search could not be measured ({error})")
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.analysis import against_baseline, generalisation, known_noise, null_claims, openness
-from agent.analysis.choosing import none_better
+from agent.analysis.choosing import NONE_BETTER, compared, none_better
 from agent.analysis.confirming import trained_again
 from agent.config import SearchConfig
 from agent.engine.loop import End
@@ -141,10 +141,11 @@ def conclude(
     if tools.submitted is not None:
         found = _confirmed(config, tools)
         found += against_baseline.describe_tasks("visible", visible) + against_baseline.describe_tasks("hidden", hidden)
-        compared = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
-        found += known_noise.in_words(compared) + known_noise.contradicted(compared, tools.baseline)
-        if not config.null and none_better(profile.name, tools.baseline, tools.tests, tools.noise, profile.metrics):
-            found.append("No test beat the baseline.")
+        noise = {name: one for name, one in (tools.noise or {}).items() if name in {**visible, **hidden}}
+        found += known_noise.in_words(noise) + known_noise.contradicted(noise, tools.baseline)
+        if not config.null:
+            tests = compared(profile.name, tools.baseline, tools.tests, noise=tools.noise, metrics=profile.metrics)
+            found += [NONE_BETTER] if none_better(overall for _, overall in tests) else []
         found += [
             *generalisation.of_run(visible, hidden),
             against_baseline.verdict(visible, hidden, hides=bool(profile.hidden)),
@@ -174,6 +175,14 @@ def conclude(
     if notice:
         done["session"] = openness.openness(config.proposer)
     return done, words
+
+
+def tests_as_json(tools: Evidence) -> list[dict[str, Any]]:
+    """The tests as run.json lists them."""
+    return [
+        {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
+        for test in tools.tests
+    ]
 
 
 def _own_metrics(profile: Profile) -> list[str]:

@@ -15,10 +15,7 @@ from agent.engine.auto_profile import choose_profile
 from agent.engine.launching import Inputs, first_launch
 from agent.engine.outcome import SearchOutcome, launch_line
 from agent.engine.resuming import Allowed, flags_again
-from agent.engine.setup import (
-    check_prerequisites,
-    settled,
-)
+from agent.engine.setup import check_prerequisites, settled
 from agent.engine.steps import OpenSearch, PreparedSearch
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.gpu_lanes import learn_lanes
@@ -27,7 +24,7 @@ from agent.profiles import recorded_profile, with_default_seeds
 from agent.progress import Progress
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
-from agent.runs.live import live_file
+from agent.runs.live import LiveFile
 from agent.runs.log import EventLog
 from agent.runs.places import Places
 from agent.runs.status import RunStatus
@@ -128,7 +125,7 @@ class Search(PreparedSearch):
             shared = self.shared
             secrets = stack.enter_context(kept_from_children()) if shared is None else shared.secrets
             log = stack.enter_context(EventLog(self.run.events))
-            progress = stack.enter_context(live_file(self.run.path, progress))
+            progress = stack.enter_context(contextlib.closing(LiveFile(self.run.path, progress)))
             self.clock.watch("bookkeeping", lambda: log.seconds)
 
             @functools.cache

@@ -59,7 +59,7 @@ def measure(
 
     Raises InfrastructureError when our own machinery fails. Where candidates cannot be isolated, their checks count 0.
     """
-    tasks = (*profile.visible, *profile.hidden)
+    tasks = profile.tasks
     started = time.monotonic()
     describe = [executor.submit(DescribeEnvironment(precision, kernels)) for _ in range(executor.slots)]
     process: list[float] = []

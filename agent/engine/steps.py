@@ -13,7 +13,7 @@ from agent.config import SearchConfig
 from agent.engine.forecast import say_if_long
 from agent.engine.launching import Inputs, record_launch, require_as_launched
 from agent.engine.loop import End, run_loop
-from agent.engine.outcome import SearchOutcome, conclude
+from agent.engine.outcome import SearchOutcome, conclude, tests_as_json
 from agent.engine.resuming import Granted
 from agent.engine.setup import fresh_workspace, make_toolbox
 from agent.engine.summary import RunSummary
@@ -253,15 +253,11 @@ class OpenSearch:
         if tools.submitted is not None:
             with clock.phase("bookkeeping"):
                 write_artifacts(run, tools.regions[tools.submitted], tools.submitted, words[1:])
-        tests = [
-            {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
-            for test in tools.tests
-        ]
         self._search.summary.save(
             **{name: value for name, value in done.items() if name != "event"},
             overhead=clock.overhead(),
             words=words,
-            tests=tests,
+            tests=tests_as_json(tools),
         )
         try:
             write_trajectory(run)

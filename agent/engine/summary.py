@@ -75,13 +75,16 @@ class RunSummary:
             "budget": config.budget,
             "null": config.null,
             "caveat": caveat(config.proposer, profile.caveat),
-            "tasks": {
-                kind: [{"name": task.name, **task.as_json()} for task in tasks]
-                for kind, tasks in (("visible", profile.visible), ("hidden", profile.hidden))
-            },
+            "tasks": tasks_as_json(profile),
             "versions": {
                 "python": platform.python_version(),
                 **{name: version(name) for name in ("torch", "optuna", "numpy", "initsearch")},
                 **({"torchvision": vision} if (vision := installed_version()) else {}),
             },
         }
+
+
+def tasks_as_json(profile: Profile) -> dict[str, Any]:
+    """The tasks as run.json lists them."""
+    kinds = (("visible", profile.visible), ("hidden", profile.hidden))
+    return {kind: [{"name": task.name, **task.as_json()} for task in tasks] for kind, tasks in kinds}

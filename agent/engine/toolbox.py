@@ -66,6 +66,7 @@ class Toolbox:
     noise: Noise | None = None
     tests: list[TestOutcome] = field(default_factory=list, init=False)
     regions: dict[int, str] = field(default_factory=dict, init=False)
+    """Number → region of each test that was begun, in the order of the numbers."""
     ran: list[int] = field(default_factory=list, init=False)
     """Numbers of the tests that succeeded when they were run. A test can still fail on a fresh seed later."""
     submitted: int | None = field(default=None, init=False)
@@ -77,8 +78,6 @@ class Toolbox:
     """Whether our own machinery failed while the baseline was measured."""
     _reports: dict[int, str] = field(default_factory=dict, init=False)
     _in_flight: deque[_InFlight] = field(default_factory=deque, init=False)
-    _begun: list[str] = field(default_factory=list, init=False)
-    """Hashes of the regions of all tests that were begun, in the order of their numbers."""
     _beside: BaselineBeside | None = field(default=None, init=False)
 
     @property
@@ -89,7 +88,7 @@ class Toolbox:
     @property
     def tests_left(self) -> int:
         """Tests that may still be begun."""
-        return self.budget - len(self._begun)
+        return self.budget - len(self.regions)
 
     def begin_baseline(self, seeds: Sequence[int]) -> None:
         """Begin to train the baseline, beside what does not depend on it: the first tests above all."""
@@ -122,12 +121,18 @@ class Toolbox:
             in_flight=self.in_flight,
         )
 
-    def _outcome(self, number: int, accuracies: Accuracies, digest: str) -> TestOutcome:
+    def _outcome(self, number: int, accuracies: Accuracies) -> TestOutcome:
         """The outcome of a test. It depends on the record alone, so a resumed search computes the same."""
         metrics = {task.name: task.metric for task in self.profile.visible}
         lower = frozenset(task for task, metric in metrics.items() if metric.sign < 0)
         units, _ = score_units(self.profile.name, self.noise, metrics, self.baseline)
-        return TestOutcome(number, accuracies, digest, lower, units)
+        return TestOutcome(number, accuracies, region_sha256(self.regions[number]), lower, units)
+
+    def _add(self, outcome: TestOutcome) -> None:
+        """Take in the outcome of a test that is on record."""
+        self.tests.append(outcome)
+        if not outcome.failed:
+            self.ran.append(outcome.number)
 
     @property
     def look_scores(self) -> dict[str, float]:
@@ -158,11 +163,12 @@ class Toolbox:
         self.finish_baseline()
         flight = self._in_flight.popleft()
         try:
-            observation = self._repeated(flight) if flight.batch is None else self._finish_test(flight, flight.batch)
+            number, batch = flight.number, flight.batch
+            observation = self._repeated(number) if batch is None else self._finish_test(number, batch)
         except BaseException:
             self._abandon()
             raise
-        self._replied(flight.step, observation, self._begun[flight.number - 1])
+        self._replied(flight.step, observation, region_sha256(self.regions[number]))
         return flight.call, observation
 
     def _replied(self, step: int, observation: Observation, digest: str) -> None:
@@ -190,11 +196,8 @@ class Toolbox:
             match event:
                 case TestStarted(number=number):
                     self.regions[number], self._reports[number] = region, reply
-                    self._begun.append(region_sha256(region))
                 case TestFinished(number=number):
-                    outcome = self._outcome(number, event.accuracies, region_sha256(region))
-                    self.tests.append(outcome)
-                    self.ran += [] if outcome.failed else [number]
+                    self._add(self._outcome(number, event.accuracies))
                 case Confirmed():
                     self._pool(accuracies_by_role(events), event.tests)
                 case Submitted(number=number):
@@ -275,7 +278,7 @@ class Toolbox:
         """New candidates that may be screened; 0 when no test is left, because looks only choose what to test."""
         if self.screen is None or self.tests_left <= 0:
             return 0
-        return self.screen.affordable(len(self._begun))
+        return self.screen.affordable(len(self.regions))
 
     def _look(self, candidates: object) -> Observation:
         """Screen the candidates, or the present region when none are given."""
@@ -285,7 +288,7 @@ class Toolbox:
         regions = to_screen(candidates, self.screen, self._looks_left)
         if isinstance(regions, Observation):
             return regions
-        seen = self.screen.run(regions, len(self._begun))
+        seen = self.screen.run(regions, len(self.regions))
         return Observation(looks_report(seen), looks=seen.looks, best_look=seen.best)
 
     def _begin_test(self, step: int, call: ToolCall) -> Observation | None:
@@ -295,28 +298,25 @@ class Toolbox:
         """
         self.workspace.verify()
         region = self.workspace.region
-        digest = region_sha256(region)
-        if digest in self._begun:
-            flight = _InFlight(step, call, self._begun.index(digest) + 1, None)
-            if any(test.number == flight.number for test in self.tests):
-                return self._repeated(flight)
-            self._in_flight.append(flight)
+        earlier = next((number for number, tested in self.regions.items() if tested == region), None)
+        if earlier is not None:
+            if any(test.number == earlier for test in self.tests):
+                return self._repeated(earlier)
+            self._in_flight.append(_InFlight(step, call, earlier, None))
             return None
         if self.tests_left <= 0:
-            used = f"{len(self._begun)}/{self.budget}"
+            used = f"{len(self.regions)}/{self.budget}"
             return refused(
                 "budget", f"ERROR: Test budget exhausted ({used}). You MUST call submit(n=N) to choose a test result."
             )
         report = self.evaluator.check(region, self.profile.visible, self.seeds[0])
         if not report.accepted:
             return refused(
-                report.kind or "rejected",
-                f"ERROR: Test refused, nothing was spent: {report.message} [{report.kind}]",
+                report.kind or "rejected", f"ERROR: Test refused, nothing was spent: {report.message} [{report.kind}]"
             )
-        number = len(self._begun) + 1
-        self.log.append(TestStarted(number=number, region_sha256=digest))
+        number = len(self.regions) + 1
+        self.log.append(TestStarted(number=number, region_sha256=region_sha256(region)))
         self.workspace.tag(f"test/{number}")
-        self._begun.append(digest)
         self.regions[number] = region
         batch = self.evaluator.begin(
             [Candidate(f"test/{number}", region)], self.profile.visible, self.seeds, results=self.results
@@ -324,18 +324,17 @@ class Toolbox:
         self._in_flight.append(_InFlight(step, call, number, batch))
         return None
 
-    def _repeated(self, flight: _InFlight) -> Observation:
+    def _repeated(self, number: int) -> Observation:
         """The reply to a test of a region that was tested before."""
-        note = f"This region is the one of test #{flight.number}; its result is repeated and costs nothing."
-        earlier = next(test for test in self.tests if test.number == flight.number)
-        return Observation(f"{note}\n\n{self._reports[flight.number]}", test=earlier)
+        note = f"This region is the one of test #{number}; its result is repeated and costs nothing."
+        earlier = next(test for test in self.tests if test.number == number)
+        return Observation(f"{note}\n\n{self._reports[number]}", test=earlier)
 
-    def _finish_test(self, flight: _InFlight, batch: Batch) -> Observation:
+    def _finish_test(self, number: int, batch: Batch) -> Observation:
         """Wait for a test, and record it."""
-        number = flight.number
         outcomes = self.evaluator.finish(batch)
         accuracies = accuracies_of(outcomes, f"test/{number}")
-        outcome = self._outcome(number, accuracies, self._begun[number - 1])
+        outcome = self._outcome(number, accuracies)
         self.log.append(
             TestFinished(
                 number=number,
@@ -343,14 +342,8 @@ class Toolbox:
                 accuracies={task: dict(seeds) for task, seeds in accuracies.items()},
             )
         )
-        self.tests.append(outcome)
-        if not outcome.failed:
-            self.ran.append(number)
+        self._add(outcome)
         left = self.tests_left if self.begun_in_record is None else self.budget - self.begun_in_record
         self._reports[number] = test_report(number, outcomes, self.profile.visible, self.seeds, left)
-        return Observation(
-            self._reports[number],
-            ok=not outcome.failed,
-            error="candidate_failed" if outcome.failed else None,
-            test=outcome,
-        )
+        error = "candidate_failed" if outcome.failed else None
+        return Observation(self._reports[number], not outcome.failed, error, test=outcome)

@@ -35,7 +35,6 @@ def check(
     archs: Mapping[str, int | Job],
     isolation: Isolation,
     *,
-    seed: int = 0,
     describe: bool = False,
     side_by_side: bool = False,
 ) -> CheckReport:
@@ -57,7 +56,7 @@ def check(
 
     with ThreadPoolExecutor(1) as beside:
         for arch, wanted in archs.items():
-            job = Job(region, arch, wanted, seed) if isinstance(wanted, int) else wanted
+            job = Job(region, arch, wanted, 0) if isinstance(wanted, int) else wanted
             begun = beside.submit(isolation.repeat, job) if side_by_side else None
             first = isolation.initialise(job)
             if not first.ok:

@@ -13,15 +13,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from agent.llm.answers import clean, plain_arguments, plain_name
+from agent.llm.answers import Answer, clean, plain_arguments, plain_name
 from agent.llm.fences import block_at, next_fence
+from agent.llm.prompting import note
 from agent.llm.pythonic import only_python_calls, python_dict
 from agent.llm.written import Openings, WrittenCall, iterate, json_values, no_constant
 from agent.protocol import ToolCall
 
-MAX_CALLS = 10
-"""Calls that one answer may hold."""
-
+_MAX_CALLS = 10  # that one answer may hold
 _MOST_FOUND = 200  # what comes later in a text is not looked at
 _MAX_ARGUMENTS = 64 * 1024
 _INTEGERS = ("n", "start_line", "end_line", "after_line")
@@ -34,6 +33,28 @@ _DEFINES = re.compile(r"^def initialize_weights\b", re.MULTILINE)
 
 class ArgumentError(ValueError):
     """The arguments of a call cannot be used; the message is the reply that the model gets."""
+
+
+def steps_of(answer: Answer, *, code: bool) -> list[ToolCall | str]:
+    """One step for each call of an answer, in order: the call, or our reply if the call cannot be read."""
+    if not answer.calls:
+        try:
+            return list(calls_in_text(answer.text, code=code)[:_MAX_CALLS])
+        except ArgumentError as error:
+            return [str(error)]
+    steps: list[ToolCall | str] = []
+    readable = True
+    for number, call in enumerate(answer.calls, start=1):
+        if not readable or number > _MAX_CALLS:
+            steps.append(note("too_many", count=_MAX_CALLS) if readable else note("skipped"))
+            continue
+        try:
+            steps.append(tool_call(call.name, call.arguments))
+        except ArgumentError as error:
+            cut = answer.finish_reason == "length"
+            steps.append(f"{error}{note('cut', count=answer.usage.completion) if cut else ''}")
+            readable = False
+    return steps
 
 
 def tool_call(name: str, arguments: str) -> ToolCall:

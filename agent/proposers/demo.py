@@ -24,8 +24,8 @@ _SCORE = re.compile(r"^Final metrics \((\S+)\):\n(\S+)_\1=(\S+)$", re.MULTILINE)
 class DemoModel:
     """Answers depend only on the conversation, so a resumed run continues as the first one would."""
 
-    def __init__(self, script: list[dict[str, Any]] | None = None) -> None:
-        self._script = json.loads(_SCRIPT.read_text(encoding="utf-8")) if script is None else script
+    def __init__(self) -> None:
+        self._script: list[dict[str, Any]] = json.loads(_SCRIPT.read_text(encoding="utf-8"))
 
     def complete(self, messages: list[Message], tools: list[dict[str, Any]] | None) -> Answer:
         """The next answer of the script. At its end, or when no test is left, the submission of the best test."""

@@ -28,7 +28,6 @@ from agent.spaces.literals import (
     distributions,
     find_numbers,
     rescale,
-    suggest,
 )
 from benchmark.task import ACCURACY, SEED_SD, Metric, common_metric
 
@@ -40,7 +39,6 @@ class _Trial:
     """One trial of the numbers, and its region."""
 
     trial: optuna.Trial
-    values: dict[str, float]
     region: str
 
 
@@ -143,10 +141,9 @@ class HybridProposer:
             return call
         left = scaling.trials_left - len(scaling.tested)
         if left > 0 and situation.tests_left > 0 and scaling.refused < _REFUSALS_IN_A_ROW:
-            trial = scaling.study.ask()
-            values = suggest(trial, scaling.numbers)
-            scaling.trial = _Trial(trial, values, rescale(scaling.structure, values))
-            content = {"structure": self._structures, "trial": trial.number, "parameters": values}
+            trial = scaling.study.ask(distributions(scaling.numbers))
+            scaling.trial = _Trial(trial, rescale(scaling.structure, trial.params))
+            content = {"structure": self._structures, "trial": trial.number, "parameters": trial.params}
             self._log.append(Proposal(proposer=self.name, content=content))
             return ToolCall("rewrite", {"content": scaling.trial.region})
         if scaling.tested:
@@ -182,7 +179,7 @@ class HybridProposer:
             scaling.study.tell(tried.trial, test.score)
         if test.number > self._tests:
             self._tests = test.number
-            _keep(scaling, tried.values, tried.region, test, self._model.metrics)
+            _keep(scaling, tried.trial.params, tried.region, test, self._model.metrics)
 
     def _hand_over(self, scaling: _Scaling, situation: Situation) -> None:
         """Give the model its reply with the table of trials."""

@@ -14,7 +14,7 @@ from typing import Any, Literal, NoReturn
 from agent.errors import RunDamaged, UsageError
 from agent.llm import prompting
 from agent.llm.answers import Answer
-from agent.llm.calls import MAX_CALLS, ArgumentError, calls_in_text, tool_call
+from agent.llm.calls import steps_of
 from agent.llm.capabilities import Message
 from agent.llm.client import Model
 from agent.llm.conversation import Conversation, Exchange, Form, request_sha256, size
@@ -176,7 +176,7 @@ class LLMProposer:
             self._say(warning)
         self._sent = []
         conversation.exchanges.append(Exchange(answer))
-        steps = _steps(answer, code=self._form == "portable")
+        steps = steps_of(answer, code=self._form == "portable")
         if any(isinstance(step, ToolCall) for step in steps):
             self._called, self._repairs = True, 0
             self._steps.extend(steps)
@@ -322,28 +322,6 @@ class LLMProposer:
         """Record why the model is not asked again, so that a resumed run ends here too, and raise ProposerEnd."""
         self._log.append(Proposal(proposer=self.name, content={"end": {"status": status, "message": message}}))
         raise ProposerEnd(status, message)
-
-
-def _steps(answer: Answer, *, code: bool) -> list[ToolCall | str]:
-    """One step for each call of an answer, in order: the call, or our reply if the call cannot be read."""
-    if not answer.calls:
-        try:
-            return list(calls_in_text(answer.text, code=code)[:MAX_CALLS])
-        except ArgumentError as error:
-            return [str(error)]
-    steps: list[ToolCall | str] = []
-    readable = True
-    for number, call in enumerate(answer.calls, start=1):
-        if not readable or number > MAX_CALLS:
-            steps.append(prompting.note("too_many", count=MAX_CALLS) if readable else prompting.note("skipped"))
-            continue
-        try:
-            steps.append(tool_call(call.name, call.arguments))
-        except ArgumentError as error:
-            cut = answer.finish_reason == "length"
-            steps.append(f"{error}{prompting.note('cut', count=answer.usage.completion) if cut else ''}")
-            readable = False
-    return steps
 
 
 def _room(brief: Brief) -> int | None:

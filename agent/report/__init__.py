@@ -45,8 +45,6 @@ def write_report(
     written.
     """
     from agent.report.findings import find
-    from agent.report.flags import raise_flags
-    from agent.report.network_view import network_views
     from agent.report.page import render
     from agent.runs.record import read_run
     from benchmark.files import write_atomically
@@ -57,8 +55,7 @@ def write_report(
     network, note = measured_network(
         record, findings, isolation=isolation, executor=executor, measure=measure, data_root=data_root, given=given
     )
-    views = network_views(network, f"test {findings.subject}") if network is not None else []
-    page = render(record, findings, raise_flags(record, findings, network), views, note)
+    page = render(record, findings, network, note)
     path = output or run.path / "report.html"
     write_atomically(path, page.encode(errors="replace"))
     return path

@@ -163,15 +163,7 @@ def index_page(rows: Sequence[dict[str, Any]]) -> str:
     """The HTML index of a folder; `rows` are those of `agent runs --json`, with the gains in words."""
     words: dict[str, str] = dict(WORDS.items())
     shown = [
-        {
-            **row,
-            "has_report": row.get("has_report", False),
-            "review": words.get(str(row.get("review")), row.get("review")),
-            "visible_words": row.get("visible_words", ""),
-            "hidden_words": row.get("hidden_words", ""),
-            "visible_unit": row.get("visible_unit", ""),
-            "hidden_unit": row.get("hidden_unit", ""),
-        }
+        {"visible_unit": "", "hidden_unit": "", **row, "review": words.get(row["review"], row["review"])}
         for row in reversed(rows)
     ]
     return str(template("index.html.j2").render(rows=shown, **_common()))

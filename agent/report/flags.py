@@ -7,14 +7,14 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from agent.report.diff import changed_lines
 from agent.report.findings import Findings
 from agent.report.verdicts import overall_of
 from agent.runs.log_lines import Fields
 from agent.runs.record import RunRecord
-from agent.runs.untrusted import mapping, number, text
+from agent.runs.untrusted import mapping, mappings, number, text
 from agent.spaces.rendering import helper_functions
 from benchmark.comparison import places_for, signed
 from benchmark.tasks import PROFILES
@@ -31,7 +31,7 @@ _OWN_RANDOMNESS = {
     "numpy.random": "the trial does not seed numpy's generator",
 }
 _KNOWN = (math.sqrt(2), math.sqrt(3), math.sqrt(1 / 2), math.sqrt(1 / 3), math.pi, math.e, 5 / 3, 1 / 3, 2 / 3)
-_ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in (*profile.visible, *profile.hidden)})
+_ARCHITECTURES = sorted({task.arch for profile in PROFILES.values() for task in profile.tasks})
 _MOST_DOTS = 8
 _LONG_NUMBER = 4
 """A literal with at least this many significant digits looks like the output of a program."""
@@ -219,7 +219,7 @@ def _dotted(node: ast.expr) -> str:
 
 def _constant_weights(task: str, submission: Fields) -> Iterator[Flag]:
     constant: dict[float, list[str]] = {}
-    for parameter in _parameters(submission):
+    for parameter in mappings(submission.get("parameters")):
         value = number(parameter.get("constant"))
         if value is not None and len(parameter.get("shape") or []) > 1:
             constant.setdefault(value, []).append(text(parameter.get("name")))
@@ -231,17 +231,10 @@ def _constant_weights(task: str, submission: Fields) -> Iterator[Flag]:
 
 def _factors(baseline: Fields, submission: Fields) -> dict[str, float]:
     """Role → std of the weights relative to the baseline's, the median over the layers."""
-    before = {text(parameter.get("name")): parameter for parameter in _parameters(baseline)}
+    before = {text(parameter.get("name")): parameter for parameter in mappings(baseline.get("parameters"))}
     ratios: dict[str, list[float]] = {}
-    for parameter in _parameters(submission):
+    for parameter in mappings(submission.get("parameters")):
         ours, theirs = number(parameter.get("std")), number(before.get(text(parameter.get("name")), {}).get("std"))
         if ours and theirs and parameter.get("kaiming_ratio") is not None:
             ratios.setdefault(text(parameter.get("role")), []).append(ours / theirs)
     return {role: statistics.median(values) for role, values in ratios.items()}
-
-
-def _parameters(measured: Fields) -> list[dict[str, Any]]:
-    parameters = measured.get("parameters")
-    return (
-        [parameter for parameter in parameters if isinstance(parameter, dict)] if isinstance(parameters, list) else []
-    )

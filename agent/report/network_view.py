@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.report.plotting import Drawing, Line, curves
 from agent.runs.log_lines import Fields
-from agent.runs.untrusted import mapping, number, text
+from agent.runs.untrusted import mapping, mappings, number, text
 
 _ROLES = ("baseline", "submission")
 _MARKERS = (("o", "●"), ("^", "▲"), ("D", "◆"), ("s", "■"), ("P", "✚"))
@@ -119,7 +119,7 @@ def _span(series: Sequence[Point]) -> str:
 
 def _layers(side: Fields, name: str) -> list[Point]:
     kinds = {text(p.get("name")).removesuffix(".weight"): _kind(p) for p in _weights(side)}
-    layers = [mapping(layer) for layer in mapping(side.get("signal")).get("layers") or []]
+    layers = mappings(mapping(side.get("signal")).get("layers"))
     return [(kinds.get(text(layer.get("name")), text(layer.get("kind"))), number(layer.get(name))) for layer in layers]
 
 
@@ -129,19 +129,14 @@ def _kind(parameter: Fields) -> str:
 
 
 def _weights(side: Fields) -> list[Fields]:
-    return [p for p in _parameters(side) if len(p.get("shape") or []) > 1]
-
-
-def _parameters(side: Fields) -> list[Fields]:
-    parameters = side.get("parameters")
-    return [mapping(parameter) for parameter in parameters] if isinstance(parameters, list) else []
+    return [p for p in mappings(side.get("parameters")) if len(p.get("shape") or []) > 1]
 
 
 def _rules(sides: dict[str, Fields]) -> list[RuleRow]:
     """Rows by role and by both initialisations, so the last layers of branches have a row of their own."""
     groups: dict[tuple[str, str, str], int] = {}
-    before = {text(p.get("name")): p for p in _parameters(sides["baseline"])}
-    for parameter in _parameters(sides["submission"]):
+    before = {text(p.get("name")): p for p in mappings(sides["baseline"].get("parameters"))}
+    for parameter in mappings(sides["submission"].get("parameters")):
         old = before.get(text(parameter.get("name")), {})
         changed = _words(old) != _words(parameter)
         factor = _factor(old, parameter)
@@ -186,13 +181,13 @@ def _facts(sides: dict[str, Fields]) -> list[tuple[str, str, str]]:
 
 
 def _branches(signal: Fields) -> float | None:
-    values = [number(mapping(branch).get("branch_to_skip")) for branch in signal.get("branches") or []]
+    values = [number(branch.get("branch_to_skip")) for branch in mappings(signal.get("branches"))]
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
 def _largest(signal: Fields) -> float | None:
-    values = [number(mapping(layer).get("relative_gradient")) for layer in signal.get("layers") or []]
+    values = [number(layer.get("relative_gradient")) for layer in mappings(signal.get("layers"))]
     return max((value for value in values if value is not None), default=None)
 
 

@@ -17,11 +17,12 @@ from agent.report import run_figures
 from agent.report.ablation import places_of, read_ablation
 from agent.report.diff import coloured, side_by_side
 from agent.report.findings import Findings, TestRow
-from agent.report.flags import Flag
-from agent.report.network_view import NetworkView
+from agent.report.flags import raise_flags
+from agent.report.network_view import network_views
 from agent.report.transcript import transcript
-from agent.report.verdicts import Comparisons, overall_of
+from agent.report.verdicts import Comparisons, with_mean
 from agent.runs.log import chain
+from agent.runs.log_lines import Fields
 from agent.runs.places import read_places
 from agent.runs.record import RunRecord
 from agent.runs.untrusted import mapping, number, text, whole
@@ -72,8 +73,7 @@ class GainRow:
 def render(
     record: RunRecord,
     findings: Findings,
-    flags: Sequence[Flag],
-    network: Sequence[NetworkView],
+    network: Fields | None,
     network_note: str,
     *,
     name: str = "report.html.j2",
@@ -81,9 +81,10 @@ def render(
 ) -> str:
     """The HTML text. The transcript is shortened until the page is smaller than MAX_BYTES.
 
-    `name` is a template that extends the page's, and `more` what it needs besides.
+    `network` and `network_note`: see `agent.report.measured_network`. `name` is a template that extends the page's,
+    and `more` what it needs besides.
     """
-    context = {**_context(record, findings, flags, network, network_note), **more}
+    context = {**_context(record, findings, network, network_note), **more}
     budget = _TRANSCRIPT_BYTES
     while True:
         page: str = template(name).render(**context, transcript=transcript(record.steps, budget=budget))
@@ -92,15 +93,13 @@ def render(
         budget //= 2
 
 
-def _context(
-    record: RunRecord, findings: Findings, flags: Sequence[Flag], network: Sequence[NetworkView], network_note: str
-) -> dict[str, Any]:
+def _context(record: RunRecord, findings: Findings, network: Fields | None, network_note: str) -> dict[str, Any]:
     summary = record.summary
     region = record.regions.get(findings.subject or 0)
     return {
         "record": record,
         "findings": findings,
-        "flags": flags,
+        "flags": raise_flags(record, findings, network),
         "tables": _tables(record, findings),
         "curves": run_figures.learning_curves(record, findings),
         "progress": run_figures.search_progress(findings),
@@ -108,7 +107,7 @@ def _context(
         "diff": None if region is None else side_by_side(record.baseline_region, region),
         "whole": None if region is None else coloured(region),
         "ablation": None if region is None else read_ablation(record.directory, region),
-        "network": network,
+        "network": [] if network is None else network_views(network, f"test {findings.subject}"),
         "network_note": network_note,
         "untraced": [f"{task}: {UNTRACED}" for task in _untraced(record)],
         "time_bar": _time_bar(mapping(summary.get("seconds"))),
@@ -151,10 +150,7 @@ def _tables(record: RunRecord, findings: Findings) -> list[tuple[str, str, list[
 def _gain_rows(
     record: RunRecord, findings: Findings, comparisons: Comparisons, baseline: Accuracies, submission: Accuracies
 ) -> list[GainRow]:
-    shown: list[tuple[str, Comparison | Overall | None]] = list(comparisons.items())
-    overall = overall_of(comparisons)
-    if overall is not None and len(comparisons) > 1 and not overall.failed:
-        shown.append(("mean", overall))
+    shown = with_mean(comparisons)
     metrics = {task: record.metrics.get(task, ACCURACY) if one is None else one.metric for task, one in shown}
     differences = {
         task: _differences(metrics[task], baseline.get(task, {}), submission.get(task, {})) for task, _ in shown

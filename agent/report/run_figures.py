@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from agent.analysis.choosing import NONE_BETTER, none_better
 from agent.report.findings import Findings, TestRow
 from agent.report.plotting import LEAST_POINTS, Drawing, Line, best_so_far, curves
 from agent.runs.record import RunRecord
@@ -131,9 +132,7 @@ def search_progress(findings: Findings) -> Drawing | None:
         kept = sum(look.kept for look in findings.looks)
         alt += f"; screened between tests: {kept} kept, {len(findings.looks) - kept} dropped"
     looks = [(look.place, look.kept) for look in findings.looks]
-    known = [metric.sign * test.mean for test in tests if test.mean is not None]
-    beaten = findings.baseline is None or not known or max(known) > metric.sign * findings.baseline
-    note = "" if beaten else "No test beat the baseline."
+    note = NONE_BETTER if none_better(test.overall for test in tests if test.overall is not None) else ""
     return best_so_far("Best so far", scores, findings.baseline, alt=alt, looks=looks, note=note, metric=metric)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,12 +73,9 @@ def excerpt(body: str, limit: int) -> Excerpt:
     """The beginning of `body` that takes at most `limit` bytes of HTML, cut at a line end if one is near."""
     if _weight(body) <= limit:
         return Excerpt(body, len(body))
-    low, high = 0, min(len(body), limit)
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if _weight(body[:middle]) <= limit else (low, middle - 1)
-    newline = body.rfind("\n", int(low * 0.8), low)
-    return Excerpt(body[: newline if newline > 0 else low], len(body))
+    most = bisect_right(range(1, min(len(body), limit) + 1), limit, key=lambda length: _weight(body[:length]))
+    newline = body.rfind("\n", int(most * 0.8), most)
+    return Excerpt(body[: newline if newline > 0 else most], len(body))
 
 
 def _weight(body: str) -> int:
@@ -88,11 +86,8 @@ def _weight(body: str) -> int:
 
 def _fair_limit(weights: Sequence[int], budget: int) -> int:
     """The largest limit per text for which all texts together stay within the budget."""
-    low, high = 0, max([*weights, 1])
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if sum(min(w, middle) for w in weights) <= budget else (low, middle - 1)
-    return low
+    limits = range(1, max([*weights, 1]) + 1)
+    return bisect_right(limits, budget, key=lambda limit: sum(min(weight, limit) for weight in weights))
 
 
 def _view(step: ToolStep, parts: Sequence[tuple[str, str, bool]], limit: int) -> StepView:

@@ -20,6 +20,13 @@ def overall_of(comparisons: Comparisons) -> Overall | None:
     return combine(comparisons) if comparisons else None
 
 
+def with_mean(comparisons: Comparisons) -> list[tuple[str, Comparison | Overall | None]]:
+    """The rows of a table of gains: each task, and `mean` where there are several and none failed."""
+    overall = overall_of(comparisons)
+    several = overall is not None and len(comparisons) > 1 and not overall.failed
+    return [*comparisons.items(), *([("mean", overall)] if several else [])]
+
+
 _WORDS = {
     "improvement": "beats the baseline by {gain} {unit} ({interval})",
     "worse": "is worse than the baseline by {gain} {unit} ({interval})",

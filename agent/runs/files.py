@@ -70,15 +70,15 @@ class _Summary(_Loose):
     created: float | None = None
 
 
-def read_text(root: Path, *names: str, limit: int = MAX_BYTES) -> str:
+def read_text(root: Path, *names: str) -> str:
     """Read a text file of a run. Invalid UTF-8 becomes U+FFFD. Raises RunDamaged, FileNotFoundError."""
-    return read_bytes(root, *names, limit=limit).decode(errors="replace")
+    return read_bytes(root, *names).decode(errors="replace")
 
 
-def read_bytes(root: Path, *names: str, limit: int = MAX_BYTES) -> bytes:
+def read_bytes(root: Path, *names: str) -> bytes:
     """Read a file of a run. Raises RunDamaged when it is not a regular file, FileNotFoundError."""
     try:
-        return read_plain(root, *names, limit=limit)
+        return read_plain(root, *names, limit=MAX_BYTES)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import threading
 import time
@@ -22,6 +21,7 @@ from agent.progress import Progress, describe
 from agent.protocol import Outcome
 from agent.runs.files import parse_json
 from agent.runs.metrics import read_metric
+from agent.runs.untrusted import number
 from benchmark.files import open_plain
 from benchmark.results import EpochMetrics, EvaluationResult
 from benchmark.task import ACCURACY, Metric
@@ -150,8 +150,8 @@ class LiveState:
 
     def add(self, fields: Mapping[str, Any]) -> None:
         """Take in one line."""
-        now, kind = fields.get("ts"), fields.get("kind")
-        if not _is_number(now):
+        now, kind = number(fields.get("ts")), fields.get("kind")
+        if now is None:
             return
         if kind == "begin" and _is_count(fields.get("evaluations")) and _is_count(fields.get("tests")):
             self.expected, self.tests, self.begun = fields["evaluations"], fields["tests"], now
@@ -253,31 +253,11 @@ class LiveReader:
                 yield fields
 
 
-@contextlib.contextmanager
-def live_file(run: Path, shown: Progress) -> Iterator[LiveFile]:
-    """A LiveFile for the time of a search."""
-    progress = LiveFile(run, shown)
-    try:
-        yield progress
-    finally:
-        progress.close()
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
-
-
 def _score(fields: Mapping[str, Any]) -> tuple[float | None, Metric]:
     """The accuracy in a line, or the score of a user's own trainer, and what it is."""
-    if _is_number(accuracy := fields.get("accuracy")):
-        return float(accuracy), ACCURACY
-    score = fields.get("score")
-    return (float(score) if _is_number(score) else None), read_metric(fields.get("metric"))
+    if (accuracy := number(fields.get("accuracy"))) is not None:
+        return accuracy, ACCURACY
+    return number(fields.get("score")), read_metric(fields.get("metric"))
 
 
 def _is_count(value: object) -> TypeGuard[int]:

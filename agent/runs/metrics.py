@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from agent.errors import UsageError
 from agent.runs.log_lines import Fields
+from agent.runs.untrusted import mapping, mappings
 from benchmark.task import ACCURACY, Metric, common_metric
 
 _LONGEST = 120
@@ -15,11 +15,9 @@ _LONGEST = 120
 def task_metrics(summary: Fields, kinds: Sequence[str] = ("visible", "hidden")) -> dict[str, Metric]:
     """Task → its metric, for the tasks of these kinds. Accuracy where a task names none."""
     found = {}
-    tasks_of = summary.get("tasks")
     for kind in kinds:
-        tasks = tasks_of.get(kind) if isinstance(tasks_of, Mapping) else None
-        for task in tasks if isinstance(tasks, list) else []:
-            if isinstance(task, Mapping) and isinstance(task.get("name"), str):
+        for task in mappings(mapping(summary.get("tasks")).get(kind)):
+            if isinstance(task.get("name"), str):
                 found[task["name"]] = read_metric(task.get("metric"))
     return found
 
@@ -34,10 +32,10 @@ def read_metric(fields: object) -> Metric:
 
 def gains_by_metric(summary: Fields, kind: str) -> dict[Metric, float] | None:
     """Metric → mean gain over those `visible` or `hidden` tasks of run.json; None without tasks or where one failed."""
-    tasks, metrics = summary.get(kind), task_metrics(summary)
+    metrics = task_metrics(summary)
     gains: dict[Metric, list[float]] = {}
-    for task, one in tasks.items() if isinstance(tasks, Mapping) else ():
-        gain: Any = one.get("gain") if isinstance(one, Mapping) else None
+    for task, one in mapping(summary.get(kind)).items():
+        gain = mapping(one).get("gain")
         if gain is None:
             return None
         gains.setdefault(metrics.get(task, ACCURACY), []).append(gain)

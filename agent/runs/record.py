@@ -12,7 +12,7 @@ from agent.runs.log import MAX_LOG_BYTES
 from agent.runs.log_lines import SCHEMA, Fields, exchanges, read_lines, torn
 from agent.runs.metrics import task_metrics
 from agent.runs.state import RunState, state_of
-from agent.runs.untrusted import mapping, number, text, whole
+from agent.runs.untrusted import mapping, mappings, number, text, whole
 from benchmark.files import read_plain
 from benchmark.results import EvaluationResult, region_sha256
 from benchmark.store import ResultStore
@@ -125,8 +125,7 @@ class RunRecord:
 
     def tasks(self, kind: str) -> list[Fields]:
         """The `visible` or `hidden` tasks of run.json: name, arch, dataset, recipe."""
-        tasks = mapping(self.summary.get("tasks")).get(kind)
-        found = [task for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []
+        found = mappings(mapping(self.summary.get("tasks")).get(kind))
         return [{**task, "name": text(task["name"])[:_LONGEST_NAME]} for task in found if task.get("name")]
 
     def accuracies(self, role: str) -> dict[str, dict[int, float | None]]:

@@ -29,3 +29,8 @@ def whole(value: object) -> int | None:
 def mapping(value: object) -> dict[str, Any]:
     """The untrusted value if it is a JSON object, else {}."""
     return value if isinstance(value, dict) else {}
+
+
+def mappings(value: object) -> list[dict[str, Any]]:
+    """The JSON objects of the untrusted value if it is a list, else []."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

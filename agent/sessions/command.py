@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +47,8 @@ _GRACE_AFTER_END_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _IN_EVENT = 2000
 """Characters of the output's end that the log holds."""
+_scratch = partial(tempfile.TemporaryDirectory, prefix="initsearch-session-", ignore_cleanup_errors=True)
+"""A folder for the session, which is removed afterwards: the run holds all that was tested."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def search_by_command(
     """
     environ = environment_for(pass_env)
     with _scratch() as folder:
-        session = Session.start(folder, config, progress=progress, launched=launched)
+        session = Session.start(Path(folder), config, progress=progress, launched=launched)
         return _carry_on(session, config, environ, progress or Progress(), time.monotonic())
 
 
@@ -111,7 +112,7 @@ def resume_by_command(
         launched(session)
         session.finish_begun(progress=progress)
         if _recorded_end(run) is None and not _is_over(run):
-            folder = SessionFolder.create(path, run, session.recorded_region())
+            folder = SessionFolder.create(Path(path), run, session.recorded_region())
             search = Search.resume(run, allowed=allowed)
             measured = accuracies_by_role(session.fold().baseline)
             folder.write_texts(search.config, search.profile, measured["baseline"], session.noise())
@@ -303,13 +304,3 @@ def _end_group(process: subprocess.Popen[bytes]) -> int:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     return process.wait()
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    """A folder for the session, which is removed afterwards: the run holds all that was tested."""
-    folder = Path(tempfile.mkdtemp(prefix="initsearch-session-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import anyio.to_thread
+from anyio.to_thread import run_sync
 from inspect_ai import Task
 from inspect_ai.agent import AgentPrompt, AgentState, AgentSubmit, as_solver, react
 from inspect_ai.dataset import Sample
@@ -88,9 +88,9 @@ def begin_session(config: SearchConfig) -> Solver:
     """Make the sample's run and measure the baseline, which the task's text then names."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        session = await _in_thread(partial(Session.start, None, config))
+        session = await run_sync(partial(Session.start, None, config))
         store().set(RUN, str(session.run.path))
-        state.user_prompt.text = _first_message(config, await _in_thread(SharedSession(session=session).task))
+        state.user_prompt.text = _first_message(config, await run_sync(SharedSession(session=session).task))
         return state
 
     return solve
@@ -163,9 +163,9 @@ async def _reply(allowed: Allowed, work: Callable[[SharedSession], SessionReply 
     """The reply of a call, once it is there. A refusal is an error of the tool: so a refused submit ends nothing."""
     shared = SharedSession(session=_session(allowed))
     try:
-        found: SessionReply | StillRunning | None = await _in_thread(partial(work, shared))
+        found: SessionReply | StillRunning | None = await run_sync(partial(work, shared))
         while isinstance(found, StillRunning):
-            found = await _in_thread(partial(shared.wait, _POLL_SECONDS))
+            found = await run_sync(partial(shared.wait, _POLL_SECONDS))
     except AgentError as error:
         raise ToolError(f"ERROR: {error}") from None
     if found is None or not (found.ok or found.error == "candidate_failed"):
@@ -194,10 +194,6 @@ def _end(session: Session) -> None:
             live.end_without_submission(End("tests_exhausted", "The model stopped without a submission."))
 
 
-async def _in_thread(work: Callable[[], Any]) -> Any:
-    return await anyio.to_thread.run_sync(work)
-
-
 # -- scores ----------------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +209,7 @@ def gains(allowed: Allowed) -> Scorer:
     async def score(state: TaskState, target: Target) -> Score:
         session = _session(allowed)
         if not RunStatus.of(session.run.read_summary()).over:
-            await _in_thread(partial(_end, session))
+            await run_sync(partial(_end, session))
         summary = session.run.read_summary()
         kinds = {kind: summary.get(kind) or {} for kind in ("visible", "hidden")}
         if not isinstance(summary.get("submitted_test"), int):

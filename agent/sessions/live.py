@@ -105,13 +105,12 @@ class LiveSession:
         if not self.tools.tests:  # nothing whose effect could be shown: no isolation is started for it
             try_to_write_report(self._search.run, say, measure=False)
             return
-        opened, data_root = self._opened, self._search.pinned.data_root
         try_to_write_report(
             self._search.run,
             say,
-            isolation=opened.isolation,
-            executor=opened.executor,
-            data_root=data_root,
+            isolation=self._opened.isolation,
+            executor=self._opened.executor,
+            data_root=self._search.pinned.data_root,
             given=self._search.profile,
         )
 

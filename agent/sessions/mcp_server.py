@@ -150,17 +150,17 @@ class _Tools:
         counted from 1; op=insert puts it after after_line. Costs nothing; the reply shows the range."""
         lines = {"start_line": start_line, "end_line": end_line, "after_line": after_line}
         given = {name: line for name, line in lines.items() if line is not None}
-        return await self._now(
+        return await self._when_free(
             "edit", ctx, lambda: self._shared.call("edit", op=op, filename=filename, content=content, **given)
         )
 
     async def rewrite(self, ctx: Context, content: str) -> Reply:
         """Replace the whole editable range by content: the complete function with its helpers. Costs nothing."""
-        return await self._now("rewrite", ctx, lambda: self._shared.call("rewrite", content=content))
+        return await self._when_free("rewrite", ctx, lambda: self._shared.call("rewrite", content=content))
 
     async def undo(self, ctx: Context, n: Annotated[int, Field(ge=1)] = 1) -> Reply:
         """Take back the last n accepted edits. Costs nothing."""
-        return await self._now("undo", ctx, lambda: self._shared.call("undo", n=n))
+        return await self._when_free("undo", ctx, lambda: self._shared.call("undo", n=n))
 
     async def check(self) -> Reply:
         """Say whether the present range is acceptable, with the reason. No training; costs nothing."""
@@ -174,12 +174,12 @@ class _Tools:
     ) -> Reply:
         """Look briefly at the present range, or at each candidate's text: a short training on a part of the training
         set, judged by its loss. Costs no test, but looks are limited. Refused where screening is off."""
-        return await self._train("screen", ctx, wait_s, lambda: self._shared.begin_screen(candidates))
+        return await self._when_free("screen", ctx, lambda: self._shared.begin_screen(candidates), wait_s)
 
     async def test(self, ctx: Context, wait_s: WaitSeconds = WAIT_SECONDS) -> Reply:
         """Spend one test: train the visible tasks on the present range and report the scores. Answers "running"
         after wait_s seconds; then call wait. The same text again repeats its result and costs nothing."""
-        return await self._train("test", ctx, wait_s, self._shared.begin_test)
+        return await self._when_free("test", ctx, self._shared.begin_test, wait_s)
 
     async def wait(self, ctx: Context, timeout_s: WaitSeconds = WAIT_SECONDS) -> Reply:
         """Wait for what is running, at most timeout_s seconds, and give its reply. Costs nothing."""
@@ -195,25 +195,23 @@ class _Tools:
 
     async def submit(self, ctx: Context, n: Annotated[int, Field(ge=1)], wait_s: WaitSeconds = WAIT_SECONDS) -> Reply:
         """Make test n final and end the search: the hidden task runs. Answers "running" after wait_s seconds."""
-        return await self._train("submit", ctx, wait_s, lambda: self._shared.begin_submit(n))
+        return await self._when_free("submit", ctx, lambda: self._shared.begin_submit(n), wait_s)
 
     # -- how they are carried out ----------------------------------------------------------------------------------
 
-    async def _now(self, tool: str, ctx: Context, work: Callable[[], SessionReply]) -> CallToolResult:
-        """A call that trains nothing. It waits for the baseline, and is refused while something else runs."""
-        return await self._when_free(tool, ctx, time.monotonic() + WAIT_SECONDS, work)
-
-    async def _train(
-        self, tool: str, ctx: Context, wait_s: float, begin: Callable[[], SessionReply | StillRunning]
-    ) -> CallToolResult:
-        """A call in a process of its own, whose reply this one waits for as long as it may."""
-        return await self._when_free(tool, ctx, time.monotonic() + wait_s, begin)
-
     async def _when_free(
-        self, tool: str, ctx: Context, deadline: float, work: Callable[[], SessionReply | StillRunning]
+        self,
+        tool: str,
+        ctx: Context,
+        work: Callable[[], SessionReply | StillRunning],
+        wait_s: float = WAIT_SECONDS,
     ) -> CallToolResult:
-        """Do the work once nothing else runs. If another process goes on with it, wait for its reply."""
+        """Do the work once nothing else runs. If another process goes on with it, wait for its reply.
+
+        All that takes at most `wait_s`; what trains nothing waits for the baseline at least.
+        """
         begun = time.monotonic()
+        deadline = begun + wait_s
         while True:
             try:
                 running = await anyio.to_thread.run_sync(self._shared.running)

@@ -191,11 +191,7 @@ class SharedSession:
         return self._chosen
 
     def _region(self, session: Session | None) -> str:
-        if session is None:
-            return baseline_region(self.profile)
-        if session.folder is not None:
-            return session.folder.region()
-        return edited(session.fold())[0].files[SCAFFOLD_NAME].range_text()
+        return baseline_region(self.profile) if session is None else session.region()
 
 
 def _as_tool(words: str) -> str:

@@ -146,7 +146,7 @@ class Session:
 
         Raises OutsideChanged, SessionEnded.
         """
-        region = self._region(region)
+        region = self.region() if region is None else region
         with self._live(progress) as live:
             self._require_open(live)
             live.take_in(region)
@@ -201,12 +201,17 @@ class Session:
         editor, _ = edited(self.fold())
         return editor.files[SCAFFOLD_NAME].range_text()
 
+    def region(self) -> str:
+        """The region as it is: in the folder's file, or as last recorded where there is no folder."""
+        return self.recorded_region() if self.folder is None else self.folder.region()
+
     def check(self, region: str | None = None) -> CheckReport:
         """The free checks, in isolation, on the visible architectures. Takes no lock and logs nothing."""
         from agent.sessions.checking import check_region_of
 
         allowed = self.allowed is not None and self.allowed.allow_unsandboxed
-        return check_region_of(self.run, self.profile, self._region(region), allow_unsandboxed=allowed)
+        region = self.region() if region is None else region
+        return check_region_of(self.run, self.profile, region, allow_unsandboxed=allowed)
 
     def finish_begun(self, *, progress: Progress | None = None) -> SessionReply | None:
         """Finish what a killed command began. Returns the reply of its call, if it was one."""
@@ -257,11 +262,6 @@ class Session:
 
     def _records(self) -> list[Record]:
         return read_events(self.run.events) if self.run.has(self.run.events.name) else []
-
-    def _region(self, given: str | None) -> str:
-        if given is not None:
-            return given
-        return self.recorded_region() if self.folder is None else self.folder.region()
 
     def _take_in_file(self, live: LiveSession) -> None:
         """Record an edit that no command has seen. A file that is no scaffold any more is overwritten, and kept."""

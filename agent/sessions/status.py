@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from agent.analysis.openness import openness
 from agent.errors import Rejected
+from agent.protocol import Accuracies
 from agent.runs.events import Confirmed, TestFinished, TestStarted, accuracies_by_role
 from agent.runs.fold import Fold
 from agent.runs.metrics import read_metric
@@ -19,8 +20,6 @@ from agent.sessions.session import Session
 from benchmark.task import ACCURACY, Metric
 from benchmark.tasks import is_task_file
 from sandbox.region import sha256
-
-Accuracies = Mapping[str, Mapping[int, float | None]]
 
 
 @dataclass(frozen=True)

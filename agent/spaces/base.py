@@ -31,7 +31,7 @@ class Space(Protocol):
         ...
 
     def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
-        """The region that a trial proposes, and its description for the log: `strategy`, `parameters`."""
+        """The region of a trial of `distributions`, and its description for the log: `strategy`, `parameters`."""
         ...
 
 
@@ -77,7 +77,7 @@ class BuiltIn:
 
     def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
         """See `Space`."""
-        parameters = builtin.suggest(trial, self._architectures, self._known)
+        parameters = builtin.decode(trial.params)
         base = "as built" if builtin.is_foreign(self._architectures) else "kaiming normal"
         described = {
             "strategy": rendering.describe(parameters, base=base),
@@ -121,7 +121,7 @@ class Scaled:
 
     def point(self, trial: optuna.Trial) -> tuple[str, dict[str, Any]]:
         """See `Space`."""
-        values = literals.suggest(trial, self._numbers)
+        values = trial.params
         shown = ", ".join(f"{name} {literals.readable(value)}" for name, value in values.items())
         return literals.rescale(self._region, values), {"strategy": f"{self._name}: {shown}", "parameters": values}
 

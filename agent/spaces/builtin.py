@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from benchmark.networks import Role
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.distributions import BaseDistribution
 
 _COMMON: frozenset[Role] = frozenset({"layer", "conv", "identity", "norm", "head"})
@@ -80,7 +79,7 @@ class Parameters:
             raise ValueError(f"identity_share must lie in 0..1, not {self.identity_share}")
 
     def as_dict(self) -> dict[str, Any]:
-        """The arguments of `study.enqueue_trial` for which `suggest` proposes this point, clipped to the ranges.
+        """The arguments of `study.enqueue_trial` that `decode` makes this point of, clipped to the ranges.
 
         A special value, such as γ = 0, appears as a number below its range: see `Knob`.
         """
@@ -202,17 +201,6 @@ def distributions(architectures: Iterable[str] | None = None, known: Roles = ROL
     for knob in _active(every):
         space[knob.name] = FloatDistribution(knob.sampled_low, knob.high, log=knob.log)
     return space
-
-
-def suggest(trial: optuna.Trial, architectures: Iterable[str] | None = None, known: Roles = ROLES) -> Parameters:
-    """The point that a trial proposes, over the same space as `distributions`."""
-    every = _roles(architectures, known)
-    sampled: dict[str, Any] = {
-        name: trial.suggest_categorical(name, choices) for name, choices in _choices(every).items()
-    }
-    for knob in _active(every):
-        sampled[knob.name] = trial.suggest_float(knob.name, knob.sampled_low, knob.high, log=knob.log)
-    return decode(sampled)
 
 
 def decode(sampled: Mapping[str, Any]) -> Parameters:

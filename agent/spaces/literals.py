@@ -15,7 +15,6 @@ to one above its value. Then a negative number keeps its sign, and a zero is not
 from __future__ import annotations
 
 import ast
-import difflib
 import io
 import math
 import re
@@ -24,10 +23,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmark.suggestions import did_you_mean
 from sandbox.parsing import parse
 
 if TYPE_CHECKING:
-    import optuna
     from optuna.distributions import BaseDistribution
 
 _COMMENT = re.compile(r"#\s*scale\s*:")
@@ -124,8 +123,7 @@ def rescale(region: str, values: Mapping[str, float]) -> str:
     numbers = {number.name: number for number in find_numbers(region)}
     for name, value in values.items():
         if name not in numbers:
-            close = difflib.get_close_matches(name, numbers, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = did_you_mean(name, numbers)
             raise UnknownNumberError(f"no number {name!r}; {hint}The region has: {', '.join(numbers) or 'none'}")
         if not math.isfinite(value):
             raise ValueError(f"{name} must be a finite number, not {value}")
@@ -153,17 +151,10 @@ def current(numbers: Iterable[ScalableNumber]) -> dict[str, float]:
 
 
 def distributions(numbers: Iterable[ScalableNumber]) -> dict[str, BaseDistribution]:
-    """Optuna distributions, by name."""
+    """Optuna distributions, by name. The `params` of a trial that was asked for with them are for `rescale`."""
     from optuna.distributions import FloatDistribution
 
     return {number.name: FloatDistribution(number.low, number.high, log=number.log) for number in numbers}
-
-
-def suggest(trial: optuna.Trial, numbers: Iterable[ScalableNumber]) -> dict[str, float]:
-    """The values that a trial proposes, for `rescale`."""
-    return {
-        number.name: trial.suggest_float(number.name, number.low, number.high, log=number.log) for number in numbers
-    }
 
 
 def _literals(tree: ast.AST) -> Iterator[_Literal]:

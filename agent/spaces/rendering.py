@@ -23,58 +23,61 @@ def render(parameters: Parameters, architectures: Iterable[str] | None = None, s
     """
     if is_foreign(architectures):
         return _render_foreign(parameters, seen)
-    description = describe(parameters)
-    changes_gamma = parameters.gamma_last != 1 or parameters.gamma_rise != 0
+    changes_gamma = _changes_gamma(parameters)
     changes_branch_end = parameters.branch_last_alpha != 0 or changes_gamma or parameters.bn_beta != 0
     neutral = dataclasses.replace(
         Parameters(), structure=parameters.structure, identity_share=parameters.identity_share
     )
-    factors = ["conv_gain"] * (parameters.g_conv != 1)
-    factors += ["math.exp(depth_slope * (index / len(convs) - 0.5))"] * (parameters.depth_slope != 0)
-    return (
-        environment()
-        .get_template("strategy.py.j2")
-        .render(
-            p=parameters,
-            numbers=_numbers(parameters),
-            summary=textwrap.wrap(description[0].upper() + description[1:] + ".", 112),
-            details=_details(parameters),
-            conv_factor=" * ".join(factors),
-            changes_gamma=changes_gamma,
-            changes_branch_end=changes_branch_end,
-            uses_branches=changes_branch_end or parameters.shortcut_gain != 1,
-            rescales=parameters != neutral,
-        )
+    return _from_template(
+        "strategy.py.j2",
+        parameters,
+        describe(parameters),
+        details=_details(parameters),
+        changes_branch_end=changes_branch_end,
+        uses_branches=changes_branch_end or parameters.shortcut_gain != 1,
+        rescales=parameters != neutral,
     )
 
 
 def _render_foreign(parameters: Parameters, seen: Iterable[str]) -> str:
     neutral = Parameters()
-    changes_gamma = parameters.gamma_last != 1 or parameters.gamma_rise != 0
     by_role = ("shortcut_gain", "branch_last_alpha", "gamma_last", "gamma_rise", "bn_beta", "g_hidden", "head_scale")
     uses_roles = any(getattr(parameters, name) != getattr(neutral, name) for name in by_role)
     if parameters == neutral:
         return _FOREIGN_NEUTRAL
     helpers = helper_functions()
     source = "\n\n".join(helpers if uses_roles else [helpers[1]])
-    description = describe(parameters, base="as built")
     quoted = textwrap.wrap(" ".join(seen).replace("\\", "/").replace('"', "'"), 112) if uses_roles else []
+    return _from_template(
+        "strategy_any.j2",
+        parameters,
+        describe(parameters, base="as built"),
+        source=source,
+        details=[_FOREIGN_BASE, *_details(parameters)[1:], *quoted],
+        uses_roles=uses_roles,
+    )
+
+
+def _from_template(name: str, parameters: Parameters, description: str, **more: object) -> str:
+    """The region text by this template, with what both templates need."""
     factors = ["conv_gain"] * (parameters.g_conv != 1)
     factors += ["math.exp(depth_slope * (index / len(convs) - 0.5))"] * (parameters.depth_slope != 0)
     return (
         environment()
-        .get_template("strategy_any.j2")
+        .get_template(name)
         .render(
             p=parameters,
-            source=source,
             numbers=_numbers(parameters),
             summary=textwrap.wrap(description[0].upper() + description[1:] + ".", 112),
-            details=[_FOREIGN_BASE, *_details(parameters)[1:], *quoted],
             conv_factor=" * ".join(factors),
-            changes_gamma=changes_gamma,
-            uses_roles=uses_roles,
+            changes_gamma=_changes_gamma(parameters),
+            **more,
         )
     )
+
+
+def _changes_gamma(parameters: Parameters) -> bool:
+    return parameters.gamma_last != 1 or parameters.gamma_rise != 0
 
 
 def helper_functions() -> list[str]:

@@ -97,7 +97,7 @@ def measure(
         names.append(AS_BUILT)
         candidates.append(Candidate(AS_BUILT, as_built.REGION))
     seeds = config.evaluation_seeds
-    tasks = (*profile.visible, *profile.hidden) if hidden else profile.visible
+    tasks = profile.tasks if hidden else profile.visible
     progress.begin(len(candidates) * len(tasks) * len(seeds))
     with tempfile.TemporaryDirectory(prefix="initsearch-") as folder:
         user = user_store() if config.cache else None

@@ -50,17 +50,12 @@ def look_at(directory: RunDirectory) -> Subject:
     record = read_run(directory)
     findings = find(record)
     network, _ = measured_network(record, findings, measure=False)
-    return subject_of(record, findings, raise_flags(record, findings, network))
-
-
-def subject_of(record: RunRecord, findings: Findings, flags: Sequence[Flag]) -> Subject:
-    """The subject of a run that was read before."""
     frame = _frame(record)
     region = record.regions.get(findings.subject or 0)
     return Subject(
         record,
         findings,
-        flags,
+        raise_flags(record, findings, network),
         frame.with_region(record.baseline_region).text,
         None if region is None else frame.with_region(region).text,
         frame.prefix.count("\n") + 1,

@@ -156,7 +156,7 @@ class Tournament:
             progress,
             log=config.runs.absolute() / "workers.log",
             evaluations=searches * side_by_side(config, profile),
-            datasets=tuple(task.dataset for task in (*profile.visible, *profile.hidden)),
+            datasets=tuple(task.dataset for task in profile.tasks),
         )
 
     def _execute(self, searches: Mapping[str, Search], number: int, bench: SharedBench, progress: Progress) -> None:
@@ -284,7 +284,7 @@ def _gains(run: RunDirectory, profile: Profile) -> tuple[Gains, Gains]:
 
 def _gain(profile: Profile, before: Accuracies, after: Accuracies) -> Gains:
     """Task → difference of the means, positive when better. A failed training counts as 0 %, or as NaN."""
-    metrics = {task.name: task.metric for task in profile.tasks}
+    metrics = profile.metrics
     return {
         task: metrics[task].sign * (_mean(after[task], metrics[task]) - _mean(seeds, metrics[task]))
         for task, seeds in before.items()

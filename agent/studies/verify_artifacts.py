@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from agent.analysis.confirming import pooled
 from agent.analysis.look_scores import look_scores
 from agent.config import SearchConfig
 from agent.engine.loop import End
-from agent.engine.outcome import conclude
+from agent.engine.outcome import conclude, tests_as_json
 from agent.errors import Rejected, RunDamaged
 from agent.profiles import recorded_profile
 from agent.protocol import Accuracies, TestOutcome
@@ -127,12 +126,8 @@ def summary_of(run: RunDirectory, events: Sequence[Event], *, waiting: bool = Fa
     status = ends[-1].status if ends and not waiting else RunStatus.WAITING
     end = End(status, ends[-1].message if ends else "")  # type: ignore[arg-type]
     done, words = conclude(config, profile, run.path, end, evidence, hidden, {})
-    tests = [
-        {"number": test.number, "region_sha256": test.region_sha256, "accuracies": test.accuracies}
-        for test in evidence.tests
-    ]
     outcome = {name: value for name, value in done.items() if name not in ("event", "run", "seconds")}
-    whole: dict[str, Any] = json.loads(json.dumps({**outcome, "words": words, "tests": tests}))
+    whole: dict[str, Any] = json.loads(json.dumps({**outcome, "words": words, "tests": tests_as_json(evidence)}))
     return whole
 
 
@@ -207,7 +202,7 @@ def require_genuine(run: RunDirectory) -> None:
 
     Returns without a check when neither file exists. Raises RunDamaged.
     """
-    if not os.path.lexists(run.path / PATCH) and not os.path.lexists(run.path / MODULE):
+    if not run.has(PATCH) and not run.has(MODULE):
         return
     try:
         found = artifact_mismatch(run)

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from agent.analysis.openness import caveat
 from agent.config import SearchConfig
+from agent.engine.summary import tasks_as_json
 from agent.profiles import recorded_profile
 from agent.runs.artifacts import LOG, PATCH, trailers_of
 from agent.runs.directory import RunDirectory
@@ -26,7 +26,6 @@ from agent.runs.status import RunStatus
 from agent.runs.untrusted import mapping
 from agent.studies.verify_artifacts import ONGOING, is_ours, run_name, submission, summary_of
 from benchmark.results import region_sha256
-from benchmark.tasks import Profile
 from sandbox.region import split
 
 
@@ -131,7 +130,7 @@ def _launch_differences(summary: Fields, launch: Launch) -> Iterator[str]:
         "budget": config.budget,
         "null": config.null,
         "caveat": caveat(config.proposer, profile.caveat),
-        "tasks": _tasks(profile),
+        "tasks": json.loads(json.dumps(tasks_as_json(profile))),
         "environment": launch.environment,
         "isolation_level": launch.isolation_level,
     }
@@ -147,11 +146,6 @@ def _launch_differences(summary: Fields, launch: Launch) -> Iterator[str]:
 
 def _public(version: object) -> str:
     return str(version).partition("+")[0]
-
-
-def _tasks(profile: Profile) -> Any:
-    kinds = (("visible", profile.visible), ("hidden", profile.hidden))
-    return json.loads(json.dumps({kind: [{"name": t.name, **t.as_json()} for t in tasks] for kind, tasks in kinds}))
 
 
 def _outcome_differences(summary: Fields, expected: Fields, ends: Sequence[Ended], ongoing: bool) -> Iterator[str]:
@@ -190,8 +184,6 @@ def page_findings(record: RunRecord, *, fit: bool) -> Iterator[Finding]:
     """Check that report.html, except its date, is the page made from the other files, if these `fit` each other."""
     from agent.report import measured_network
     from agent.report.findings import find
-    from agent.report.flags import raise_flags
-    from agent.report.network_view import network_views
     from agent.report.page import render
 
     run = record.directory
@@ -210,8 +202,7 @@ def page_findings(record: RunRecord, *, fit: bool) -> Iterator[Finding]:
     network, note = measured_network(record, findings, measure=False)
     if network is None and (reason := re.search(r"The networks could not be measured: [^<]*", page)):
         note = html.unescape(reason.group())
-    views = network_views(network, f"test {findings.subject}") if network is not None else []
-    expected = render(record, findings, raise_flags(record, findings, network), views, note)
+    expected = render(record, findings, network, note)
     names = run_name(run), record.name
     found, wanted = _undated(page, names), _undated(expected, names)
     if found == wanted:
@@ -244,7 +235,7 @@ def network_findings(record: RunRecord, launch: Launch, events: Sequence[Event])
     regions = {"baseline": region_sha256(split(launch.scaffold).region), "submission": final.region_sha256}
     yield from differences("regions", kept.get("regions"), regions)
     yield from differences("seed", kept.get("seed"), config.evaluation_seeds[0])
-    names = [[task.name for task in tasks] for tasks in (profile.visible, (*profile.visible, *profile.hidden))]
+    names = [[task.name for task in tasks] for tasks in (profile.visible, profile.tasks)]
     if list(mapping(kept.get("tasks"))) not in names:
         yield f"its tasks are {', '.join(mapping(kept.get('tasks')))}"
     for task, roles in mapping(kept.get("tasks")).items():

@@ -10,7 +10,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.runs.untrusted import mapping
@@ -77,7 +77,7 @@ class _Session:
         if place is None or not isinstance(entry, RecordedCall):
             self.say("system", text)
         else:
-            self.entries[place] = RecordedCall(**{**vars(entry), "recorded": text})
+            self.entries[place] = replace(entry, recorded=text)
 
     def close(self) -> Transcript:
         segments = (Segment(self.prompt, entries=tuple(self.entries)),) if self.prompt or self.entries else ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from agent.transcripts.atif import is_atif, read_atif
 from agent.transcripts.coding_agents import (
@@ -115,10 +114,6 @@ def parse_transcript(document: object, where: str = "transcript") -> Transcript:
     """Read an already parsed document of either JSON format. Raises TranscriptError when it is neither."""
     if not isinstance(document, Mapping):
         raise TranscriptError(f"{where}: the JSON is not an object; {_KNOWN}")
-    return _parse(document, where)
-
-
-def _parse(document: Mapping[str, Any], where: str) -> Transcript:
     for key in ("messages", "steps"):
         if isinstance(said := document.get(key), list) and len(said) > MAX_MESSAGES:
             raise TranscriptError(f"{where}: {len(said):,} {key}; a transcript has at most {MAX_MESSAGES:,}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.transcripts.model import (
@@ -42,47 +42,31 @@ def has_marks(document: Mapping[str, Any]) -> bool:
 
 
 @dataclass
-class _OpenCall:
-    """A call whose reply may still come."""
-
-    step: int
-    tool: str
-    arguments: dict[str, object]
-    parse_error: str | None
-    thinking: str
-    said: str
-    recorded: str | None = None
-    recorded_cut: bool = False
-
-    def close(self) -> RecordedCall:
-        return RecordedCall(**vars(self))
-
-
-@dataclass
 class _OpenSegment:
     prompt: str
     prompt_cut: bool
-    entries: list[_OpenCall | Note] = field(default_factory=list)
-    unanswered: dict[int, list[_OpenCall]] = field(default_factory=dict)
-    """Step → its calls that have no reply yet, the latest last."""
+    entries: list[RecordedCall | Note] = field(default_factory=list)
+    unanswered: dict[int, list[int]] = field(default_factory=dict)
+    """Step → where its calls that have no reply yet stand in `entries`, the latest last."""
 
-    def add(self, entry: _OpenCall | Note) -> None:
+    def add(self, entry: RecordedCall | Note) -> None:
         """Append what the model said or called."""
+        if isinstance(entry, RecordedCall):
+            self.unanswered.setdefault(entry.step, []).append(len(self.entries))
         self.entries.append(entry)
-        if isinstance(entry, _OpenCall):
-            self.unanswered.setdefault(entry.step, []).append(entry)
 
     def answer(self, step: int, text: str, cut: bool) -> bool:
         """Give `text` to the latest call of that step that has no reply yet."""
         if not self.unanswered.get(step):
             return False
-        call = self.unanswered[step].pop()
-        call.recorded, call.recorded_cut = text, cut
+        place = self.unanswered[step].pop()
+        call = self.entries[place]
+        assert isinstance(call, RecordedCall)
+        self.entries[place] = replace(call, recorded=text, recorded_cut=cut)
         return True
 
     def close(self, workspace: list[EditableFile] | None) -> Segment:
-        closed = tuple(entry.close() if isinstance(entry, _OpenCall) else entry for entry in self.entries)
-        return Segment(self.prompt, self.prompt_cut, closed, workspace)
+        return Segment(self.prompt, self.prompt_cut, tuple(self.entries), workspace)
 
 
 def read_mls_bench(document: Mapping[str, Any], where: str) -> Transcript:
@@ -177,7 +161,7 @@ def write_mls_bench(transcript: Transcript) -> dict[str, Any]:
     }
 
 
-def _assistant(message: Mapping[str, Any], step: int, at: str) -> _OpenCall | Note:
+def _assistant(message: Mapping[str, Any], step: int, at: str) -> RecordedCall | Note:
     thinking, said = _text(message, "thinking", at), _text(message, "content", at)
     tool = message.get("tool_name")
     if tool is None:
@@ -187,11 +171,12 @@ def _assistant(message: Mapping[str, Any], step: int, at: str) -> _OpenCall | No
     given = message.get("tool_input")
     if given is None:
         given = {}
+    error = None
     if not isinstance(given, Mapping):
-        return _OpenCall(step, tool, {}, str(given), thinking, said)
-    if set(given) == {"error"}:
-        return _OpenCall(step, tool, {}, str(given["error"]), thinking, said)
-    return _OpenCall(step, tool, dict(given), None, thinking, said)
+        error, given = str(given), {}
+    elif set(given) == {"error"}:
+        error, given = str(given["error"]), {}
+    return RecordedCall(step, tool, dict(given), error, thinking=thinking, said=said)
 
 
 def read_snapshots(given: object, where: str) -> tuple[Snapshot, ...]:

@@ -40,7 +40,6 @@ def read_run(path: Path) -> Transcript:
         profile = None
     try:
         prompt, entries = _conversation(records)
-        budget = int(launch.config["budget"])
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise TranscriptError(f"{log}: a proposal or the configuration is no search's: {error!r:.300}") from None
     return Transcript(

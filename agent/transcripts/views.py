@@ -6,10 +6,10 @@ Line numbers are 1-based and ranges inclusive, as the tools show them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from agent.transcripts.model import RecordedCall, Segment
+from agent.transcripts.model import Segment
 from sandbox.lines import EditableFile, Range
 
 # Numbers have at most six digits: nothing recorded may make us build a file of more lines than that.
@@ -167,14 +167,6 @@ def parse_view(reply: str, *, cut: bool = False) -> View | None:
     return None
 
 
-def views(segment: Segment) -> Iterator[tuple[RecordedCall, View]]:
-    """Every view in a segment's replies."""
-    for call in segment.calls:
-        view = parse_view(call.recorded, cut=call.recorded_cut) if call.recorded else None
-        if view is not None:
-            yield call, view
-
-
 def initial_files(segment: Segment, unseen: Unseen) -> list[EditableFile]:
     """The workspace before a segment's first call, as far as the conversation shows it.
 
@@ -184,9 +176,10 @@ def initial_files(segment: Segment, unseen: Unseen) -> list[EditableFile]:
     if segment.workspace is not None:
         return [EditableFile(file.name, list(file.lines), list(file.ranges)) for file in segment.workspace]
     files = []
-    seen = list(views(segment))
+    replies = (parse_view(call.recorded, cut=call.recorded_cut) for call in segment.calls if call.recorded)
+    seen = [view for view in replies if view is not None]
     for listing in parse_listings(segment.prompt, cut=segment.prompt_cut):
-        of_file = [view for _, view in seen if view.name == listing.name]
+        of_file = [view for view in seen if view.name == listing.name]
         total = max(listing.lines, default=0) if listing.complete else _initial_total(listing, of_file)
         if total is None or total < listing.ranges[-1].end:
             continue

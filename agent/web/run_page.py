@@ -14,8 +14,6 @@ from markupsafe import Markup
 
 from agent.errors import AgentError
 from agent.report import measured_network
-from agent.report.flags import raise_flags
-from agent.report.network_view import network_views
 from agent.report.page import render
 from agent.runs.artifacts import MODULE, PATCH
 from agent.runs.directory import RunDirectory
@@ -101,8 +99,6 @@ class RunPages:
         subject = look_at(run)
         record, findings = subject.record, subject.findings
         network, note = measured_network(record, findings, measure=False)
-        flags = raise_flags(record, findings, network)
-        views = network_views(network, f"test {findings.subject}") if network is not None else []
         more = {
             "site": self._site,
             "link": link_to(run.path.name),
@@ -115,7 +111,7 @@ class RunPages:
             "files": [name for name in FILES if is_plain(run.path, name)],
             **self._review(run, subject),
         }
-        return render(record, findings, flags, views, note, name="web_run.html.j2", more=more)
+        return render(record, findings, network, note, name="web_run.html.j2", more=more)
 
     def _review(self, run: RunDirectory, subject: Subject) -> Mapping[str, Any]:
         now, fault = Standing((), None), ""

@@ -10,7 +10,6 @@ own `init_weights`, leaves the module as it was (`all_or_nothing`).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from benchmark.initializers.modules import tensor_of
 from benchmark.initializers.pretrained import fitting_state
 from benchmark.initializers.registry import INITIALIZERS, LayerRule, MatchingRule, Rule, names_of
 from benchmark.initializers.rules import FixupInit, PretrainedInit
+from benchmark.suggestions import did_you_mean
 
 InitCfg = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """One entry or a list of entries: {"type": …, "layer": …, arguments, "override": …}."""
@@ -172,8 +172,7 @@ def _build(entry: dict[str, Any], where: str) -> Rule:
         if kind not in INITIALIZERS and "." in kind:
             kind = kind.rpartition(".")[2]  # a registry's scope, as in 'mmengine.Kaiming'
         if kind not in INITIALIZERS:
-            close = difflib.get_close_matches(kind, INITIALIZERS, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = did_you_mean(kind, INITIALIZERS)
             raise UnknownInitializerError(
                 f"{where}: unknown initialiser {kind!r}; {hint}Known: {', '.join(INITIALIZERS)}"
             )
@@ -183,8 +182,7 @@ def _build(entry: dict[str, Any], where: str) -> Rule:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in arguments:
         if name not in fields:
-            close = difflib.get_close_matches(str(name), fields, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = did_you_mean(str(name), fields)
             raise InitArgumentError(
                 f"{where}: {kind.__name__} has no argument {name!r}; {hint}It takes: {', '.join(fields)}"
             )
@@ -261,8 +259,7 @@ def _submodule(module: nn.Module, name: str) -> nn.Module:
     try:
         return module.get_submodule(name)
     except AttributeError as error:
-        close = difflib.get_close_matches(name, [known for known, _ in module.named_modules() if known], n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(name, [known for known, _ in module.named_modules() if known])
         children = ", ".join(child for child, _ in module.named_children())
         raise UnknownSubmoduleError(
             f"override: {type(module).__name__} has no submodule {name!r}; {hint}Its children: {children}"

@@ -8,12 +8,13 @@ that begins with `Source:` says where the idea comes from. Nothing here imports 
 from __future__ import annotations
 
 import ast
-import difflib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmark.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,9 +63,7 @@ class UnknownRecipeError(KeyError):
     """No recipe has this name."""
 
     def __init__(self, name: str) -> None:
-        close = difflib.get_close_matches(name, _NAMES, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        super().__init__(f"unknown recipe {name!r}; {hint}Known recipes: {', '.join(_NAMES)}")
+        super().__init__(f"unknown recipe {name!r}; {did_you_mean(name, _NAMES)}Known recipes: {', '.join(_NAMES)}")
 
     def __str__(self) -> str:
         # KeyError shows the repr of its argument, which would put the whole sentence in quotes.

@@ -223,7 +223,7 @@ class Bench(Toolbox):
         value = None if "fail" in region else self._score(number, region)
         outcome = TestOutcome(number, {TASK: {0: value}}, digest)
         self.tests.append(outcome)
-        self._begun.append(digest)
+        self.regions[number] = region
         self.workspace.tag(f"test/{number}")
         left = self.budget - number
         self._reports[number] = f"[Test #{number}] ({left} tests remaining)\n\ntest_acc_{TASK}={value}"

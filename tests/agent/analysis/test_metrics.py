@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agent.analysis.against_baseline import as_json, compare_tasks, describe_tasks
-from agent.analysis.choosing import none_better, ranked
+from agent.analysis.choosing import compared, none_better, ranked
 from agent.protocol import TestOutcome
 from benchmark.comparison import in_words
 from benchmark.noise import NO_PRIOR, TaskNoise
@@ -40,8 +40,9 @@ def test_the_lowest_loss_is_submitted() -> None:
     chosen = ranked("texts", {"letters": {0: 1.5}}, tests, metrics=METRICS)
     assert chosen[0].number == 2
     assert max(tests, key=lambda test: test.score).number == 2
-    assert not none_better("texts", {"letters": {0: 1.5}}, tests, metrics=METRICS)
-    assert none_better("texts", {"letters": {0: 1.05}}, tests, metrics=METRICS)
+    for baseline, beaten in ((1.5, True), (1.05, False)):
+        found = compared("texts", {"letters": {0: baseline}}, tests, metrics=METRICS)
+        assert none_better(overall for _, overall in found) is not beaten
 
 
 @pytest.mark.parametrize("measured", [(0.0, 0), (2e-4, 2)])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from agent.progress import Progress
 from agent.runs.directory import RunDirectory
-from agent.runs.live import live_file
+from agent.runs.live import LiveFile
 from tests.agent.conftest import Main, agent_command, agent_environment, json_lines
 from tests.agent.report_samples import change_summary
 from tests.agent.runs.test_live import metrics
@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> RunDirectory:
 def test_it_follows_until_the_process_ends(run: RunDirectory, cache: Path, as_json: bool) -> None:
     """What was said before it came, what is said while it looks, and the verdict at the end."""
     words = ["watch", str(run.path), *(["--json"] if as_json else [])]
-    with holder(run), live_file(run.path, Progress()) as progress:
+    with holder(run), closing(LiveFile(run.path, Progress())) as progress:
         progress.begin(8, 3)
         progress.message("measuring the baseline")
         watching = subprocess.Popen(
@@ -67,7 +67,7 @@ def test_on_a_terminal(run: RunDirectory, cache: Path) -> None:
     table = ("2/4", "12.50 %", "0 of 3 tests left")
     with ExitStack() as work:
         work.enter_context(holder(run))
-        progress = work.enter_context(live_file(run.path, Progress()))
+        progress = work.enter_context(closing(LiveFile(run.path, Progress())))
         progress.begin(8, 3)
         progress.started("test/1", "a-task", 0, 4)
         progress.epoch("test/1", "a-task", 0, metrics(2, 12.5), 4)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.analysis.against_baseline import compare_tasks
 from agent.analysis.planning import Overhead, with_overhead
 from agent.evaluation.batches import require_baseline
 from agent.protocol import CandidateFailure
@@ -23,6 +24,7 @@ from agent.runs.record import read_run
 from agent.spaces.builtin import Parameters
 from agent.spaces.rendering import render
 from benchmark.executors import InfrastructureError
+from benchmark.statistics import combine
 from benchmark.tasks import ACCURACY, Metric
 from tests.agent.conftest import Main
 from tests.agent.report_samples import copy_run
@@ -68,10 +70,13 @@ def test_our_own_helpers_are_no_complexity(sample: RunDirectory) -> None:
 
 def _searched(metric: Metric, baseline: float, *scores: float | None) -> Findings:
     """The findings of a search whose tests had these scores."""
-    tests = tuple(
-        TestRow(n, "", {}, None if score is None else {metric: score}, None, (), False, True)
-        for n, score in enumerate(scores, 1)
-    )
+
+    def row(number: int, score: float | None) -> TestRow:
+        sides = ({"task": {0: baseline}}, {"task": {0: score}})
+        overall = combine(compare_tasks("smoke", *sides, metrics={"task": metric}))
+        return TestRow(number, "", {}, None if score is None else {metric: score}, overall, (), False, True)
+
+    tests = tuple(row(number, score) for number, score in enumerate(scores, 1))
     return Findings({}, {}, tests, (), None, {metric: baseline}, "", "open", "", ())
 
 

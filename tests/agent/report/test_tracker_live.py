@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from agent.progress import Progress
 from agent.report.tracker_live import FOLDER, Trackers, parse_trackers
 from agent.runs.directory import RunDirectory
 from agent.runs.files import strangers
-from agent.runs.live import live_file
+from agent.runs.live import LiveFile
 from tests.agent.conftest import Main
 from tests.agent.report_samples import change_log, change_summary
 from tests.agent.runs.test_live import metrics
@@ -132,7 +133,7 @@ def test_numbers_arrive_once(name: str, run: RunDirectory, monkeypatch: pytest.M
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     folder, said = run.path / FOLDER / name, list[str]()
     for epochs in ((1, 2), (1, 2, 3)):  # the second process trains the interrupted test anew
-        with holder(run), live_file(run.path, Progress()) as progress:
+        with holder(run), closing(LiveFile(run.path, Progress())) as progress:
             Trackers(name).start(run, said.append)
             progress.started("test/1", "a-task", 0, 4)
             for epoch in epochs:
@@ -161,7 +162,7 @@ def test_hidden_numbers_wait_for_the_submission(run: RunDirectory) -> None:
         pytest.skip("pip install tensorboard, and INITSEARCH_TRACKERS=1")
     change_log(run, lambda event: None if event["kind"] == "submitted" else event)
     folder = run.path / FOLDER / "tensorboard"
-    with holder(run), live_file(run.path, Progress()) as progress:
+    with holder(run), closing(LiveFile(run.path, Progress())) as progress:
         Trackers("tensorboard").start(run, lambda text: None)
         progress.epoch("hidden/submission", "a-task", 0, metrics(1, 50.0), 4)
         progress.epoch("test/1", "a-task", 0, metrics(1, 10.0), 4)

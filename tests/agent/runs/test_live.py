@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from agent.engine.search import SearchOutcome
 from agent.progress import Progress
 from agent.protocol import CandidateFailure
-from agent.runs.live import LIVE, LiveFile, LiveReader, LiveState, live_file
+from agent.runs.live import LIVE, LiveFile, LiveReader, LiveState
 from agent.runs.state import state_of
 from agent.web.live_view import live_html
 from benchmark.results import EpochMetrics
@@ -28,7 +29,7 @@ def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
     """Epoch by epoch, also from the middle of a line; a search that goes on begins the file anew."""
     reader = LiveReader(tmp_path)
     assert not reader.read()
-    with live_file(tmp_path, Progress()) as progress:
+    with closing(LiveFile(tmp_path, Progress())) as progress:
         progress.begin(4, 3)
         progress.message("measuring the baseline")
         progress.started("baseline", "a-task", 0, 4)
@@ -45,7 +46,7 @@ def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
         reader.read()
         assert (reader.state.done, reader.state.trainings) == (1, {})
         assert [text for _, text in reader.state.messages][-1].startswith("baseline a-task seed 0: failed (timeout)")
-    with live_file(tmp_path, Progress()) as progress:
+    with closing(LiveFile(tmp_path, Progress())) as progress:
         for _ in range(100):
             progress.message("another process, which has already written more than the first one had")
         reader.read()
@@ -98,7 +99,7 @@ def test_senseless_lines_are_passed_over(field: str, value: object) -> None:
 def test_it_stays_small_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stops growing at its limit, and a reader takes no more of a larger one."""
     monkeypatch.setattr("agent.runs.live.MAX_BYTES", 500)
-    with live_file(tmp_path, Progress()) as progress:
+    with closing(LiveFile(tmp_path, Progress())) as progress:
         for _ in range(50):
             progress.message("again")
     assert os.stat(tmp_path / LIVE).st_size <= 500  # noqa: PTH116

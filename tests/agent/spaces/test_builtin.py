@@ -21,7 +21,6 @@ from agent.spaces.builtin import (
     decode,
     distributions,
     first_points,
-    suggest,
 )
 from agent.spaces.rendering import describe, render
 from benchmark.models import ARCHITECTURES, VGG, BasicBlock, InvertedResidual, build_model, init_config
@@ -275,7 +274,7 @@ def test_code_of_random_points_is_valid_short_lined_and_accepted() -> None:
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(100):
-        text = render(suggest(study.ask()))
+        text = render(decode(study.ask(distributions()).params))
         ast.parse(text)
         assert text.endswith("\n")
         assert not text.endswith("\n\n")
@@ -290,7 +289,7 @@ def test_first_points_come_back_from_optuna(visible: list[str]) -> None:
     points = first_points(visible)
     for parameters in points:
         study.enqueue_trial(parameters.as_dict())
-    assert [suggest(study.ask(), visible) for _ in points] == list(points)
+    assert [decode(study.ask(distributions(visible)).params) for _ in points] == list(points)
     assert Parameters() not in points
     assert len({render(parameters) for parameters in points}) == len(points)
 
@@ -309,19 +308,11 @@ def test_a_small_head_is_for_networks_without_branches() -> None:
 def test_special_values_have_their_share_of_random_proposals() -> None:
     """A quarter of random points close the branches, 15 % have a zero head, half leave depthwise to torch."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    points = [suggest(study.ask()) for _ in range(1000)]
+    points = [decode(study.ask(distributions()).params) for _ in range(1000)]
     assert sum(point.gamma_last == 0 for point in points) / 1000 == pytest.approx(0.25, abs=0.04)
     assert sum(point.head_scale == 0 for point in points) / 1000 == pytest.approx(0.15, abs=0.04)
     assert sum(point.g_depthwise is None for point in points) / 1000 == pytest.approx(0.5, abs=0.05)
     assert all(0.05 <= point.gamma_last <= 1 or point.gamma_last == 0 for point in points)
-
-
-def test_suggest_and_distributions_are_one_space() -> None:
-    """`study.ask(distributions())` and `suggest` sample the same numbers."""
-    asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3)).ask(distributions(["resnet56"]))
-    suggested = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=3)).ask()
-    assert decode(asked.params) == suggest(suggested, ["resnet56"])
-    assert asked.distributions == suggested.distributions
 
 
 def test_nonsense_is_refused() -> None:

@@ -22,7 +22,6 @@ from agent.spaces.literals import (
     find_numbers,
     readable,
     rescale,
-    suggest,
 )
 from agent.spaces.rendering import render
 from benchmark.recipes import RECIPES, get_recipe
@@ -178,7 +177,7 @@ def test_optuna_scales_a_region() -> None:
     numbers = find_numbers(REGION)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     study.enqueue_trial(current(numbers))
-    assert rescale(REGION, suggest(study.ask(), numbers)) == REGION
+    assert rescale(REGION, study.ask(distributions(numbers)).params) == REGION
     asked = study.ask(distributions(numbers))
     assert all(number.low <= asked.params[number.name] <= number.high for number in numbers)
     assert rescale(REGION, asked.params) != REGION
