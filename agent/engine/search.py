@@ -147,6 +147,7 @@ class Search(PreparedSearch):
                     threads=self.threads,
                     checkpoints=checkpoint_folder(self.run.path),
                     datasets=tuple(task.dataset for task in self.profile.tasks if task.data is None),
+                    repeats=not lazily,  # a command that measures only the baseline runs nothing twice
                 )
 
             opened = OpenSearch(self, log, workbench, {**os.environ, **secrets}, progress, lazily=lazily)

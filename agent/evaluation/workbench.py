@@ -46,12 +46,14 @@ def open_workbench(
     threads: int | None = None,
     checkpoints: Path | None = None,
     datasets: tuple[str, ...] = (),
+    repeats: bool = True,
 ) -> Iterator[Workbench]:
     """Start isolation and processes as `config` says, and stop them when the block ends.
 
     `evaluations` and `threads`: see `plan_slots`. `checkpoints`: a folder for those of long trainings. `datasets`: see
-    `open_engine`. Processes that are started in the block inherit no key or token. Raises UsageError when no acceptable
-    isolation works here, or the engine does not.
+    `open_engine`. `repeats`: start the interpreter that runs candidates a second time, before one needs it. Processes
+    that are started in the block inherit no key or token. Raises UsageError when no acceptable isolation works here, or
+    the engine does not.
     """
     with ExitStack() as stack:
         stack.enter_context(kept_from_children())
@@ -84,7 +86,8 @@ def open_workbench(
         known = [future.result() for future in describe]
         environment = engine.environment or known[0]
         progress.message(f"{engine.words} ready: {environment.get('device')}, precision {environment.get('precision')}")
-        isolation.start_second()  # in the background, after everything that a search waits for
+        if repeats:
+            isolation.start_second()  # in the background, after everything that a search waits for
         settings = Settings(environment, config.precision, config.data_root, checkpoints)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
         yield Workbench(isolation, evaluator, environment, slots, executor)

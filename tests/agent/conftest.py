@@ -68,8 +68,8 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def agent_in(server: Server, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """Run `agent …` in a folder, without a terminal and without standard input, with isolation as strong as a user's.
 
-    The process is forked from one that has imported everything and has an isolation; see tests/agent/harm.py. `page`:
-    whether a search writes its page, which takes seconds.
+    The process is forked from one that has imported everything and has an isolation; see tests/agent/harm_server.py.
+    `page`: whether a search writes its page, which takes seconds.
     """
 
     def run(
@@ -106,25 +106,6 @@ def agent(agent_in: Command, tmp_path: Path) -> Agent:
     return functools.partial(agent_in, tmp_path)
 
 
-@pytest.fixture
-def agent_process(cache: Path, tmp_path: Path) -> Agent:
-    """As `agent`, but as a user starts it: a new interpreter, with processes and an isolation of its own."""
-
-    def run(*words: str, env: Mapping[str, str] = {}, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            agent_command(*words),
-            cwd=tmp_path,
-            env=agent_environment(cache, env),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def for_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes which test share."""
@@ -142,14 +123,13 @@ def trained(for_all: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def server(trained: Path) -> Iterator[Server]:
-    """Forks `agent` commands that are to be harmed; see tests/agent/harm.py."""
-    server = Server(trained)
-    yield server
-    server.close()
+    """Forks `agent` commands that are to be harmed; see tests/agent/harm_server.py."""
+    with Server.started(trained) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, for_all: Path, cache: Path) -> SearchOutcome:
+def finished(tmp_path_factory: pytest.TempPathFactory, for_all: Path, cache: Path, kept: Kept) -> SearchOutcome:
     """The main job on the smoke profile, by the Python interface: real training, real git, real isolation.
 
     Where several processes test, the first that needs it searches, and each has a copy of the run and of the results.
@@ -157,7 +137,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, for_all: Path, cache: Pat
     shared = for_all / "finished"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
-            with tempfile.TemporaryDirectory(dir=for_all) as folder, pytest.MonkeyPatch.context() as patch:
+            with tempfile.TemporaryDirectory(dir=for_all) as folder, pytest.MonkeyPatch.context() as patch, used(kept):
                 making = Path(folder) / "making"
                 patch.setenv("INITSEARCH_CACHE_DIR", str(making / "cache"))
                 made = search(budget=2, profile="smoke", proposer="optuna", runs=making / "runs")

@@ -1,46 +1,24 @@
-"""A process that has imported everything and forks an `agent` command in milliseconds, to be harmed on the way.
-
-Starting `agent search` takes seconds of imports and of starting processes; harming thirty of them would take minutes.
-Here each command is a forked child with its own session, signals, exit code, files, git and event log. Three things
-are not a user's: evaluations run in the child itself instead of in processes of their own; one isolation, which the
-server keeps, serves all children; and equal trainings happen once for all tests, also those of hidden tasks, whose
-results no store of a user has. Kills of the whole, with those processes, are in test_resume.py.
-"""
+"""Commands that are harmed on the way, by a server that forks them (harm_server.py), and what is left of them."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import importlib
+import io
 import json
-import mmap
 import os
-import pickle
-import resource
-import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Future
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
-from agent.protocol import CandidateFailure
 from agent.runs.events import Evaluated, Submitted, TestFinished, TestStarted, ToolReplied
 from agent.runs.log import read_events
-from benchmark.files import write_atomically
-from sandbox.isolate import Level
 
 ROOT = Path(__file__).resolve().parents[2]
-OPERATIONS = frozenset(
-    {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate", "subprocess.Popen"}
-)
-"""What is counted, so that "kill it at the n-th" means a moment of the search and not of the machine's load."""
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -106,21 +84,36 @@ class Child:
 class Server:
     """The test's side: `start` forks a command in `folder`; one at a time."""
 
-    def __init__(self, trained: Path) -> None:
-        """`trained`: the folder of trainings that happened. Servers can share it."""
+    def __init__(self, orders: IO[str], answers: IO[str]) -> None:
+        self._orders, self._answers = orders, answers
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, trained: Path) -> Iterator[Server]:
+        """A new process. `trained`: the folder of trainings that happened. Servers can share it."""
         environment = {**os.environ, "INITSEARCH_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENAI_API_KEY": "sk-none-1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.agent.harm", str(trained)],
+        with subprocess.Popen(
+            [sys.executable, "-m", "tests.agent.harm_server", str(trained)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
             cwd=ROOT,
             env=environment,
-        )
+        ) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            yield cls(process.stdin, process.stdout)
 
-    def close(self) -> None:
-        self._process.communicate()
+    @contextlib.contextmanager
+    def beside(self, folder: Path) -> Iterator[Server]:
+        """A fork of this server, with its isolation, for commands while this one's runs. `folder`: for its pipes."""
+        pipes = folder / "orders", folder / "answers"
+        for pipe in pipes:
+            os.mkfifo(pipe)
+        self._send({"beside": [str(pipe) for pipe in pipes]})
+        with pipes[0].open("w", buffering=1) as orders, pipes[1].open() as answers:
+            yield Server(orders, answers)
 
     def start(self, folder: Path, *words: str, **harm: Any) -> Child:
         """Fork `agent` with these words. It writes to the files stdout and stderr in `folder`.
@@ -128,230 +121,53 @@ class Server:
         `harm`: kill_at (n-th operation), delay (s after it), kill_after (events in the log), file_size (bytes that a
         file may have), clock (s by which it jumps after the first event), late_after (the kind of event after which
         any limit on time is passed), path (a folder put before PATH), environ (more variables), environment (all
-        of them), go_to (the folder that it works in, if not `folder`).
+        of them), go_to (the folder that it works in, if not `folder`), rests_at (the kind of event after which a
+        process in the background stops, as by SIGSTOP), worker (the order for a process in the background, which runs
+        instead of `agent`), output (a file for both streams).
         `cache`: the folder of the result store. `report`: whether the page is written, which takes a second.
         """
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"words": words, "folder": str(folder), **harm}) + "\n")
-        return Child(json.loads(self._process.stdout.readline())["pid"], self._process.stdout)
+        self._send({"words": words, "folder": str(folder), **harm})
+        return Child(json.loads(self._answers.readline())["pid"], self._answers)
+
+    def _send(self, order: dict[str, Any]) -> None:
+        self._orders.write(json.dumps(order) + "\n")
 
     def run(self, folder: Path, *words: str, **harm: Any) -> tuple[int, int]:
         """Start and wait."""
         return self.start(folder, *words, **harm).wait()
 
 
-# -- the server's side ------------------------------------------------------------------------------------------------
+class Worker:
+    """Stands for the `Popen` of a process in the background, which the server forks. It takes the whole server.
 
+    `folder`: where the server may write.
+    """
 
-def serve(trained: Path) -> None:
-    """Read orders from stdin, fork, answer on stdout, until stdin ends."""
-    import torch
-    import typer
+    def __init__(self, server: Server, folder: Path, *, stdout: int, cwd: Path, env: dict[str, str]) -> None:
+        self._ended: int | None = None
+        output = str(Path(f"/proc/self/fd/{stdout}").readlink())
+        worker = self
 
-    import benchmark.executors
-    import sandbox.isolate
-    from benchmark.data import load_dataset
-    from sandbox.isolate import Initialised, Isolation, Job
-    from sandbox.region import scaffold
+        class Order(io.BytesIO):
+            def close(self) -> None:
+                if not self.closed:
+                    harm = {
+                        "output": output,
+                        "go_to": str(cwd),
+                        "environment": env,
+                        "cache": env["INITSEARCH_CACHE_DIR"],
+                    }
+                    worker._begun(server.start(folder, worker=self.getvalue().decode(), **harm))
+                super().close()
 
-    torch.set_num_threads(1)
-    load_dataset("tiny")
-    shared = mmap.mmap(-1, 16)  # operations (8 bytes), whether the zygote is at work (1 byte)
+        self.stdin = Order()
 
-    class Watched(Isolation):
-        """Says when a request is under way: whoever is killed then leaves a zygote with an answer nobody wants."""
+    def _begun(self, child: Child) -> None:
+        def wait() -> None:
+            self._ended, _ = child.wait()
 
-        def initialise(self, job: Job) -> Initialised:
-            shared[8] = 1
-            initialised = super().initialise(job)
-            shared[8] = 0
-            return initialised
+        threading.Thread(target=wait, daemon=True).start()
 
-        def repeat(self, job: Job) -> Initialised:
-            shared[8] = 1
-            initialised = super().repeat(job)
-            shared[8] = 0
-            return initialised
-
-    def start() -> Watched:
-        """With both interpreters up, so that no forked child waits for one."""
-        isolation = Watched()
-        assert isolation.repeat(Job(scaffold().region, "resnet20", 10, 0)).ok
-        return isolation
-
-    isolation = start()
-    _Here.trained = trained
-
-    def opened(*, level: Level = "auto", **ignored: Any) -> Isolation:
-        """The server's isolation, unless somebody asks for none."""
-        _Here.level = level
-        return Isolation(level=level) if level == "none" else isolation
-
-    # Before anything imports them from there.
-    sandbox.isolate.Isolation = opened  # type: ignore[assignment, misc]
-    benchmark.executors.LocalExecutor = _Here  # type: ignore[assignment, misc]
-    for name in _COMMANDS:
-        importlib.import_module(name)
-    typer.main.get_command = functools.cache(typer.main.get_command)
-    typer.main.get_command(sys.modules["agent.cli"].app)
-
-    for line in sys.stdin:
-        order = json.loads(line)
-        shared[:] = bytes(16)
-        child = os.fork()
-        if child == 0:
-            _inherit(isolation)
-            _run(order, shared)
-        _say({"pid": child})
-        _, status = os.waitpid(child, 0)
-        if shared[8]:
-            isolation.close()
-            isolation = start()
-        _say({"exit": os.waitstatus_to_exitcode(status), "operations": struct.unpack("Q", shared[:8])[0]})
-    isolation.close()
-
-
-def _inherit(isolation: Any) -> None:
-    """Let the child use the server's zygotes. Their Popen would say that they ended: they are not its children."""
-    for interpreter in (isolation._first, isolation._second):
-        interpreter.zygote._process.poll = lambda: None
-    isolation.start_second = isolation.close = lambda: None
-
-
-_COMMANDS = (
-    *("agent.analysis.null_claims", "agent.cli", "agent.cli.check", "agent.engine.search", "agent.progress"),
-    *("agent.proposers.llm", "agent.proposers.optuna_search", "agent.report", "agent.report.page"),
-    *("agent.runs.artifacts", "agent.runs.reviews", "agent.sessions.checking", "agent.sessions.command"),
-    *("agent.studies.ablation", "agent.studies.retrain", "agent.studies.tournament", "agent.studies.verify"),
-    *("benchmark.precision", "benchmark.steps", "git", "jinja2"),
-)
-"""Imported before the fork, so that a command need not."""
-
-
-class _Here:
-    """An executor that runs each call at once, where it is, unless an equal one has run."""
-
-    remote = False
-    level: Level = "auto"
-    trained: Path
-
-    def __init__(self, slots: int, **ignored: Any) -> None:
-        self.slots = slots
-
-    def __enter__(self) -> _Here:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        pass
-
-    def close(self) -> None:
-        """Has nothing to close."""
-
-    def submit(self, call: Any, *, on_report: Any = None, on_ask: Any = None, **ignored: Any) -> Any:
-        future: Future[Any] = Future()
-        future.set_result(self._once(call, SimpleNamespace(report=on_report, ask=on_ask)))
-        return future
-
-    def _once(self, call: Any, parent: Any) -> Any:
-        """What the call returns, with its reports. Only results of our own networks are kept, and no failures."""
-        from agent.evaluation.calls import EvaluationCall, SignalCall
-
-        if not isinstance(call, EvaluationCall | SignalCall) or call.task.network or call.task.trainer:
-            return call(parent)
-        words = (type(call).__name__, self.level, call.region, repr(call.task), call.seed, call.data_root)
-        settings = (call.environment, call.precision) if isinstance(call, EvaluationCall) else ()
-        kept = self.trained / hashlib.sha256(repr((words, settings)).encode()).hexdigest()
-        if kept.exists():
-            reports, result = pickle.loads(kept.read_bytes())
-            for metrics in reports:
-                parent.report(metrics)
-            return result
-        reports = []
-
-        def report(metrics: Any) -> None:
-            reports.append(metrics)
-            parent.report(metrics)
-
-        result = call(SimpleNamespace(report=report, ask=parent.ask))
-        if not isinstance(result, CandidateFailure):
-            with contextlib.suppress(OSError):  # a test's full disk
-                write_atomically(kept, pickle.dumps((reports, result)), durable=False)
-        return result
-
-
-def _say(message: dict[str, Any]) -> None:
-    print(json.dumps(message), flush=True)
-
-
-def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
-    """The child: harm as ordered, then what `agent` does; never returns."""
-    from agent import cli
-    from agent.clock import Clock
-    from agent.runs import log as events
-
-    code = 1
-    try:
-        os.setsid()
-        os.chdir(order["folder"])
-        for number, name in ((0, os.devnull), (1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
-        if "environment" in order:
-            os.environ.clear()
-        os.environ.update(order.get("environment") or order.get("environ", {}))
-        os.chdir(order.get("go_to", "."))
-        os.environ["INITSEARCH_CACHE_DIR"] = order.get("cache") or str(Path(order["folder"]) / "cache")
-        os.environ["PATH"] = os.pathsep.join([*([order["path"]] if "path" in order else []), os.environ["PATH"]])
-        if "file_size" in order:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
-        real, write = time.time, events.EventLog._write
-
-        def and_then(log: events.EventLog, event: Any) -> None:
-            write(log, event)
-            if "clock" in order:
-                time.time = lambda: real() + order["clock"]
-            if event.kind == order.get("late_after"):
-                Clock.elapsed = property(lambda clock: 1e6)  # type: ignore[assignment, method-assign]
-            if len(log.records) == order.get("kill_after"):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
-        if not order.get("report"):
-            reporting: Any = sys.modules["agent.report"]
-            reporting.write_report = lambda *arguments, **named: None
-        _count(order, shared)
-        sys.argv = ["agent", *order["words"]]
-        cli.main()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - a traceback for the test, and never back into the server's loop
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
-
-
-def _count(order: dict[str, Any], shared: mmap.mmap) -> None:
-    kill_at, delay, done = order.get("kill_at"), order.get("delay", 0.0), 0
-
-    def hook(event: str, arguments: Any) -> None:
-        nonlocal done
-        if event not in OPERATIONS:
-            return
-        done += 1
-        shared[:8] = struct.pack("Q", done)
-        if done == kill_at:
-            if not delay:
-                os.kill(os.getpid(), signal.SIGKILL)
-            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
-
-    sys.addaudithook(hook)
-
-
-if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    def poll(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._ended

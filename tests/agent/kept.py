@@ -47,7 +47,7 @@ def used(processes: Kept) -> Iterator[None]:
         if level != "auto":
             start(isolation, level=level, limits=limits, at_once=at_once)
             return
-        vars(isolation).update(vars(kept), limits=limits, _with_packages={})
+        vars(isolation).update(vars(kept), limits=limits, _with_packages={}, seconds=0.0)  # it was there
 
     def give_back(isolation: Isolation) -> None:
         if isolation._first is not kept._first:

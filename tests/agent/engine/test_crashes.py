@@ -1,6 +1,6 @@
 """Searches that are killed, stopped, run out of disk or meet a clock that jumps: they go on to the same end.
 
-Each is a real process with its own files, git and log; see tests/agent/harm.py.
+Each is a real process with its own files, git and log; see tests/agent/harm_server.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import random
 import shutil
@@ -36,13 +37,13 @@ from agent.runs.log_lines import GENESIS
 from agent.studies.verify import verify
 from agent.studies.verify_artifacts import submitted_region, summary_of
 from benchmark.store import ResultStore
-from tests.agent.conftest import Agent
+from tests.agent.conftest import Main
 from tests.agent.harm import Child, Server, family, left_running, outcome
 from tests.agent.llm_servers import GOOD, BadServer, Reply, completion
 
 COMMAND = ("search", "--profile", "smoke", "--budget", "2", "--json", "--seed", "3")
 HELD = (*COMMAND, "--no-submit")  # without the hidden task, whose trainings are what takes time here
-KILLS = 30
+KILLS = 16
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,14 @@ def trials(run: Path) -> list[Any]:
     return [(trial.state, trial.params, trial.values) for trial in study.trials]
 
 
-def test_thirty_kills_and_the_same_end(bench: Bench, tmp_path: Path) -> None:
-    """kill -9 at thirty random moments, each time followed by --resume, over as many searches as that takes.
+def test_kills_all_over_and_the_same_end(bench: Bench, tmp_path: Path) -> None:
+    """kill -9 at a random moment of each sixteenth of a search, followed by --resume, over as many as that takes.
 
     After every kill the log is readable, no more is spent than the budget, and no process is left.
     """
     moments, kills, searches = random.Random(5), 0, 0
+    order = moments.sample(range(KILLS), KILLS)
+    shares = [(number + moments.random()) / KILLS for number in order]
     while kills < KILLS:
         folder = tmp_path / str(searches)
         folder.mkdir()
@@ -122,7 +125,8 @@ def test_thirty_kills_and_the_same_end(bench: Bench, tmp_path: Path) -> None:
         searches += 1
         while True:
             last = kills == KILLS
-            harm = {} if last else {"kill_at": moments.randint(1, bench.operations), "delay": moments.choice((0, 0.01))}
+            moment = 0 if last else math.ceil(shares[kills] * bench.operations)
+            harm = {} if last else {"kill_at": moment, "delay": moments.choice((0, 0.01))}
             child = bench.start(folder, *words, **harm)
             started = family(child.pid)
             code, _ = child.wait()
@@ -319,9 +323,7 @@ SLOW = """def initialize_weights(model, config):
 
 
 @SIGNALS
-def test_signal_in_isolation(
-    bench: Bench, agent_process: Agent, tmp_path: Path, number: signal.Signals, code: int
-) -> None:
+def test_signal_in_isolation(bench: Bench, main: Main, tmp_path: Path, number: signal.Signals, code: int) -> None:
     """Stopped while a candidate runs: nothing was paid yet, and after --resume it is paid once.
 
     While it ran, another process that wanted the same run was turned away.
@@ -337,10 +339,10 @@ def test_signal_in_isolation(
     wait_for(lambda: only_run(tmp_path) and '"tool": "test"' in log_of(tmp_path), "no test")
     if number == signal.SIGTERM:
         child.signal(signal.SIGSTOP)
-        second = agent_process("search", "--resume", str(find_run(tmp_path)))
+        refused, _, said = main("search", "--resume", str(find_run(tmp_path)))
         child.signal(signal.SIGCONT)
-        assert second.returncode == 1
-        assert "another process is working on this run" in second.stderr
+        assert refused == 1
+        assert "another process is working on this run" in said
     assert_stopped(child, tmp_path, number, code)
     run = find_run(tmp_path)
     assert "test_started" not in log_of(tmp_path)

@@ -22,8 +22,9 @@ from agent.progress import Progress
 from agent.proposers import proposer_kind
 from agent.runs.directory import RunDirectory
 from agent.secrets import kept_from_children, scrub
-from benchmark.executors import Parent
-from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
+from benchmark.executors import Parent, local
+from benchmark.slot_process import SlotProcess
+from tests.agent.conftest import Agent, json_lines
 from tests.agent.engine.test_screening import smoke
 from tests.agent.harm import Server
 from tests.agent.llm_servers import GOOD, KEY, BadServer, Reply, completion, error
@@ -97,37 +98,33 @@ def test_server_that_answers_rubbish_ends_before_the_baseline(agent: Agent, tmp_
     assert '"evaluated"' not in log
 
 
-def test_whole_search_over_http_killed_and_resumed(cache: Path, tmp_path: Path) -> None:
+def test_whole_search_over_http_stopped_and_resumed(server: Server, cache: Path, tmp_path: Path) -> None:
     """SIGTERM while the model thinks; --resume finishes; each answer was paid once; the key is in no file."""
 
     def reply(request: dict[str, Any]) -> Reply:
         turn: int = sum(message["role"] == "assistant" for message in request["messages"])
-        if turn == 1 and len(server.requests) == 2:
-            process.send_signal(signal.SIGTERM)
+        if turn == 1 and len(model.requests) == 2:
+            child.signal(signal.SIGTERM)
             time.sleep(0.5)
         return TURNS[min(turn, 1)]
 
-    with BadServer(reply) as server:
-        words = ("--proposer", "llm", "--model", "m", "--base-url", server.url, "--price", "1/2")
-        environment = agent_environment(cache, {"OPENAI_API_KEY": KEY})
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(agent_command(*SMOKE, *words), cwd=tmp_path, env=environment, **pipes)
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 143, errors
+    printed = tmp_path / "stdout", tmp_path / "stderr"
+    given: dict[str, Any] = {"cache": str(cache), "environ": {"OPENAI_API_KEY": KEY}, "report": True}
+    with BadServer(reply) as model:
+        words = ("--proposer", "llm", "--model", "m", "--base-url", model.url, "--price", "1/2")
+        child = server.start(tmp_path, *SMOKE, "--no-submit", *words, **given)
+        code, _ = child.wait()
+        errors = printed[1].read_text()
+        assert code == 143, errors
         assert "go on with: agent search --resume" in errors
-        resumed = subprocess.run(
-            agent_command("search", "--resume", "latest", "--json"),
-            cwd=tmp_path,
-            env=environment,
-            timeout=300,
-            check=False,
-            **pipes,
-        )
-    last = json_lines(resumed.stdout)[-1]
-    assert (last["status"], last["tests_used"], last["submitted_test"]) == ("submitted", 1, 1), resumed.stderr
-    assert len(server.requests) == 3  # the second question was asked, cut off, and asked again
+        code, _ = server.run(tmp_path, "search", "--resume", "latest", "--json", **given)
+        assert code == 0, printed[1].read_text()
+    last = json_lines(printed[0].read_text())[-1]
+    assert (last["status"], last["tests_used"], last["submitted_test"]) == ("waiting_for_review", 1, 1)
+    assert len(model.requests) == 3  # the second question was asked, cut off, and asked again
     assert not any(KEY.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-    sent = json.dumps(server.requests)
+    assert f"Bearer {KEY}" in model.keys
+    sent = json.dumps(model.requests)
     assert "mobilenetv2-" not in sent  # nothing names the hidden task
     assert "resnet20-tiny: " in sent
     recorded = next((tmp_path / "runs").glob("2*/events.jsonl")).read_text()
@@ -136,11 +133,10 @@ def test_whole_search_over_http_killed_and_resumed(cache: Path, tmp_path: Path) 
 
 def test_demo_needs_no_network(agent: Agent) -> None:
     """`--proposer scripted:demo` plays a model's conversation and submits the best of its tests."""
-    done = agent(
-        *SMOKE, "--proposer", "scripted:demo", env={"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "http://127.0.0.1:9"}
-    )
+    nobody = {"OPENAI_API_KEY": "", "OPENAI_BASE_URL": "http://127.0.0.1:9"}
+    done = agent(*SMOKE, "--no-submit", "--proposer", "scripted:demo", env=nobody)
     last = json_lines(done.stdout)[-1]
-    assert (last["status"], last["tests_used"]) == ("submitted", 2), done.stderr
+    assert (last["status"], last["tests_used"]) == ("waiting_for_review", 2), done.stderr
     assert last["submitted_test"] in (1, 2)
 
 
@@ -166,8 +162,10 @@ class _Environment:
         return dict(os.environ)
 
 
+@pytest.mark.usefixtures("processes_shared")
 def test_no_worker_of_any_command_has_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """`replay --execute`, `baselines` and `compare` start workers without a search around them."""
+    monkeypatch.setattr(local, "SlotProcess", SlotProcess)  # a new one: those kept began before there was a key
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("HARMLESS", "1")
     with open_workbench(SearchConfig(workers=1), Clock(), Progress()) as workbench:

@@ -1,6 +1,6 @@
 """A search with all its processes, killed or stopped: it goes on to the same end, and nothing is left running.
 
-Thirty kills at moments all over a search are in test_crashes.py, where a start costs less.
+Kills at moments all over a search are in test_crashes.py, where a start costs less.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 
 from benchmark.hardware import cpu_count
 from tests.agent.conftest import Agent, agent_command, agent_environment, json_lines
-from tests.agent.harm import Process, Server, family, left_running, outcome
+from tests.agent.harm import Server, family, left_running, outcome
 
 COMMAND = (
     *("search", "--profile", "smoke", "--budget", "1", "--json", "--no-cache", "--seed", "3"),
@@ -56,56 +56,48 @@ def _events(run: Path) -> int:
 
 
 @pytest.mark.parametrize("round_number", range(int(os.environ.get("INITSEARCH_TEST_KILLS", "1"))))
-def test_killed_search_resumes_to_the_same_outcome(
+def test_stopped_and_killed_search_resumes_to_the_same_outcome(
     uninterrupted: Path, agent: Agent, tmp_path: Path, round_number: int
 ) -> None:
-    """kill -9 at two random moments, then `agent search --resume`: same tests, regions, accuracies and submission.
+    """Ctrl-C during training: exit 130 (in odd rounds SIGTERM: 143), the run says `interrupted` and how to go on. Then
+    kill -9 of the resumed search at a random moment. The next one has the same tests, regions, accuracies, submission.
 
     INITSEARCH_TEST_KILLS sets the number of rounds.
     """
+    number, code = ((signal.SIGINT, 130), (signal.SIGTERM, 143))[round_number % 2]
+    stopped = _start(tmp_path, *COMMAND, stderr=subprocess.PIPE)
+    assert stopped.stdout is not None
+    assert stopped.stderr is not None
+    run = Path(json.loads(stopped.stdout.readline())["run"])
+    for line in stopped.stderr:
+        if "test/1" in line:
+            break
+    started = family(stopped.pid)
+    stopped.send_signal(number)
+    _, errors = stopped.communicate(timeout=60)
+    assert stopped.returncode == code
+    assert f"agent search --resume {run}" in errors
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    assert left_running(started) == set()
+
+    words = ("search", "--resume", str(run), "--json")
     moments = random.Random(round_number)
-    started: set[Process] = set()
-    words: tuple[str, ...] = COMMAND
-    before_the_end = range(1, _events(uninterrupted) - 2)  # while the hidden task is trained at the latest
-    for moment in sorted(moments.sample(before_the_end, 2)):
-        process = _start(tmp_path, *words)
-        assert process.stdout is not None
-        run = Path(json.loads(process.stdout.readline())["run"])
-        while _events(run) < moment:
-            assert process.poll() is None
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.2))
-        started |= family(process.pid)
-        process.kill()
-        process.communicate()
-        assert json.loads((run / "run.json").read_text())["status"] == "running"
-        words = ("search", "--resume", str(run), "--json")
+    # While the hidden task is trained at the latest.
+    moment = moments.choice(range(_events(run) + 1, _events(uninterrupted) - 2))
+    killed = _start(tmp_path, *words)
+    while _events(run) < moment:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    time.sleep(moments.uniform(0, 0.2))
+    started = family(killed.pid)
+    killed.kill()
+    killed.communicate()
+    assert json.loads((run / "run.json").read_text())["status"] == "running"
+
     result = agent(*words)
     assert result.returncode == 0, result.stderr
     assert outcome(run) == outcome(uninterrupted)
     assert left_running(started) == set()
-
-
-def test_signals_stop_with_their_codes_and_say_how_to_go_on(uninterrupted: Path, agent: Agent, tmp_path: Path) -> None:
-    """Ctrl-C during training: exit 130 (SIGTERM: 143), the run says `interrupted`, resuming gives the same end."""
-    words: tuple[str, ...] = COMMAND
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-        process = _start(tmp_path, *words, stderr=subprocess.PIPE)
-        assert process.stdout is not None
-        assert process.stderr is not None
-        run = Path(json.loads(process.stdout.readline())["run"])
-        for line in process.stderr:
-            if "test/1" in line:
-                break
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == code
-        assert f"agent search --resume {run}" in errors
-        assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
-        words = ("search", "--resume", str(run), "--json")
-    result = agent(*words)
-    assert result.returncode == 0, result.stderr
-    assert outcome(run) == outcome(uninterrupted)
-    again = agent("search", "--resume", str(run), "--json")
+    again = agent(*words)
     assert again.returncode == 0, again.stderr
     assert json_lines(again.stdout)[-1] == json_lines(result.stdout)[-1]

@@ -60,7 +60,7 @@ def test_what_distrust_costs_is_in_the_summary(finished: SearchOutcome, capsys: 
     """run.json has the seconds of isolation and bookkeeping and their share of the whole, and `agent show` says it."""
     summary = load_run(finished.run)
     overhead, seconds = summary["overhead"], summary["seconds"]
-    assert overhead["isolation"] >= seconds["isolation"] > 0.1  # with the start and the free checks: never nothing
+    assert overhead["isolation"] >= seconds["isolation"] > 0.02  # with the free checks: never nothing
     assert 0 < overhead["bookkeeping"] < seconds["other"] + seconds["training"] + seconds["proposer"]
     both = overhead["isolation"] + overhead["bookkeeping"]
     assert overhead["share"] == pytest.approx(both / seconds["total"], rel=0.05)
@@ -132,6 +132,8 @@ def test_taken_away_function_runs_without_the_project(finished: SearchOutcome, t
         "for name in ('resnet18', 'vgg11_bn', 'mobilenet_v2'):\n"
         "    with torch.device('meta'):\n"  # the constructors would draw values for seconds
         "        model = getattr(torchvision_models(), name)(weights=None)\n"
+        "        if name == 'vgg11_bn':\n"  # has 120 million weights in two layers, which take seconds
+        "            model.classifier = torch.nn.Linear(25088, 100)\n"
         "    for value in model.to_empty(device='cpu').state_dict().values():\n"
         "        value.fill_(float('nan') if value.is_floating_point() else 0)\n"
         "    initialize_weights(model, {'arch': name, 'num_classes': 1000, 'depth': 53})\n"

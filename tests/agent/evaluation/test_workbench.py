@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from agent.config import SearchConfig
+from agent.engine.search import Search
 from agent.errors import UsageError
 from agent.evaluation import workbench
 from agent.evaluation.workbench import plan_slots, recorded_threads, side_by_side
+from agent.progress import Progress
 from benchmark.tasks import PROFILES
+from sandbox.isolate import Isolation
 
 Machine = Callable[..., None]
 
@@ -97,3 +101,18 @@ def test_strange_threads_of_a_run_are_not_believed(environment: object) -> None:
     """run.json is anybody's; no machine is asked for 99,999 threads because it says so."""
     assert recorded_threads(environment) is None
     assert recorded_threads({"threads": "8"}) == 8
+
+
+@pytest.mark.usefixtures("processes_shared")
+def test_a_session_starts_no_second_interpreter_before_it_runs_something_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`agent session start` measures the baseline alone, and started an interpreter that it never used."""
+    begun = []
+    monkeypatch.setattr(Isolation, "start_second", lambda isolation: begun.append(isolation))
+    search = Search.create(SearchConfig(profile="smoke", runs=tmp_path))
+    with search.opened(Progress(), lazily=True) as opened:
+        assert opened.isolation.level != "none"
+        assert begun == []
+    with search.opened(Progress()) as opened:
+        assert begun == [opened.isolation]

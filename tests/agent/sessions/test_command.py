@@ -130,7 +130,7 @@ def test_keys_are_passed_only_by_name_and_never_logged(idle: Session, monkeypatc
 
 
 class _Asks(socketserver.StreamRequestHandler):
-    """Runs the command that the stub `agent` was called with, by a server of tests/agent/harm.py."""
+    """Runs the command that the stub `agent` was called with, by a server of tests/agent/harm_server.py."""
 
     def handle(self) -> None:
         order = json.loads(self.rfile.readline())
@@ -163,11 +163,10 @@ sys.exit(found["exit"])
 
 
 @pytest.fixture(scope="module")
-def second_server(trained: Path) -> Iterator[Server]:
+def second_server(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The first one runs the search, this one what its command calls."""
-    server = Server(trained)
-    yield server
-    server.close()
+    with server.beside(tmp_path_factory.mktemp("second")) as second:
+        yield second
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +31,9 @@ from mcp import Client, MCPError
 from mcp.client.stdio import StdioServerParameters, get_default_environment
 from mcp.client.streamable_http import streamable_http_client
 
+from agent.sessions import background
 from agent.sessions.mcp_http import chosen_token
+from tests.agent.harm import Server, Worker
 from tests.benchmark.task_files import TASK, write_task
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -353,8 +356,14 @@ def test_options_are_repeated_as_they_were_given() -> None:
 
 
 @pytest.mark.usefixtures("processes_shared")
-def test_a_server_for_a_task_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_for_a_task_file(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is read for the task's text, measured in a process of its own, and named again by the next server."""
+
+    def forked(command: list[str], *, stdout: int, cwd: Path, env: dict[str, str], **ignored: Any) -> Worker:
+        assert command[-1] == "agent.sessions.worker"
+        return Worker(server, tmp_path, stdout=stdout, cwd=cwd, env=env)
+
+    monkeypatch.setattr(background, "subprocess", SimpleNamespace(Popen=forked, PIPE=subprocess.PIPE))
     monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(tmp_path / "cache"))
     hidden = '\n[[hidden]]\nname = "secret"\nnetwork = "resnet20"\ndata = "tiny"\nepochs = 1\n'
     file = write_task(tmp_path / "task", TASK + hidden)

@@ -20,7 +20,6 @@ from agent.sessions import CLOSED, Session, session_status
 from agent.sessions.folder import FILE, ORIGINAL, POINTER
 from agent.studies.verify import verify
 from sandbox.region import scaffold
-from tests.agent.conftest import Agent
 from tests.agent.harm import Server, outcome
 from tests.benchmark.task_files import TASK, write_task
 
@@ -32,7 +31,7 @@ REGION = """def initialize_weights(model, config):
 
 
 class Desk:
-    """A folder with a session, and `agent` as the server of tests/agent/harm.py runs it."""
+    """A folder with a session, and `agent` as the server of tests/agent/harm_server.py runs it."""
 
     def __init__(self, server: Server, home: Path, cache: Path) -> None:
         self.server, self.home, self.cache = server, home, cache
@@ -443,26 +442,22 @@ def test_kills_over_session_commands(server: Server, tmp_path: Path, session_cac
         assert faults(desk.run) == []
 
 
-def test_a_killed_background_test_is_not_lost(agent: Agent, tmp_path: Path) -> None:
-    """With real processes: its process is killed with -9 while it trains, and `wait` starts one that goes on."""
-    assert agent("session", "start", "work", "--profile", "smoke", "--budget", "1").returncode == 0
-    work = tmp_path / "work"
-    (work / FILE).write_text(scaffold().with_region(REGION.format(gain=1.0)).text)
-    begun = agent("session", "test", "--background", "--session", "work", "--json")
-    assert begun.returncode == 0, begun.stderr
-    assert json.loads(begun.stdout)["event"] == "running"
-    session = Session.open(work)
-    busy = agent("session", "undo", "--session", "work")
-    assert busy.returncode == 1
-    assert "agent session test --background" in busy.stderr
-    process = int(session.run.holder.partition(":")[0].removeprefix("process "))
+def test_a_killed_background_test_is_not_lost(started: Desk) -> None:
+    """Its process is killed with -9 in the middle of the test, and `wait` starts one that goes on."""
+    started.edit(1.0)
+    assert started.session("test", "--background", "--json", rests_at="test_started") == 0, started.said
+    assert json.loads(started.printed)["event"] == "running"
+    session = Session.open(started.work)
     deadline = time.monotonic() + 120
-    while (running := session.running()) is not None and running.test is None and time.monotonic() < deadline:
+    while (running := session.running()) is None or running.test is None:
+        assert time.monotonic() < deadline
         time.sleep(0.02)
+    assert started.session("undo") == 1
+    assert "agent session test --background" in started.said
+    process = int(session.run.holder.partition(":")[0].removeprefix("process "))
     os.kill(process, signal.SIGKILL)
-    waited = agent("session", "wait", "--session", "work", "--json")
-    assert waited.returncode == 0, waited.stderr
-    reply = json.loads(waited.stdout)
+    assert started.session("wait", "--json") == 0, started.said
+    reply = json.loads(started.printed)
     assert (reply["event"], reply["test"], reply["ok"]) == ("reply", 1, True)
     assert outcome(session.run.path)["tests"] == [1]
 

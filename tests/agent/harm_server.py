@@ -1,0 +1,376 @@
+"""A process that has imported everything and forks an `agent` command in milliseconds, to be harmed on the way.
+
+Starting `agent search` takes seconds of imports and of starting processes; harming dozens of them would take minutes.
+Here each command is a forked child with its own session, signals, exit code, files, git and event log. Three things
+are not a user's: evaluations run in the child itself instead of in processes of their own; one isolation, which the
+server keeps, serves all children; and equal trainings happen once for all tests, also those of hidden tasks, whose
+results no store of a user has. What a session begins in the background is a fork of the command. Kills of the whole,
+with those processes, are in test_resume.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import importlib
+import io
+import json
+import mmap
+import os
+import pickle
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any, NoReturn
+
+from agent.protocol import CandidateFailure
+from benchmark.files import write_atomically
+from sandbox.isolate import IsolationCrashed, Level
+from sandbox.launcher import STARTUP_SECONDS
+
+OPERATIONS = frozenset(
+    {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate", "subprocess.Popen"}
+)
+"""What is counted, so that "kill it at the n-th" means a moment of the search and not of the machine's load."""
+
+
+def serve(trained: Path) -> None:
+    """Read orders from stdin, fork, answer on stdout, until stdin ends."""
+    import torch
+    import typer
+
+    import benchmark.executors
+    import sandbox.isolate
+    from benchmark.data import load_dataset
+    from sandbox.isolate import Isolation, Job
+    from sandbox.region import scaffold
+
+    torch.set_num_threads(1)
+    load_dataset("tiny")
+    isolation = Isolation(at_once=True)
+    assert isolation.initialise(job := Job(scaffold().region, "resnet20", 10, 0)).ok
+    assert isolation.repeat(job).ok
+    pair = {"first": isolation._first, "second": isolation._second}
+    lines = [_Line(interpreter, trained / f"{os.getpid()}.{name}.lock") for name, interpreter in pair.items()]
+    _Here.trained = trained
+
+    def opened(*, level: Level = "auto", **ignored: Any) -> Isolation:
+        """The server's isolation, unless somebody asks for none."""
+        _Here.level = level
+        return Isolation(level=level) if level == "none" else shared
+
+    shared, close = isolation, isolation.close
+    isolation.start_second = isolation.close = lambda: None  # type: ignore[method-assign]
+    # Before anything imports them from there.
+    sandbox.isolate.Isolation = opened  # type: ignore[assignment, misc]
+    benchmark.executors.LocalExecutor = _Here  # type: ignore[assignment, misc]
+    for name in _COMMANDS:
+        importlib.import_module(name)
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    typer.main.get_command(sys.modules["agent.cli"].app)
+
+    _carry_out(sys.stdin, sys.stdout, lines)
+    close()
+
+
+def _carry_out(orders: IO[str], answers: IO[str], lines: list[_Line]) -> None:
+    """Fork for each order, until they end."""
+    operations = mmap.mmap(-1, 8)
+
+    def say(message: dict[str, Any]) -> None:
+        print(json.dumps(message), file=answers, flush=True)
+
+    for line in orders:
+        order = json.loads(line)
+        operations[:] = bytes(8)
+        for interpreter in lines:
+            interpreter.mend()
+        child = os.fork()
+        if child == 0:
+            if "beside" not in order:
+                for interpreter in lines:
+                    interpreter.inherit()
+                _run(order, operations)
+            into, out = map(Path, order["beside"])
+            with into.open() as its_orders, out.open("w") as its_answers:
+                _carry_out(its_orders, its_answers, lines)
+            os._exit(0)
+        if "beside" in order:
+            continue
+        say({"pid": child})
+        _, status = os.waitpid(child, 0)
+        say({"exit": os.waitstatus_to_exitcode(status), "operations": struct.unpack("Q", operations)[0]})
+
+
+class _Line:
+    """The line to one interpreter of the isolation, which a server and all its children use, one at a time.
+
+    In a user's processes a zygote ends with the one that asks it. Here it outlives whoever is killed in the middle of a
+    request, and the next one reads the answer that nobody wanted.
+    """
+
+    def __init__(self, interpreter: Any, lock: Path) -> None:
+        self._interpreter, self._lock = interpreter, lock
+        lock.touch()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Note when an answer is due."""
+        zygote, self._due = self._interpreter.zygote, mmap.mmap(-1, 1)
+        request, receive, due = zygote._request, zygote._receive, self._due
+
+        def noted_request(*arguments: Any) -> None:
+            due[0] = 1
+            request(*arguments)
+
+        def noted_receive() -> Any:
+            answer = receive()
+            due[0] = 0
+            return answer
+
+        zygote._request, zygote._receive = noted_request, noted_receive
+
+    def inherit(self) -> None:
+        """Let a child use it. The zygote is not the child's own, so its Popen would say that it ended."""
+        acquire = self._interpreter.acquire
+        self._interpreter.zygote._process.poll = lambda: None
+
+        @contextlib.contextmanager
+        def one_at_a_time() -> Iterator[Any]:
+            with self._held(), acquire() as zygote:
+                self._settle()
+                yield zygote
+
+        self._interpreter.acquire = one_at_a_time
+
+    def mend(self) -> None:
+        """In the server: read an answer that is still due, or start the zygote again."""
+        interpreter = self._interpreter
+        with self._held():
+            try:
+                self._settle()
+            except (IsolationCrashed, ValueError):
+                interpreter.zygote.close()
+                interpreter.zygote = interpreter._start()
+                interpreter.zygote._await_start()
+                self._watch()
+
+    def _settle(self) -> None:
+        """Wait for an answer that is due, and forget it. Raises IsolationCrashed if the zygote has ended, too."""
+        zygote = self._interpreter.zygote
+        control = zygote._control
+        if self._due[0] or select.select([control], [], [], 0)[0]:  # without a request it has only its end to say
+            control.settimeout(10)
+            zygote._receive()
+            control.settimeout(STARTUP_SECONDS)
+
+    @contextlib.contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep other processes away. A lock of this kind ends with its process."""
+        with self._lock.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+_COMMANDS = (
+    *("agent.analysis.null_claims", "agent.cli", "agent.cli.check", "agent.engine.search", "agent.progress"),
+    *("agent.proposers.llm", "agent.proposers.optuna_search", "agent.report", "agent.report.page"),
+    *("agent.runs.artifacts", "agent.runs.reviews", "agent.sessions.background", "agent.sessions.checking"),
+    *("agent.sessions.command", "agent.sessions.worker"),
+    *("agent.studies.ablation", "agent.studies.retrain", "agent.studies.tournament", "agent.studies.verify"),
+    *("benchmark.precision", "benchmark.steps", "git", "jinja2"),
+    *("matplotlib.backends.backend_svg", "matplotlib.figure"),
+)
+"""Imported before the fork, so that a command need not."""
+
+
+class _Here:
+    """An executor that runs each call at once, where it is, unless an equal one has run."""
+
+    remote = False
+    level: Level = "auto"
+    trained: Path
+
+    def __init__(self, slots: int, **ignored: Any) -> None:
+        self.slots = slots
+
+    def __enter__(self) -> _Here:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
+    def submit(self, call: Any, *, on_report: Any = None, on_ask: Any = None, **ignored: Any) -> Any:
+        future: Future[Any] = Future()
+        future.set_result(self._once(call, SimpleNamespace(report=on_report, ask=on_ask)))
+        return future
+
+    def _once(self, call: Any, parent: Any) -> Any:
+        """What the call returns, with its reports. Only results of our own networks are kept, and no failures."""
+        from agent.evaluation.calls import EvaluationCall, SignalCall
+
+        if not isinstance(call, EvaluationCall | SignalCall) or call.task.network or call.task.trainer:
+            return call(parent)
+        words = (type(call).__name__, self.level, call.region, repr(call.task), call.seed, call.data_root)
+        settings = (call.environment, call.precision) if isinstance(call, EvaluationCall) else ()
+        kept = self.trained / hashlib.sha256(repr((words, settings)).encode()).hexdigest()
+        if kept.exists():
+            reports, result = pickle.loads(kept.read_bytes())
+            for metrics in reports:
+                parent.report(metrics)
+            return result
+        reports = []
+
+        def report(metrics: Any) -> None:
+            reports.append(metrics)
+            parent.report(metrics)
+
+        result = call(SimpleNamespace(report=report, ask=parent.ask))
+        if not isinstance(result, CandidateFailure):
+            with contextlib.suppress(OSError):  # a test's full disk
+                write_atomically(kept, pickle.dumps((reports, result)), durable=False)
+        return result
+
+
+def _run(order: dict[str, Any], operations: mmap.mmap) -> NoReturn:
+    """The child: harm as ordered, then what `agent` does; never returns."""
+    from agent import cli
+    from agent.clock import Clock
+    from agent.runs import log as events
+
+    code = 1
+    try:
+        os.setsid()
+        os.chdir(order["folder"])
+        for number, name in ((0, os.devnull), (1, order.get("output", "stdout")), (2, order.get("output", "stderr"))):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
+        if "environment" in order:
+            os.environ.clear()
+        os.environ.update(order.get("environment") or order.get("environ", {}))
+        os.chdir(order.get("go_to", "."))
+        os.environ["INITSEARCH_CACHE_DIR"] = order.get("cache") or str(Path(order["folder"]) / "cache")
+        os.environ["PATH"] = os.pathsep.join([*([order["path"]] if "path" in order else []), os.environ["PATH"]])
+        if "file_size" in order:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
+        real, write = time.time, events.EventLog._write
+
+        def and_then(log: events.EventLog, event: Any) -> None:
+            write(log, event)
+            if "clock" in order:
+                time.time = lambda: real() + order["clock"]
+            if _Worker.here and event.kind == order.get("rests_at"):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if event.kind == order.get("late_after"):
+                Clock.elapsed = property(lambda clock: 1e6)  # type: ignore[assignment, method-assign]
+            if len(log.records) == order.get("kill_after"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
+        if not order.get("report"):
+            reporting: Any = sys.modules["agent.report"]
+            reporting.write_report = lambda *arguments, **named: None
+        background: Any = sys.modules["agent.sessions.background"]
+        background.subprocess = SimpleNamespace(Popen=_Worker, PIPE=subprocess.PIPE)
+        _count(order, operations)
+        if "worker" in order:
+            sys.stdin = io.StringIO(order["worker"])
+            sys.modules["agent.sessions.worker"].main()
+        sys.argv = ["agent", *order["words"]]
+        cli.main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001 - a traceback for the test, and never back into the server's loop
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+class _Worker:
+    """Stands for the `Popen` of a process in the background, which is a fork of the command."""
+
+    here = False
+    """Whether this process is one."""
+
+    def __init__(self, command: list[str], *, stdout: int, cwd: Path, env: dict[str, str], **ignored: Any) -> None:
+        assert command[-1] == "agent.sessions.worker"
+        order, into = os.pipe()
+        self.stdin = os.fdopen(into, "wb")
+        self._ended: int | None = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._work(order, stdout, cwd, env)
+        os.close(order)
+
+    def poll(self) -> int | None:
+        if self._ended is None and (found := os.waitpid(self._pid, os.WNOHANG))[0]:
+            self._ended = os.waitstatus_to_exitcode(found[1])
+        return self._ended
+
+    def _work(self, order: int, output: int, cwd: Path, env: dict[str, str]) -> NoReturn:
+        from agent.sessions import worker
+
+        _Worker.here, code = True, 1
+        try:
+            os.setsid()
+            os.chdir(cwd)
+            os.environ.clear()
+            os.environ.update(env)
+            self.stdin.close()
+            for number, descriptor in enumerate((order, output, output)):
+                os.dup2(descriptor, number)
+            sys.stdin = os.fdopen(0)
+            worker.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:  # noqa: BLE001 - a traceback for the test, and never back into the command
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def _count(order: dict[str, Any], operations: mmap.mmap) -> None:
+    kill_at, delay, done = order.get("kill_at"), order.get("delay", 0.0), 0
+
+    def hook(event: str, arguments: Any) -> None:
+        nonlocal done
+        if event not in OPERATIONS:
+            return
+        done += 1
+        operations[:] = struct.pack("Q", done)
+        if done == kill_at:
+            if not delay:
+                os.kill(os.getpid(), signal.SIGKILL)
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    sys.addaudithook(hook)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))
