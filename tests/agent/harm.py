@@ -10,9 +10,11 @@ results no store of a user has. Kills of the whole, with those processes, are in
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import importlib
+import io
 import json
 import mmap
 import os
@@ -22,6 +24,7 @@ import signal
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from concurrent.futures import Future
@@ -128,7 +131,8 @@ class Server:
         `harm`: kill_at (n-th operation), delay (s after it), kill_after (events in the log), file_size (bytes that a
         file may have), clock (s by which it jumps after the first event), late_after (the kind of event after which
         any limit on time is passed), path (a folder put before PATH), environ (more variables), environment (all
-        of them), go_to (the folder that it works in, if not `folder`).
+        of them), go_to (the folder that it works in, if not `folder`), terminal (the path of a terminal on which it
+        runs; there are no files then), missing (modules that are not installed).
         `cache`: the folder of the result store. `report`: whether the page is written, which takes a second.
         """
         assert self._process.stdin is not None
@@ -193,16 +197,23 @@ def serve(trained: Path) -> None:
     benchmark.executors.LocalExecutor = _Here  # type: ignore[assignment, misc]
     for name in _COMMANDS:
         importlib.import_module(name)
+    from agent.report import plotting
+
+    plotting.curves("", [plotting.Line("", [0, 1], [0, 1])], x="", y="", alt="")  # matplotlib has its fonts then
     typer.main.get_command = functools.cache(typer.main.get_command)
     typer.main.get_command(sys.modules["agent.cli"].app)
 
     for line in sys.stdin:
         order = json.loads(line)
         shared[:] = bytes(16)
+        # Opened before the test is answered, which then closes it: a terminal that nobody has open has ended.
+        terminal = os.open(order["terminal"], os.O_RDWR | os.O_NOCTTY) if "terminal" in order else None
         child = os.fork()
         if child == 0:
             _inherit(isolation)
-            _run(order, shared)
+            _run(order, shared, terminal)
+        if terminal is not None:
+            os.close(terminal)
         _say({"pid": child})
         _, status = os.waitpid(child, 0)
         if shared[8]:
@@ -224,7 +235,9 @@ _COMMANDS = (
     *("agent.proposers.llm", "agent.proposers.optuna_search", "agent.report", "agent.report.page"),
     *("agent.runs.artifacts", "agent.runs.reviews", "agent.sessions.checking", "agent.sessions.command"),
     *("agent.studies.ablation", "agent.studies.retrain", "agent.studies.tournament", "agent.studies.verify"),
-    *("benchmark.precision", "benchmark.steps", "git", "jinja2"),
+    *("benchmark.building", "benchmark.checkpoint", "benchmark.host_data", "benchmark.network_look"),
+    *("benchmark.precision", "benchmark.signal_stats", "benchmark.steps", "benchmark.train", "benchmark.weights"),
+    *("git", "jinja2", "typer._adapters"),
 )
 """Imported before the fork, so that a command need not."""
 
@@ -284,7 +297,7 @@ def _say(message: dict[str, Any]) -> None:
     print(json.dumps(message), flush=True)
 
 
-def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
+def _run(order: dict[str, Any], shared: mmap.mmap, terminal: int | None) -> None:
     """The child: harm as ordered, then what `agent` does; never returns."""
     from agent import cli
     from agent.clock import Clock
@@ -294,8 +307,11 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
     try:
         os.setsid()
         os.chdir(order["folder"])
-        for number, name in ((0, os.devnull), (1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
+        if terminal is None:
+            for number, name in ((0, os.devnull), (1, "stdout"), (2, "stderr")):
+                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
+        else:
+            _take_terminal(terminal)
         if "environment" in order:
             os.environ.clear()
         os.environ.update(order.get("environment") or order.get("environ", {}))
@@ -320,6 +336,7 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
             reporting: Any = sys.modules["agent.report"]
             reporting.write_report = lambda *arguments, **named: None
         _count(order, shared)
+        sys.modules.update(dict.fromkeys(order.get("missing", ())))  # type: ignore[arg-type]
         sys.argv = ["agent", *order["words"]]
         cli.main()
         code = 0
@@ -334,6 +351,18 @@ def _run(order: dict[str, Any], shared: mmap.mmap) -> None:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _take_terminal(terminal: int) -> None:
+    """Make it this session's terminal, with streams that are like those of an interpreter that was started on it."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(terminal, number)
+    os.close(terminal)
+    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(line_buffering=True)
 
 
 def _count(order: dict[str, Any], shared: mmap.mmap) -> None:
