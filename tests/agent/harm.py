@@ -336,7 +336,7 @@ def _run(order: dict[str, Any], shared: mmap.mmap, terminal: int | None) -> None
             reporting: Any = sys.modules["agent.report"]
             reporting.write_report = lambda *arguments, **named: None
         _count(order, shared)
-        sys.modules.update(dict.fromkeys(order.get("missing", ())))  # type: ignore[arg-type]
+        sys.modules.update(dict.fromkeys(order.get("missing", ())))
         sys.argv = ["agent", *order["words"]]
         cli.main()
         code = 0
@@ -359,7 +359,7 @@ def _take_terminal(terminal: int) -> None:
     for number in range(3):
         os.dup2(terminal, number)
     os.close(terminal)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
     for stream in (sys.stdout, sys.stderr):
         assert isinstance(stream, io.TextIOWrapper)
         stream.reconfigure(line_buffering=True)

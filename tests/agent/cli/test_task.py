@@ -100,7 +100,9 @@ def test_a_trainer_whose_score_is_none_is_refused(tmp_path: Path) -> None:
             own_task(tmp_path, name, score)
             profile, _ = resolve_profile(str(tmp_path / f"{name}.toml"))
             call = CheckCall(profile.visible[0], baseline_region(profile), "auto")
-            fault, *printed = executor.submit(call, on_ask=isolation.initialise).result().split("\n")
+            answer = executor.submit(call, on_ask=isolation.initialise).result()
+            assert isinstance(answer, str)
+            fault, *printed = answer.split("\n")
             assert told in fault
             assert f"{name}.py:train" in fault
             assert printed == ["seed 0"]
