@@ -6,8 +6,10 @@ import functools
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import special  # a third of a second; scipy.stats would be one and a half
 
+Nodes = NDArray[np.float64]
 POWER = 0.8
 """The smallest detectable effect is the true gain that a comparison resolves with this probability."""
 
@@ -24,10 +26,15 @@ def critical_value(n_candidates: int, df: float, rho: float, confidence: float =
     return _dunnett(n_candidates, max(1, math.floor(df)), rho, confidence)
 
 
+@functools.cache
+def _nodes() -> tuple[tuple[Nodes, Nodes], tuple[Nodes, Nodes]]:
+    """Nodes and weights for the baseline's error, and for the quantiles of the SD estimate."""
+    return np.polynomial.hermite_e.hermegauss(64), np.polynomial.legendre.leggauss(64)
+
+
 @functools.lru_cache(maxsize=4096)
 def _dunnett(count: int, df: int, rho: float, confidence: float) -> float:
-    shared, weights = np.polynomial.hermite_e.hermegauss(64)  # nodes for the baseline's error
-    levels, level_weights = np.polynomial.legendre.leggauss(64)  # nodes for the quantiles of the SD estimate
+    (shared, weights), (levels, level_weights) = _nodes()
     scale = np.sqrt(special.gammaincinv(df / 2, (levels + 1) / 2) * 2 / df)
 
     def coverage(critical: float) -> float:

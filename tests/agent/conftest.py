@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import pickle
+import pty
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from agent import cli, search
 from agent.engine.search import SearchOutcome
 from tests.agent.harm import Server
 from tests.agent.kept import Kept, used
+from tests.agent.terminals import converse
 
 ROOT = Path(__file__).resolve().parents[2]
 Agent = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -59,6 +61,19 @@ def processes_shared(kept: Kept) -> Iterator[None]:
     """The tests of a file use the isolation and the slots that other files use, too; see tests/agent/kept.py."""
     with used(kept):
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One Chromium for the tests of a file, driven by Playwright. It keeps an event loop, so it ends with the file."""
+    sync_api: Any = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here (Debian: apt install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -106,6 +121,48 @@ def agent(agent_in: Command, tmp_path: Path) -> Agent:
     return functools.partial(agent_in, tmp_path)
 
 
+Terminal = Callable[..., tuple[str, int]]
+
+
+@pytest.fixture
+def terminal(server: Server, cache: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Terminal:
+    """Run `agent …` as `agent` does, on a terminal of its own: what it showed, and its exit code.
+
+    `script`: prompts and what is then typed. `look`: see `converse`. `missing`: modules that are not installed.
+    """
+
+    def run(
+        *words: str,
+        env: Mapping[str, str] = {},
+        script: Sequence[tuple[str, str]] = (),
+        look: Callable[[str], None] = lambda shown: None,
+        missing: Sequence[str] = (),
+    ) -> tuple[str, int]:
+        ours, theirs = pty.openpty()
+        child = server.start(
+            tmp_path_factory.mktemp("printed"),
+            *words,
+            go_to=str(tmp_path),
+            cache=str(cache),
+            environment=agent_environment(cache, env),
+            report=True,
+            terminal=os.ttyname(theirs),
+            missing=missing,
+        )
+        os.close(theirs)
+        try:
+            shown = converse(ours, script, look)
+        finally:
+            overdue = threading.Timer(30, child.signal, (signal.SIGKILL,))
+            overdue.start()
+            code, _ = child.wait()
+            overdue.cancel()
+            os.close(ours)
+        return shown, code
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def for_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all processes which test share."""
@@ -129,7 +186,9 @@ def server(trained: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, for_all: Path, cache: Path, kept: Kept) -> SearchOutcome:
+def finished(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, for_all: Path, cache: Path
+) -> SearchOutcome:
     """The main job on the smoke profile, by the Python interface: real training, real git, real isolation.
 
     Where several processes test, the first that needs it searches, and each has a copy of the run and of the results.
@@ -137,10 +196,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, for_all: Path, cache: Pat
     shared = for_all / "finished"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
-            with tempfile.TemporaryDirectory(dir=for_all) as folder, pytest.MonkeyPatch.context() as patch, used(kept):
+            with tempfile.TemporaryDirectory(dir=for_all) as folder, pytest.MonkeyPatch.context() as patch:
                 making = Path(folder) / "making"
                 patch.setenv("INITSEARCH_CACHE_DIR", str(making / "cache"))
-                made = search(budget=2, profile="smoke", proposer="optuna", runs=making / "runs")
+                with used(request.getfixturevalue("kept")):
+                    made = search(budget=2, profile="smoke", proposer="optuna", runs=making / "runs")
                 (making / "outcome.pickle").write_bytes(pickle.dumps(made))
                 making.rename(shared)
     shutil.copytree(shared / "cache", cache, dirs_exist_ok=True)

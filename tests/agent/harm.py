@@ -123,7 +123,8 @@ class Server:
         any limit on time is passed), path (a folder put before PATH), environ (more variables), environment (all
         of them), go_to (the folder that it works in, if not `folder`), rests_at (the kind of event after which a
         process in the background stops, as by SIGSTOP), worker (the order for a process in the background, which runs
-        instead of `agent`), output (a file for both streams).
+        instead of `agent`), output (a file for both streams), terminal (the path of a terminal on which it runs; there
+        are no files then), missing (modules that are not installed).
         `cache`: the folder of the result store. `report`: whether the page is written, which takes a second.
         """
         self._send({"words": words, "folder": str(folder), **harm})

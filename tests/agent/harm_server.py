@@ -26,6 +26,7 @@ import signal
 import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -77,6 +78,9 @@ def serve(trained: Path) -> None:
     benchmark.executors.LocalExecutor = _Here  # type: ignore[assignment, misc]
     for name in _COMMANDS:
         importlib.import_module(name)
+    from agent.report import plotting
+
+    plotting.curves("", [plotting.Line("", [0, 1], [0, 1])], x="", y="", alt="")  # matplotlib has its fonts then
     typer.main.get_command = functools.cache(typer.main.get_command)
     typer.main.get_command(sys.modules["agent.cli"].app)
 
@@ -96,18 +100,22 @@ def _carry_out(orders: IO[str], answers: IO[str], lines: list[_Line]) -> None:
         operations[:] = bytes(8)
         for interpreter in lines:
             interpreter.mend()
+        # Opened before the test is answered, which then closes it: a terminal that nobody has open has ended.
+        terminal = os.open(order["terminal"], os.O_RDWR | os.O_NOCTTY) if "terminal" in order else None
         child = os.fork()
         if child == 0:
             if "beside" not in order:
                 for interpreter in lines:
                     interpreter.inherit()
-                _run(order, operations)
+                _run(order, operations, terminal)
             into, out = map(Path, order["beside"])
             with into.open() as its_orders, out.open("w") as its_answers:
                 _carry_out(its_orders, its_answers, lines)
             os._exit(0)
         if "beside" in order:
             continue
+        if terminal is not None:
+            os.close(terminal)
         say({"pid": child})
         _, status = os.waitpid(child, 0)
         say({"exit": os.waitstatus_to_exitcode(status), "operations": struct.unpack("Q", operations)[0]})
@@ -189,8 +197,9 @@ _COMMANDS = (
     *("agent.runs.artifacts", "agent.runs.reviews", "agent.sessions.background", "agent.sessions.checking"),
     *("agent.sessions.command", "agent.sessions.worker"),
     *("agent.studies.ablation", "agent.studies.retrain", "agent.studies.tournament", "agent.studies.verify"),
-    *("benchmark.precision", "benchmark.steps", "git", "jinja2"),
-    *("matplotlib.backends.backend_svg", "matplotlib.figure"),
+    *("benchmark.building", "benchmark.checkpoint", "benchmark.host_data", "benchmark.network_look"),
+    *("benchmark.precision", "benchmark.signal_stats", "benchmark.steps", "benchmark.train", "benchmark.weights"),
+    *("git", "jinja2", "typer._adapters"),
 )
 """Imported before the fork, so that a command need not."""
 
@@ -246,7 +255,7 @@ class _Here:
         return result
 
 
-def _run(order: dict[str, Any], operations: mmap.mmap) -> NoReturn:
+def _run(order: dict[str, Any], operations: mmap.mmap, terminal: int | None) -> NoReturn:
     """The child: harm as ordered, then what `agent` does; never returns."""
     from agent import cli
     from agent.clock import Clock
@@ -256,8 +265,12 @@ def _run(order: dict[str, Any], operations: mmap.mmap) -> NoReturn:
     try:
         os.setsid()
         os.chdir(order["folder"])
-        for number, name in ((0, os.devnull), (1, order.get("output", "stdout")), (2, order.get("output", "stderr"))):
-            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
+        if terminal is None:
+            output, errors = order.get("output", "stdout"), order.get("output", "stderr")
+            for number, name in enumerate((os.devnull, output, errors)):
+                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
+        else:
+            _take_terminal(terminal)
         if "environment" in order:
             os.environ.clear()
         os.environ.update(order.get("environment") or order.get("environ", {}))
@@ -289,6 +302,7 @@ def _run(order: dict[str, Any], operations: mmap.mmap) -> NoReturn:
         if "worker" in order:
             sys.stdin = io.StringIO(order["worker"])
             sys.modules["agent.sessions.worker"].main()
+        sys.modules.update(dict.fromkeys(order.get("missing", ())))
         sys.argv = ["agent", *order["words"]]
         cli.main()
         code = 0
@@ -303,6 +317,18 @@ def _run(order: dict[str, Any], operations: mmap.mmap) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _take_terminal(terminal: int) -> None:
+    """Make it this session's terminal, with streams that are like those of an interpreter that was started on it."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    for number in range(3):
+        os.dup2(terminal, number)
+    os.close(terminal)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(line_buffering=True)
 
 
 class _Worker:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("processes_shared")
 SMALL = {
     "pictures": [
         ("task.toml", "epochs = 8", "epochs = 1\ntrain_limit = 64\ntest_limit = 64"),
-        ("task.toml", "train_limit = 1000", "train_limit = 64"),
+        ("task.toml", "train_limit = 1000\ntest_limit = 1000", "train_limit = 64\ntest_limit = 64"),
     ],
     "transformer": [("task.toml", "epochs = 5", "epochs = 2\ntrain_limit = 128\ntest_limit = 128")],
     "letters": [],

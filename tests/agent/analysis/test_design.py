@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from agent.errors import UsageError
 from benchmark.cost import KnownCosts, pictures
 from benchmark.executors import LocalExecutor
 from benchmark.statistics import NoisePrior, StatisticsError, combine, compare, noise_prior, smallest_visible_effect
-from benchmark.tasks import get_profile
+from benchmark.tasks import Profile, Task, get_profile
+
+pytestmark = pytest.mark.usefixtures("processes_shared")
 
 POCKET = get_profile("pocket")
 RESNET, VGG = (task.name for task in POCKET.visible)
@@ -131,9 +134,19 @@ def test_a_baseline_with_fewer_seeds_is_a_contradiction() -> None:
     assert load_config({"seeds": 2}).baseline_evaluation_seeds == (0, 1)
 
 
+def small(profile: Profile) -> Profile:
+    """The profile in batches of 4 pictures: its steps are measured sooner."""
+
+    def with_small_batches(task: Task) -> Task:
+        return replace(task, recipe=replace(task.recipe, batch_size=4))
+
+    visible, hidden = (tuple(map(with_small_batches, tasks)) for tasks in (profile.visible, profile.hidden))
+    return replace(profile, visible=visible, hidden=hidden)
+
+
 def test_costs_are_measured_once(tmp_path: Path) -> None:
     """The second search on the same machine reads what the first measured; another environment measures anew."""
-    smoke = get_profile("smoke")
+    smoke = small(get_profile("smoke"))
     folder = tmp_path / "costs"
     with LocalExecutor(1, threads=1) as executor:
         first = KnownCosts(folder).measure(smoke.visible, executor, {"threads": "1"})
@@ -160,7 +173,7 @@ def test_a_long_search_is_announced_and_a_short_one_is_not(
             config = load_config(
                 {"profile": "smoke", "budget": budget, "seeds": budget // 50 or 1, "max_seconds": limit}
             )
-            say_if_long(config, get_profile("smoke"), executor, {"threads": "1"}, said.append)
+            say_if_long(config, small(get_profile("smoke")), executor, {"threads": "1"}, said.append)
     assert said[0].startswith("about ")
     assert said[0].endswith("on the hidden task")
     assert any(line.startswith("or: --budget ") for line in said)

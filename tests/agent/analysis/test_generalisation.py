@@ -11,7 +11,7 @@ import pytest
 from agent.analysis.generalisation import RunGains, as_json, carry_over, of_run, over_runs, runs_as_json
 from agent.engine.search import SearchOutcome
 from benchmark.statistics import Comparison, NoisePrior, StatisticsError, combine, compare, correlate, in_noise_units
-from tests.agent.conftest import Agent, json_lines
+from tests.agent.conftest import Main, json_lines
 
 pytestmark = pytest.mark.usefixtures("processes_shared")
 
@@ -100,11 +100,11 @@ def test_a_search_ends_with_its_generalisation(finished: SearchOutcome) -> None:
     assert shown["loss"]["gain"] == pytest.approx(shown["visible"]["gain"] - shown["hidden"]["gain"])
 
 
-def test_compare_shows_it(finished: SearchOutcome, agent: Agent, tmp_path: Path) -> None:
+def test_compare_shows_it(finished: SearchOutcome, main: Main, tmp_path: Path) -> None:
     """`agent compare` has a line for each run and says why there is no correlation; `--json` has the same as data."""
     words = ("compare", str(finished.run), str(finished.run), "-o", str(tmp_path / "page.html"))
-    printed = agent(*words)
-    assert "B, in units of seed noise: visible" in printed.stdout, printed.stderr
-    assert "1 distinct result(s)" in printed.stdout
-    (data,) = json_lines(agent(*words, "--json").stdout)
+    _, out, err = main(*words)
+    assert "B, in units of seed noise: visible" in out, err
+    assert "1 distinct result(s)" in out
+    (data,) = json_lines(main(*words, "--json")[1])
     assert data["generalisation"]["runs"]["A"] == finished.done["generalisation"]

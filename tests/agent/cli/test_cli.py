@@ -141,6 +141,7 @@ def test_check_rejects_with_the_right_kind(agent: Agent, tmp_path: Path, text: s
     assert report["message"]
 
 
+@pytest.mark.usefixtures("processes_shared")
 def test_check_rejects_what_never_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -245,7 +246,7 @@ def test_help_takes_less_than_a_third_of_a_second() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    assert min(spent() for _ in range(5)) < 0.3
+    assert any(spent() < 0.3 for _ in range(5))
 
 
 def test_commands_are_listed_in_the_order_of_a_day() -> None:

@@ -15,9 +15,8 @@ from agent.report.flags import code_flags, weight_flags
 from agent.runs.directory import RunDirectory
 from agent.runs.reviews import add_review, standing
 from agent.studies.reviewing import look_at
-from tests.agent.conftest import Agent, agent_command, agent_environment
+from tests.agent.conftest import Agent, Terminal
 from tests.agent.report_samples import HOSTILE, change_log, change_summary, copy_run
-from tests.agent.terminals import converse
 
 
 @pytest.fixture
@@ -135,14 +134,11 @@ def test_hostile_text_does_not_steer_the_terminal(run: RunDirectory, agent: Agen
 
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("colour", [True, False])
-def test_on_a_terminal(run: RunDirectory, cache: Path, columns: int, colour: bool) -> None:
+def test_on_a_terminal(run: RunDirectory, terminal: Terminal, columns: int, colour: bool) -> None:
     """At 80 and 120 columns, with colour and with NO_COLOR: the table fits, and a typed `r` and reason reject."""
     extra = {"COLUMNS": str(columns), "TERM": "xterm-256color"} | ({} if colour else {"NO_COLOR": "1"})
-    screen, code = converse(
-        agent_command("review", str(run.path)),
-        agent_environment(cache, extra),
-        [("[q]uit? ", "x\n"), ("[q]uit? ", "r\n"), ("why? ", "\n"), ("[q]uit? ", "r\n"), ("why? ", "no gain\n")],
-    )
+    typed = [("[q]uit? ", "x\n"), ("[q]uit? ", "r\n"), ("why? ", "\n"), ("[q]uit? ", "r\n"), ("why? ", "no gain\n")]
+    screen, code = terminal("review", str(run.path), env=extra, script=typed)
     assert code == 3
     assert standing(run).verdict is not None
     assert [one.message for one in standing(run).reviews] == ["no gain"]

@@ -66,28 +66,46 @@ def test_a_check_says_what_is_not_known_of_a_network_without_a_graph(main: Any, 
     assert "pixels 0…255: mean 120, SD 30;" in out
 
 
-@pytest.mark.parametrize(
-    ("score", "told"),
-    [
-        ("float('nan')", "nan as val_loss"),
-        ("'good'", "'good'"),
-        ("__import__('os')._exit(3)", "ended with exit status 3"),  # it was a traceback, and exit code 1
-    ],
-)
-def test_a_trainer_whose_score_is_none_is_refused(main: Any, tmp_path: Path, score: str, told: str) -> None:
-    (tmp_path / "net.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n")
-    (tmp_path / "train.py").write_text(
+def own_task(folder: Path, name: str, score: str) -> None:
+    """A task file `name`.toml whose trainer `name`.py prints its seed, and returns this score."""
+    (folder / "net.py").write_text("from torch import nn\n\n\ndef build():\n    return nn.Linear(2, 2)\n")
+    (folder / f"{name}.py").write_text(
         f"def train(model, *, seed, device, report):\n    print('seed', seed)\n    return {score}\n"
     )
-    task = '[[visible]]\nnetwork = "net.py:build"\ntrain = "train.py:train"\nmetric = "val_loss"\n'
-    (tmp_path / "own.toml").write_text(task)
+    task = f'[[visible]]\nnetwork = "net.py:build"\ntrain = "{name}.py:train"\nmetric = "val_loss"\n'
+    (folder / f"{name}.toml").write_text(task)
+
+
+def test_a_trainer_that_ends_its_process_is_refused(main: Any, tmp_path: Path) -> None:
+    """It was a traceback, and exit code 1."""
+    own_task(tmp_path, "own", "__import__('os')._exit(3)")
     code, out, said = main("task", "check", "own.toml", "--workers", "1")
     assert (code, out) == (2, "")
-    (line,) = [line for line in said.splitlines() if told in line]
+    (line,) = [line for line in said.splitlines() if "ended with exit status 3" in line]
     assert "own.toml" in line
-    assert "train.py:train" in line
+    assert "own.py:train" in line
     assert "the trainer printed, at last:" in said
     assert "seed 0" in said
+
+
+def test_a_trainer_whose_score_is_none_is_refused(tmp_path: Path) -> None:
+    """What the check tells of it, with the trainer's last words after it."""
+    from agent.profiles import baseline_region, resolve_profile
+    from agent.studies.task_facts import CheckCall
+    from benchmark.executors import LocalExecutor
+    from sandbox.isolate import Isolation
+
+    with LocalExecutor(1, threads=1) as executor, Isolation() as isolation:
+        for name, score, told in (("nan", "float('nan')", "nan as val_loss"), ("text", "'good'", "'good'")):
+            own_task(tmp_path, name, score)
+            profile, _ = resolve_profile(str(tmp_path / f"{name}.toml"))
+            call = CheckCall(profile.visible[0], baseline_region(profile), "auto")
+            answer = executor.submit(call, on_ask=isolation.initialise).result()
+            assert isinstance(answer, str)
+            fault, *printed = answer.split("\n")
+            assert told in fault
+            assert f"{name}.py:train" in fault
+            assert printed == ["seed 0"]
 
 
 def test_noise_that_was_measured_can_be_pasted(main: Any, tmp_path: Path) -> None:

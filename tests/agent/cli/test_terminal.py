@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from agent.engine.search import SearchOutcome
-from tests.agent.conftest import Agent, agent_command, agent_environment
+from tests.agent.conftest import Agent, Terminal
 from tests.agent.report_samples import change_summary, copy_run
-from tests.agent.terminals import converse
 
 VIEWS = {
     "runs": ("runs",),
@@ -31,15 +30,13 @@ def words(view: str, run: Path) -> list[str]:
 @pytest.mark.parametrize(("columns", "colour"), [(80, True), (120, False)])
 @pytest.mark.parametrize("view", VIEWS)
 def test_on_a_terminal(
-    finished: SearchOutcome, cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, view: str, columns: int,
-    colour: bool,
-) -> None:  # fmt: skip
+    finished: SearchOutcome, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, view: str, columns: int, colour: bool
+) -> None:
     """Colour where it means something, none with NO_COLOR; tables fit the width, their heads and names whole."""
-    monkeypatch.chdir(tmp_path)
     extra = {"COLUMNS": str(columns), "TERM": "xterm-256color", "INITSEARCH_RUNS": str(finished.run.parent)}
-    environment = agent_environment(cache, extra if colour else {**extra, "NO_COLOR": "1"})
-    environment = {name: value for name, value in environment.items() if colour is False or name != "NO_COLOR"}
-    screen, code = converse(agent_command(*words(view, finished.run)), environment, [("[q]uit? ", "q\n")])
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    extra |= {} if colour else {"NO_COLOR": "1"}
+    screen, code = terminal(*words(view, finished.run), env=extra, script=[("[q]uit? ", "q\n")])
     assert code == 0, screen
     assert bool(re.search(r"\x1b\[(?:1;)?3[0-7]m", screen)) == (colour and view == "review")
     plain = re.sub(r"\x1b\[[0-9;]*m", "", screen)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pty
-import select
-import subprocess
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.transcripts import parse_transcript, replay
-from tests.agent.conftest import agent_command, agent_environment
+from tests.agent.conftest import Terminal
 from tests.agent.transcript_samples import (
     DOUBLED,
     DOUBLED_REPLY,
@@ -131,41 +126,19 @@ def test_difference_and_hostile_text() -> None:
 @pytest.mark.parametrize(
     ("words", "installed", "opens"), [((), True, True), (("--plain",), True, False), ((), False, False)]
 )
-def test_on_a_real_terminal(tmp_path: Path, words: tuple[str, ...], installed: bool, opens: bool) -> None:
+def test_on_a_real_terminal(
+    terminal: Terminal, tmp_path: Path, words: tuple[str, ...], installed: bool, opens: bool
+) -> None:
     """On a terminal `agent replay` opens the viewer, q ends it, and the exit code is that of the replay.
 
     With --plain, or where Textual is not installed, it prints.
     """
     path = write(tmp_path, DOCUMENT)
-    master, slave = pty.openpty()
-    command = agent_command("replay", str(path), *words)
-    if not installed:
-        command[2] = f"import sys; sys.modules['textual'] = None; {command[2]}"
-    process = subprocess.Popen(
-        command,
-        stdin=slave,
-        stdout=slave,
-        stderr=slave,
-        env=agent_environment(tmp_path, {"TERM": "xterm-256color"}),
-        start_new_session=True,
-    )
-    os.close(slave)
-    seen = b""
-    pressed = False
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if select.select([master], [], [], 0.2)[0]:
-            try:
-                seen += os.read(master, 65536)
-            except OSError:  # the other end is closed
-                break
-        elif process.poll() is not None:
-            break
-        if not pressed and b"reasoning" in seen and opens:
-            os.write(master, b"q")
-            pressed = True
-    os.close(master)
-    assert process.wait(timeout=20) == 3
-    assert (b"\x1b[?1049h" in seen) == opens  # the alternate screen
-    assert b"2 of 3 verifiable calls agree" in seen
-    assert (b"pip install 'initsearch[viewer]'" in seen) == (not installed)
+    missing = [] if installed else ["textual"]
+    script = [("reasoning", "q")] if opens else []
+    env = {"TERM": "xterm-256color"}
+    seen, code = terminal("replay", str(path), *words, env=env, script=script, missing=missing)
+    assert code == 3
+    assert ("\x1b[?1049h" in seen) == opens  # the alternate screen
+    assert "2 of 3 verifiable calls agree" in seen
+    assert ("pip install 'initsearch[viewer]'" in seen) == (not installed)

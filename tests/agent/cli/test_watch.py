@@ -13,11 +13,10 @@ import pytest
 from agent.progress import Progress
 from agent.runs.directory import RunDirectory
 from agent.runs.live import LiveFile
-from tests.agent.conftest import Main, agent_command, agent_environment, json_lines
+from tests.agent.conftest import Main, Terminal, agent_command, agent_environment, json_lines
 from tests.agent.report_samples import change_summary
 from tests.agent.runs.test_live import metrics
 from tests.agent.runs.test_state import holder
-from tests.agent.terminals import converse
 from tests.sample import SAMPLE, restore
 
 
@@ -62,7 +61,7 @@ def test_it_follows_until_the_process_ends(run: RunDirectory, cache: Path, as_js
         assert "next: agent show" in err
 
 
-def test_on_a_terminal(run: RunDirectory, cache: Path) -> None:
+def test_on_a_terminal(run: RunDirectory, terminal: Terminal) -> None:
     """A table of what is being trained, and the tests that are left, until the process that works on the run ends."""
     table = ("2/4", "12.50 %", "0 of 3 tests left")
     with ExitStack() as work:
@@ -76,8 +75,7 @@ def test_on_a_terminal(run: RunDirectory, cache: Path) -> None:
             if all(text in shown for text in table):
                 work.close()
 
-        words = agent_command("watch", str(run.path))
-        shown, code = converse(words, agent_environment(cache, {"COLUMNS": "100"}), [], end_the_work)
+        shown, code = terminal("watch", str(run.path), env={"COLUMNS": "100"}, look=end_the_work)
     assert code == 0
     assert all(text in shown for text in table)
     assert "no difference to the baseline" in shown

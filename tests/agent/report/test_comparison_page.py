@@ -13,7 +13,7 @@ from agent.engine.search import SearchOutcome
 from agent.report.comparison_page import comparison_page, index_page, members, pairs
 from agent.runs.directory import RunDirectory
 from agent.runs.reviews import add_review
-from tests.agent.conftest import Agent
+from tests.agent.conftest import Agent, Main
 from tests.agent.report.test_report import Page, rewrite_curves
 from tests.agent.report_samples import HOSTILE, change_log, change_summary, copy_run
 
@@ -65,17 +65,17 @@ def test_index_page(shelf: tuple[RunDirectory, RunDirectory], agent: Agent) -> N
     assert "There are no runs yet" in Page(index_page([])).text
 
 
-def test_compare_over_shared_seeds(shelf: tuple[RunDirectory, RunDirectory], agent: Agent) -> None:
+def test_compare_over_shared_seeds(shelf: tuple[RunDirectory, RunDirectory], main: Main) -> None:
     """`agent compare A B` gives each task's difference with an interval, and a page with all curves."""
     runs = str(shelf[0].path.parent)
     for run in shelf:
         rewrite_curves(run, lambda curve: [{**curve[0], "epoch": 0}, *curve])
-    done = agent("compare", shelf[0].path.name, "second", "--runs", runs)
-    assert done.returncode == 0, done.stderr
-    assert "B − A, visible resnet20-tiny (seeds 0): +3.0 points (95 % interval" in done.stdout
+    code, out, err = main("compare", shelf[0].path.name, "second", "--runs", runs)
+    assert code == 0, err
+    assert "B − A, visible resnet20-tiny (seeds 0): +3.0 points (95 % interval" in out
     page = Page((shelf[0].path.parent / "comparison.html").read_text(encoding="utf-8"))
     assert sum(tag == "svg" for tag, _ in page.tags) == 2
-    fields = json.loads(agent("compare", shelf[0].path.name, "second", "--runs", runs, "--json").stdout)
+    fields = json.loads(main("compare", shelf[0].path.name, "second", "--runs", runs, "--json")[1])
     assert [pair["comparison"]["gain"] for pair in fields["pairs"]] == pytest.approx([3, 0])
     assert set(fields["runs"]) == {"A", "B"}
 

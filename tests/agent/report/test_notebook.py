@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,26 +64,33 @@ load_run({run!r})
 """
 
 
-def cells(code: str) -> list[tuple[str, str]]:
-    """Run a cell in a real kernel. Returns its outputs as they came: the kind, and the HTML or the content."""
+Cells = Callable[[str], list[tuple[str, str]]]
+
+
+@pytest.fixture(scope="module")
+def cells(cache: Path) -> Iterator[Cells]:
+    """Runs a cell in a real kernel. Returns its outputs as they came: the kind, and the HTML or the content."""
     manager: Any = pytest.importorskip("jupyter_client.manager", reason="jupyter_client is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
-    kernel, client = manager.start_new_kernel(kernel_name="python3", extra_arguments=["--no-secure"])
-    found: list[tuple[str, str]] = []
+    environment = {**os.environ, "INITSEARCH_CACHE_DIR": str(cache)}
+    kernel, client = manager.start_new_kernel(kernel_name="python3", extra_arguments=["--no-secure"], env=environment)
 
-    def keep(message: dict[str, Any]) -> None:
-        content = message["content"]
-        found.append((message["msg_type"], content.get("data", {}).get("text/html", "") or str(content)))
+    def run(code: str) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
 
-    try:
+        def keep(message: dict[str, Any]) -> None:
+            content = message["content"]
+            found.append((message["msg_type"], content.get("data", {}).get("text/html", "") or str(content)))
+
         client.execute_interactive(code, output_hook=keep, timeout=240, store_history=False)
-    finally:
-        client.stop_channels()
-        kernel.shutdown_kernel(now=True)
-    return found
+        return found
+
+    yield run
+    client.stop_channels()
+    kernel.shutdown_kernel(now=True)
 
 
-def test_in_a_kernel(tmp_path: Path) -> None:
+def test_in_a_kernel(cells: Cells, tmp_path: Path) -> None:
     """In a real kernel: the progress in one output that is replaced, and the run as HTML."""
     run = restore(SAMPLE, tmp_path / "run")
     found = cells(_CELLS.format(root=str(ROOT), run=str(run.path)))
@@ -95,9 +104,15 @@ def test_in_a_kernel(tmp_path: Path) -> None:
 _SEARCH = """
 import sys
 sys.path.insert(0, {root!r})
+from pathlib import Path
 import numpy as np
 from torch import nn
 from agent import search
+from tests.agent.kept import Kept, used
+
+# One isolation and one process that forks, for the check of the task and for the search.
+processes = used(Kept(Path({cache!r})))
+processes.__enter__()
 
 def build(num_classes):
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, num_classes))
@@ -109,10 +124,9 @@ search(network=build, data=(*some(64), *some(32)), epochs=2, batch_size=16, budg
 """
 
 
-def test_a_search_in_a_kernel_shows_what_it_does(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_in_a_kernel_shows_what_it_does(cells: Cells, tmp_path: Path, cache: Path) -> None:
     """A function and arrays of the notebook: lines come while the cell runs, and at its end verdict and table."""
-    monkeypatch.setenv("INITSEARCH_CACHE_DIR", str(cache))
-    seen = cells(_SEARCH.format(root=str(ROOT), runs=str(tmp_path / "runs")))
+    seen = cells(_SEARCH.format(root=str(ROOT), cache=str(cache), runs=str(tmp_path / "runs")))
     kinds = [kind for kind, _ in seen]
     assert "error" not in kinds, seen
     assert kinds.count("display_data") == 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
-import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,23 +18,18 @@ from agent.runs.directory import RunDirectory
 from tests.agent.report_samples import HOSTILE, SCRIPTS, change_log, change_summary, copy_run
 
 pytestmark = pytest.mark.usefixtures("drawn_once")
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt install chromium)")
 
-
-def chromium(folder: Path, page: Path, *flags: str) -> str:
-    """Open a page and return what the browser prints."""
-    assert CHROMIUM is not None
-    command = [
-        CHROMIUM,
-        *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"),
-        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        *("--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}", *flags),
-        page.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout
+@contextmanager
+def opened(browser: Browser, page: Path, **settings: Any) -> Iterator[Page]:
+    """A file in a window of its own, once it is loaded."""
+    context = browser.new_context(**settings)
+    window = context.new_page()
+    window.goto(page.as_uri())
+    yield window
+    context.close()
 
 
 @pytest.fixture
@@ -54,60 +50,55 @@ def hostile(finished: SearchOutcome, tmp_path: Path) -> RunDirectory:
     return run
 
 
-def test_hostile_text_does_not_run(hostile: RunDirectory, tmp_path: Path) -> None:
+def test_hostile_text_does_not_run(browser: Browser, hostile: RunDirectory) -> None:
     """The title is ours, the body is shown, and the model's markup is text in every script."""
-    dom = chromium(tmp_path, write_report(hostile, measure=False), "--dump-dom")
-    title = re.search(r"<title>(.*?)</title>", dom)
-    assert title is not None
-    assert hostile.path.name in title.group(1)
-    assert "<script" not in dom
-    assert SCRIPTS in html.unescape(dom)
+    with opened(browser, write_report(hostile, measure=False)) as page:
+        assert hostile.path.name in page.title()
+        assert page.locator("body").is_visible()
+        shown = page.content()
+    assert "<script" not in shown
+    assert SCRIPTS in html.unescape(shown)
 
 
-def test_policy_stops_a_script_that_slipped_in(hostile: RunDirectory, tmp_path: Path) -> None:
+def test_policy_stops_a_script_that_slipped_in(browser: Browser, hostile: RunDirectory) -> None:
     """Were the escaping broken, the content security policy would still hold; without it, the script would run."""
     page = write_report(hostile, measure=False)
     text = page.read_text(encoding="utf-8")
     injected = text.replace("</main>", "<script>document.title='owned'</script></main>")
     page.write_text(injected, encoding="utf-8")
-    assert "<title>owned</title>" not in chromium(tmp_path, page, "--dump-dom")
+    with opened(browser, page) as guarded:
+        assert guarded.locator("script").count() == 1
+        assert guarded.title() != "owned"
     page.write_text(re.sub(r"<meta http-equiv[^>]*>", "", injected), encoding="utf-8")
-    assert "<title>owned</title>" in chromium(tmp_path, page, "--dump-dom")
+    with opened(browser, page) as open_to_all:
+        assert open_to_all.title() == "owned"
 
 
-@pytest.mark.parametrize("width", [320, 800, 1400])
-def test_nothing_sticks_out(finished: SearchOutcome, tmp_path: Path, width: int) -> None:
+def test_nothing_sticks_out(browser: Browser, finished: SearchOutcome, tmp_path: Path) -> None:
     """On a phone, a tablet and a desk the pages need no sideways scrolling: wide tables scroll by themselves."""
     run = copy_run(finished.run, tmp_path)
     pages = {"report": write_report(run, measure=False)}
     for name, text in (("compare", comparison_page(members([run, run]))), ("index", index_page([]))):
         pages[name] = tmp_path / f"{name}.html"
         pages[name].write_text(text, encoding="utf-8")
-    frames = "".join(
-        f'<iframe id="{name}" src="{page.as_uri()}" style="width:{width}px;height:900px;border:0"></iframe>'
-        for name, page in pages.items()
-    )
-    harness = tmp_path / "harness.html"
-    harness.write_text(
-        f"<!doctype html><body>{frames}<script>onload = () => {{ document.title = [...document.querySelectorAll("
-        "'iframe')].map(f => f.id + '=' + f.contentDocument.documentElement.scrollWidth).join(' ') }</script>"
-    )
-    title = re.search(r"<title>(.*?)</title>", chromium(tmp_path, harness, "--window-size=1600,1000", "--dump-dom"))
-    assert title is not None
-    widths = dict(part.split("=") for part in title.group(1).split())
-    assert widths == dict.fromkeys(pages, str(width))
+    for path in pages.values():
+        with opened(browser, path) as page:
+            for width in (320, 800, 1400):
+                page.set_viewport_size({"width": width, "height": 900})
+                assert page.evaluate("document.documentElement.scrollWidth") == width, path
 
 
-def test_light_and_dark_differ(finished: SearchOutcome, tmp_path: Path) -> None:
+def test_light_and_dark_differ(browser: Browser, finished: SearchOutcome, tmp_path: Path) -> None:
     """Two screenshots: dark on light, and light on dark where the reader's system asks for it."""
     import numpy as np
     from matplotlib import image
 
     page = write_report(copy_run(finished.run, tmp_path), measure=False)
     brightness = {}
-    for scheme, flags in (("light", []), ("dark", ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"])):
+    for scheme in ("light", "dark"):
         shot = tmp_path / f"{scheme}.png"
-        chromium(tmp_path, page, "--window-size=1000,1200", f"--screenshot={shot}", *flags)
+        with opened(browser, page, color_scheme=scheme, viewport={"width": 1000, "height": 1200}) as window:
+            window.screenshot(path=shot)
         pixels = image.imread(shot)[:, :, :3]
         assert np.ptp(pixels) > 0.5
         brightness[scheme] = float(np.median(pixels))
@@ -115,9 +106,9 @@ def test_light_and_dark_differ(finished: SearchOutcome, tmp_path: Path) -> None:
     assert brightness["dark"] < 0.2
 
 
-def test_print_leaves_a_pdf(finished: SearchOutcome, tmp_path: Path) -> None:
+def test_print_leaves_a_pdf(browser: Browser, finished: SearchOutcome, tmp_path: Path) -> None:
     """The page prints; it is a document of a few sheets."""
-    page = write_report(copy_run(finished.run, tmp_path), measure=False)
     pdf = tmp_path / "page.pdf"
-    chromium(tmp_path, page, f"--print-to-pdf={pdf}")
+    with opened(browser, write_report(copy_run(finished.run, tmp_path), measure=False)) as page:
+        page.pdf(path=pdf)
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())) <= 20

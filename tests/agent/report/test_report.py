@@ -28,9 +28,7 @@ from tests.agent.report_samples import (
     write_log,
 )
 
-pytestmark = pytest.mark.usefixtures("processes_shared")
-
-pytestmark = pytest.mark.usefixtures("drawn_once")
+pytestmark = pytest.mark.usefixtures("processes_shared", "drawn_once")
 
 MAX_BYTES = 1_000_000
 
@@ -398,7 +396,7 @@ def test_network_is_measured_once(run: RunDirectory) -> None:
 def test_networks_that_the_training_processes_cannot_measure(run: RunDirectory) -> None:
     """The isolation breaks at the end of a search: the page says so in one line, without a traceback."""
     (run.path / "network.json").unlink()
-    with Isolation() as isolation:
+    with Isolation(level="none") as isolation:
         pass
     with LocalExecutor(1, threads=1) as executor:
         path = write_report(run, isolation=isolation, executor=executor)

@@ -60,38 +60,6 @@ assert not torch_only, torch_only
 """
 
 
-def run_alone(code: str, folder: Path) -> str:
-    """What an interpreter prints that has torch and nothing of this project. One for all modules: torch takes long."""
-    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_an_exported_module_means_its_region() -> None:
-    """`agent export --format module -o f.py; agent check f.py` said "__future__ cannot be imported"."""
-    regions = {name: get_recipe(name).region for name in recipe_names()}
-    regions["own helper"] = "import math\n\n\ndef config_of(model):\n    return {}\n\n\n" + regions["kaiming_normal"]
-    regions["no names"] = "def initialize_weights(model, config):\n    pass\n"
-    regions["the adapter's names"] = "def listed():\n    pass\n\n\n" + regions["kaiming_normal"]
-    for name, region in regions.items():
-        for adapted in (True, False):
-            text = stand_alone(region, "a-run", 3, ['visible "a": +1.0 points'], adapted=adapted)
-            assert region_of(text) == region_of(text.replace("\n", "\r\n")) == region, name
-    assert region_of("x = 1\n" + text) == "x = 1\n" + text, "only a whole module is taken apart"
-
-
-def test_stand_alone_initialises_any_network(tmp_path: Path) -> None:
-    """The modules of recipes, blocks of ours included, work on torchvision's networks without this project."""
-    names = ["kaiming_normal", "rbb", "delta_orthogonal"]
-    for name in names:
-        text = stand_alone(get_recipe(name).region, "a-run", 3, ["visible a: +1.0 points"])
-        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
-    said = run_alone(DEMO.format(folder=str(tmp_path), tests=str(ROOT / "tests"), names=names), tmp_path).splitlines()
-    for name, line in zip(names, said, strict=True):
-        assert line.startswith(name)
-        assert "'arch': 'mobilenetv2', 'num_classes': 1000, 'depth': 53" in line
-
-
 LACKING = """
 import importlib, sys, warnings
 sys.path[:0] = [{folder!r}]
@@ -112,19 +80,57 @@ for name, head in {cases!r}:
     print(name + ": " + "; ".join(str(one.message) for one in caught))
 """
 
+NAMES = ["kaiming_normal", "rbb", "delta_orthogonal"]
+LACKING_SAYS = {
+    ("head_small", False): "there is no Linear layer",
+    ("torchvision_mobilenet", True): "",
+    ("fixup", True): "BasicBlock and InvertedResidual of initsearch is left out",
+    ("rbb", False): "there is no Linear layer",
+}
+"""Module, whether the network has a head: what it warns of."""
 
-def test_a_module_on_a_network_that_lacks_what_ours_have(tmp_path: Path) -> None:
+
+@pytest.fixture(scope="module")
+def said_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str]]:
+    """What DEMO and LACKING print in an interpreter that has torch and nothing of this project.
+
+    One for all modules: torch takes long.
+    """
+    folder = tmp_path_factory.mktemp("modules")
+    for name in {*NAMES, *(name for name, _ in LACKING_SAYS)}:
+        text = stand_alone(get_recipe(name).region, "a-run", 3, ["visible a: +1.0 points"])
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    code = DEMO.format(folder=str(folder), tests=str(ROOT / "tests"), names=NAMES)
+    code += "print('====')\n" + LACKING.format(folder=str(folder), cases=list(LACKING_SAYS))
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    demo, _, lacking = done.stdout.partition("====\n")
+    return demo.splitlines(), lacking.splitlines()
+
+
+def test_an_exported_module_means_its_region() -> None:
+    """`agent export --format module -o f.py; agent check f.py` said "__future__ cannot be imported"."""
+    regions = {name: get_recipe(name).region for name in recipe_names()}
+    regions["own helper"] = "import math\n\n\ndef config_of(model):\n    return {}\n\n\n" + regions["kaiming_normal"]
+    regions["no names"] = "def initialize_weights(model, config):\n    pass\n"
+    regions["the adapter's names"] = "def listed():\n    pass\n\n\n" + regions["kaiming_normal"]
+    for name, region in regions.items():
+        for adapted in (True, False):
+            text = stand_alone(region, "a-run", 3, ['visible "a": +1.0 points'], adapted=adapted)
+            assert region_of(text) == region_of(text.replace("\n", "\r\n")) == region, name
+    assert region_of("x = 1\n" + text) == "x = 1\n" + text, "only a whole module is taken apart"
+
+
+def test_stand_alone_initialises_any_network(said_alone: tuple[list[str], list[str]]) -> None:
+    """The modules of recipes, blocks of ours included, work on torchvision's networks without this project."""
+    for name, line in zip(NAMES, said_alone[0], strict=True):
+        assert line.startswith(name)
+        assert "'arch': 'mobilenetv2', 'num_classes': 1000, 'depth': 53" in line
+
+
+def test_a_module_on_a_network_that_lacks_what_ours_have(said_alone: tuple[list[str], list[str]]) -> None:
     """BatchNorm2d(affine=False), no Linear or one without bias crashed the modules of 21 recipes; fixup was silent."""
-    expected = {
-        ("head_small", False): "there is no Linear layer",
-        ("torchvision_mobilenet", True): "",
-        ("fixup", True): "BasicBlock and InvertedResidual of initsearch is left out",
-        ("rbb", False): "there is no Linear layer",
-    }
-    for name, _ in expected:
-        (tmp_path / f"{name}.py").write_text(stand_alone(get_recipe(name).region, "a-run", 3), encoding="utf-8")
-    said = run_alone(LACKING.format(folder=str(tmp_path), cases=list(expected)), tmp_path).splitlines()
-    for (name, _), warned, line in zip(expected, expected.values(), said, strict=True):
+    for (name, _), warned, line in zip(LACKING_SAYS, LACKING_SAYS.values(), said_alone[1], strict=True):
         assert line.startswith(name)
         assert warned in line
 

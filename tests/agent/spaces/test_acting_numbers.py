@@ -72,7 +72,7 @@ epochs = 1
 
 
 @pytest.fixture(scope="module")
-def profile(tmp_path_factory: pytest.TempPathFactory) -> Profile:
+def profile(tmp_path_factory: pytest.TempPathFactory, processes_shared: None) -> Profile:
     """A transformer whose branches end in no norm, and a plain MLP whose function is called as one of our networks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INITSEARCH_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))

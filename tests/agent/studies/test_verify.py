@@ -21,7 +21,7 @@ from agent.runs.signing import examine, sign
 from agent.studies.verify import verify
 from agent.studies.verify_files import Check, _ratio_fits
 from benchmark.store import ResultStore
-from tests.agent.conftest import Agent, json_lines
+from tests.agent.conftest import Agent, Main, json_lines
 from tests.agent.report_samples import change_log, change_summary
 from tests.sample import SAMPLE, restore
 
@@ -301,18 +301,18 @@ def test_lines_that_extend_the_log_leave_an_approval_in_force(finished: SearchOu
     assert all(check.fault is None for check in verify(RunDirectory(run)))
 
 
-def test_what_cannot_be_proven_is_said(finished: SearchOutcome, tmp_path: Path, agent: Agent) -> None:
+def test_what_cannot_be_proven_is_said(finished: SearchOutcome, tmp_path: Path, main: Main) -> None:
     """An intact run has things that its files cannot show; each check has a name, a verdict and a detail; exit 0."""
     run = copy(finished, tmp_path)
     head = hashlib.sha256((run / "events.jsonl").read_bytes().splitlines()[-1]).hexdigest()
-    shown = agent("verify", str(run), "--json")
-    (found,) = json_lines(shown.stdout)
-    assert (shown.returncode, found["intact"], found["log_sha256"]) == (0, True, head)
+    code, shown, _ = main("verify", str(run), "--json")
+    (found,) = json_lines(shown)
+    assert (code, found["intact"], found["log_sha256"]) == (0, True, head)
     verdicts = {one["name"]: one["verdict"] for one in found["checks"]}
     assert {verdicts[name] for name in (SUMMARY, RESULTS, FILES, GIT, PAGE, LOG_CHECK)} == {"ok"}
     assert verdicts["what these files cannot prove"] == verdicts[NETWORK] == "not_verifiable"
     assert head in (run / "report.html").read_text(encoding="utf-8")
-    assert head in agent("verify", str(run)).stdout
+    assert head in main("verify", str(run))[1]
 
 
 def test_nothing_submitted_yet(finished: SearchOutcome, tmp_path: Path) -> None:

@@ -293,19 +293,11 @@ def test_a_running_run_is_shown_live(client: Client, run: RunDirectory) -> None:
         (run.path / LIVE).unlink()
 
 
-def test_read_only(runs: Path, cache: Path) -> None:
-    """No form is offered, and none is taken."""
-    with serving(runs, "--read-only", cache=cache) as client:
-        assert "read-only" in client.page("/")
-        page = client.page(PAGE)
-        assert "<form" not in page
-        for path in (f"{PAGE}review", f"{PAGE}submit", f"{PAGE}stop", f"{PAGE}resume", "/new"):
-            assert client.post(path, {"kind": "reject", "message": "m"})[0] in (404, 405)
-        assert not (runs / NAME / "reviews.jsonl").exists()
+def test_read_only_for_other_machines(runs: Path, cache: Path) -> None:
+    """The address is one line on stdout; that others can reach it is said on stderr. Ctrl-C ends it.
 
-
-def test_another_host_says_so(runs: Path, cache: Path) -> None:
-    """The address is one line on stdout; that others can reach it is said on stderr. Ctrl-C ends it."""
+    With --read-only no form is offered, and none is taken.
+    """
     command = agent_command("serve", "--runs", str(runs), "--host", "0.0.0.0", "--no-browser", "--read-only")
     environment = agent_environment(cache)
     process = subprocess.Popen(
@@ -318,6 +310,11 @@ def test_another_host_says_so(runs: Path, cache: Path) -> None:
     assert client.ask("/", headers={})[0] == 403
     assert client.ask("/", headers={**client.cookie, "Host": "evil.example"})[0] == 403
     assert client.ask("/", headers={**client.cookie, "Host": "192.168.1.7:80"})[0] == 200
+    assert "read-only" in client.page("/")
+    assert "<form" not in client.page(PAGE)
+    for path in (f"{PAGE}review", f"{PAGE}submit", f"{PAGE}stop", f"{PAGE}resume", "/new"):
+        assert client.post(path, {"kind": "reject", "message": "m"})[0] in (404, 405)
+    assert not (runs / NAME / "reviews.jsonl").exists()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (out, process.returncode) == ("", 130)
