@@ -13,13 +13,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import hashlib
 import importlib
 import io
 import json
 import mmap
 import os
-import pickle
 import resource
 import select
 import signal
@@ -30,15 +28,13 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
 
-from agent.protocol import CandidateFailure
-from benchmark.files import write_atomically
 from sandbox.isolate import IsolationCrashed, Level
 from sandbox.launcher import STARTUP_SECONDS
+from tests.agent.harm_executor import Here
 
 OPERATIONS = frozenset(
     {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.truncate", "subprocess.Popen"}
@@ -64,18 +60,18 @@ def serve(trained: Path) -> None:
     assert isolation.repeat(job).ok
     pair = {"first": isolation._first, "second": isolation._second}
     lines = [_Line(interpreter, trained / f"{os.getpid()}.{name}.lock") for name, interpreter in pair.items()]
-    _Here.trained = trained
+    Here.trained = trained
 
     def opened(*, level: Level = "auto", **ignored: Any) -> Isolation:
         """The server's isolation, unless somebody asks for none."""
-        _Here.level = level
+        Here.level = level
         return Isolation(level=level) if level == "none" else shared
 
     shared, close = isolation, isolation.close
     isolation.start_second = isolation.close = lambda: None  # type: ignore[method-assign]
     # Before anything imports them from there.
     sandbox.isolate.Isolation = opened  # type: ignore[assignment, misc]
-    benchmark.executors.LocalExecutor = _Here  # type: ignore[assignment, misc]
+    benchmark.executors.LocalExecutor = Here  # type: ignore[assignment, misc]
     for name in _COMMANDS:
         importlib.import_module(name)
     from agent.report import plotting
@@ -202,57 +198,6 @@ _COMMANDS = (
     *("git", "jinja2", "typer._adapters"),
 )
 """Imported before the fork, so that a command need not."""
-
-
-class _Here:
-    """An executor that runs each call at once, where it is, unless an equal one has run."""
-
-    remote = False
-    level: Level = "auto"
-    trained: Path
-
-    def __init__(self, slots: int, **ignored: Any) -> None:
-        self.slots = slots
-
-    def __enter__(self) -> _Here:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        pass
-
-    def close(self) -> None:
-        """Has nothing to close."""
-
-    def submit(self, call: Any, *, on_report: Any = None, on_ask: Any = None, **ignored: Any) -> Any:
-        future: Future[Any] = Future()
-        future.set_result(self._once(call, SimpleNamespace(report=on_report, ask=on_ask)))
-        return future
-
-    def _once(self, call: Any, parent: Any) -> Any:
-        """What the call returns, with its reports. Only results of our own networks are kept, and no failures."""
-        from agent.evaluation.calls import EvaluationCall, SignalCall
-
-        if not isinstance(call, EvaluationCall | SignalCall) or call.task.network or call.task.trainer:
-            return call(parent)
-        words = (type(call).__name__, self.level, call.region, repr(call.task), call.seed, call.data_root)
-        settings = (call.environment, call.precision) if isinstance(call, EvaluationCall) else ()
-        kept = self.trained / hashlib.sha256(repr((words, settings)).encode()).hexdigest()
-        if kept.exists():
-            reports, result = pickle.loads(kept.read_bytes())
-            for metrics in reports:
-                parent.report(metrics)
-            return result
-        reports = []
-
-        def report(metrics: Any) -> None:
-            reports.append(metrics)
-            parent.report(metrics)
-
-        result = call(SimpleNamespace(report=report, ask=parent.ask))
-        if not isinstance(result, CandidateFailure):
-            with contextlib.suppress(OSError):  # a test's full disk
-                write_atomically(kept, pickle.dumps((reports, result)), durable=False)
-        return result
 
 
 def _run(order: dict[str, Any], operations: mmap.mmap, terminal: int | None) -> NoReturn:
