@@ -22,16 +22,19 @@ help:
 # constraints.txt: which of the torch versions that pyproject.toml allows is installed here.
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# One stamp per set of dependencies: pip runs again only when pyproject.toml or constraints.txt changed.
-.venv/run.stamp: pyproject.toml constraints.txt
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv
+
+# One stamp per set of dependencies: pip runs again only when pyproject.toml or constraints.txt changed.
+.venv/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --editable .
 	@touch $@
 
-.venv/dev.stamp: .venv/run.stamp
-	$(PIP) --editable '.[dev]'
-	@touch $@
+# Python compiles what tests import, which is a small part of what is installed.
+.venv/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --no-compile --editable '.[dev]'
+	@touch .venv/run.stamp $@
 
 search: .venv/run.stamp
 	$(BIN)/agent search --budget $(BUDGET)
