@@ -9,7 +9,7 @@ import statistics
 import time
 
 from agent.config import SearchConfig
-from agent.evaluation.workbench import plan_slots
+from agent.evaluation.slot_plan import plan_slots
 from benchmark.executors import LocalExecutor
 from benchmark.hardware import DescribeEnvironment
 from sandbox.isolate import Isolation

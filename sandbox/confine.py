@@ -1,4 +1,4 @@
-"""Irreversible steps by which a Linux process gives up its identity, capabilities and resources."""
+"""Irreversible steps by which a Linux process gives up its identity, capabilities, memory and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The messages between the evaluator, the trusted process and the zygote, and how the last two send them.
+"""What the evaluator, the trusted process and the zygote send each other: jobs, limits of memory and time, outcomes.
 
 The trusted process and the zygote exchange lines of JSON, and file descriptors, on a socket. A candidate never has that
 socket.

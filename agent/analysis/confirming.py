@@ -1,7 +1,7 @@
-"""Confirmation: the best tests (the finalists) and the baseline are trained again on fresh seeds before a submission.
+"""Confirmation: how many of the best tests (finalists) are trained again on fresh seeds before a submission, and which.
 
-The score of a test is partly luck, and the best of many tests had the most luck. Fresh seeds remove that bias. Roles
-stay the same, so all evaluations of `test/2` in a log belong to test 2.
+The baseline is trained again too. The score of a test is partly luck, and the best of many tests had the most luck.
+Fresh seeds remove that bias. Roles stay the same, so all evaluations of `test/2` in a log belong to test 2.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def plan(
     from agent.engine.search_cost import engine_seconds, machine_in_words, measure
     from agent.engine.setup import settled
     from agent.evaluation.engines import open_engine
-    from agent.evaluation.workbench import plan_slots, side_by_side
+    from agent.evaluation.slot_plan import plan_slots, side_by_side
     from agent.profiles import with_default_seeds
 
     config = load_config(settings_given(ctx))

@@ -13,7 +13,7 @@ from pathlib import Path
 from agent.analysis.design import Design, forecast
 from agent.analysis.planning import duration
 from agent.config import SearchConfig
-from agent.evaluation.workbench import plan_slots, side_by_side
+from agent.evaluation.slot_plan import plan_slots, side_by_side
 from agent.profiles import resolve_profile
 from agent.secrets import kept_from_children
 from benchmark import HARNESS_VERSION

@@ -19,7 +19,8 @@ from agent.engine.setup import check_prerequisites, settled
 from agent.engine.steps import OpenSearch, PreparedSearch
 from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.gpu_lanes import learn_lanes
-from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
+from agent.evaluation.slot_plan import recorded_threads, side_by_side
+from agent.evaluation.workbench import Workbench, open_workbench
 from agent.profiles import recorded_profile, with_default_seeds
 from agent.progress import Progress
 from agent.proposers import proposer_kind

@@ -1,4 +1,4 @@
-"""The client of an OpenAI-compatible server, with deadlines and retries. It adapts requests to what the server refuses.
+"""The client of an OpenAI-compatible server: deadlines, retries after growing pauses, requests without what it refuses.
 
 Answers are not streamed, unless the server insists: an interrupted stream looks like a finished one. The body is read
 here and not by the openai package, because some servers send HTML, errors or nothing with status 200.

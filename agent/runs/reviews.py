@@ -1,4 +1,4 @@
-"""Reviews of a submission by people. They are appended to reviews.jsonl.
+"""Reviews of a submission by people, in reviews.jsonl, and whether each still counts for the files as they are.
 
 A verdict is valid for the bytes of submission.patch. An approval is also valid only for its log: new lines may be added
 to the log, any other change ends the approval. Old verdicts stay on record. Each line has the hash of the line before,

@@ -1,4 +1,4 @@
-"""Finds the numbers in the code of a region, and replaces them by other values.
+"""Finds the numbers in the code of a region, with the range of each, and replaces them by other values.
 
 A number is a float literal that is assigned to a name (also as a parameter's default) or is an exponent. Integers are
 not changed, since they count and index; write `2.0` to have a 2 scaled. A comment on the same line sets the range and

@@ -27,7 +27,8 @@ from agent.engine.setup import make_toolbox
 from agent.engine.toolbox import Toolbox
 from agent.errors import UsageError, in_one_sentence
 from agent.evaluation.batches import Candidate, accuracies_of
-from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads, side_by_side
+from agent.evaluation.slot_plan import recorded_threads, side_by_side
+from agent.evaluation.workbench import Workbench, open_workbench
 from agent.profiles import allowed_profile, baseline_region, recorded_profile, scaffold_of
 from agent.progress import Progress
 from agent.proposers.transcript import function_region

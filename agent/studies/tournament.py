@@ -24,7 +24,8 @@ from agent.engine.search import Search
 from agent.errors import AgentError, RunDamaged, UsageError
 from agent.evaluation.batches import Candidate, accuracies_of
 from agent.evaluation.shared import SharedBench, open_shared
-from agent.evaluation.workbench import open_workbench, recorded_threads, side_by_side
+from agent.evaluation.slot_plan import recorded_threads, side_by_side
+from agent.evaluation.workbench import open_workbench
 from agent.profiles import baseline_region, with_default_seeds
 from agent.progress import Progress, Together
 from agent.proposers import proposer_kind

@@ -12,7 +12,8 @@ from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
 from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.batches import Candidate
-from agent.evaluation.workbench import Workbench, open_workbench, recorded_threads
+from agent.evaluation.slot_plan import recorded_threads
+from agent.evaluation.workbench import Workbench, open_workbench
 from agent.profiles import names_programs, recorded_profile
 from agent.progress import Progress
 from agent.report.network import measure_network, read_network

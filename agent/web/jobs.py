@@ -20,8 +20,8 @@ from agent.errors import AgentError, UsageError
 from agent.runs.status import RunStatus
 from agent.runs.untrusted import mapping
 from agent.secrets import without_secrets
+from agent.web.new_search import PROPOSERS
 
-PROPOSERS = ("optuna", "random", "null")
 """The proposers of searches that a browser may start: they run no program of the user's and send nothing away."""
 _LAUNCH_SECONDS = 120
 _PLAN_SECONDS = 600

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.errors import UsageError
-from agent.web.jobs import PROPOSERS
 from benchmark.tasks import PROFILES
+
+PROPOSERS = ("optuna", "random", "null")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pytest
 from agent.config import SearchConfig
 from agent.evaluation.calls import EvaluationCall, Made, SignalCall
 from agent.evaluation.engines import _require_gpu
-from agent.evaluation.workbench import plan_slots
+from agent.evaluation.slot_plan import plan_slots
 from agent.protocol import CandidateFailure
 from benchmark.executors import (
     Call,

@@ -31,7 +31,7 @@ from agent.errors import UsageError
 from agent.evaluation.calls import EvaluationCall
 from agent.evaluation.check import CheckReport
 from agent.evaluation.evaluator import Evaluator, Settings
-from agent.evaluation.workbench import plan_slots, side_by_side
+from agent.evaluation.slot_plan import plan_slots, side_by_side
 from agent.llm.answers import Answer, Usage, WireCall
 from agent.llm.capabilities import Message
 from agent.progress import Progress
@@ -419,8 +419,8 @@ def test_settings(tmp_path: Path) -> None:
 
 def test_slots_follow_what_can_be_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
     """16 cores: two evaluations get 8 threads each, and with three tests in flight six evaluations share the cores."""
-    monkeypatch.setattr("agent.evaluation.workbench.cpu_count", lambda: 16)
-    monkeypatch.setattr("agent.evaluation.workbench.gpu_count", lambda: 0)
+    monkeypatch.setattr("agent.evaluation.slot_plan.cpu_count", lambda: 16)
+    monkeypatch.setattr("agent.evaluation.slot_plan.gpu_count", lambda: 0)
     pocket = get_profile("pocket")
     assert plan_slots(SearchConfig(), side_by_side(SearchConfig(), pocket)) == (2, 8, 0)
     three = SearchConfig(parallel=3)

@@ -14,7 +14,7 @@ from agent import load_run
 from agent.cli.show import show
 from agent.config import SearchConfig
 from agent.engine.search import Search, SearchOutcome
-from agent.evaluation.workbench import plan_slots, side_by_side
+from agent.evaluation.slot_plan import plan_slots, side_by_side
 from agent.runs.events import Evaluated, Submitted
 from agent.runs.log import read_events
 from benchmark.results import region_sha256
