@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from agent.config import SearchConfig
-from agent.engine.search import Search
 from agent.errors import UsageError
 from agent.evaluation import slot_plan
 from agent.evaluation.slot_plan import plan_slots, recorded_threads, side_by_side
-from agent.progress import Progress
 from benchmark.tasks import PROFILES
-from sandbox.isolate import Isolation
 
 Machine = Callable[..., None]
 
@@ -101,6 +97,3 @@ def test_strange_threads_of_a_run_are_not_believed(environment: object) -> None:
     """run.json is anybody's; no machine is asked for 99,999 threads because it says so."""
     assert recorded_threads(environment) is None
     assert recorded_threads({"threads": "8"}) == 8
-
-
-@pytest.mark.usefixtures("processes_shared")

@@ -12,6 +12,7 @@ from agent.progress import Progress
 from sandbox.isolate import Isolation
 
 
+@pytest.mark.usefixtures("processes_shared")
 def test_a_session_starts_no_second_interpreter_before_it_runs_something_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
