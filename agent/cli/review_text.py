@@ -56,7 +56,8 @@ def _print_gains(console: Console, findings: Findings) -> None:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("task", "baseline", "submitted", "gain", "interval", "detectable from"):
-        table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=True)
+        # Where the numbers leave no room for it, the longest heading takes two lines instead of being cut.
+        table.add_column(heading, justify="left" if heading == "task" else "right", no_wrap=" " not in heading)
     units = need_units(findings.metrics)
     for kind, comparisons in (("visible", findings.visible), ("hidden", findings.hidden)):
         if comparisons:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from agent.cli.review_text import _print_gains
 from agent.engine.search import SearchOutcome
 from agent.errors import RunDamaged, UsageError
+from agent.report.findings import find
 from agent.report.flags import code_flags, weight_flags
 from agent.runs.directory import RunDirectory
+from agent.runs.record import read_run
 from agent.runs.reviews import add_review, standing
 from agent.studies.reviewing import look_at
+from benchmark.statistics import NoisePrior, compare
 from tests.agent.conftest import Agent, Terminal
 from tests.agent.report_samples import HOSTILE, change_log, change_summary, copy_run
 
@@ -33,6 +40,17 @@ def test_review_shows_diff_numbers_and_flags(run: RunDirectory, agent: Agent) ->
     assert "next: agent review" in shown.stderr
     assert "\x1b" not in shown.stdout
     assert not (run.path / "reviews.jsonl").exists()
+
+
+def test_no_heading_is_cut_beside_wide_numbers(run: RunDirectory) -> None:
+    """With a gain of +10.00 a terminal of 80 columns showed "detectable fr…"."""
+    wide = compare({0: 8.0}, {0: 18.0}, NoisePrior(8.0, 5))
+    output = io.StringIO()
+    _print_gains(Console(file=output, width=80), replace(find(read_run(run)), visible={"mobilenetv2-tiny": wide}))
+    head, second, *_ = output.getvalue().strip("\n").splitlines()
+    assert head.rstrip().endswith("detectable")
+    assert second.startswith("task")
+    assert second.rstrip().endswith("from")
 
 
 def test_verdicts_are_appended(run: RunDirectory, agent: Agent) -> None:

@@ -18,7 +18,7 @@ VIEWS = {
     "compare": ("compare", "RUN", "RUN", "-o", "page.html"),
     "baselines": ("baselines", "--show", "fixup"),
 }
-TABLES = {"runs": "picked", "review": "detectable from"}
+TABLES = {"runs": "picked", "review": "detectable"}
 """Views with a table, and the last words of its head that must not be cut."""
 
 
