@@ -18,8 +18,10 @@ DETERMINISTIC = {"zero_init", "sinusoidal"}
 
 
 @pytest.fixture(scope="module")
-def isolation() -> Iterator[Isolation]:
+def isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
     """One for all recipes: starting it takes longer than checking one."""
+    if sys.platform == "linux":
+        request.getfixturevalue("processes_shared")
     with Isolation(level="auto" if sys.platform == "linux" else "none", limits=Limits(wall_seconds=60)) as isolation:
         yield isolation
 
