@@ -1,4 +1,4 @@
-"""The executor of the processes that harm_server.py forks: equal trainings happen once for all tests."""
+"""The executor of the processes that harm_server.py forks: equal trainings and measurements happen once for all."""
 
 from __future__ import annotations
 
