@@ -1,4 +1,4 @@
-"""The executor of the processes that harm_server.py forks: equal trainings happen once for all tests."""
+"""The executor of the processes that harm_server.py forks: equal trainings and measurements happen once for all."""
 
 from __future__ import annotations
 
@@ -42,11 +42,20 @@ class Here:
     def _once(self, call: Any, parent: Any) -> Any:
         """What the call returns, with its reports. Only results of our own networks are kept, and no failures."""
         from agent.evaluation.calls import EvaluationCall, SignalCall
+        from agent.report.network import MeasureCall
 
-        if not isinstance(call, EvaluationCall | SignalCall) or call.task.network or call.task.trainer:
+        if not isinstance(call, EvaluationCall | SignalCall | MeasureCall):
             return call(parent)
-        words = (type(call).__name__, self.level, call.region, repr(call.task), call.seed, call.data_root)
-        settings = (call.environment, call.precision) if isinstance(call, EvaluationCall) else ()
+        if call.task is not None and (call.task.network or call.task.trainer):
+            return call(parent)
+        # All levels but "none" are the server's isolation: "auto", and what a search found and resumes with.
+        isolated = self.level != "none"
+        words = (type(call).__name__, isolated, call.region, repr(call.task), call.seed, call.data_root)
+        settings: tuple[Any, ...] = ()
+        if isinstance(call, EvaluationCall):
+            settings = (call.environment, call.precision)
+        elif isinstance(call, MeasureCall):
+            settings = (call.arch, call.dataset)
         kept = self.trained / hashlib.sha256(repr((words, settings)).encode()).hexdigest()
         if kept.exists():
             reports, result = pickle.loads(kept.read_bytes())
@@ -60,7 +69,7 @@ class Here:
             parent.report(metrics)
 
         result = call(SimpleNamespace(report=report, ask=parent.ask))
-        if not isinstance(result, CandidateFailure):
+        if not isinstance(result, CandidateFailure) and not (isinstance(result, dict) and "error" in result):
             with contextlib.suppress(OSError):  # a test's full disk
                 write_atomically(kept, pickle.dumps((reports, result)), durable=False)
         return result

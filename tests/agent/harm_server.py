@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import gc
 import importlib
 import io
 import json
@@ -44,6 +45,7 @@ OPERATIONS = frozenset(
 
 def serve(trained: Path) -> None:
     """Read orders from stdin, fork, answer on stdout, until stdin ends."""
+    gc.disable()  # imports make no garbage, and a child that looks for some copies all that was imported
     import torch
     import typer
 
@@ -79,6 +81,9 @@ def serve(trained: Path) -> None:
     plotting.curves("", [plotting.Line("", [0, 1], [0, 1])], x="", y="", alt="")  # matplotlib has its fonts then
     typer.main.get_command = functools.cache(typer.main.get_command)
     typer.main.get_command(sys.modules["agent.cli"].app)
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
     _carry_out(sys.stdin, sys.stdout, lines)
     close()

@@ -38,10 +38,11 @@ from agent.studies.verify import verify
 from agent.studies.verify_artifacts import submitted_region, summary_of
 from benchmark.store import ResultStore
 from tests.agent.conftest import Main
+from tests.agent.engine.test_screening import SHARE
 from tests.agent.harm import Child, Server, family, left_running, outcome
 from tests.agent.llm_servers import GOOD, BadServer, Reply, completion
 
-COMMAND = ("search", "--profile", "smoke", "--budget", "2", "--json", "--seed", "3")
+COMMAND = ("search", "--profile", "smoke", "--budget", "2", "--json")
 HELD = (*COMMAND, "--no-submit")  # without the hidden task, whose trainings are what takes time here
 KILLS = 16
 
@@ -150,7 +151,7 @@ def test_kills_all_over_and_the_same_end(bench: Bench, tmp_path: Path) -> None:
     assert kills == KILLS
 
 
-@pytest.mark.parametrize("more", [("--confirm", "2"), ("--screen", "0.7")], ids=["confirm", "screen"])
+@pytest.mark.parametrize("more", [("--confirm", "2"), ("--screen", str(SHARE))], ids=["confirm", "screen"])
 def test_kills_with_confirmation_and_looks(bench: Bench, tmp_path: Path, more: tuple[str, str]) -> None:
     """kill -9 at up to three moments of one search, the first ones of which hit it surely: the same end."""
     words: tuple[str, ...] = (*HELD, *more)

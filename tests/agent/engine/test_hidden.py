@@ -19,7 +19,7 @@ from tests.agent.llm_servers import BadServer, Reply, completion
 CANARY = 73.51927
 SIGNS = (b"73.51927", b"73.519", b"73.52 ", b">73.52<", b"73.5 %")
 """The canary, and as people round it."""
-SMOKE = ("--profile", "smoke", "--budget", "1", "--seed", "3")
+SMOKE = ("--profile", "smoke", "--budget", "1")
 
 
 def texts_of(folder: Path) -> Iterator[tuple[str, bytes]]:

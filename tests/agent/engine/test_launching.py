@@ -24,7 +24,7 @@ from tests.agent.harm import Server, outcome
 from tests.agent.report_samples import Fields, change_log
 from tests.sample import SAMPLE
 
-COMMAND = ("search", "--profile", "smoke", "--budget", "1", "--json", "--seed", "3", "--no-submit")
+COMMAND = ("search", "--profile", "smoke", "--budget", "1", "--json", "--no-submit")
 CASES = {
     "script": ("mine.py", ("--proposer", "scripted:mine.py")),
     "start": ("mine.py", ("--proposer", "random", "--start", "mine.py")),

@@ -20,7 +20,7 @@ from tests.agent.conftest import Agent, agent_command, agent_environment, json_l
 from tests.agent.harm import Server, family, left_running, outcome
 
 COMMAND = (
-    *("search", "--profile", "smoke", "--budget", "1", "--json", "--no-cache", "--seed", "3"),
+    *("search", "--profile", "smoke", "--budget", "1", "--json", "--no-cache"),
     *("--workers", str(cpu_count())),  # with one thread each, as the undisturbed search in one process
 )
 

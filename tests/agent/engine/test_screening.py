@@ -32,7 +32,7 @@ TEXT = """def initialize_weights(model, config):
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.05)
 """
-SHARE = 2.1
+SHARE = 0.7
 """Smoke trainings are so short that a look is not cheap beside them."""
 
 
