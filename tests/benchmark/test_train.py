@@ -116,7 +116,7 @@ def test_both_precisions_train_alike(arch: str) -> None:
         torch.manual_seed(0)
         model = build_model(arch, 10)
         recipe = dataclasses.replace(RECIPE, epochs=1, lr=0.01, batch_size=8)
-        outcome = train(model, coloured_noise(24, 8), recipe, seed=0, precision=precision)
+        outcome = train(model, coloured_noise(16, 4), recipe, seed=0, precision=precision)
         assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
         losses.append(outcome.curve[0].train_loss)
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
@@ -155,7 +155,7 @@ def test_same_seed_same_numbers(precision: str) -> None:
             nn.init.normal_(parameter, std=0.1)
         torch.rand(torch.seed() % 7)
         recipe = dataclasses.replace(RECIPE, epochs=2)
-        outcome = train(model, coloured_noise(40, 10), recipe, seed=seed, precision=precision)
+        outcome = train(model, coloured_noise(16, 4), recipe, seed=seed, precision=precision)
         return curve_without_clock(outcome.curve), [parameter.detach() for parameter in model.parameters()]
 
     curve, weights = run(0)
