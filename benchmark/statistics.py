@@ -95,7 +95,7 @@ def compare(
     _check_family(n_candidates, confidence)
     ours, theirs = _values(candidate, "the candidate"), _values(baseline, "the baseline")
     n, m = ours.size, theirs.size
-    candidate_mean, baseline_mean = float(ours.mean()), float(theirs.mean())
+    candidate_mean, baseline_mean = float(ours.sum()) / n, float(theirs.sum()) / m
     gain = candidate_mean - baseline_mean
 
     variance, df = prior.pooled(squares(ours) + squares(theirs), n + m - 2)

@@ -50,27 +50,29 @@ def check_region(region: str, *, first_line: int = 1) -> Rejection | None:
 
     `first_line` is the number of the region's first line in the text that the author sees.
     """
-    size = len(region.encode(errors="replace"))
-    if size > MAX_REGION_BYTES:
-        return Rejection("too_large", f"the region is {size:,} bytes; at most {MAX_REGION_BYTES:,} are allowed")
-    tree = _parse(region, first_line)
-    return (
-        tree
-        if isinstance(tree, Rejection)
-        else _signature(tree) or _top_level(tree, region, first_line) or _rules(tree)
-    )
+    return _checked(region, first_line)[0]
 
 
 def advise(file: EditableFile) -> list[str]:
     """Return warnings after an accepted edit. The commonest mistake is a left-over end of an older version."""
     if not file.ranges:
         return []
-    region, first_line = file.range_text(), file.ranges[0].start
-    rejection = check_region(region, first_line=first_line)
+    rejection, tree = _checked(file.range_text(), file.ranges[0].start)
     if rejection is not None:
         return [f"a test would be refused now ({rejection.kind}): {rejection.message}."]
+    return [] if tree is None else [*_unreachable(tree)]
+
+
+def _checked(region: str, first_line: int) -> tuple[Rejection | None, ast.Module | None]:
+    """The first fault of a region, or None and its tree."""
+    size = len(region.encode(errors="replace"))
+    if size > MAX_REGION_BYTES:
+        message = f"the region is {size:,} bytes; at most {MAX_REGION_BYTES:,} are allowed"
+        return Rejection("too_large", message), None
     tree = _parse(region, first_line)
-    return [] if isinstance(tree, Rejection) else [*_unreachable(tree)]
+    if isinstance(tree, Rejection):
+        return tree, None
+    return _signature(tree) or _top_level(tree, region, first_line) or _rules(tree), tree
 
 
 def _parse(region: str, first_line: int) -> ast.Module | Rejection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from agent.safe_text import spelt
 MAX_LINES = 1500
 _CONTEXT = 3
 _LONG = 600
+_KEPT = 64
+"""Texts whose colours are remembered: a page shows a strategy by itself and beside the one that it came from."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,13 @@ def _lines(code: str) -> list[str]:
     return code.removesuffix("\n").split("\n") if code else []
 
 
-def _coloured(code: str, lines: int) -> list[Markup]:
+@functools.lru_cache(_KEPT)
+def _coloured(code: str, lines: int) -> tuple[Markup, ...]:
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
 
     html = highlight(code, PythonLexer(stripnl=False, ensurenl=False), HtmlFormatter(nowrap=True))
     # Pygments escapes what it is given and closes each span at the end of its line.
-    coloured_lines = [Markup(line) for line in _lines(html)]
-    return coloured_lines if len(coloured_lines) == lines else [escape(line) for line in _lines(code)]
+    coloured_lines = tuple(Markup(line) for line in _lines(html))
+    return coloured_lines if len(coloured_lines) == lines else tuple(escape(line) for line in _lines(code))

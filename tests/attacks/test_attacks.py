@@ -3,6 +3,7 @@
 A region says in its first lines what it tries and which verdicts are right ("accepted" where it fails without an error
 and its weights are acceptable). It prints ESCAPED where it succeeds. What is outside is told to it in HOST.
 "level: any" stands where what stops it is the same at every level; it runs at the strongest that the machine offers.
+There an honest candidate follows each attack. At the other levels one follows all of them: what forks it is the same.
 """
 
 from __future__ import annotations
@@ -26,13 +27,18 @@ from tests.attacks.host import KEY_NAME, NEEDLE, Host, host
 REGIONS = Path(__file__).with_name("regions")
 SUFFIX = ".py.txt"  # no tool that walks through Python files is to meet them
 ATTACKS = sorted(str(path.relative_to(REGIONS)).removesuffix(SUFFIX) for path in REGIONS.rglob(f"*{SUFFIX}"))
-LEVELS = ("bubblewrap", "bubblewrap without landlock", "landlock")
+LEVELS = ("bubblewrap", "landlock", "bubblewrap without landlock")
 STRONGEST = next((level for level in LEVELS if obstacle_to(level.split()[0]) is None), LEVELS[0])
 ARCH, CLASSES = "resnet20", 10
 PATIENT = Limits(wall_seconds=60, cpu_seconds=30, memory_bytes=512 << 20, output_bytes=1 << 16)
 IMPATIENT = dataclasses.replace(PATIENT, wall_seconds=1.25, cpu_seconds=1)
-MORE_IMPATIENT = dataclasses.replace(IMPATIENT, wall_seconds=0.5)
-"""For the weaker levels: the clock ends what the processor's limit, which is the same, ends at the strongest."""
+MORE_IMPATIENT = dataclasses.replace(IMPATIENT, wall_seconds=0.4)
+"""The clock ends what the processor's limit, which is the same for all, ends at the strongest level in `BY_CPU`."""
+BY_CPU = (
+    *("processes/infinite_loop", "processes/matrix_loop", "processes/ignore_signals", "processes/deep_recursion"),
+    *("python/compiler_bomb", "python/folded_constants"),
+)
+"""Python's loop, torch's, one that ignores the first signal, and those that something else may end before."""
 HONEST = """
 def initialize_weights(model, config):
     for parameter in model.parameters():
@@ -61,6 +67,8 @@ class Attack:
 
 AT_ANY_LEVEL = [name for name in ATTACKS if Attack.read(name, {}).any_level]
 AT_EVERY_LEVEL = [name for name in ATTACKS if name not in AT_ANY_LEVEL]
+UNLIKE = [name for name in AT_EVERY_LEVEL if "nondeterministic" in Attack.read(name, {}).expected]
+"""A repetition gives them away. Landlock hides none of what they look at, so they are no different without it."""
 
 
 @dataclass
@@ -116,10 +124,14 @@ def open_arena(level: str, folder: Path) -> Iterator[Arena]:
             arena = Arena(level, isolation, prey, folder / "out", b"", set())
             assert arena.run(f"# {NEEDLE}\n{HONEST}").ok
             arena.reference = weights(arena.run(HONEST))
-            if level != "none":  # where no attack asks for a repetition
+            repeats = level in ("bubblewrap", "landlock")  # where attacks ask for a repetition
+            if repeats:
                 assert weights(arena.run(HONEST, again=True)) == arena.reference
             arena.processes = descendants() - before
             yield arena
+            assert weights(arena.run(HONEST)) == arena.reference, "an attack changed what comes after it"
+            if repeats:
+                assert weights(arena.run(HONEST, again=True)) == arena.reference
 
 
 def descendants() -> set[int]:
@@ -139,9 +151,16 @@ def descendants() -> set[int]:
 
 
 @pytest.mark.parametrize("arena", LEVELS, indirect=True)
-@pytest.mark.parametrize("name", AT_EVERY_LEVEL)
+@pytest.mark.parametrize("name", [name for name in AT_EVERY_LEVEL if name not in UNLIKE])
 def test_attack_fails_and_leaves_nothing(arena: Arena, name: str) -> None:
     """Somebody submits this region: it gets nothing, breaks nothing, and the next candidate is none the wiser."""
+    attack(arena, name)
+
+
+@pytest.mark.parametrize("arena", LEVELS[:2], indirect=True)
+@pytest.mark.parametrize("name", UNLIKE)
+def test_weights_that_differ_from_time_to_time_are_found(arena: Arena, name: str) -> None:
+    """The same for those that look for what is not the same in a repetition."""
     attack(arena, name)
 
 
@@ -170,7 +189,7 @@ def test_bad_weights_are_found_without_isolation_too(unfenced: Arena, name: str)
 def attack(arena: Arena, name: str) -> None:
     attack = Attack.read(name, arena.host.facts)
     before, processes = arena.host.fingerprint(), descendants()
-    impatient = IMPATIENT if arena.level in (STRONGEST, "none") else MORE_IMPATIENT
+    impatient = IMPATIENT if arena.level == STRONGEST and name in BY_CPU else MORE_IMPATIENT
     limits = impatient if "timeout" in attack.expected else PATIENT
 
     result = arena.run(attack.text, seed=attack.seed, limits=limits)
@@ -188,7 +207,8 @@ def attack(arena: Arena, name: str) -> None:
         assert str(attack.seed) not in result.log
     assert arena.host.fingerprint() == before
     assert arena.processes <= descendants() <= processes
-    assert weights(arena.run(HONEST)) == arena.reference
+    if arena.level == STRONGEST:
+        assert weights(arena.run(HONEST)) == arena.reference
 
 
 def test_there_are_enough_attacks_and_each_says_what_it_tries() -> None:

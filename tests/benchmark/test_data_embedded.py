@@ -116,12 +116,6 @@ def test_a_missing_file_and_an_unknown_name(tmp_path: Path) -> None:
     assert not available("mnist").ok
 
 
-def test_importing_the_package_does_not_import_torchvision() -> None:
-    """Whoever only wants embedded data does not wait for torchvision."""
-    code = "import sys, benchmark.data as d; d.load_dataset('tiny'); sys.exit('torchvision' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_shrinking_is_the_exact_area_average_on_white(tmp_path: Path) -> None:
     """A picture of odd size, with alpha, agrees with a slow average over a common multiple of both grids."""
     rng = np.random.default_rng(0)

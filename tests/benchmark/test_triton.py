@@ -11,7 +11,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,23 +20,29 @@ from benchmark.floors import triton_traffic
 from benchmark.models import BasicBlock, build_model
 from benchmark.triton_layers import joined_activations, triton_layers
 
+Found = dict[str, dict[str, str | None]]
 
-def outcomes(kind: str, folder: Path, **variables: str) -> dict[str, str | None]:
-    """Run the cases of tests/benchmark/triton_cases.py in a process: each one's error or None."""
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    """Each case of tests/benchmark/triton_cases.py by kind: its error or None. The interpreter's only if it works."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("the package triton is not installed: pip install triton (Linux only)")
     versions = [tuple(map(int, importlib.metadata.version(name).split(".")[:2])) for name in ("triton", "numpy")]
-    if kind == "interpret" and versions[0] < (3, 7) and versions[1] >= (2, 4):
-        pytest.skip("Triton's interpreter before 3.7 fails with numpy 2.4")
+    kinds = ["compile"] if versions[0] < (3, 7) and versions[1] >= (2, 4) else ["interpret", "compile"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmark.triton_cases", kind],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TRITON_CACHE_DIR": str(folder), **variables},
+        [sys.executable, "-m", "tests.benchmark.triton_cases", *kinds],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")),
+        },
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
     cases = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return {case["case"]: case["error"] for case in cases}
+    return {kind: {case["case"]: case["error"] for case in cases if case["kind"] == kind} for kind in kinds}
 
 
 def no_error(found: dict[str, str | None], at_least: int) -> None:
@@ -46,14 +51,16 @@ def no_error(found: dict[str, str | None], at_least: int) -> None:
     assert not failed, "\n".join(f"{case}: {error}" for case, error in failed.items())
 
 
-def test_the_kernels_compute_what_torch_computes(tmp_path: Path) -> None:
+def test_the_kernels_compute_what_torch_computes(found: Found) -> None:
     """Outputs, gradients, running statistics and a whole training, in float32 and bfloat16; twice with equal bits."""
-    no_error(outcomes("interpret", tmp_path, TRITON_INTERPRET="1"), 19)
+    if "interpret" not in found:
+        pytest.skip("Triton's interpreter before 3.7 fails with numpy 2.4")
+    no_error(found["interpret"], 19)
 
 
-def test_the_kernels_compile_for_cards(tmp_path: Path) -> None:
+def test_the_kernels_compile_for_cards(found: Found) -> None:
     """The interpreter accepts more than the compiler does, so each kernel is compiled for an A100 or an H100."""
-    no_error(outcomes("compile", tmp_path, TRITON_INTERPRET="0"), 7)
+    no_error(found["compile"], 7)
 
 
 @pytest.mark.parametrize(

@@ -306,20 +306,25 @@ def test_an_isolation_that_ended_starts_anew(monkeypatch: pytest.MonkeyPatch, tm
             with pytest.raises(IsolationCrashed):
                 isolation.initialise(Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
             assert isolation.initialise(Job(HONEST, "resnet20", 10, 0, tmp_path / "w")).ok
-        isolation._first.zygote.close()
+        running, isolation._first.zygote = isolation._first.zygote, None
         started = threading.Event()
 
         def start(level: str) -> Zygote:
+            """Takes until the isolation is closed, and gives the process that ran."""
             started.set()
-            return Zygote(level)
+            while not isolation._first._closed:
+                time.sleep(0.01)
+            assert running.level == level
+            return running
 
         monkeypatch.setattr("sandbox.isolate.Zygote", start)
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(isolation.initialise, Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
+            late = pool.submit(isolation.initialise, Job(LOOP, "resnet20", 10, 0, tmp_path / "w"))
             assert started.wait(timeout=30)
             isolation.close()
             with pytest.raises((IsolationCrashed, ValueError)):
-                running.result(timeout=10)
+                late.result(timeout=10)
+        assert running.pid is None
 
 
 @linux

@@ -32,9 +32,17 @@ def opened(browser: Browser, page: Path, **settings: Any) -> Iterator[Page]:
     context.close()
 
 
-@pytest.fixture
-def hostile(finished: SearchOutcome, tmp_path: Path) -> RunDirectory:
-    """A run whose every free text tries to break out."""
+@pytest.fixture(scope="module")
+def report(drawn_once: None, finished: SearchOutcome, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finished run. Nobody changes it."""
+    return write_report(copy_run(finished.run, tmp_path_factory.mktemp("plain")), measure=False)
+
+
+def test_hostile_text_does_not_run(browser: Browser, finished: SearchOutcome, tmp_path: Path) -> None:
+    """A run whose every free text tries to break out: the title is ours, and its markup is text in every script.
+
+    Were the escaping broken, the content security policy would still hold; without it, the script would run.
+    """
     run = copy_run(finished.run, tmp_path)
     change_log(
         run,
@@ -47,22 +55,13 @@ def hostile(finished: SearchOutcome, tmp_path: Path) -> RunDirectory:
         ),
     )
     change_summary(run, caveat=HOSTILE, message=HOSTILE)
-    return run
-
-
-def test_hostile_text_does_not_run(browser: Browser, hostile: RunDirectory) -> None:
-    """The title is ours, the body is shown, and the model's markup is text in every script."""
-    with opened(browser, write_report(hostile, measure=False)) as page:
-        assert hostile.path.name in page.title()
-        assert page.locator("body").is_visible()
-        shown = page.content()
+    page = write_report(run, measure=False)
+    with opened(browser, page) as window:
+        assert run.path.name in window.title()
+        assert window.locator("body").is_visible()
+        shown = window.content()
     assert "<script" not in shown
     assert SCRIPTS in html.unescape(shown)
-
-
-def test_policy_stops_a_script_that_slipped_in(browser: Browser, hostile: RunDirectory) -> None:
-    """Were the escaping broken, the content security policy would still hold; without it, the script would run."""
-    page = write_report(hostile, measure=False)
     text = page.read_text(encoding="utf-8")
     injected = text.replace("</main>", "<script>document.title='owned'</script></main>")
     page.write_text(injected, encoding="utf-8")
@@ -74,10 +73,10 @@ def test_policy_stops_a_script_that_slipped_in(browser: Browser, hostile: RunDir
         assert open_to_all.title() == "owned"
 
 
-def test_nothing_sticks_out(browser: Browser, finished: SearchOutcome, tmp_path: Path) -> None:
+def test_nothing_sticks_out(browser: Browser, report: Path, finished: SearchOutcome, tmp_path: Path) -> None:
     """On a phone, a tablet and a desk the pages need no sideways scrolling: wide tables scroll by themselves."""
-    run = copy_run(finished.run, tmp_path)
-    pages = {"report": write_report(run, measure=False)}
+    run = RunDirectory(finished.run)
+    pages = {"report": report}
     for name, text in (("compare", comparison_page(members([run, run]))), ("index", index_page([]))):
         pages[name] = tmp_path / f"{name}.html"
         pages[name].write_text(text, encoding="utf-8")
@@ -88,16 +87,15 @@ def test_nothing_sticks_out(browser: Browser, finished: SearchOutcome, tmp_path:
                 assert page.evaluate("document.documentElement.scrollWidth") == width, path
 
 
-def test_light_and_dark_differ(browser: Browser, finished: SearchOutcome, tmp_path: Path) -> None:
+def test_light_and_dark_differ(browser: Browser, report: Path, tmp_path: Path) -> None:
     """Two screenshots: dark on light, and light on dark where the reader's system asks for it."""
     import numpy as np
     from matplotlib import image
 
-    page = write_report(copy_run(finished.run, tmp_path), measure=False)
     brightness = {}
     for scheme in ("light", "dark"):
         shot = tmp_path / f"{scheme}.png"
-        with opened(browser, page, color_scheme=scheme, viewport={"width": 1000, "height": 1200}) as window:
+        with opened(browser, report, color_scheme=scheme, viewport={"width": 1000, "height": 1200}) as window:
             window.screenshot(path=shot)
         pixels = image.imread(shot)[:, :, :3]
         assert np.ptp(pixels) > 0.5
@@ -106,9 +104,9 @@ def test_light_and_dark_differ(browser: Browser, finished: SearchOutcome, tmp_pa
     assert brightness["dark"] < 0.2
 
 
-def test_print_leaves_a_pdf(browser: Browser, finished: SearchOutcome, tmp_path: Path) -> None:
+def test_print_leaves_a_pdf(browser: Browser, report: Path, tmp_path: Path) -> None:
     """The page prints; it is a document of a few sheets."""
     pdf = tmp_path / "page.pdf"
-    with opened(browser, write_report(copy_run(finished.run, tmp_path), measure=False)) as page:
+    with opened(browser, report) as page:
         page.pdf(path=pdf)
     assert 1 <= len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())) <= 20
