@@ -78,12 +78,6 @@ class _Interpreter:
         self.zygote = zygote
         self._closed = False
 
-    def start(self) -> None:
-        """Start the zygote unless it runs or is closed. Raises IsolationCrashed."""
-        with self._lock:
-            if not self._closed:
-                self._started()
-
     @contextlib.contextmanager
     def acquire(self) -> Iterator[Zygote]:
         """Yield the running zygote. Raises IsolationCrashed, and ValueError after `close`."""
@@ -161,14 +155,6 @@ class Isolation:
         for interpreter in (self._first, self._second, *others):
             interpreter.close()
 
-    def start_second(self) -> None:
-        """Start the interpreter that `repeat` uses unless it runs already. Do not wait for it.
-
-        Call this from a long-lived thread: bubblewrap ends when the thread that started it ends.
-        Raises IsolationCrashed.
-        """
-        self._second.start()
-
     def initialise(self, job: Job) -> Initialised:
         """Run the region's `initialize_weights` on a fresh network and write the parameters to `job.out`.
 
@@ -182,7 +168,7 @@ class Isolation:
         """Do the same as `initialise` in a second interpreter with other string hashes, addresses and process ids.
 
         The parameters are equal unless the region depends on more than its arguments and the seed. The first call waits
-        until the interpreter has started: about a second, less the time since `start_second`.
+        until the interpreter has started: about a second, unless `at_once` has started it.
         """
         return self._run(self._interpreters(job)[1], job)
 

@@ -74,7 +74,7 @@ def open_workbench(
         call = DescribeEnvironment(config.precision, config.kernels)
         describe = [] if engine.environment else [executor.submit(call) for _ in range(slots)]
         try:
-            isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation)
+            isolation = Isolation(level="none" if config.allow_unsandboxed else config.isolation, at_once=repeats)
         except IsolationUnavailable as error:
             raise UsageError(str(error)) from None
         stack.enter_context(isolation)
@@ -84,8 +84,6 @@ def open_workbench(
         known = [future.result() for future in describe]
         environment = engine.environment or known[0]
         progress.message(f"{engine.words} ready: {environment.get('device')}, precision {environment.get('precision')}")
-        if repeats:
-            isolation.start_second()  # in the background, after everything that a search waits for
         settings = Settings(environment, config.precision, config.data_root, checkpoints)
         evaluator = Evaluator(settings, executor, isolation, clock, progress, record)
         yield Workbench(isolation, evaluator, environment, slots, executor)

@@ -79,6 +79,10 @@ def _each(
         yield from ((name, role, call(here)) for name, role, call in calls)
         return
     futures = [executor.submit(call, timeout=_SECONDS, on_ask=isolation.initialise) for _, _, call in calls]
+    # What the page's figures need is imported while others measure.
+    import matplotlib.backends.backend_svg
+    import matplotlib.figure  # noqa: F401
+
     yield from ((name, role, future.result()) for (name, role, _), future in zip(calls, futures, strict=True))
 
 

@@ -70,7 +70,7 @@ def serve(trained: Path) -> None:
         return Isolation(level=level) if level == "none" else shared
 
     shared, close = isolation, isolation.close
-    isolation.start_second = isolation.close = lambda: None  # type: ignore[method-assign]
+    isolation.close = lambda: None  # type: ignore[method-assign]
     # Before anything imports them from there.
     sandbox.isolate.Isolation = opened  # type: ignore[assignment, misc]
     benchmark.executors.LocalExecutor = Here  # type: ignore[assignment, misc]

@@ -39,7 +39,7 @@ class Kept:
 def used(processes: Kept) -> Iterator[None]:
     """While this lasts, each `Isolation` of level "auto" and each slot of a `LocalExecutor` uses them."""
     kept = processes.isolation
-    start, close, start_second = Isolation.__init__, Isolation.close, Isolation.start_second
+    start, close = Isolation.__init__, Isolation.close
 
     def take(
         isolation: Isolation, *, level: Level = "auto", limits: Limits = DEFAULT_LIMITS, at_once: bool = False
@@ -56,16 +56,11 @@ def used(processes: Kept) -> Iterator[None]:
             for interpreter in pair:
                 interpreter.close()
 
-    def second(isolation: Isolation) -> None:
-        if isolation._first is not kept._first:
-            start_second(isolation)
-
     def slot(environment: Mapping[str, str], log: Path | None, *, lanes: int, forks: object) -> SlotProcess:
         return SlotProcess(environment, log, lanes=lanes, forks=processes.forks)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Isolation, "__init__", take)
         patch.setattr(Isolation, "close", give_back)
-        patch.setattr(Isolation, "start_second", second)
         patch.setattr(local, "SlotProcess", slot)
         yield

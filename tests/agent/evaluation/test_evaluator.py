@@ -167,7 +167,6 @@ def test_only_what_the_check_accepted_is_trained(parent: Here, tmp_path: Path, m
     with LocalExecutor(1, threads=1) as executor:
         evaluator = Evaluator(Settings({}), executor, parent.isolation, Clock(), Progress(), recorded.append)
         task = CALL.task
-        parent.isolation.start_second()
         assert evaluator.check(scaffold().region, [task], 0).accepted  # both interpreters have the network
         end = time.time() + 3
         assert evaluator.check(UNTIL % end, [task], 0).accepted

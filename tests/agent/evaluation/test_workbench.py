@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,15 @@ def test_a_session_starts_no_second_interpreter_before_it_runs_something_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`agent session start` measures the baseline alone, and started an interpreter that it never used."""
-    begun = []
-    monkeypatch.setattr(Isolation, "start_second", lambda isolation: begun.append(isolation))
+    both, start = [], Isolation.__init__
+
+    def noted(isolation: Isolation, **settings: Any) -> None:
+        both.append(settings["at_once"])
+        start(isolation, **settings)
+
+    monkeypatch.setattr(Isolation, "__init__", noted)
     search = Search.create(SearchConfig(profile="smoke", runs=tmp_path))
-    with search.opened(Progress(), lazily=True) as opened:
-        assert opened.isolation.level != "none"
-        assert begun == []
-    with search.opened(Progress()) as opened:
-        assert begun == [opened.isolation]
+    for lazily in (True, False):
+        with search.opened(Progress(), lazily=lazily) as opened:
+            assert opened.isolation.level != "none"
+    assert both == [False, True]
