@@ -1,11 +1,11 @@
 """A process that has imported everything and forks an `agent` command in milliseconds, to be harmed on the way.
 
 Starting `agent search` takes seconds of imports and of starting processes; harming dozens of them would take minutes.
-Here each command is a forked child with its own session, signals, exit code, files, git and event log. Three things
+Here each command is a forked child with its own session, signals, exit code, files, git and event log. Four things
 are not a user's: evaluations run in the child itself instead of in processes of their own; one isolation, which the
-server keeps, serves all children; and equal trainings happen once for all tests, also those of hidden tasks, whose
-results no store of a user has. What a session begins in the background is a fork of the command. Kills of the whole,
-with those processes, are in test_resume.py.
+server keeps, serves all children; equal trainings happen once for all tests, also those of hidden tasks, whose results
+no store of a user has; a model's server is asked again after a hundredth of the pauses. What a session begins in the
+background is a fork of the command. Kills of the whole, with those processes, are in test_resume.py.
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ def serve(trained: Path) -> None:
     from agent.report import plotting
 
     plotting.curves("", [plotting.Line("", [0, 1], [0, 1])], x="", y="", alt="")  # matplotlib has its fonts then
+    from agent.llm.client import ChatClient
+
+    pauses = ChatClient.__init__.__kwdefaults__
+    assert pauses is not None
+    pauses["first_wait"] /= 100
     typer.main.get_command = functools.cache(typer.main.get_command)
     typer.main.get_command(sys.modules["agent.cli"].app)
     gc.enable()

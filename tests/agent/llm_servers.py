@@ -180,7 +180,7 @@ def settings(url: str, **changes: Any) -> ModelSettings:
 def client(url: str, *, key: str = KEY, said: list[str] | None = None, **changes: Any) -> ChatClient:
     """A client that waits hundredths of a second between attempts."""
     say = (lambda text: None) if said is None else said.append
-    return ChatClient(settings(url, **changes), {"OPENAI_API_KEY": key}, say=say, first_wait=0.01)
+    return ChatClient(settings(url, **changes), {"OPENAI_API_KEY": key}, say=say, first_wait=0.002)
 
 
 class Bench(Toolbox):
