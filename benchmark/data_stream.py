@@ -1,4 +1,4 @@
-"""The order of the pictures and their random crops, epoch by epoch."""
+"""The order of the pictures and the random draws for their crops, epoch by epoch."""
 
 from __future__ import annotations
 

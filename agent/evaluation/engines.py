@@ -1,4 +1,4 @@
-"""Opens what carries out a search's evaluations: processes of this machine, a Ray cluster or Slurm jobs."""
+"""Chooses and opens what carries out a search's evaluations: processes of this machine, a Ray cluster or Slurm jobs."""
 
 from __future__ import annotations
 

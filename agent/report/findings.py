@@ -1,4 +1,4 @@
-"""Computes a run's comparisons with intervals, test by test, and the verdict in one sentence.
+"""Computes a run's comparisons with intervals, test by test.
 
 All numbers are computed from the event log with the same statistics as the search, and compared with run.json.
 """

@@ -1,4 +1,4 @@
-"""A run directory: its paths, its lock and its summary `run.json`."""
+"""A run directory: its name, its paths, its lock and its summary `run.json`."""
 
 from __future__ import annotations
 
