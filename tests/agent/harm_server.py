@@ -28,7 +28,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
@@ -113,7 +113,7 @@ def _carry_out(orders: IO[str], answers: IO[str], lines: list[_Line]) -> None:
             if "beside" not in order:
                 for interpreter in lines:
                     interpreter.inherit()
-                _run(order, operations, terminal)
+                _end_with(functools.partial(_run, order, operations, terminal))
             into, out = map(Path, order["beside"])
             with into.open() as its_orders, out.open("w") as its_answers:
                 _carry_out(its_orders, its_answers, lines)
@@ -210,60 +210,15 @@ _COMMANDS = (
 """Imported before the fork, so that a command need not."""
 
 
-def _run(order: dict[str, Any], operations: mmap.mmap, terminal: int | None) -> NoReturn:
-    """The child: harm as ordered, then what `agent` does; never returns."""
-    from agent import cli
-    from agent.clock import Clock
-    from agent.runs import log as events
-
+def _end_with(work: Callable[[], None]) -> NoReturn:
+    """In a fork: do the work, and end as an interpreter would."""
     code = 1
     try:
-        os.setsid()
-        os.chdir(order["folder"])
-        if terminal is None:
-            output, errors = order.get("output", "stdout"), order.get("output", "stderr")
-            for number, name in enumerate((os.devnull, output, errors)):
-                os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
-        else:
-            _take_terminal(terminal)
-        if "environment" in order:
-            os.environ.clear()
-        os.environ.update(order.get("environment") or order.get("environ", {}))
-        os.chdir(order.get("go_to", "."))
-        os.environ["INITSEARCH_CACHE_DIR"] = order.get("cache") or str(Path(order["folder"]) / "cache")
-        os.environ["PATH"] = os.pathsep.join([*([order["path"]] if "path" in order else []), os.environ["PATH"]])
-        if "file_size" in order:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
-        real, write = time.time, events.EventLog._write
-
-        def and_then(log: events.EventLog, event: Any) -> None:
-            write(log, event)
-            if "clock" in order:
-                time.time = lambda: real() + order["clock"]
-            if _Worker.here and event.kind == order.get("rests_at"):
-                os.kill(os.getpid(), signal.SIGSTOP)
-            if event.kind == order.get("late_after"):
-                Clock.elapsed = property(lambda clock: 1e6)  # type: ignore[assignment, method-assign]
-            if len(log.records) == order.get("kill_after"):
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
-        if not order.get("report"):
-            reporting: Any = sys.modules["agent.report"]
-            reporting.write_report = lambda *arguments, **named: None
-        background: Any = sys.modules["agent.sessions.background"]
-        background.subprocess = SimpleNamespace(Popen=_Worker, PIPE=subprocess.PIPE)
-        _count(order, operations)
-        if "worker" in order:
-            sys.stdin = io.StringIO(order["worker"])
-            sys.modules["agent.sessions.worker"].main()
-        sys.modules.update(dict.fromkeys(order.get("missing", ())))
-        sys.argv = ["agent", *order["words"]]
-        cli.main()
+        work()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001 - a traceback for the test, and never back into the server's loop
+    except BaseException:  # noqa: BLE001 - a traceback for the test, and never back into what forked this process
         import traceback
 
         traceback.print_exc()
@@ -272,6 +227,56 @@ def _run(order: dict[str, Any], operations: mmap.mmap, terminal: int | None) -> 
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _run(order: dict[str, Any], operations: mmap.mmap, terminal: int | None) -> None:
+    """In the child: harm as ordered, then what `agent` does."""
+    from agent import cli
+    from agent.clock import Clock
+    from agent.runs import log as events
+
+    os.setsid()
+    os.chdir(order["folder"])
+    if terminal is None:
+        output, errors = order.get("output", "stdout"), order.get("output", "stderr")
+        for number, name in enumerate((os.devnull, output, errors)):
+            os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644), number)
+    else:
+        _take_terminal(terminal)
+    if "environment" in order:
+        os.environ.clear()
+    os.environ.update(order.get("environment") or order.get("environ", {}))
+    os.chdir(order.get("go_to", "."))
+    os.environ["INITSEARCH_CACHE_DIR"] = order.get("cache") or str(Path(order["folder"]) / "cache")
+    os.environ["PATH"] = os.pathsep.join([*([order["path"]] if "path" in order else []), os.environ["PATH"]])
+    if "file_size" in order:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
+    real, write = time.time, events.EventLog._write
+
+    def and_then(log: events.EventLog, event: Any) -> None:
+        write(log, event)
+        if "clock" in order:
+            time.time = lambda: real() + order["clock"]
+        if _Worker.here and event.kind == order.get("rests_at"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if event.kind == order.get("late_after"):
+            Clock.elapsed = property(lambda clock: 1e6)  # type: ignore[assignment, method-assign]
+        if len(log.records) == order.get("kill_after"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    events.EventLog._write = and_then  # type: ignore[method-assign, assignment]
+    if not order.get("report"):
+        reporting: Any = sys.modules["agent.report"]
+        reporting.write_report = lambda *arguments, **named: None
+    background: Any = sys.modules["agent.sessions.background"]
+    background.subprocess = SimpleNamespace(Popen=_Worker, PIPE=subprocess.PIPE)
+    _count(order, operations)
+    if "worker" in order:
+        sys.stdin = io.StringIO(order["worker"])
+        sys.modules["agent.sessions.worker"].main()
+    sys.modules.update(dict.fromkeys(order.get("missing", ())))
+    sys.argv = ["agent", *order["words"]]
+    cli.main()
 
 
 def _take_terminal(terminal: int) -> None:
@@ -301,7 +306,7 @@ class _Worker:
         sys.stderr.flush()
         self._pid = os.fork()
         if self._pid == 0:
-            self._work(order, stdout, cwd, env)
+            _end_with(functools.partial(self._work, order, stdout, cwd, env))
         os.close(order)
 
     def poll(self) -> int | None:
@@ -309,31 +314,19 @@ class _Worker:
             self._ended = os.waitstatus_to_exitcode(found[1])
         return self._ended
 
-    def _work(self, order: int, output: int, cwd: Path, env: dict[str, str]) -> NoReturn:
+    def _work(self, order: int, output: int, cwd: Path, env: dict[str, str]) -> None:
         from agent.sessions import worker
 
-        _Worker.here, code = True, 1
-        try:
-            os.setsid()
-            os.chdir(cwd)
-            os.environ.clear()
-            os.environ.update(env)
-            self.stdin.close()
-            for number, descriptor in enumerate((order, output, output)):
-                os.dup2(descriptor, number)
-            sys.stdin = os.fdopen(0)
-            worker.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 1
-        except BaseException:  # noqa: BLE001 - a traceback for the test, and never back into the command
-            import traceback
-
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(OSError, ValueError):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+        _Worker.here = True
+        os.setsid()
+        os.chdir(cwd)
+        os.environ.clear()
+        os.environ.update(env)
+        self.stdin.close()
+        for number, descriptor in enumerate((order, output, output)):
+            os.dup2(descriptor, number)
+        sys.stdin = os.fdopen(0)
+        worker.main()
 
 
 def _count(order: dict[str, Any], operations: mmap.mmap) -> None:

@@ -15,12 +15,11 @@ def converse(terminal: int, script: Sequence[tuple[str, str]], look: Callable[[s
     """
     shown, seen, deadline = "", 0, time.monotonic() + 120
     waiting = list(script)
-    read: Callable[[], bytes] = lambda: os.read(terminal, 65536)  # noqa: E731
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 1)[0]:
             continue
         try:
-            data = read()
+            data = os.read(terminal, 65536)
         except OSError:  # the other end is closed
             break
         if not data:
