@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 BUDGET ?= 3
-# Most tests wait for a process: two at a time. By file, so that those of one file share what they set up, and in the
-# order of the folders, where the long files (agent) come first; else a file of one long test is the last and runs alone.
-JOBS ?= 2
+# Most tests wait for a process: three at a time keep two cores busy; with more cores, one more than there are cores. By
+# file, so that those of one file share what they set up, and in the order of the folders, where the long files (agent)
+# come first; else a file of one long test is the last and runs alone.
+JOBS ?= 3
 # The finished run that `make sample` keeps under tests/data.
 RUN ?= latest
 
