@@ -19,6 +19,7 @@ _UNPARSED = re.compile(
     r"error parsing tool call: raw='(?P<raw>.*)', err=|Failed to parse input at pos \d+: (?P<rest>.*)", re.DOTALL
 )
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
+_THOUGHT_PARTS = ("thinking", "reasoning")
 _ARGUMENT_FIELDS = ("arguments", "parameters", "args", "input")
 _LONGEST_ID = 16 * 1024  # characters: some gateways hide the signature of a thought in the id
 CARRIED = ("reasoning_details", "thinking_blocks", "extra_content", "provider_specific_fields")
@@ -194,7 +195,7 @@ def _read(data: dict[str, Any], choice: dict[str, Any], message: dict[str, Any],
     field = next((name for name in _REASONING_FIELDS if _text(message.get(name))), "")
     reasoning = _text(message.get(field)) if field else ""
     thought, text = split_thoughts(text)
-    reasoning = "\n\n".join(filter(None, (reasoning, thought)))
+    reasoning = "\n\n".join(filter(None, (reasoning, _thoughts(message.get("content")), thought)))
     raw_calls = message.get("tool_calls")
     calls = list(raw_calls) if isinstance(raw_calls, list) else [raw_calls] if isinstance(raw_calls, dict) else []
     if not calls and isinstance(message.get("function_call"), dict):
@@ -228,12 +229,20 @@ def clean(text: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A text, or the texts in a list of parts."""
+    """A text, or the texts in a list of parts. Thoughts among the parts are none of them."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
-        return "".join(_text(part.get("text")) if isinstance(part, dict) else _text(part) for part in value)
+        said = [part for part in value if not (isinstance(part, dict) and part.get("type") in _THOUGHT_PARTS)]
+        return "".join(_text(part.get("text")) if isinstance(part, dict) else _text(part) for part in said)
     return ""
+
+
+def _thoughts(content: Any) -> str:
+    """The thoughts in a list of parts: Mistral has a list of texts in such a part, others one text."""
+    parts = content if isinstance(content, list) else []
+    kinds = [(part, part["type"]) for part in parts if isinstance(part, dict) and part.get("type") in _THOUGHT_PARTS]
+    return "\n\n".join(filter(None, (_text(part.get(kind)) or _text(part.get("text")) for part, kind in kinds)))
 
 
 def _wire_call(item: Any, number: int) -> WireCall | None:

@@ -27,7 +27,7 @@ from agent.llm.capabilities import (
 from agent.llm.errors import AccessRefused, ContextExceeded, ModelUnknown, OutOfTime, ServerFailed, ToolsRefused
 from agent.llm.retry_after import asked_to_wait
 from agent.llm.settings import ModelSettings, key_or_placeholder
-from agent.llm.transport import TRANSPORT_ERRORS, root_message, within
+from agent.llm.transport import TRANSPORT_ERRORS, lost_request, root_message, within
 from agent.secrets import KEY_VARIABLE, scrub, without_key
 
 ATTEMPTS = 5
@@ -236,6 +236,8 @@ class ChatClient:
         """The error that the status means; None when the server refused a detail of the request."""
         said, status = self._said(error), error.status_code
         where, quoted = self._settings.base_url, self._clean(said)
+        if other := lost_request(error.response):
+            return self._redirected(other)
         if status in (401, 403):
             return AccessRefused(self._refused_key(status, quoted))
         if status in (404, 500, 501) and speaks_of_tools(said):
@@ -281,6 +283,8 @@ class ChatClient:
         create = cast(Any, self._client.chat.completions.with_streaming_response.create)
         deadline = time.monotonic() + self._settings.request_seconds
         with create(**request) as response:
+            if other := lost_request(response.http_response):
+                raise self._redirected(other)
             return without_key(self._read(response.iter_bytes(), deadline), self._key)
 
     def _list_models(self) -> list[str] | None:
@@ -304,6 +308,13 @@ class ChatClient:
             if time.monotonic() > deadline:
                 raise TimeoutError
         return b"".join(parts).decode("utf-8", "replace")
+
+    def _redirected(self, url: str) -> ServerFailed:
+        other = self._clean(url.partition("?")[0].removesuffix("/chat/completions"))
+        return ServerFailed(
+            f"{self._settings.base_url} sends questions on to another address in a way that loses them; give that one: "
+            f"--base-url {other}"
+        )
 
     def _refused_key(self, status: int, quoted: str) -> str:
         return f"{self._settings.base_url} refuses the key in {KEY_VARIABLE} ({status}: {quoted})"

@@ -6,7 +6,7 @@ import importlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -33,6 +33,12 @@ def root_message(error: BaseException) -> str:
     while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
         error = cast(BaseException, error.__cause__ or error.__context__)
     return str(error) or type(error).__name__
+
+
+def lost_request(response: Any) -> str | None:
+    """Where a redirect led that made a GET without a body of a request: HTTP does so for 301, 302 and 303."""
+    first = response.history[0].request.method if response.history else response.request.method
+    return None if first == response.request.method else str(response.request.url)
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:

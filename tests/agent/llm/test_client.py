@@ -243,6 +243,16 @@ def test_untidy_answers_are_understood() -> None:
     assert answer.usage.prompt > 0
 
 
+@pytest.mark.parametrize(
+    "part", [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "reasoning", "text": "hm"}]
+)
+def test_thoughts_among_the_parts_are_reasoning(part: dict[str, Any]) -> None:
+    """Mistral's were lost; those of others stood in the answer, where a function in them would have been tested."""
+    with BadServer(completion(None, content=[part, {"type": "text", "text": "yes"}])) as server:
+        answer = client(server.url).complete(HELLO, None)
+    assert (answer.reasoning, answer.text) == ("hm", "yes")
+
+
 def test_thoughts_in_the_text_are_reasoning() -> None:
     """What stands in <think> tags is kept as reasoning and not taken for the answer."""
     with BadServer(completion("<think>hm</think>\n\nyes")) as server:

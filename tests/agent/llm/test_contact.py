@@ -82,6 +82,20 @@ def test_addresses_as_people_paste_them() -> None:
         first(server.url.removesuffix("/v1"))
 
 
+@pytest.mark.parametrize("status", [301, 302, 303])
+@pytest.mark.parametrize("there", [LIST, error(405, "Method Not Allowed")])
+def test_an_address_that_redirects_questions_away(status: int, there: Reply) -> None:
+    """A redirect makes a GET of the question. The answer to that was called one that "holds no message"."""
+    away = Reply(b"", status, {"Location": "/new/v1/chat/completions"})
+
+    class Moved(BadServer):
+        def list_for(self, path: str) -> Reply:
+            return there if path.startswith("/new/") else LIST
+
+    with Moved(away, empty=away) as server, pytest.raises(UsageError, match=r"give that one: --base-url \S+/new/v1$"):
+        first(server.url)
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
