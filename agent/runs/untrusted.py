@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -34,3 +35,14 @@ def mapping(value: object) -> dict[str, Any]:
 def mappings(value: object) -> list[dict[str, Any]]:
     """The JSON objects of the untrusted value if it is a list, else []."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def unwrapped(value: object) -> object:
+    """The untrusted value, or the JSON object that it is the text of, as programs keep the arguments of calls."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value) if value.strip() else {}
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, dict) else value

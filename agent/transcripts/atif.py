@@ -12,7 +12,7 @@ import collections
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from agent.runs.untrusted import mapping
+from agent.runs.untrusted import mapping, unwrapped
 from agent.transcripts.mlsbench import read_snapshots
 from agent.transcripts.model import (
     CUT_MARK,
@@ -167,7 +167,7 @@ def _agent_step(
             found = unnamed.popleft() if unnamed else None
         recorded = None if found is None else _content(found, f"{at}: observation")
         cut = bool(note.get("reply_cut")) or (recorded is not None and recorded.endswith(CUT_MARK))
-        arguments = call.get("arguments")
+        arguments = unwrapped(call.get("arguments"))
         error = None if note.get("parse_error") is None else str(note["parse_error"])
         if error is None and not isinstance(arguments, Mapping):
             error = str(arguments)

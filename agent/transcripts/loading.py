@@ -78,8 +78,10 @@ def parse_json(data: bytes, where: str) -> object:
                 f"{where}: the JSON ends in the middle (line {error.lineno}); the file was cut, get it again"
             ) from None
         raise TranscriptError(f"{where}: not JSON: {error.msg}, line {error.lineno} column {error.colno}") from None
-    except (RecursionError, ValueError) as error:
-        raise TranscriptError(f"{where}: not a transcript: {error or 'nested too deeply'}") from None
+    except RecursionError:
+        raise TranscriptError(f"{where}: not a transcript: its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise TranscriptError(f"{where}: not a transcript: {error}") from None
 
 
 def _read_jsonl(path: Path, data: bytes) -> Transcript:

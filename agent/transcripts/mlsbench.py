@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agent.runs.untrusted import unwrapped
 from agent.transcripts.model import (
     CUT_MARK,
     Note,
@@ -168,7 +169,7 @@ def _assistant(message: Mapping[str, Any], step: int, at: str) -> RecordedCall |
         return Note("assistant", said, step, thinking)
     if not isinstance(tool, str):
         raise TranscriptError(f"{at}: tool_name is {_kind(tool)}, not a string")
-    given = message.get("tool_input")
+    given = unwrapped(message.get("tool_input"))
     if given is None:
         given = {}
     error = None

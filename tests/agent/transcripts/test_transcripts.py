@@ -72,7 +72,7 @@ SAMPLE = conversation(
         (b'{"task_id": "a", "messages": [{"role": "user", "content": 7}]}', "content"),
         (b'{"schema_version": "ATIF-v1.8"}', "`steps`"),
         (b'{"schema_version": "ATIF-v1.8", "agent": {}, "steps": [{"step_id": 1, "source": "moon"}]}', "moon"),
-        (b"[" * 100_000, "not a transcript"),
+        (b"[" * 100_000, "not a transcript: its JSON is nested too deeply"),
     ],
 )
 def test_what_is_no_transcript_is_said_in_one_line(tmp_path: Path, content: bytes, says: str) -> None:
@@ -206,6 +206,20 @@ def test_foreign_atif_with_several_calls_in_a_step() -> None:
         ],
     }  # fmt: skip
     assert [result.verdict for result in replay(parse_transcript(document))] == ["exact", "exact"]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_arguments_that_are_kept_as_json_in_a_text(own: bool) -> None:
+    """As models write them, and many programs keep them. Each of these calls was said to differ."""
+    kept = json.dumps(edit(3, 4, DOUBLED))
+    document = conversation(prompt(), call(1, "edit", kept, DOUBLED_REPLY), call(2, "undo", "", UNDONE_REPLY))
+    transcript = parse_transcript(document)
+    if not own:
+        written = write_atif(transcript, agent_name="a", agent_version="1")
+        for step in written["steps"][1:]:
+            step["tool_calls"][0]["arguments"] = json.dumps(step["tool_calls"][0]["arguments"])
+        transcript = parse_transcript(written)
+    assert [result.verdict for result in replay(transcript)] == ["exact", "exact"]
 
 
 def test_listings_of_a_prompt() -> None:
