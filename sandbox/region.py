@@ -112,6 +112,20 @@ class Scaffold:
                 return region
         raise OutsideRegionError(f"the text differs from the scaffold outside the editable region: {self._where(text)}")
 
+    def region_in_edited(self, text: str) -> str:
+        """The same for a file that an editor saved: its last newline may be missing, and so may the blank lines before
+        the end marker, because they stand between the markers, where everything may change."""
+        text = text if text.endswith("\n") else text + "\n"
+        try:
+            return self.region_in(text)
+        except OutsideRegionError:
+            marker = self.suffix.lstrip("\n")
+            between = text[len(self.prefix) : len(text) - len(marker)]
+            if text != self.prefix + between + marker or not (between == "" or between.endswith("\n")):
+                raise
+        region = between.rstrip("\n")
+        return region and region + "\n"
+
     def _where(self, text: str) -> str:
         theirs = split_lines(text)
         for number, line in enumerate(split_lines(self.prefix), 1):
@@ -173,4 +187,4 @@ def region_of(text: str) -> str:
         region, after, rest = text[header.end() :].rpartition(f"\n\n{EXPORT_END}\n")
         return normalise_region(region if after else rest)
     split(text)
-    return scaffold().region_in(text if text.endswith("\n") else text + "\n")
+    return scaffold().region_in_edited(text)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import Rejected, UsageError
+from agent.errors import AgentError, Rejected, UsageError
 from agent.runs.directory import RunDirectory
-from benchmark.files import NotPlain, read_plain, write_atomically
+from benchmark.files import NotPlain, read_plain, staged, write_atomically
 from benchmark.tasks import is_task_file
 from sandbox.lines import unify_newlines
 from sandbox.region import RegionError, scaffold
@@ -34,10 +34,21 @@ VARIABLE = "INITSEARCH_SESSION"
 """Names the session's folder to every process that a command as proposer starts."""
 MAX_BYTES = 2**20
 """Largest size of the file. A region has at most 16 kB."""
+_USUAL_BYTES = 2**15
 
 
 class OutsideChanged(Rejected):
     """The file is not the scaffold with another region. The message says the line and how to get the file back."""
+
+
+class FileNotWritten(AgentError):
+    """The file cannot be written: a full disk, or a folder without the right to write."""
+
+    def __init__(self, file: Path, error: OSError) -> None:
+        super().__init__(
+            f"{file}: cannot be written ({error.strerror}), and is as it was; once it can be, `agent session restore` "
+            "writes what is recorded"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,8 @@ class SessionFolder:
         folder = cls(path.absolute())
         try:
             folder.path.mkdir(parents=True, exist_ok=True)
-            folder.write(region)
+            require_free(folder.path)  # of a path such as new/../work, which is another folder once `new` is there
+            write_atomically(folder.file, scaffold().with_region(region).text.encode())
             folder._put(POINTER, json.dumps({"schema": 1, "run": str(run.path)}, indent=2) + "\n")
         except OSError as error:
             raise UsageError(f"{path}: the session's files cannot be written there: {error.strerror}") from None
@@ -88,13 +100,23 @@ class SessionFolder:
     @property
     def run(self) -> RunDirectory:
         """The session's run. Raises UsageError where it is gone."""
+        pointer = self.path / POINTER
         try:
             run = json.loads(read_plain(self.path, POINTER, limit=MAX_BYTES))["run"]
-            found = RunDirectory(Path(run))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{self.path / POINTER}: not the pointer to a run: {error!s:.200}") from None
+        except OSError as error:
+            raise UsageError(f"{pointer}: cannot be read: {error.strerror or error}") from None
+        except (ValueError, KeyError, TypeError):
+            run = None
+        if not isinstance(run, str) or "\0" in run:
+            raise UsageError(
+                f'{pointer}: names no run. It must read {{"schema": 1, "run": FOLDER}}, with the run\'s absolute path'
+            )
+        found = RunDirectory(Path(run))
         if not found.has("run.json"):
-            raise UsageError(f"{self.path / POINTER}: the run of this session, {found.path}, is not there any more")
+            raise UsageError(
+                f"{pointer}: the run of this session, {found.path}, is not there any more; if it was moved, write its "
+                "new path there"
+            )
         return found
 
     @property
@@ -116,12 +138,15 @@ class SessionFolder:
         except OSError as error:
             raise UsageError(f"{self.file}: cannot be read: {error.strerror}") from None
         try:
-            return scaffold().region_in(text if text.endswith("\n") else text + "\n")
+            return scaffold().region_in_edited(text)
         except RegionError as error:
             raise OutsideChanged(f"{self.file}: {error}; {back}") from None
 
     def write(self, region: str) -> None:
-        """Put the scaffold with this region into the file, and keep what is there otherwise as `ORIGINAL`."""
+        """Put the scaffold with this region into the file, and keep what is there otherwise as `ORIGINAL`.
+
+        Raises FileNotWritten, and then the file is as it was.
+        """
         data = scaffold().with_region(region).text.encode()
         try:
             found: bytes | None = self.file.read_bytes() if self.file.is_file() else None
@@ -129,9 +154,21 @@ class SessionFolder:
             found = None
         if found == data:
             return
-        if os.path.lexists(self.file):
-            self.file.replace(self.path / ORIGINAL)
-        write_atomically(self.file, data)
+        try:
+            with staged(self.file, data) as new:  # on a full disk this fails, and the file is still in its place
+                if os.path.lexists(self.file):
+                    self.file.replace(self.path / ORIGINAL)
+                new.replace(self.file)
+        except OSError as error:
+            raise FileNotWritten(self.file, error) from None
+
+    def require_writable(self) -> None:
+        """Raise FileNotWritten where `write` would, before a call is carried out whose result belongs into the file."""
+        try:
+            with staged(self.file, bytes(_USUAL_BYTES)):
+                pass
+        except OSError as error:
+            raise FileNotWritten(self.file, error) from None
 
     def write_texts(
         self, config: SearchConfig, profile: Profile, baseline: Accuracies, noise: Noise | None = None
@@ -177,9 +214,19 @@ def require_no_session() -> None:
 
 
 def require_free(path: Path) -> None:
-    """Raise UsageError unless a session can be started in `path`: no file that it writes is there."""
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path} is not a folder")
+    """Raise UsageError unless a session can be started in `path`: it can be written, and no file of a session is there.
+
+    Makes nothing, and so may be asked before there is a run.
+    """
+    try:
+        if os.path.lexists(path) and not path.is_dir():
+            raise UsageError(f"{path} is not a folder")
+        above = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+        may_write = above.is_dir() and os.access(above, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    if not may_write:
+        raise UsageError(f"{path}: a session's files cannot be written there, because {above} gives no right to write")
     written = (POINTER, FILE, TASK, AGENTS, *POINTING_TO_AGENTS)
     if taken := [name for name in written if os.path.lexists(path / name)]:
         raise UsageError(

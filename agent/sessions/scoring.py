@@ -56,7 +56,7 @@ def _region(submission: Path) -> tuple[str | None, str | None]:
     """The region in the file, or why there is none."""
     try:
         text = unify_newlines(read_regular(submission, limit=_MAX_BYTES).decode("utf-8"))
-        return scaffold().region_in(text if text.endswith("\n") else text + "\n"), None
+        return scaffold().region_in_edited(text), None
     except FileNotFoundError:
         return None, f"{submission} is not there"
     except (OSError, UnicodeDecodeError, RegionError) as error:

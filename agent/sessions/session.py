@@ -163,14 +163,20 @@ class Session:
             return live.call(ToolCall("screen", {"candidates": list(regions)}))
 
     def call(self, tool: str, *, progress: Progress | None = None, **arguments: object) -> SessionReply:
-        """Carry out one call of any tool of PROTOCOL.md after taking in the file, and write the file afterwards."""
+        """Carry out one call of any tool of PROTOCOL.md after taking in the file, and write the file afterwards.
+
+        Raises FileNotWritten where it cannot be written, and then the call is not carried out.
+        """
+        writing = self.folder if tool in ("edit", "rewrite", "undo") else None
         with self._live(progress) as live:
             self._require_open(live)
+            if writing is not None:
+                writing.require_writable()
             self._take_in_file(live)
             reply = live.call(ToolCall(tool, arguments))
             region = live.tools.workspace.region
-        if self.folder is not None and tool in ("edit", "rewrite", "undo") and reply.ok:
-            self.folder.write(region)
+        if writing is not None and reply.ok:
+            writing.write(region)
         return reply
 
     def undo(self, n: int = 1, *, progress: Progress | None = None) -> SessionReply:

@@ -90,9 +90,23 @@ def test_half_a_scaffold_is_told_what_is_missing() -> None:
             region_of(text)
         assert isinstance(caught.value, RegionError)
     with pytest.raises(OutsideRegionError):
-        region_of(ours.prefix + ours.suffix.lstrip("\n"))
+        region_of(ours.prefix + ours.suffix + "more = 1\n")
 
 
 def test_many_blank_lines_are_searched_quickly() -> None:
     """A megabyte of newlines must not hang the check."""
     assert region_of("\n" * 2**20) == "\n" * 2**20
+
+
+def test_blank_lines_before_the_end_marker_may_be_missing_in_an_edited_file() -> None:
+    """A script replaces everything between the markers. What stands there in the workspace's own file is exact."""
+    ours = scaffold()
+    marker = ours.suffix.lstrip("\n")
+    for region in ("", "x = 1\n", "\n\nx = 1\n"):
+        for blank in ("", "\n", "\n\n"):
+            assert ours.region_in_edited(ours.prefix + region + blank + marker) == region
+    with pytest.raises(OutsideRegionError):
+        ours.region_in(ours.prefix + "x = 1\n" + marker)
+    for text in (ours.prefix + "x = 1" + marker, ours.prefix[:-1] + marker, marker):
+        with pytest.raises(OutsideRegionError):
+            ours.region_in_edited(text)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from agent.runs.directory import RunDirectory
 from agent.runs.log import read_events
 from agent.sessions import CLOSED, Session, session_status
-from agent.sessions.folder import FILE, ORIGINAL, POINTER
+from agent.sessions.folder import FILE, ORIGINAL, POINTER, FileNotWritten, SessionFolder
 from agent.studies.verify import verify
 from sandbox.region import scaffold
 from tests.agent.harm import Server, outcome
@@ -209,6 +211,17 @@ def test_windows_line_ends_and_no_final_newline_are_no_change(started: Desk) -> 
     assert started.json("status")["file"] == "recorded"
 
 
+@pytest.mark.parametrize("blank", ["", "\n"])
+def test_everything_between_the_markers_may_be_replaced(started: Desk, blank: str) -> None:
+    """A script that put its function right between the markers was told `line 41 must read ''`."""
+    region = started.edit(1.0)
+    (started.work / FILE).write_text(
+        scaffold().with_region(region).text.replace("\n\n\n# ==== EDIT", f"\n{blank}# ==== EDIT")
+    )
+    assert region not in scaffold().text
+    assert Session.open(started.work).region() == region
+
+
 def test_undo_goes_back_and_keeps_what_was_there(started: Desk) -> None:
     """An edit that no command has seen is recorded first, so undo takes back that one and the history loses nothing."""
     assert started.session("undo") == 3
@@ -225,6 +238,29 @@ def test_undo_goes_back_and_keeps_what_was_there(started: Desk) -> None:
     assert started.text == untouched
     assert started.session("undo", "0") == 3
     assert "n must be a whole number" in started.printed
+
+
+def test_a_full_disk_loses_no_file(started: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`undo` on a full disk moved the file away, said `[Errno 28]` and advised a second undo, which went back twice."""
+    started.edit(1.0)
+    edited = started.text
+    session = Session.open(started.work)
+    before = len(session.fold().calls)
+    free = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, free[1]))
+    try:
+        assert session.folder is not None
+        for work in (session.folder.require_writable, session.restore):
+            with pytest.raises(FileNotWritten, match=f"{FILE}: cannot be written .File too large., and is as it was"):
+                work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, free)
+    refusal = FileNotWritten(started.work / FILE, OSError(28, "No space left on device"))
+    monkeypatch.setattr(SessionFolder, "require_writable", Mock(side_effect=refusal))
+    with pytest.raises(FileNotWritten):
+        session.undo()
+    assert (started.text, len(session.fold().calls)) == (edited, before)
+    assert sorted(path.name for path in started.work.glob("*custom_init*")) == [FILE]
 
 
 def test_a_refused_test_costs_nothing(started: Desk) -> None:
@@ -307,13 +343,25 @@ def test_the_second_of_two_commands_says_who_holds_the_run(started: Desk) -> Non
 
 
 def test_start_refuses_what_it_would_overwrite(started: Desk) -> None:
-    """A second session in the folder, a folder with an AGENTS.md of its owner, a file in place of the folder."""
+    """A second session in the folder, a folder with an AGENTS.md of its owner, a file in place of the folder.
+
+    A folder that could not be made left a run behind. new/../work overwrote the session in `work`.
+    """
     (started.home / "own").mkdir()
     (started.home / "own" / "AGENTS.md").write_text("mine")
     (started.home / "file").write_text("")
-    for name, words in (("work", "custom_init.py"), ("own", "AGENTS.md"), ("file", "is not a folder")):
-        assert started.session("start", str(started.home / name)) == 2
+    (started.home / "lost").symlink_to("nowhere")
+    runs = set((started.home / "runs").iterdir())
+    for name, words in (
+        ("work", "custom_init.py"),
+        ("own", "AGENTS.md"),
+        ("file", "is not a folder"),
+        ("file/new", "file gives no right to write"),
+        ("lost", "is not a folder"),
+    ):
+        assert started.session("start", str(started.home / name), "--runs", str(started.home / "runs")) == 2
         assert words in started.said
+    assert set((started.home / "runs").iterdir()) == runs
     assert started.session("start", "new", "--budget", "0") == 2
     assert started.session("start", "new", "--profile", "mine.toml") == 2
     assert "mine.toml: no such file" in started.said
@@ -329,8 +377,11 @@ def test_a_folder_without_a_session(desk: Desk) -> None:
     (desk.home / POINTER).write_text('{"run": "/nowhere"}')
     assert desk.session("status") == 2
     assert "/nowhere, is not there" in desk.said
-    (desk.home / POINTER).write_text("[]")
-    assert desk.session("status") == 2
+    assert "write its new path there" in desk.said
+    for pointer in ("[]", "", '{"run": 5}', "{}", '{"run": "a\\u0000b"}'):
+        (desk.home / POINTER).write_text(pointer)
+        assert desk.session("status") == 2
+        assert "names no run. It must read" in desk.said
 
 
 def test_a_damaged_workspace_is_made_again_from_the_log(started: Desk) -> None:
