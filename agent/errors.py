@@ -45,7 +45,10 @@ def in_one_sentence(error: Exception, names: Mapping[str, str] = {}) -> str:
     """The message of an exception on one line. For pydantic's ValidationError: the first field that is wrong.
 
     `names` maps a field to the name that a person knows, such as `budget` to `--budget`. Does not import pydantic.
+    Of an OSError: its file, and what the system says, without its number.
     """
+    if isinstance(error, OSError) and error.strerror:
+        return " ".join(f"{error.filename}: {error.strerror}".removeprefix("None: ").split())
     if not hasattr(error, "errors") or not hasattr(error, "title"):
         return " ".join(str(error).split())
     faults: list[Any] = error.errors(include_url=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from typing import Any, NoReturn
@@ -50,7 +51,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
-        _fail(str(error), 1)
+        _fail(in_one_sentence(error), 1)
     except ValueError as error:
         if not _is_validation_error(error):
             raise
@@ -63,7 +64,8 @@ def _fail(message: str, code: int, *, said: bool = False) -> NoReturn:
     if not said:
         print(f"error: {message}", file=sys.stderr)
     if "--json" in sys.argv[1:]:
-        print_json({"event": "error", "message": message, "exit_code": code})
+        with contextlib.suppress(OSError):  # stdout may be what failed
+            print_json({"event": "error", "message": message, "exit_code": code})
     sys.exit(code)
 
 

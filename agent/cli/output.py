@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from agent.errors import AgentError, Interrupted
+from agent.errors import AgentError, Interrupted, in_one_sentence
 from agent.safe_text import SafeStream, json_line, safe_console, spelt
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def showing(*, again: str, stopped: Callable[[], str] = lambda: "nothing is lost
         print(f"stopped; {stopped()} with: {again}", file=sys.stderr)
         raise stop if isinstance(stop, Interrupted) else Interrupted(2) from None
     except OUR_FAILURES as error:
-        raise AgentError(f"{error}\nwhat was done is kept; go on with: {again}") from None
+        told = in_one_sentence(error) if isinstance(error, OSError) else str(error)
+        raise AgentError(f"{told}\nwhat was done is kept; go on with: {again}") from None
     finally:
         progress.close()
 

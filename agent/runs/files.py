@@ -92,6 +92,9 @@ def read_object(root: Path, *names: str) -> dict[str, Any]:
         value = parse_json(data)
         if not isinstance(value, dict):
             raise ValueError("not a JSON object")
+    except json.JSONDecodeError as error:
+        what = f"not JSON: {error}" if data.strip() else "the file is empty"
+        raise RunDamaged(f"{root.joinpath(*names)}: {what}") from None
     except ValueError as error:
         raise RunDamaged(f"{root.joinpath(*names)}: {error!s:.300}") from None
     return value

@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from agent import cli
+from agent.cli import _fail
 from agent.cli.import_check import require_own_modules
 from agent.config import SearchConfig
-from agent.errors import AgentError
+from agent.errors import AgentError, in_one_sentence
 from tests.agent.conftest import ROOT, Main, json_lines
 from tests.agent.report_samples import Fields, change_log, copy_run
 
@@ -60,6 +62,28 @@ def test_unusable_proposer_files_are_said_in_words(main: Main, tmp_path: Path, p
     assert (code, out) == (2, "")
     assert message in err
     assert "Errno" not in err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("", "run.json: the file is empty"), ("{", "run.json: not JSON: Expect")]
+)
+def test_a_summary_that_is_no_json_is_said_to_be_that(main: Main, tmp_path: Path, content: str, says: str) -> None:
+    """The whole error was "run.json: Expecting value: line 1 column 1 (char 0)"."""
+    (tmp_path / "run.json").write_text(content)
+    code, _, err = main("show", str(tmp_path))
+    assert code == 1
+    assert f"run.json: {says}" in err
+
+
+def test_a_full_disk_is_said_in_words_and_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --json the error could not be printed either: a traceback. The number of an error says nothing to people."""
+    assert in_one_sentence(OSError(28, "No space left on device")) == "No space left on device"
+    assert in_one_sentence(OSError(28, "No space left on device", "a/b")) == "a/b: No space left on device"
+    monkeypatch.setattr(sys, "stdout", Mock(write=Mock(side_effect=OSError(28, "No space left on device"))))
+    monkeypatch.setattr(sys, "argv", ["agent", "show", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        _fail("No space left on device", 1)
+    assert ended.value.code == 1
 
 
 @pytest.mark.parametrize("words", [("--proposer", "scripted:mine.py"), ("--proposer", "random", "--start", "mine.py")])

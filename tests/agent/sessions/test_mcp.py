@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -32,7 +33,7 @@ from mcp.client.stdio import StdioServerParameters, get_default_environment
 from mcp.client.streamable_http import streamable_http_client
 
 from agent.sessions import background
-from agent.sessions.mcp_http import chosen_token
+from agent.sessions.mcp_http import _Guarded, chosen_token
 from tests.agent.harm import Server, Worker
 from tests.benchmark.task_files import TASK, write_task
 
@@ -229,6 +230,19 @@ def address(runs: Path) -> Iterator[str]:
 def client_of(address: str, http: httpx2.AsyncClient) -> Client:
     """A client with the token."""
     return Client(streamable_http_client(address, http_client=http))
+
+
+@pytest.mark.parametrize(
+    ("given", "let_in"),
+    [("Bearer TOKEN", True), ("bearer  TOKEN", True), ("Basic TOKEN", False), ("TOKEN", False), ("Bearer", False)],
+)
+def test_the_name_of_the_scheme_is_written_in_any_case(given: str, let_in: bool) -> None:
+    """HTTP says so, and some clients write `bearer`: they were told that their token is wrong."""
+    inner, sent = AsyncMock(), AsyncMock()
+    headers = [(b"authorization", given.replace("TOKEN", TOKEN).encode())]
+    anyio.run(_Guarded(inner, TOKEN), {"type": "http", "headers": headers}, AsyncMock(), sent)
+    assert inner.called is let_in
+    assert sent.called is not let_in
 
 
 @whole_searches
