@@ -133,7 +133,10 @@ class DetachedCall:
         """Why it ended without a reply: the last line that it said, and its exit code."""
         code = self.poll()
         lines = self.said.strip().splitlines()
-        error = AgentError(lines[-1].removeprefix("error: ") if lines else f"the process ended with exit code {code}")
+        silent = (
+            f"the process ended with exit code {code} and could say nothing in {self.run.path / LOG}; is the disk full?"
+        )
+        error = AgentError(lines[-1].removeprefix("error: ") if lines else silent)
         error.exit_code = code if code is not None and code > 0 else 1
         return error
 

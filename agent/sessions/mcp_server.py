@@ -20,7 +20,7 @@ from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
-from agent.errors import AgentError, RunBusy
+from agent.errors import AgentError, RunBusy, in_one_sentence
 from agent.sessions.mcp_arguments import wrong_arguments
 from agent.sessions.mcp_session import SharedSession
 from agent.sessions.replies import SessionReply, StillRunning
@@ -67,8 +67,13 @@ class _Server(MCPServer[Any]):
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
         try:
             return await super().call_tool(name, arguments, context)
-        except UnexpectedToolError:
-            raise
+        except UnexpectedToolError as error:
+            from agent.engine.summary import OUR_FAILURES
+
+            if not isinstance(error.__cause__, OUR_FAILURES):
+                raise
+            told = f"{in_one_sentence(error.__cause__)}; what was done is kept. Once that is mended, call {name} again"
+            return _refused(name, AgentError(told))
         except ToolError as error:
             tools = {tool.name: tool.input_schema for tool in await self.list_tools()}
             if name not in tools:

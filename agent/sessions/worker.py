@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from agent.errors import AgentError, Interrupted
+from agent.errors import AgentError, Interrupted, in_one_sentence
 
 
 def main() -> NoReturn:
@@ -45,7 +45,7 @@ def main() -> NoReturn:
             case _:
                 session.finish_begun(progress=progress)
     except (AgentError, *OUR_FAILURES) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {in_one_sentence(error)}", file=sys.stderr)
         sys.exit(error.exit_code if isinstance(error, AgentError) else 1)
     finally:
         progress.close()

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import AsyncMock
 
 import pytest
@@ -34,6 +34,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from agent.sessions import background
 from agent.sessions.mcp_http import _Guarded, chosen_token
+from agent.sessions.mcp_server import make_server
+from agent.sessions.mcp_session import SharedSession
 from tests.agent.harm import Server, Worker
 from tests.benchmark.task_files import TASK, write_task
 
@@ -230,6 +232,19 @@ def address(runs: Path) -> Iterator[str]:
 def client_of(address: str, http: httpx2.AsyncClient) -> Client:
     """A client with the token."""
     return Client(streamable_http_client(address, http_client=http))
+
+
+def test_a_failure_of_the_machine_is_said_in_words() -> None:
+    """On a full disk the whole reply was "Error executing tool view", without structured content."""
+
+    def view() -> None:
+        raise OSError(28, "No space left on device", "runs/a/run.json")
+
+    server = make_server(cast(SharedSession, SimpleNamespace(version="0", view=view)))
+    found = anyio.run(server.call_tool, "view", {})
+    assert found.is_error
+    assert found.structured_content["error"] == "agent_error"
+    assert found.structured_content["reply"].startswith("ERROR: runs/a/run.json: No space left on device; what was")
 
 
 @pytest.mark.parametrize(
