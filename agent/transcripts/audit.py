@@ -36,9 +36,19 @@ _NUMBERED = re.compile(r"^\s*\d+:")
 _AUTO_SUBMIT = "[auto-submit]"
 _AUTO_SUBMITTED = "(0 tests remaining; auto-submitted as final)"
 _SUBMITTED = re.compile(
-    r"^\[submit\] Submitting result from test #\d|submitted test #\d+; now the hidden", re.MULTILINE
+    r"""^(?:\{"event": "reply", "tool": "submit", [^\n]{1,200}"reply": ")?\[submit\] Submitting result from test #\d"""
+    r"""|submitted test #\d+; now the hidden""",
+    re.MULTILINE,
 )
-"""The reply of a submission, or the progress of one: a shell with a time limit shows it before the reply."""
+"""The reply of a submission, also with --json, or its progress: a shell with a time limit shows it before the reply."""
+_QUOTE = r"""\\?["']"""
+_BETWEEN = (
+    r"""(?:["'\s:=|({\[*`]{1,12}| seed [^\n]{1,80} accuracy """
+    rf"""|{_QUOTE}\s{{0,9}}:\s{{0,9}}\{{\s{{0,99}}{_QUOTE}\w{{1,30}}{_QUOTE}\s{{0,9}}:\s{{0,9}}"""
+    rf"""|{_QUOTE}[^{{}}]{{0,600}}?{_QUOTE}(?:accuracy|best_test_acc){_QUOTE}\s{{0,9}}:\s{{0,9}})"""
+)
+"""What stands between the name of a hidden task and a number of it: in words and tables, and in the JSON of `agent
+search --json` ({NAME: {"baseline": …), of a result and of a log ({…, "task": NAME, …, "accuracy": …)."""
 _RESULT = re.compile(r"^\[Test #\d+\]|^### \S+ \(|^\[Leaderboard\]", re.MULTILINE)
 _LAST_TEST = re.compile(r"^\[Test #\d+\] \(0 tests remaining\)")
 _LONG_LINE = 2_000
@@ -162,8 +172,7 @@ def _leaks(
             if known is not None and known not in visible:
                 found.setdefault(known, []).append(excerpt)
         for label in beside:
-            between = r"""(?:["'\s:=|({\[]{1,12}| seed [^\n]{1,80} accuracy )"""
-            for number in re.finditer(rf"{re.escape(label)}{between}\d[\w.\"':= ]{{0,40}}", text):
+            for number in re.finditer(rf"{re.escape(label)}{_BETWEEN}\d[\w.\"':= ]{{0,40}}", text):
                 found.setdefault(label, []).append(number[0])
         for label, excerpts in found.items():
             yield Leak(index, call.step, label, ", ".join(dict.fromkeys(excerpts)))

@@ -263,6 +263,34 @@ def test_sessions_that_these_programs_wrote(name: str, source: str, calls: int, 
     assert {leak.label for leak in audit(harmed).leaks} == {HIDDEN}
 
 
+def test_the_json_of_our_own_commands_is_looked_into() -> None:
+    """The last line of a second `agent search --json`, a file of its results and its log passed unseen."""
+    reply = "[submit] Submitting result from test #1 as final.\n"
+    done = json.dumps({"event": "done", "hidden": {HIDDEN: {"baseline": 33.1, "submitted": 34.0}}})
+    shown = [
+        done,
+        json.dumps(done),
+        json.dumps({"hidden": {HIDDEN: {"submitted": 33.1}}}, indent=2),
+        json.dumps({"kind": "evaluated", "task": HIDDEN, "seed": 0, "accuracy": 33.1}),
+        json.dumps({"kind": "tool_replied", "reply": reply}) + "\n" + json.dumps({"task": HIDDEN, "accuracy": 33.1}),
+        json.dumps({"task": HIDDEN, "seed": 0, "status": "ok", "best_test_acc": 33.1}, indent=2),
+        f"**{HIDDEN}**: 33.1 %",
+    ]
+    for text in shown:
+        assert [leak.label for leak in audit(parse_transcript(mini(text))).leaks] == [HIDDEN], text
+    submitted = {
+        "event": "reply",
+        "tool": "submit",
+        "ok": True,
+        "error": None,
+        "test": 1,
+        "submitted": 1,
+        "reply": reply,
+    }
+    assert audit(parse_transcript(mini(json.dumps(submitted) + "\n" + done))).leaks == ()
+    assert audit(parse_transcript(mini(json.dumps({"name": HIDDEN, "epochs": 3})))).leaks == ()
+
+
 @pytest.mark.parametrize("before", ["", "Wall time: 60.4 seconds\nOutput:\n"])
 def test_a_submission_over_mcp_is_no_leak(before: str, tmp_path: Path) -> None:
     """Claude Code and Codex keep the structured reply of `agent mcp`: its hidden result was taken for a leak."""
