@@ -65,7 +65,7 @@ class SpendingLimits:
 def model_settings(config: SearchConfig, environ: Mapping[str, str] = os.environ) -> ModelSettings:
     """The model that `config` names. Raises UsageError when its name, or a key that the server needs, is missing."""
     base_url = address(config, environ)
-    if config.model is None:
+    if config.model is None or not config.model.strip():  # such as an unset variable of a script
         raise UsageError(
             f"--proposer {config.proposer} needs --model NAME (or INITSEARCH_MODEL, or model in the TOML file); "
             "for a server of your own add --base-url http://localhost:PORT/v1"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
+_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
@@ -29,10 +31,10 @@ def within(seconds: float, work: Callable[[], T]) -> T:
 
 
 def root_message(error: BaseException) -> str:
-    """The message of the first exception of a chain, which says more than `Connection error.`."""
+    """The message of the first exception of a chain, without its number; it says more than `Connection error.`."""
     while error.__cause__ is not None or (error.__context__ is not None and not error.__suppress_context__):
         error = cast(BaseException, error.__cause__ or error.__context__)
-    return str(error) or type(error).__name__
+    return _NUMBER.sub("", str(error)) or type(error).__name__
 
 
 def lost_request(response: Any) -> str | None:

@@ -48,6 +48,7 @@ def test_missing_key_is_said_at_once(agent: Agent, tmp_path: Path) -> None:
     [
         ({"proposer": "llm"}, "--model"),
         ({"proposer": "hybrid"}, "--model"),
+        ({"proposer": "llm", "model": ""}, "--model"),
         ({"proposer": "llm", "model": "m", "max_cost": 1.0}, "--price"),
         ({"proposer": "llm", "model": "m", "base_url": "http://me:secret@host/v1"}, "OPENAI_API_KEY"),
         ({"proposer": "llm", "model": "m", "base_url": "http://host/v1?key=secret"}, "OPENAI_API_KEY"),
