@@ -132,7 +132,8 @@ def _carry_on(
         ended = run_command(command, session, environ, deadline)
         with contextlib.suppress(OSError):
             write_atomically(run.path / LOG, ended.output.encode(errors="replace"))
-        progress.message(f"after {ended.seconds:.0f} s: {ended.how}")
+        printed = f" What it printed is in {run.path / LOG}" if ended.output.strip() else ""
+        progress.message(f"after {ended.seconds:.0f} s: {ended.how}{printed}")
         known = _Known(ended.end, ended)
     while run.is_held:  # a test that the command left in the background was paid, so it is finished
         time.sleep(_POLL_SECONDS)

@@ -269,13 +269,15 @@ def test_a_command_that_does_everything_wrong(host: Host) -> None:
 
 def test_a_command_that_tests_nothing(host: Host) -> None:
     """Exit 4, as of a search with nothing to submit; a missing program is found before anything is trained: exit 2."""
-    assert host.search("exit 0") == 4
+    assert host.search("echo I would rather not; exit 0") == 4
     assert host.done["submitted_test"] is None
+    assert f"What it printed is in {host.run / 'command.log'}" in host.said
     runs = len(list((host.home / "runs").iterdir()))
     for proposer, words in (
         ("command:no_such_program --now", "there is no program no_such_program"),
         ("command:./agent.sh", "write"),
         ("command:", "needs a command"),
+        ("command:echo 'half", "the shell cannot read it ("),
     ):
         assert host.agent("search", "--proposer", proposer, "--profile", "smoke") == 2
         assert words in host.said
