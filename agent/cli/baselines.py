@@ -103,8 +103,10 @@ def print_config(path: Path, *, as_json: bool) -> None:
         region = region_from_init_cfg(init_cfg)
     except FileNotFoundError:
         raise UsageError(f"--from-config {path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--from-config {path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f"--from-config {path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--from-config {path}: not UTF-8 text: byte {error.start} is none") from None
     except InitConfigError as error:
         raise UsageError(f"--from-config {path}: {error}") from None
     if as_json:

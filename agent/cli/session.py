@@ -22,7 +22,7 @@ from agent.cli.app import (
 )
 from agent.cli.output import print_json, print_next, showing
 from agent.cli.session_options import BudgetOption, ConfirmOption, NewRunsOption, ScreenOption, StartOption
-from agent.cli.session_output import allowed, finish, print_status
+from agent.cli.session_output import allowed, finish, print_next_after, print_status
 
 if TYPE_CHECKING:
     from agent.sessions import Session
@@ -128,7 +128,10 @@ def check(
         print(f"accepted on {', '.join(report.archs)} (isolation: {report.isolation_level})")
     else:
         print(f"rejected ({report.kind}): {report.message}")
-    print_next("agent session test" if report.accepted else "correct it and run agent session check again")
+    if report.accepted:
+        print_next_after(found, "agent session check")
+    else:
+        print_next("correct it and run agent session check again")
     raise typer.Exit(0 if report.accepted else 3)
 
 
@@ -255,7 +258,7 @@ def restore(session: SessionOption = None, as_json: JsonFlag = False) -> None:
         print(f"{found.folder.file} is as last recorded; what was there is {ORIGINAL}")
     else:
         print(f"{found.folder.file} was as last recorded")
-    print_next("agent session test")
+    print_next_after(found, "agent session check")
 
 
 @session_app.command()

@@ -36,6 +36,14 @@ def finish(reply: SessionReply | StillRunning, *, as_json: bool) -> None:
     raise typer.Exit(reply.exit_code)
 
 
+def print_next_after(session: Session, command: str) -> None:
+    """Name what may be done after a command that has changed nothing of the run: no test where none is left."""
+    from agent.sessions import session_status
+
+    if words := [words for words in session_status(session).next if not words.startswith(command)]:
+        print_next(" | ".join(words))
+
+
 def print_status(session: Session) -> None:
     """Print where the session stands, and what can be done next."""
     from agent.sessions import session_status
@@ -43,4 +51,5 @@ def print_status(session: Session) -> None:
 
     found = session_status(session)
     print("\n".join(status_lines(found)))
-    print_next(" | ".join(found.next))
+    if found.next:  # where every test failed and none is left, there is nothing
+        print_next(" | ".join(found.next))

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.errors import UsageError
+from agent.errors import UsageError, in_one_sentence
 from agent.llm.prompting import task_prompt
 from agent.profiles import scaffold_of
 from agent.protocol import Situation
@@ -68,7 +68,7 @@ def export_harbor(folder: Path, profile: Profile, *, budget: int, seeds: int, in
                 folder.rmdir()
             made.rename(folder)
     except OSError as error:
-        raise UsageError(f"{folder}: cannot be written: {error}") from None
+        raise UsageError(f"{folder}: cannot be written ({in_one_sentence(error)})") from None
     return folder
 
 

@@ -33,8 +33,10 @@ def read_region(path: Path, prefix: str = "") -> str:
         return accepted(region_of(text), text, f"{prefix}{path}", path)
     except FileNotFoundError:
         raise UsageError(f"{prefix}{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{prefix}{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{prefix}{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{prefix}{path}: not UTF-8 text: byte {error.start} is none") from None
     except RegionError as error:
         raise UsageError(f"{prefix}{path}: {error}") from None
 

@@ -156,6 +156,9 @@ def test_a_session_from_its_start_to_its_end(started: Desk) -> None:
         assert started.session(*words) == 3
         assert "this session has ended" in started.said
     assert started.json("status")["state"] == "waiting_for_review"
+    for command in ("check", "restore"):  # which said "next: agent session test" as always
+        assert started.session(command) == 0
+        assert f"next: agent review {started.run}" in started.said
     assert started.agent("submit", str(started.run), "--json") == 0, started.said
     assert json.loads(started.printed.splitlines()[-1])["hidden"]
     assert started.json("status")["state"] == "ended"
@@ -215,10 +218,9 @@ def test_windows_line_ends_and_no_final_newline_are_no_change(started: Desk) -> 
 def test_everything_between_the_markers_may_be_replaced(started: Desk, blank: str) -> None:
     """A script that put its function right between the markers was told `line 41 must read ''`."""
     region = started.edit(1.0)
-    (started.work / FILE).write_text(
-        scaffold().with_region(region).text.replace("\n\n\n# ==== EDIT", f"\n{blank}# ==== EDIT")
-    )
-    assert region not in scaffold().text
+    end = "# ==== EDITABLE REGION: end"
+    (started.work / FILE).write_text(started.text.replace(f"\n\n\n{end}", f"\n{blank}{end}"))
+    assert f"gain=1.0)\n{blank}{end}" in started.text
     assert Session.open(started.work).region() == region
 
 
@@ -309,9 +311,13 @@ def test_screening(desk: Desk) -> None:
 
 
 def test_screen_is_refused_without_screening(started: Desk) -> None:
-    """Exit 3, in the words of the tool."""
+    """Exit 3, in the words of the tool. A file that cannot be read is said in words: exit 2."""
     assert started.session("screen") == 3
     assert "Screening is off" in started.printed
+    (started.work / "bytes").write_bytes(b"a = \xff")
+    for name, words in ((".", ".: cannot be read: Is a directory"), ("bytes", "bytes: not UTF-8 text: byte 4 is none")):
+        assert started.session("screen", name) == 2
+        assert words in started.said
 
 
 def test_confirmation_goes_on_after_a_kill(desk: Desk) -> None:

@@ -159,7 +159,7 @@ def test_a_config_found_elsewhere_becomes_a_region(
         (b"[{'type': 'Kaimng'}]", r"init_cfg\[0\]: unknown initialiser 'Kaimng'; did you mean 'Kaiming'"),
         (b"dict(type=open('x'))", r"line 1: \"open\('x'\)\" would have to be run"),
         (b"x = (", "neither JSON nor Python"),
-        (b"\xff\xfe\xfa", "cannot be read"),
+        (b"\xff\xfe\xfa", "not UTF-8 text"),
         (None, "no such file"),
     ],
 )
