@@ -34,7 +34,7 @@ VARIABLE = "INITSEARCH_SESSION"
 """Names the session's folder to every process that a command as proposer starts."""
 MAX_BYTES = 2**20
 """Largest size of the file. A region has at most 16 kB."""
-_USUAL_BYTES = 2**15
+_USUAL_BYTES = 2**15  # the scaffold and a region of 16 kB
 
 
 class OutsideChanged(Rejected):

@@ -241,7 +241,7 @@ def test_a_failure_of_the_machine_is_said_in_words() -> None:
         raise OSError(28, "No space left on device", "runs/a/run.json")
 
     server = make_server(cast(SharedSession, SimpleNamespace(version="0", view=view)))
-    found = anyio.run(server.call_tool, "view", {})
+    found: Any = anyio.run(server.call_tool, "view", {})
     assert found.is_error
     assert found.structured_content["error"] == "agent_error"
     assert found.structured_content["reply"].startswith("ERROR: runs/a/run.json: No space left on device; what was")
