@@ -218,7 +218,24 @@ def _matched(module: nn.Module, step: Step, warnings: list[str]) -> list[nn.Modu
                 f"{tuple(weight.shape)}: its formula needs {rule.min_dims} dimensions or more"
             )
     warnings += rule.check(below)
+    if isinstance(rule, LayerRule) and not step.whole:
+        warnings += _without_effect(below, rule)
     return below
+
+
+def _without_effect(matched: list[nn.Module], rule: LayerRule) -> list[str]:
+    """A warning for each class, such as MultiheadAttention or LSTM, whose own parameters have other names."""
+    others = {
+        type(each).__name__: [name for name, value in each._parameters.items() if value is not None]
+        for each in matched
+        if tensor_of(each, "weight") is None and tensor_of(each, "bias") is None
+    }
+    return [
+        f"{type(rule).__name__} sets `weight` and `bias`; the parameters of a {name} have other names and are left "
+        f"alone: {', '.join(found[:4])}{' …' if len(found) > 4 else ''}"
+        for name, found in sorted(others.items())
+        if found
+    ]
 
 
 def _check_stored(module: nn.Module, rule: MatchingRule) -> None:

@@ -6,11 +6,13 @@ import ast
 import functools
 import inspect
 import re
+import textwrap
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmark.initializers.config import InitCfg, Step, plan
 from benchmark.initializers.errors import InitConfigError
@@ -40,7 +42,8 @@ def region_from_init_cfg(init_cfg: InitCfg) -> str:
 
     What the config sets is bit-equal for the same seed. Modules that it does not mention, which `initialize` leaves
     alone, get torch's `reset_parameters` afterwards, so that every parameter is set. `layer` is resolved to the classes
-    that occur in this project's networks. An override fails on a network without that submodule.
+    of torch.nn and of this project's networks; any other name is taken as that of a class. An override fails on a
+    network without that submodule.
     Raises InitConfigError for a config that is wrong or loads a checkpoint (a region can read no files).
     """
     steps = plan(init_cfg, [])
@@ -69,14 +72,18 @@ def _step_lines(step: Step) -> Iterator[str]:
         yield "# (no layer: only its overrides)"
         return
     if not step.whole and not names:
-        yield "# (nothing in this project's networks is called so)"
+        yield "# (no class can be called so)"
         return
     selected = f"select({', '.join([root, *(repr(name).replace(chr(39), chr(34)) for name in names)])})"
     if not isinstance(rule, LayerRule):
         yield f"{rule.function.__name__}({selected})"
         return
     arguments = ", ".join(f"{name}={_literal(value)}" for name, value in rule.arguments().items())
-    yield f"for module in {selected}:"
+    if len(selected) <= _LINE - 24:
+        yield f"for module in {selected}:"
+    else:
+        inside = textwrap.wrap(selected.partition("(")[2][:-1], _LINE - 8)
+        yield from ("for module in select(", *(f"    {line}" for line in inside), "):")
     call = f"    {rule.function.__name__}(module, {arguments})"
     if len(call) <= _LINE - 4:
         yield call
@@ -86,15 +93,21 @@ def _step_lines(step: Step) -> Iterator[str]:
 
 
 def _class_names(rule: MatchingRule) -> list[str]:
-    """The classes that the rule's `layer` matches in this project's networks, by name."""
-    return sorted(known.__name__ for known in _our_classes() if not names_of(known).isdisjoint(rule.layers))
+    """The classes that `layer` matches: of torch.nn and of our networks; a name that neither has stands for itself."""
+    found = {known.__name__: names_of(known) & {*rule.layers} for known in _known_classes()}
+    own = {name for name in {*rule.layers}.difference(*found.values()) if name.isidentifier()}
+    return sorted({name for name, matched in found.items() if matched} | own)
 
 
 @functools.cache
-def _our_classes() -> frozenset[type]:
-    """The classes of all modules in this project's networks. To build those takes a quarter of a second."""
+def _known_classes() -> frozenset[type]:
+    """The classes of torch.nn, and of all modules in our networks. To build those takes a quarter of a second."""
     with torch.device("meta"):
-        return frozenset(type(module) for arch in ARCHITECTURES for module in build_model(arch, 2).modules())
+        ours = {type(module) for arch in ARCHITECTURES for module in build_model(arch, 2).modules()}
+    # A MultiheadAttention has one of these, and a lazy layer becomes one of its class when it gets its sizes.
+    hidden = {nn.modules.linear.NonDynamicallyQuantizableLinear}
+    public = {known for known in vars(nn).values() if isinstance(known, type) and issubclass(known, nn.Module)}
+    return frozenset(ours | hidden | {known for known in public if not known.__name__.startswith("Lazy")})
 
 
 def _literal(value: object) -> str:

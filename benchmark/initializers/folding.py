@@ -46,6 +46,8 @@ def fold(node: ast.expr, names: Mapping[str, Any]) -> Any:
             f"line {culprit.lineno}: {_shown(culprit)} would have to be run; only dicts, lists, numbers, strings and "
             "arithmetic are read"
         ) from None
+    except OverflowError:
+        raise InitConfigError(f"line {node.lineno}: {_shown(node)}: a number is out of range") from None
     except (ArithmeticError, ValueError, TypeError, RecursionError) as error:
         raise InitConfigError(f"line {node.lineno}: {_shown(node)}: {error}") from None
 
@@ -62,6 +64,9 @@ def _fold(node: ast.expr, names: Mapping[str, Any]) -> Any:
         case ast.Constant(value=value) if isinstance(value, str | int | float | None):
             return value
         case ast.Call(func=ast.Name(id="dict" | "ConfigDict"), args=[], keywords=keywords):
+            given = [word.arg for word in keywords if word.arg is not None]
+            if twice := next((name for name in given if given.count(name) > 1), None):
+                raise ValueError(f"{twice} is given twice")  # as Python says, which is not asked here
             return _merged([(word.arg, word.value) for word in keywords], names)
         case ast.Dict(keys=keys, values=values) if all(key is None or isinstance(key, ast.Constant) for key in keys):
             constants = [key.value if isinstance(key, ast.Constant) else None for key in keys]

@@ -71,7 +71,12 @@ def fitting_state(
 
 
 def _read(checkpoint: str, map_location: str) -> dict[str, torch.Tensor]:
-    is_url = urllib.parse.urlsplit(checkpoint).scheme in ("http", "https")
+    scheme, found, _ = checkpoint.partition("://")
+    is_url = bool(found) and scheme.lower() in ("http", "https")
+    if found and not is_url:
+        raise CheckpointError(
+            f"{checkpoint}: names of {scheme}:// are not known here; give the path of a file, or an http(s) URL"
+        )
     path = _download(checkpoint) if is_url else Path(checkpoint).expanduser()
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}; give the path of a file, or an http(s) URL")

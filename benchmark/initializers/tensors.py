@@ -50,12 +50,15 @@ def trunc_normal_(tensor: torch.Tensor, mean: float = 0, std: float = 1, a: floa
 def orthogonal_(tensor: torch.Tensor, gain: float = 1) -> torch.Tensor:
     """Fill with gain · Q, where the rows or columns (the fewer) of Q as a matrix (out, rest) are orthonormal.
 
-    Reduced precision is drawn in float32 and rounded, since LAPACK has no QR for it.
+    Reduced precision is drawn in float32 and rounded, since LAPACK has no QR for it. A tensor in another memory format,
+    such as channels_last, is drawn in the usual one, because torch's function writes to no other.
     Source: Saxe et al. 2013, "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks".
     """
     with torch.no_grad():
-        if tensor.dtype in (torch.float16, torch.bfloat16):
-            return tensor.copy_(nn.init.orthogonal_(torch.empty_like(tensor, dtype=torch.float32), gain))
+        reduced = tensor.dtype in (torch.float16, torch.bfloat16)
+        if reduced or not tensor.is_contiguous():
+            drawn = torch.empty(tensor.shape, dtype=torch.float32 if reduced else tensor.dtype, device=tensor.device)
+            return tensor.copy_(nn.init.orthogonal_(drawn, gain))
         return nn.init.orthogonal_(tensor, gain)
 
 

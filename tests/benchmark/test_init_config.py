@@ -302,6 +302,16 @@ def test_overrides_reach_nested_submodules_by_their_dotted_name() -> None:
     assert [line.name for line in log.parameters if line.is_set] == ["layer1.0.conv2.weight"]
 
 
+def test_a_layer_whose_parameters_have_other_names_is_said() -> None:
+    """`layer="MultiheadAttention"` or `"LSTM"` matched, set nothing, and no warning said so."""
+    model = nn.ModuleList([nn.MultiheadAttention(8, 2), nn.LSTM(4, 4), nn.BatchNorm2d(3, affine=False)])
+    log = initialize(model, {"type": "Constant", "val": 2, "layer": ["MultiheadAttention", "LSTM", "BatchNorm2d"]})
+    assert not any(line.is_set for line in log.parameters)
+    lstm, attention = log.warnings
+    assert lstm.startswith("ConstantInit sets `weight` and `bias`; the parameters of a LSTM have other names")
+    assert attention.endswith("a MultiheadAttention have other names and are left alone: in_proj_weight, in_proj_bias")
+
+
 def test_nothing_to_do_is_said() -> None:
     """An empty config, an entry without layer and override, and a layer that matches nothing: warnings, no change."""
     for cfg, warning in (

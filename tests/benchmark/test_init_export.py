@@ -110,6 +110,57 @@ def test_the_text_is_code_that_a_person_can_read(cfg: InitCfg) -> None:
         assert f"    # {entry['type']}Init" in region  # type: ignore[index]
 
 
+class Scale(nn.Module):
+    """A layer of somebody's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(8))
+
+
+@pytest.mark.parametrize("layer", ["LayerNorm", "_ConvNd", "_BatchNorm", "Linear", "Scale", "ConvTranspose2d"])
+def test_layers_that_our_networks_lack_are_exported(layer: str) -> None:
+    """A config for a transformer or a UNet became a comment, "nothing in this project's networks is called so".
+
+    And `_BatchNorm` or `_ConvNd` meant the two-dimensional ones only, `Linear` not the one inside attention.
+    """
+
+    def make() -> nn.Module:
+        norms = [nn.LayerNorm(8), nn.BatchNorm1d(8), nn.BatchNorm3d(8)]
+        layers = [nn.Conv1d(8, 8, 3), nn.ConvTranspose2d(8, 8, 2), nn.MultiheadAttention(8, 2), nn.Linear(8, 8)]
+        return nn.ModuleList([*norms, *layers, Scale()])
+
+    cfg: InitCfg = {"type": "Constant", "val": 0.75, "bias": 0.25, "layer": layer}
+    model = make()
+    log = initialize(model, cfg)
+    made = make()
+    load_region(region_from_init_cfg(cfg))(made, {})
+    assert any(line.is_set for line in log.parameters)
+    for name, value in made.named_parameters():
+        if log[name].is_set:
+            assert torch.equal(value, model.get_parameter(name)), name
+
+
+@pytest.mark.parametrize("layer", ["nn.Linear", '"); import os; ("', "", "*"])
+def test_what_no_class_can_be_called_selects_nothing(layer: str) -> None:
+    """The text of a config must not become code, nor select every module of the network."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    region = region_from_init_cfg({"type": "Constant", "val": 7, "layer": layer})
+    load_region(region)(model, {})
+    assert "os" not in [node.id for node in ast.walk(ast.parse(region)) if isinstance(node, ast.Name)]
+    assert not any(bool((value == 7).any()) for value in model.parameters())
+
+
+def test_many_classes_stand_on_lines_that_fit() -> None:
+    """Names of torch.nn that one entry stands for are written out, and a line has 120 characters."""
+    layers = ["_ConvNd", "_BatchNorm", "_InstanceNorm", "GroupNorm", "LayerNorm", "Linear", "Embedding"]
+    region = region_from_init_cfg({"type": "Constant", "val": 1, "layer": layers})
+    assert max(map(len, region.splitlines())) <= 120
+    model = nn.ModuleList([nn.InstanceNorm3d(4, affine=True), nn.Embedding(3, 4)])
+    load_region(region)(model, {})
+    assert all(bool((value == 1).all()) for name, value in model.named_parameters() if name.endswith("weight"))
+
+
 def test_what_cannot_be_exported_is_refused() -> None:
     """A region reads no files; a wrong config is as wrong here as in `initialize`."""
     with pytest.raises(InitConfigError, match=r"load from x\.pth: a region text can load no checkpoint"):
@@ -145,7 +196,8 @@ def test_a_config_is_read_in_every_form(text: str) -> None:
         ("import os", "one expression is expected"),
         ("a = {}\nb = {}", "one expression is expected"),
         ("a = dict(init_cfg=dict(type='Normal'))\nb = dict(init_cfg=dict(type='Uniform'))", "2 different init_cfg"),
-        ("[dict(type='Normal', std=9 ** 9 ** 9 ** 9)]", "out of range"),
+        ("[dict(type='Normal', std=9 ** 9 ** 9 ** 9)]", ": a number is out of range$"),
+        ("dict(type='Kaiming', layer='Conv2d', type='Normal')", "line 1: .*: type is given twice"),
         ("[dict(type='Normal', std=math.sqrt(-1))]", "line 1"),
         ("[dict(type='Normal', std=os.urandom(1))]", "would have to be run"),
         ("[dict(type='Kaiming',\n      a=f())]", r"line 2: 'f\(\)' would have to be run"),

@@ -142,6 +142,13 @@ def test_unreadable_checkpoints_are_one_kind_of_error(tmp_path: Path) -> None:
             initialize(network(), cfg)
 
 
+@pytest.mark.parametrize("name", ["torchvision://resnet50", "open-mmlab://resnet50_caffe", "s3://bucket/x.pth"])
+def test_names_of_other_libraries_are_not_taken_for_paths(name: str) -> None:
+    """A config of OpenMMLab had "no checkpoint at torchvision:/resnet50", a path that nobody wrote."""
+    with pytest.raises(CheckpointError, match=rf"^{name}: names of [a-z0-9-]+:// are not known here; give the path"):
+        initialize(network(), {"type": "Pretrained", "checkpoint": name})
+
+
 def test_values_are_cast_to_the_modules_precision(tmp_path: Path, donor: dict[str, Tensor]) -> None:
     """A float32 checkpoint in a bfloat16 module."""
     torch.save(donor, tmp_path / "it.pth")
