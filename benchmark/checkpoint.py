@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.files import write_atomically
 from benchmark.results import EpochMetrics, StepZero
@@ -37,6 +37,15 @@ class Reached(BaseModel):
     step_zero: StepZero
 
 
+def own_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """All parameters and buffers of a network by name, each tied one once, without sparse ones, which stay as built.
+
+    `state_dict` would have both names of tied weights, and whatever a module keeps there besides tensors.
+    """
+    found = (*model.named_parameters(), *model.named_buffers())
+    return {name: value.detach() for name, value in found if value.layout == torch.strided}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """The file of one training. It is written after an epoch, at most every `every` seconds.
@@ -51,13 +60,14 @@ class Checkpoint:
 
     def write(self, reached: Reached, tensors: Mapping[str, Tensor], generators: Mapping[str, torch.Generator]) -> None:
         """Write durably, in place of the last one. A disk that refuses costs only the checkpoint."""
-        content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        # Clones, because safetensors refuses two names for the same memory, and a buffer may be a view of another.
+        content = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
         content |= {_GENERATOR + name: generator.get_state() for name, generator in generators.items()}
-        data = save(content, metadata={"reached": json.dumps(reached.model_dump(mode="json"))})
         try:
+            data = save(content, metadata={"reached": json.dumps(reached.model_dump(mode="json"))})
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path, data)
-        except OSError as error:
+        except (OSError, SafetensorError, KeyError) as error:  # KeyError: a type that the format lacks, as complex128
             print(f"no checkpoint of this training could be written: {error}", file=sys.stderr, flush=True)
 
     def restore(self, tensors: Mapping[str, Tensor], generators: Mapping[str, torch.Generator]) -> Reached | None:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.augment import crop
-from benchmark.checkpoint import Checkpoint, Reached, Timer
+from benchmark.checkpoint import Checkpoint, Reached, Timer, own_tensors
 from benchmark.data_stream import DataStream
 from benchmark.device_data import DeviceData, on_device
 from benchmark.dropout import own_dropout
@@ -89,7 +89,7 @@ def train(
     data_generator = torch.Generator().manual_seed(stream_seed("data", seed))
     with ExitStack() as stack:
         steps = stack.enter_context(open_steps(kernels, device, stream_seed("model", seed)))
-        flat = all(parameter.dim() < 5 for parameter in model.parameters())  # 3-d kernels have another format
+        flat = all(value.dim() < 5 for value in (*model.parameters(), *model.buffers()))  # 3-d has another format
         layout = torch.channels_last if flat else torch.preserve_format
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         stack.enter_context(fast_ops(model, precision, device))
@@ -133,12 +133,14 @@ def train(
             """Return the logits of the first `size` test pictures that are on the device."""
             return _logits(model, data.test_images[:size], precision, batch_statistics=recipe.held_out > 0)
 
-        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+        tensors = {f"model.{name}": value for name, value in own_tensors(model).items()}
         tensors |= {f"momentum.{index}": value for index, value in enumerate(optimizer.momenta)}
         generators = {"data": data_generator, **steps.generators}
         steps.changing([*tensors.values(), stream.position, loss_sum, correct])
-        # A causal mask holds −inf from the start.
-        finite = [*model.parameters(), *(buffer for buffer in model.buffers() if bool(buffer.isfinite().all()))]
+        # A causal mask holds −inf from the start. What is sparse, quantised or of 8 bits has no isfinite.
+        numbers = [one for one in model.buffers() if (one.is_floating_point() or one.is_complex()) and one.itemsize > 1]
+        dense = [buffer for buffer in numbers if buffer.layout == torch.strided]
+        finite = [*model.parameters(), *(buffer for buffer in dense if bool(buffer.isfinite().all()))]
 
         curve: list[EpochMetrics] = []
         status: Literal["ok", "diverged"] = "ok"
@@ -233,7 +235,18 @@ def _logits(model: nn.Module, images: Tensor, precision: str, *, batch_statistic
             norm.track_running_stats, norm.training = False, True
     try:
         with torch.inference_mode(), autocast(precision, images.device):
-            return torch.cat([model(batch).float() for batch in torch.split(images, EVAL_BATCH)])
+            return torch.cat([_of(model, batch, images).float() for batch in torch.split(images, EVAL_BATCH)])
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def _of(model: nn.Module, batch: Tensor, images: Tensor) -> Tensor:
+    """Return the logits of a batch of these images. A single left-over picture has no variance: it gets a companion."""
+    try:
+        logits: Tensor = model(batch)
+    except ValueError:  # of a batch norm that sees one value per channel
+        if len(batch) > 1:
+            raise
+        logits = model(images[-2:] if len(images) > 1 else batch.repeat(2, 1, 1, 1))[-1:]
+    return logits

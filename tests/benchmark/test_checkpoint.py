@@ -98,3 +98,76 @@ def test_runs_share_no_folder_and_old_ones_go(tmp_path: Path, monkeypatch: pytes
     os.utime(first, (month_ago, month_ago))
     checkpoint_folder(tmp_path / "runs" / "b")
     assert not first.exists()
+
+
+class Tied(nn.Module):
+    """Two layers share a weight, a buffer is a view of another, and a module keeps a dict in its state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.one, self.two = nn.Linear(3 * 32 * 32, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.two.weight = self.one.weight
+        self.head = nn.Linear(8, 10)
+        self.register_buffer("table", torch.arange(4.0))
+        self.register_buffer("part", self.table[1:3])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.head(self.two(self.one(self.start(x.flatten(1)).relu()).relu()).relu())
+        return out
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        assert state == {"version": 1}
+
+
+class Stop(Exception):
+    """Ends a training."""
+
+
+def test_a_network_with_tied_weights_has_checkpoints(tmp_path: Path) -> None:
+    """A training of over two minutes ended with "Some tensors share memory" at its first checkpoint.
+
+    Without tied weights a module with a state of its own did: "'dict' object has no attribute 'detach'".
+    """
+    data, path = coloured_noise(60, 10), tmp_path / "one.safetensors"
+
+    def trained(stop: int | None) -> tuple[TrainingOutcome, nn.Module, list[int]]:
+        torch.manual_seed(0)
+        model, heard = Tied(), []
+
+        def hear(metrics: EpochMetrics) -> None:
+            heard.append(metrics.epoch)
+            if metrics.epoch == stop:
+                raise Stop
+
+        checkpoint = Checkpoint(path, "a", every=0.0)
+        recipe = Recipe(epochs=4, lr=0.05, batch_size=16)
+        return (
+            train(model, data, recipe, seed=0, precision="fp32", on_epoch=hear, checkpoint=checkpoint),
+            model,
+            heard,
+        )
+
+    whole, expected, _ = trained(None)
+    path.unlink()
+    with pytest.raises(Stop):
+        trained(3)
+    outcome, model, heard = trained(None)
+    assert heard == [3, 4]  # the first two epochs were in the checkpoint
+    assert curve_without_clock(outcome.curve) == curve_without_clock(whole.curve)
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), expected.parameters(), strict=True))
+
+
+def test_a_type_that_the_file_cannot_hold_costs_only_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A buffer of complex128 ended the training with a KeyError when the first checkpoint was due."""
+    model = small_net()
+    model.register_buffer("phases", torch.ones(3, dtype=torch.complex128))
+    checkpoint = Checkpoint(tmp_path / "one.safetensors", "a", every=0.0)
+    recipe = Recipe(epochs=2, lr=0.05, batch_size=16)
+    outcome = train(model, coloured_noise(40, 20), recipe, seed=0, precision="fp32", checkpoint=checkpoint)
+    assert outcome.status == "ok"
+    assert "no checkpoint of this training could be written: torch.complex128" in capsys.readouterr().err

@@ -210,6 +210,46 @@ def test_a_mask_of_infinities_is_no_divergence() -> None:
     assert train(net, coloured_noise(), RECIPE, seed=0, precision="fp32").status == "diverged"
 
 
+@pytest.mark.parametrize(("tested", "limit"), [(257, None), (30, 1)])
+def test_a_single_left_over_test_picture_is_evaluated(tested: int, limit: int | None) -> None:
+    """257 test pictures, evaluated 256 at a time, ended a training of an MLP before its first step.
+
+    A BatchNorm1d refuses one picture: "Expected more than 1 value per channel when training".
+    """
+    layers = [nn.Flatten(), nn.Linear(3 * 32 * 32, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 10)]
+    recipe = Recipe(epochs=1, lr=0.05, batch_size=16, test_limit=limit)
+    outcome = train(nn.Sequential(*layers), coloured_noise(40, tested), recipe, seed=0, precision="fp32")
+    assert (outcome.status, len(outcome.curve)) == ("ok", 1)
+
+
+@pytest.mark.parametrize(
+    "buffer",
+    [
+        torch.zeros(1, 2, 3, 4, 5),
+        torch.eye(4).to_sparse(),
+        torch.ones(3, dtype=torch.complex64).conj(),
+        torch.arange(3),
+        torch.zeros(2).to(torch.float8_e4m3fn),
+    ],
+    ids=["five dimensions", "sparse", "complex", "whole numbers", "8 bits"],
+)
+def test_buffers_of_any_kind(buffer: Tensor) -> None:
+    """A buffer with five dimensions had "required rank 4 tensor", and isfinite is not for all types."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3 * 32 * 32, 10)
+            self.register_buffer("kept", buffer)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(x.flatten(1))
+            return out
+
+    recipe = Recipe(epochs=1, lr=0.001, batch_size=16)
+    assert train(Net(), coloured_noise(40, 20), recipe, seed=0, precision="fp32").status == "ok"
+
+
 def test_limits_keep_the_first_pictures() -> None:
     """`train_limit` and `test_limit` train and test on exactly the first so many pictures."""
     data = coloured_noise()
