@@ -86,13 +86,14 @@ class SignalStatistics:
     def faults(self) -> tuple[str, ...]:
         """Sentences about what keeps the network from learning; empty if nothing does."""
         found = []
+        convolutions = [layer for layer in self.layers if layer.kind != "Linear"]
         measured = [self.loss, self.logit_scale, *(layer.activation_scale for layer in self.layers)]
         if not all(math.isfinite(value) for value in measured):
             first = next((layer.name for layer in self.layers if not math.isfinite(layer.activation_scale)), "the loss")
             found.append(f"the forward pass overflows, first in {first}")
-        elif not any(layer.relative_gradient for layer in self.layers):
+        elif self.layers and not any(layer.relative_gradient for layer in self.layers):
             found.append("no gradient reaches any weight")
-        elif not any(layer.relative_gradient for layer in self.layers if layer.kind != "Linear"):
+        elif convolutions and not any(layer.relative_gradient for layer in convolutions):
             found.append("no gradient reaches any convolution")
         if any(math.isnan(layer.gradient_scale) or math.isinf(layer.gradient_scale) for layer in self.layers):
             found.append("the backward pass overflows")
@@ -119,8 +120,13 @@ def signal_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> Signa
             "expected images (N, 3, H, W) and labels (N,) with N ≥ 2, not "
             f"{tuple(images.shape)} and {tuple(labels.shape)}"
         )
-    # In channels_last, depthwise convolutions on a CPU take half the time, forwards and backwards.
-    probe = _Probe(copy.deepcopy(model).to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    # The weight that the old weight_norm computes is no leaf, which deepcopy refuses. The copy computes its own.
+    held = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    copied = copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
+    if all(value.dim() < 5 for value in (*model.parameters(), *model.buffers())):  # 3-d has another format
+        # In channels_last, depthwise convolutions on a CPU take half the time, forwards and backwards.
+        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    probe = _Probe(copied)
     parameter = next(probe.model.parameters())
     logits = probe.model(images.to(parameter).contiguous(memory_format=torch.channels_last)).float()
     labels = labels.to(logits.device)
@@ -159,7 +165,7 @@ class _Probe:
             elif isinstance(module, nn.ReLU | nn.ReLU6):
                 module.inplace = False
                 _on_output(module, partial(self._relu, name, 6.0 if isinstance(module, nn.ReLU6) else math.inf))
-            elif isinstance(module, nn.Conv2d | nn.Linear):
+            elif isinstance(module, nn.Conv2d | nn.Linear) and module._parameters.get("weight") is not None:
                 _on_output(module, partial(self._layer, name))
             elif isinstance(module, BasicBlock):
                 _on_output(module.bn2, partial(_note_std, self.branches, name))

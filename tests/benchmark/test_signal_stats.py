@@ -110,6 +110,36 @@ def test_a_network_that_cannot_learn_is_called_so() -> None:
     assert signal_statistics(model, *batch()).faults[0] == "the forward pass overflows, first in conv1"
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Flatten(), nn.Linear(3 * 32 * 32, 10)],
+        [nn.Flatten(1, 2), nn.Conv1d(96, 10, 32), nn.Flatten()],
+        [nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 10, (3, 32, 32)), nn.Flatten()],
+        [nn.Conv2d(3, 10, 32), nn.BatchNorm2d(10), nn.Flatten()],
+    ],
+    ids=["MLP", "1-d", "3-d", "2-d"],
+)
+def test_a_network_without_convolutions_of_two_dimensions_has_no_fault_for_it(layers: list[nn.Module]) -> None:
+    """`--screen` rejected every candidate of an MLP ("no gradient reaches any convolution") and of a 1-d network.
+
+    A network with a Conv3d ended in a traceback: "required rank 4 tensor to use channels_last format".
+    """
+    assert signal_statistics(nn.Sequential(*layers), *batch()).faults == ()
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
+def test_weights_that_are_computed_are_measured_around() -> None:
+    """A network with the old weight_norm or spectral_norm could neither be screened nor shown on the page."""
+    conv = nn.utils.weight_norm(nn.Conv2d(3, 4, 3))  # type: ignore[no-untyped-call]
+    other = nn.utils.spectral_norm(nn.Conv2d(4, 4, 3))  # type: ignore[no-untyped-call]
+    new = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3))
+    model = nn.Sequential(conv, other, new, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    found = signal_statistics(model, *batch())
+    assert found.faults == ()
+    assert [layer.kind for layer in found.layers] == ["Linear"]
+
+
 def test_dead_channels_of_relu6_are_those_at_either_end() -> None:
     """Channels held below 0 or above 6 pass no gradient; the one in between does."""
     conv = nn.Conv2d(3, 3, 1)
