@@ -60,7 +60,7 @@ class TaskTable(_Strict):
     @field_validator("lr", "momentum", "weight_decay", "warmup_epochs", "label_smoothing", mode="before")
     @classmethod
     def _whole_numbers_are_numbers(cls, value: object) -> object:
-        return float(value) if type(value) is int else value
+        return _as_float(value)
 
     @field_validator("packages", mode="before")
     @classmethod
@@ -193,8 +193,13 @@ class TaskFile(_Strict):
     @field_validator("noise", mode="before")
     @classmethod
     def _numbers(cls, value: object) -> object:
-        whole = isinstance(value, dict)
-        return {key: float(one) if type(one) is int else one for key, one in value.items()} if whole else value  # type: ignore[attr-defined]
+        if not isinstance(value, dict):
+            raise ValueError("it is a table with the SD of one seed by task: [noise], then NAME = 1.2")
+        for key, one in value.items():
+            if isinstance(one, dict):  # TOML takes a dot in a bare key for a table inside
+                name = ".".join((str(key), *map(str, list(one)[:1])))
+                raise ValueError(f'a name with a dot needs quotes there: "{name}" = …')
+        return {key: _as_float(one) for key, one in value.items()}
 
     @field_validator("name")
     @classmethod
@@ -214,6 +219,14 @@ class TaskFile(_Strict):
             if not (math.isfinite(sd) and sd > 0):
                 raise ValueError(f"noise.{task}: must be a positive number, not {sd}")
         return self
+
+
+def _as_float(value: object) -> object:
+    """A whole number as the float it stands for; anything else as it is. Raises ValueError for one too large."""
+    try:
+        return float(value) if type(value) is int else value
+    except OverflowError:
+        raise ValueError("the number is too large") from None
 
 
 def component(value: str) -> str:
@@ -237,8 +250,12 @@ def read_task_file(path: Path) -> TaskFile:
         fields = tomllib.loads(read_regular(path, limit=_MAX_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
         raise TaskFileError(f"{path}: no such file") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise TaskFileError(f"{path}: {' '.join(str(error).split()) or 'nested too deeply'}") from None
+    except RecursionError:
+        raise TaskFileError(f"{path}: nested too deeply") from None
+    except UnicodeDecodeError:
+        raise TaskFileError(f"{path}: it is no text in UTF-8; save it as UTF-8") from None
+    except (OSError, ValueError) as error:
+        raise TaskFileError(f"{path}: {' '.join(str(error).split())}") from None
     return parsed(fields, str(path))
 
 
@@ -262,6 +279,8 @@ def _first(error: ValidationError) -> str:
     if fault["type"] == "extra_forbidden":
         known, others = TaskTable.model_fields, TaskFile.model_fields
         known, others = (known, others) if len(parts) > 1 else (others, known)
+        if parts[-1] == "noise" and len(parts) > 1:
+            return f"{key} stands at the wrong place; it is a table of its own, [noise], with one SD for each task"
         if parts[-1] in others:
             place = "above the first [[visible]]" if len(parts) > 1 else "below [[visible]]"
             return f"{key} stands at the wrong place; it belongs {place}"

@@ -81,10 +81,37 @@ def test_bad_input_is_one_sentence_with_its_key(tmp_path: Path, text: str, said:
     assert said in read(tmp_path, text)
 
 
+@pytest.mark.parametrize("key", ["lr", "weight_decay", "warmup_epochs"])
+def test_a_number_too_large_for_a_float_is_one_sentence(tmp_path: Path, key: str) -> None:
+    """A learning rate of 400 digits, a slip of the keyboard, ended in a traceback (OverflowError)."""
+    assert f"visible.1.{key}: the number is too large" in read(tmp_path, f"{VISIBLE}{key} = 1{'0' * 400}\n")
+    said = read(tmp_path, f"{VISIBLE}[noise]\nnet-flowers = 1{'0' * 400}\n")
+    assert "noise: the number is too large" in said
+
+
+def test_noise_in_another_form_says_how_it_is_written(tmp_path: Path) -> None:
+    """`noise = 1.2` in a task "belongs above the first [[visible]]", where it was refused as no valid table.
+
+    And a task called a.b had "noise.a: Input should be a valid number" for `a.b = 1.2`, which is a table in TOML.
+    """
+    assert "it is a table of its own, [noise]" in read(tmp_path, VISIBLE + "noise = 1.2\n")
+    assert "[noise], then NAME = 1.2" in read(tmp_path, "noise = 1.2\n" + VISIBLE)
+    dotted = f"{VISIBLE}name = 'vit.small'\n[noise]\nvit.small = 1.2\n"
+    assert 'noise: a name with a dot needs quotes there: "vit.small" = …' in read(tmp_path, dotted)
+
+
+def test_a_file_that_is_nested_too_deeply_is_said(tmp_path: Path) -> None:
+    """It was "maximum recursion depth exceeded", which is about Python and not about the file."""
+    assert read(tmp_path, f"a = {'[' * 3000}{']' * 3000}\n").endswith("my.toml: nested too deeply")
+
+
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "my.toml"
     path.write_bytes(b"name = \xff\xfe")
     with pytest.raises(TaskFileError, match=r"my\.toml"):
+        read_task_file(path)
+    path.write_bytes(VISIBLE.encode("utf-16"))  # as a shell of Windows writes it
+    with pytest.raises(TaskFileError, match=r"my\.toml: it is no text in UTF-8; save it as UTF-8"):
         read_task_file(path)
     path.unlink()
     path.mkdir()
