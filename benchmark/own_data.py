@@ -43,12 +43,13 @@ def prepared_data(
         arrays = from_torchvision(second, root=_root(data_root), download=download)
     elif first.endswith(".py") and second:
         arrays = _called(first, second, folder)
-    elif path.suffix in FILES:
+    elif path.suffix.lower() in FILES:
         arrays = from_file(path)
     elif path.is_dir():
         return prepare(shuffled(from_folder(path, image_size)))
     elif path.exists():
-        raise DataError(f"{path} is neither a folder nor {' nor '.join(FILES)}")
+        own = 'data = "data.py:load", a function of yours, can read it'
+        raise DataError(f"{path} is neither a folder nor {' nor '.join(FILES)}; {own}")
     else:
         raise DataError(
             f"{path}: no such file or folder, and none of our data sets is called {data!r}: {', '.join(NUM_CLASSES)}"
@@ -58,7 +59,7 @@ def prepared_data(
 
 def _root(data_root: Path | None) -> Path:
     variable = os.environ.get(DATA_ROOT_VARIABLE)
-    return data_root.expanduser() if data_root else Path(variable) if variable else cache_folder()
+    return data_root.expanduser() if data_root else Path(variable).expanduser() if variable else cache_folder()
 
 
 def _called(file: str, function: str, folder: Path) -> Arrays:

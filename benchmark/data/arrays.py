@@ -37,7 +37,7 @@ class Arrays:
 def from_file(path: Path) -> Arrays:
     """Read FILE.npz or FILE.safetensors. Nothing is unpickled. Raises DataError."""
     try:
-        found = _npz(path) if path.suffix == ".npz" else _safetensors(path)
+        found = _npz(path) if path.suffix.lower() == ".npz" else _safetensors(path)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
@@ -138,6 +138,8 @@ def require_classes(train: Array, test: Array, what: str) -> None:
         raise DataError(f"{what}: labels must be 0…C−1, but they are 1…{classes - 1}: subtract 1")
     if not present.all():
         missing = int(np.flatnonzero(~present)[0])
+        if (test == missing).any():
+            raise DataError(f"{what}: label {missing} has test pictures, but no training picture")
         raise DataError(
             f"{what}: labels must be 0…C−1, but no training picture has label {missing}, "
             f"and the largest label is {classes - 1}{_RELABEL}"
@@ -185,7 +187,9 @@ def _labels(array: Array, what: str) -> Array:
         hint = "; one number for each picture, not one-hot" if array.ndim == 2 else ""
         raise DataError(f"{what} has shape {array.shape}, not (N,){hint}")
     if array.dtype.kind not in "iu":
-        raise DataError(f"{what} is {array.dtype}; labels must be whole numbers 0…C−1")
+        whole = array.dtype.kind == "b" or (array.dtype.kind == "f" and (array == np.floor(array)).all())
+        remedy = '; write .astype("int64")' if whole else ""
+        raise DataError(f"{what} is {array.dtype}; labels must be whole numbers 0…C−1{remedy}")
     if (largest := int(array.max())) >= 2**63:
         raise DataError(f"{what}: a label is {largest}; labels must be 0…C−1")
     return array.astype(np.int64)

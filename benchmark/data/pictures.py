@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,12 @@ from benchmark.data.dataset import DataError
 from benchmark.hardware import cpu_count
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
+_NAMED_ENDINGS = ", ".join(sorted(ENDINGS))
 _MOST_PIXELS = 2**28
+_LIKE_TEST = frozenset({"val", "valid", "validation", "eval", "dev", "test"})
+"""What others call the folder of pictures that are not trained on; `Test` is another name than `test`."""
+_LITTER = frozenset({"Thumbs.db", "desktop.ini"})
+"""What Windows leaves in a folder of pictures."""
 
 
 def from_folder(folder: Path, size: int | None) -> Arrays:
@@ -25,7 +30,9 @@ def from_folder(folder: Path, size: int | None) -> Arrays:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     if not (folder / "train").is_dir():
-        raise DataError(f"{folder}: it has no folder train, with one folder of pictures per class in it")
+        there = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        has = f"; it has {', '.join(there[:6])}{' …' if len(there) > 6 else ''}" if there else ""
+        raise DataError(f"{folder}: it has no folder train, with one folder of pictures per class in it{has}")
     train = _classes(folder / "train")
     if len(train) < 2:
         found = f"one class only, {next(iter(train))}" if train else "no folder of a class"
@@ -43,6 +50,9 @@ def from_folder(folder: Path, size: int | None) -> Arrays:
         train, test = _held_out(folder, train)
         count = sum(map(len, test.values()))
         notes = (f"{folder.name} has no test folder: a fixed fifth of each class ({count} pictures) is held out",)
+        others = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and path.name.lower() in _LIKE_TEST]
+        notes += tuple(f"its folder {name} is not read; call it test to test on its pictures" for name in others)
+    notes += tuple(_unread(folder))
     files = [[path for name in train for path in split[name]] for split in (train, test)]
     with _opened(files[0][0]) as opened:
         first = opened.size
@@ -67,9 +77,21 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
         if place.is_dir() and not place.name.startswith("."):
             pictures = [path for path in sorted(place.iterdir()) if _is_picture(path)]
             if not pictures:
-                raise DataError(f"{place}: it has no pictures ({', '.join(sorted(ENDINGS))})")
+                raise DataError(f"{place}: it has no pictures ({_NAMED_ENDINGS})")
             found[place.name] = pictures
     return found
+
+
+def _unread(folder: Path) -> Iterator[str]:
+    """A sentence for train and for test where the folders of their classes hold more than pictures."""
+    for part in ("train", "test"):
+        places = [place for place in sorted((folder / part).glob("*/")) if not place.name.startswith(".")]
+        inside = (path for place in places for path in sorted(place.iterdir()))
+        left = [path for path in inside if not (_is_picture(path) or path.name.startswith(".") or path.name in _LITTER)]
+        if left:
+            named = f"{left[0].relative_to(folder)}{'/' if left[0].is_dir() else ''}"
+            several = f" and {len(left) - 1} more are" if len(left) > 1 else " is"
+            yield f"{named}{several} not read: a class's pictures lie directly in its folder, as {_NAMED_ENDINGS}"
 
 
 def _is_picture(path: Path) -> bool:
@@ -100,7 +122,7 @@ def _opened(path: Path) -> Any:
     except UnidentifiedImageError:
         raise DataError(f"{path}: it is no picture, or a corrupt one") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from None
+        raise DataError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if picture.size[0] * picture.size[1] > _MOST_PIXELS:
         raise DataError(f"{path}: it has {picture.size[0]}×{picture.size[1]} pixels, which is too many")
     return picture
@@ -122,7 +144,7 @@ def _decoded(path: Path, size: int | None) -> Array:
             picture.load()
             plain = _plain(ImageOps.exif_transpose(picture))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: it is corrupt: {error}") from None
+            raise DataError(f"{path}: {error}" if picture.mode == "F" else f"{path}: it is corrupt: {error}") from None
         if size is not None and plain.size != (size, size):
             plain = ImageOps.fit(plain, (size, size), Image.Resampling.BICUBIC)
         return np.asarray(plain, dtype=np.uint8)
@@ -134,6 +156,8 @@ def _plain(picture: Any) -> Any:
 
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture, dtype=np.float64)
+        if picture.mode == "F" and 0 < np.nan_to_num(values).max() <= 1:
+            raise ValueError("its floats go from 0 to 1 and would all become black; save it with 8 or 16 bits")
         scale = 257 if picture.mode.startswith("I") else 1
         return Image.fromarray(np.clip(np.round(np.nan_to_num(values) / scale), 0, 255).astype(np.uint8))
     if picture.mode in ("1", "L"):

@@ -63,6 +63,8 @@ def test_channels_may_be_first_last_or_absent(shape: tuple[int, ...], made: tupl
             "no training picture has label 1, and the largest label is 6; np.unique",
         ),
         ({"train_labels": np.arange(96) % 4 / 2}, "whole numbers"),
+        ({"train_labels": np.arange(96) % 4 * 1.0}, 'whole numbers 0…C−1; write .astype("int64")'),
+        ({"test_labels": np.arange(32) % 5}, "label 4 has test pictures, but no training picture"),
         ({"train_labels": np.zeros(96, int), "test_labels": np.zeros(32, int)}, "one class only"),
         ({"test_labels": np.zeros(32, int)}, "class 1 has no test picture"),
         ({"train_images": np.full((96, 12, 12), 0.5)}, "is float64; it must be uint8, or float32 that is already nor"),
@@ -249,6 +251,8 @@ def test_pictures_of_any_kind_become_eight_bits(tmp_path: Path) -> None:
         (lambda p: shutil.copytree(p / "train/cat", p / "train/fox"), "class fox has no test pictures"),
         (lambda p: shutil.copytree(p / "test/cat", p / "test/fox"), "class fox has no training pictures"),
         (lambda p: (p / "train").rename(p / "training"), "no folder train"),
+        (lambda p: (p / "train").rename(p / "Train"), "per class in it; it has Train, test"),
+        (lambda p: (p / "train/cat/loop.png").symlink_to("loop.png"), "loop.png: cannot be read: Too many levels"),
         (lambda p: (p / "train/cat/lost.png").symlink_to("nowhere.png"), "lost.png"),
     ],
 )
@@ -256,6 +260,39 @@ def test_a_bad_folder_is_named(tmp_path: Path, harm: Callable[[Path], Any], said
     write_pictures(tmp_path / "pets")
     harm(tmp_path / "pets")
     assert said in refused(lambda: from_folder(tmp_path / "pets", None))
+
+
+def test_what_is_not_read_of_a_folder_is_said(tmp_path: Path) -> None:
+    """A folder val, a folder inside a class, and an ending that is not known were left out without a word."""
+    folder = tmp_path / "pets"
+    write_pictures(folder, test=False)
+    (folder / "train/cat/indoors").mkdir()
+    (folder / "train/dog/0.heic").write_bytes(b"x")
+    (folder / "train/dog/Thumbs.db").write_bytes(b"x")
+    shutil.copytree(folder / "train/cat", folder / "val/cat")
+    notes = from_folder(folder, None).notes
+    assert notes[1] == "its folder val is not read; call it test to test on its pictures"
+    assert notes[2].startswith("train/cat/indoors/ and 1 more are not read: a class's pictures lie directly in its")
+    assert len(notes) == 3
+
+
+def test_pictures_of_floats_up_to_one_are_refused(tmp_path: Path) -> None:
+    """A .tiff of a microscope with floats from 0 to 1 became a black picture, and the network learnt nothing."""
+    write_pictures(tmp_path / "pets")
+    cells = tmp_path / "pets/train/cat/cells.tiff"
+    Image.fromarray(np.linspace(0, 1, 100, dtype=np.float32).reshape(10, 10)).save(cells)
+    assert "cells.tiff: its floats go from 0 to 1" in refused(lambda: from_folder(tmp_path / "pets", None))
+    Image.fromarray(np.full((10, 10), 200, dtype=np.float32)).save(cells)
+    assert from_folder(tmp_path / "pets", None).train_images[10].min() == 200
+
+
+def test_an_ending_in_capitals_and_a_file_of_another_kind(tmp_path: Path) -> None:
+    """TOYS.NPZ, as Windows keeps names, was "neither a folder nor .npz"; and nothing said how to read a .csv."""
+    with (tmp_path / "TOYS.NPZ").open("wb") as file:
+        np.savez(file, **arrays())
+    assert prepared_data("TOYS.NPZ", None, tmp_path).train == 96
+    (tmp_path / "toys.csv").write_text("1,2\n")
+    assert 'data = "data.py:load", a function' in refused(lambda: prepared_data("toys.csv", None, tmp_path))
 
 
 def test_files_that_macos_leaves_are_no_pictures(tmp_path: Path) -> None:
