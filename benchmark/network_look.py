@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import traceback
 from typing import TYPE_CHECKING
@@ -62,6 +63,10 @@ def try_out(network: Network, model: nn.Module) -> None:
             f"network {network.spec} gives shape {tuple(out.shape)} for 2 pictures of {shape}; "
             f"{network.num_classes} classes need (2, {network.num_classes})"
         )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise NetworkError(
+            f"network {network.spec}: all its parameters are frozen (requires_grad is False), so nothing can be trained"
+        )
     model.train()
     try:
         with contained(BUILD_SECONDS):
@@ -71,6 +76,24 @@ def try_out(network: Network, model: nn.Module) -> None:
         raise failing(error, " while it trains") from error
     model.zero_grad()
     model.eval()
+
+
+def require_own_memory(spec: str, model: nn.Module) -> None:
+    """Raise NetworkError where two parameters, or two values of one, lie at the same place: a write changes both."""
+    spans = []
+    for name, one in model.named_parameters():
+        reach = 1 + sum((size - 1) * stride for size, stride in zip(one.shape, one.stride(), strict=True))
+        if reach < one.numel():
+            raise NetworkError(f"network {spec}: values of {name} share memory, as expand makes them; write .clone()")
+        if one.numel():
+            spans.append((one.data_ptr(), one.data_ptr() + reach * one.element_size(), name))
+    spans.sort()
+    for (_, end, first), (start, _, second) in itertools.pairwise(spans):
+        if start < end:
+            raise NetworkError(
+                f"network {spec}: {first} and {second} are two parameters that share memory; to tie them assign the "
+                "parameter itself, as in self.two.weight = self.one.weight"
+            )
 
 
 def gives_probabilities(network: Network, model: nn.Module) -> bool:
@@ -101,6 +124,14 @@ def called_by_place(network: Network, function: object) -> str | None:
     if classes == first:
         return said
     return f"{said}; write def build(num_classes): return {name}({classes}=num_classes)"
+
+
+def takes_classes(function: object) -> bool:
+    """Whether the user's function has an argument num_classes."""
+    try:
+        return callable(function) and "num_classes" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def why_untraced(model: nn.Module) -> str | None:

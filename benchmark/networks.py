@@ -178,19 +178,21 @@ def checked(spec: str, model: object) -> nn.Module:
     """Return `model` if it can be searched. Raises NetworkError."""
     import torch
     from torch import nn
-    from torch.nn.parameter import UninitializedParameter
+    from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
     if not isinstance(model, nn.Module):
         raise NetworkError(f"network {spec} returns {_article(type(model).__name__)}, not a torch.nn.Module")
     parameters = list(model.named_parameters())
     if not parameters:
         raise NetworkError(f"network {spec} has no parameters, so there is nothing to initialise")
-    for name, parameter in parameters:
-        if isinstance(parameter, UninitializedParameter):
+    for name, value in (*parameters, *model.named_buffers()):
+        if isinstance(value, UninitializedParameter | UninitializedBuffer):
+            kind = "parameter" if isinstance(value, UninitializedParameter) else "buffer"
             raise NetworkError(
-                f"network {spec}: {name} is a lazy parameter, whose shape only a first batch decides; "
+                f"network {spec}: {name} is a lazy {kind}, whose shape only a first batch decides; "
                 "give the layer its sizes"
             )
+    for name, parameter in parameters:
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
             remedy = (
                 "; .float() makes it so"
@@ -205,10 +207,15 @@ def checked(spec: str, model: object) -> nn.Module:
 
 def constructed_sha256(model: nn.Module) -> str:
     """SHA-256 of all parameters and buffers, with their names."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(_uint8()).numpy().data)
+        if tensor.is_meta:
+            continue  # it has no values
+        plain = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
+        digest.update(plain.cpu().resolve_conj().resolve_neg().contiguous().flatten().view(_uint8()).numpy().data)
     return digest.hexdigest()
 
 

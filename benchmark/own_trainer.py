@@ -119,7 +119,7 @@ class TrainCall:
         known = dict(self.trainer.sources)
         try:
             sources = captured(file, self.trainer.folder)
-        except (OSError, UnicodeDecodeError, SyntaxError) as error:
+        except (OSError, SyntaxError) as error:
             raise TrainerFailed(
                 f"train {self.trainer.spec}: a module was changed while the search ran: {error}"
             ) from None

@@ -59,7 +59,7 @@ def import_file(file: str, folder: Path) -> ModuleType:
 def captured(file: str, folder: Path) -> tuple[Source, ...]:
     """The module of `file`, and every module that was imported from its folder or from `folder` since.
 
-    Raises OSError, UnicodeDecodeError or SyntaxError (an unknown encoding) for a file that cannot be read.
+    Raises OSError or SyntaxError (another encoding than the file says) for a file that cannot be read.
     """
     main, roots = module_name(file), (folder.resolve(), (folder / file).resolve().parent)
     found: dict[str, Source] = {}
@@ -67,7 +67,11 @@ def captured(file: str, folder: Path) -> tuple[Source, ...]:
         if not str(module.__file__).endswith(".py"):
             continue
         shown = place.relative_to(next(root for root in roots if place.is_relative_to(root))).as_posix()
-        found[name] = Source(name, shown, importlib.util.decode_source(place.read_bytes()), hasattr(module, "__path__"))
+        try:
+            text = importlib.util.decode_source(place.read_bytes())
+        except (UnicodeDecodeError, SyntaxError) as error:
+            raise SyntaxError(f"{shown}: {error}; save it as UTF-8") from None
+        found[name] = Source(name, shown, text, hasattr(module, "__path__"))
     return tuple(sorted(found.values(), key=lambda source: (source.name != main, source.name)))
 
 

@@ -20,7 +20,7 @@ from benchmark.data.dataset import DataError
 from benchmark.data.unused import hold
 from benchmark.executors import InfrastructureError, LocalExecutor, Parent, ProcessDied, TookTooLong
 from benchmark.hardware import cpu_count
-from benchmark.network_look import BUILD_SECONDS, called_by_place, try_out
+from benchmark.network_look import BUILD_SECONDS, called_by_place, require_own_memory, takes_classes, try_out
 from benchmark.networks import LIBRARIES, Network, NetworkError, described
 from benchmark.sources import captured, forget, import_file, module_name
 from benchmark.task import OURS, Prepared, Profile, Recipe, Task, Trainer
@@ -187,6 +187,8 @@ def from_user_file(network: Network, file: str, function: str, folder: Path) -> 
         make = networks.caller(network, getattr(module, function, None))
         call = called_by_place(network, getattr(module, function))
         by_place = f"; it is {call}" if call else ""
+        if network.num_classes is None and takes_classes(getattr(module, function)):
+            by_place = f"; it is called as {function}(num_classes=None), because a task with train has no classes"
         torch.manual_seed(0)
         try:
             model = make()
@@ -203,7 +205,7 @@ def with_sources(network: Network, file: str, folder: Path) -> Network:
     """The network with the text of every module that was imported from its folder."""
     try:
         sources = captured(file, folder)
-    except (OSError, UnicodeDecodeError, SyntaxError) as error:
+    except (OSError, SyntaxError) as error:
         raise NetworkError(f"network {network.spec}: a module cannot be read: {error}") from None
     if sum(len(source.text) for source in sources) > _MAX_SOURCES:
         raise NetworkError(f"network {network.spec}: its modules have more than {_MAX_SOURCES:,} characters")
@@ -241,6 +243,7 @@ def examined(network: Network) -> Network:
     constructed = networks.constructed_sha256(again)
     if networks.constructed_sha256(first) != constructed:
         raise NetworkError(random_otherwise(network.spec))
+    require_own_memory(network.spec, first)
     try_out(network, first)
     layout = tuple((name, tuple(parameter.shape)) for name, parameter in again.named_parameters())
     return replace(network, layout=layout, constructed=constructed, found=found_roles(first))
@@ -285,7 +288,11 @@ def find_trainer(spec: str, folder: Path) -> Trainer:
             f"train {spec} is called as {function}(model, seed=…, device=…, report=…), "
             f"but takes {inspect.signature(made)}: {error}"
         ) from None
-    sources = [(source.file, hashlib.sha256(source.text.encode()).hexdigest()) for source in captured(file, folder)]
+    try:
+        texts = captured(file, folder)
+    except (OSError, SyntaxError) as error:
+        raise NetworkError(f"train {spec}: a module cannot be read: {error}") from None
+    sources = [(source.file, hashlib.sha256(source.text.encode()).hexdigest()) for source in texts]
     own = module_name(file)
     sources.sort(key=lambda one: (Path(one[0]).stem != own, one[0]))
     return Trainer(spec, folder, tuple(sources))

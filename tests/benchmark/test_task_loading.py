@@ -15,10 +15,11 @@ import torch
 from pydantic import TypeAdapter
 
 from benchmark import networks
+from benchmark.networks import NetworkError
 from benchmark.results import result_key
 from benchmark.sources import captured, forget, import_file
 from benchmark.task import Task
-from benchmark.task_loading import PrepareTask, Problem, trainer_sees
+from benchmark.task_loading import PrepareTask, Problem, find_trainer, trainer_sees
 from benchmark.task_schema import TaskTable
 from tests.benchmark.task_files import NETWORK, write_task
 
@@ -94,6 +95,18 @@ def test_a_network_file_in_any_encoding_that_python_reads(tmp_path: Path, encodi
     assert found.sources[0].text == head.replace("\r", "") + NETWORK
 
 
+def test_a_file_in_another_encoding_than_it_says_is_named(tmp_path: Path) -> None:
+    """A comment with an é in Latin-1 was "a module cannot be read", whichever; in a trainer it was a traceback."""
+    write_task(tmp_path)
+    (tmp_path / "net.py").write_bytes(NETWORK.encode() + b"# caf\xe9\n")
+    found = made(tmp_path)
+    assert isinstance(found, Problem)
+    assert "net.py: 'utf-8' codec" in found.text
+    (tmp_path / "train.py").write_bytes(b"# caf\xe9\ndef train(model, *, seed, device, report):\n    return 1.0\n")
+    with pytest.raises(NetworkError, match=r"train\.py: 'utf-8' codec .*; save it as UTF-8"):
+        find_trainer("train.py:train", tmp_path)
+
+
 def test_links_are_followed_to_a_users_modules(tmp_path: Path) -> None:
     """A folder or a file that is a link is the place it leads to, for what is captured and for what is forgotten."""
     theirs, elsewhere = tmp_path / "theirs", tmp_path / "elsewhere"
@@ -156,6 +169,30 @@ HEAD = "import torch\nfrom torch import nn\n"
         ),
         (HEAD + "def build(num_classes):\n    return nn.Flatten()\n", {}, "has no parameters"),
         (HEAD + "def build(num_classes):\n    return nn.LazyLinear(num_classes)\n", {}, "a lazy parameter"),
+        (  # a traceback: the buffer has no values to compare
+            HEAD + "def build(n):\n    return nn.Sequential(nn.LazyBatchNorm2d(affine=False), nn.Flatten(), "
+            "nn.Linear(144, n))\n",
+            {},
+            "0.running_mean is a lazy buffer",
+        ),
+        (  # "element 0 of tensors does not require grad and does not have a grad_fn"
+            HEAD + "def build(n):\n    return nn.Sequential(nn.Flatten(), nn.Linear(144, n)).requires_grad_(False)\n",
+            {},
+            "all its parameters are frozen",
+        ),
+        (  # a traceback when the first candidate's values were copied
+            HEAD + "def build(n):\n    m = nn.Sequential(nn.Flatten(), nn.Linear(144, n))\n"
+            "    m[1].bias = nn.Parameter(torch.zeros(1).expand(n))\n    return m\n",
+            {},
+            "values of 1.bias share memory",
+        ),
+        (  # "give each parameter values of its own", which is not what their author wants
+            HEAD
+            + "def build(n):\n    m = nn.Sequential(nn.Flatten(), nn.Linear(144, 9), nn.Linear(9, 9), nn.Linear(9, 9), "
+            "nn.Linear(9, n))\n    m[3].weight.data = m[2].weight.data\n    return m\n",
+            {},
+            "2.weight and 3.weight are two parameters that share memory; to tie them",
+        ),
         (
             HEAD + "def build(num_classes):\n    return nn.Linear(3, 4).double()\n",
             {},
@@ -241,6 +278,30 @@ def test_parts_of_a_network_that_has_more_than_convolutions(tmp_path: Path) -> N
     ]
 
 
+def test_buffers_of_any_kind_are_compared(tmp_path: Path) -> None:
+    """A complex buffer that .conj() made, a sparse one, or one without values ended in a traceback of torch."""
+    network = HEAD + (
+        "class Net(nn.Module):\n"
+        "    def __init__(self, n):\n"
+        "        super().__init__()\n"
+        "        self.head = nn.Linear(144, n)\n"
+        "        self.register_buffer('phase', torch.randn(3, dtype=torch.complex64).conj())\n"
+        "        self.register_buffer('sparse', torch.eye(3).to_sparse())\n"
+        "        self.register_buffer('rows', torch.eye(3).to_sparse_csr())\n"
+        "        self.register_buffer('later', torch.empty(3, device='meta'))\n"
+        "    def forward(self, x):\n"
+        "        return self.head(x.flatten(1))\n"
+        "def build(num_classes):\n    return Net(num_classes)\n"
+    )
+    write_task(tmp_path, network=network)
+    first = task(tmp_path).network
+    write_task(tmp_path, network=network.replace("torch.eye(3).to_sparse()", "(2 * torch.eye(3)).to_sparse()"))
+    other = task(tmp_path).network
+    assert first is not None
+    assert other is not None
+    assert first.constructed != other.constructed
+
+
 UNTRACEABLE = HEAD + (
     "class Net(nn.Module):\n"
     "    def __init__(self, n):\n        super().__init__()\n        self.head = nn.Linear(144, n)\n"
@@ -304,6 +365,17 @@ def test_a_trainer_of_the_users(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(HEAD + "def build():\n    return nn.Linear(2, 2)\n" + TRAINER)
     table["train"] = "net.py:train"
     assert list(trainer_sees(trained())) == ["net.py"]
+
+
+def test_a_network_that_wants_classes_where_there_are_none_is_told_so(tmp_path: Path) -> None:
+    """With a trainer of one's own a network got None as num_classes, and its author "must be tuple of ints"."""
+    write_task(tmp_path)
+    (tmp_path / "train.py").write_text(TRAINER)
+    (tmp_path / "net.py").write_text(HEAD + "def build(num_classes=10):\n    return nn.Linear(2, num_classes)\n")
+    found = PrepareTask(TaskTable.model_validate({"network": "net.py:build", "train": "train.py:train"}), tmp_path)
+    said = found(_Nobody())
+    assert isinstance(said, Problem)
+    assert said.text.endswith("called as build(num_classes=None), because a task with train has no classes")
 
 
 def test_a_trainer_in_a_folder_of_its_own(tmp_path: Path) -> None:
