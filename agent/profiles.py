@@ -211,7 +211,9 @@ def _baseline(profile: Profile, where: str, folder: Path) -> str | None:
         raise UsageError(
             f"{where}: baseline: no file {path}, and no recipe {name!r}; known: {AS_BUILT}, {', '.join(recipe_names())}"
         ) from None
-    except (OSError, UnicodeDecodeError, RegionError) as error:
+    except OSError as error:
+        raise UsageError(f"{where}: baseline: {path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, RegionError) as error:
         raise UsageError(f"{where}: baseline: {path}: {in_one_sentence(error)}") from None
     if (rejection := check_region(region)) is not None:
         raise UsageError(f"{where}: baseline: {path}: {rejection.message} [{rejection.kind}]")

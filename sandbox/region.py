@@ -176,10 +176,11 @@ def region_of(text: str) -> str:
     """Return the region that a file contains: the whole text, or that of a whole scaffold or of an exported module.
 
     A text with a marker counts as a whole scaffold. All bytes outside its region must then equal ours, after Windows
-    line ends have become "\\n". `sandbox.rules` checks the region itself.
+    line ends have become "\\n". A byte order mark at its start is no part of the text. `sandbox.rules` checks the
+    region itself.
     Raises MarkersNotFoundError or OutsideRegionError, both a RegionError of kind "outside_region".
     """
-    text = unify_newlines(text)
+    text = unify_newlines(text.removeprefix("\ufeff"))
     if _BEGIN.search(text) is None and _END.search(text) is None:
         header = _EXPORT_HEADER.match(text)
         if header is None:

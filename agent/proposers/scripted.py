@@ -59,7 +59,7 @@ def read_script(path: str) -> str:
     if Path(path).is_dir():
         raise UsageError(f"--proposer scripted:{path}: cannot be read: Is a directory")
     try:
-        text = read_regular(Path(path), limit=MAX_BYTES).decode("utf-8")
+        text = read_regular(Path(path), limit=MAX_BYTES).decode("utf-8-sig")
         if Path(path).suffix == ".json" or _is_list(text):
             _parse(text)
         else:

@@ -128,7 +128,7 @@ class SessionFolder:
         """The region in the file as it is. Raises OutsideChanged."""
         back = "nothing was spent. `agent session restore` gives the file back and keeps this one as " + ORIGINAL
         try:
-            text = unify_newlines(read_plain(self.path, FILE, limit=MAX_BYTES).decode("utf-8"))
+            text = unify_newlines(read_plain(self.path, FILE, limit=MAX_BYTES).decode("utf-8-sig"))
         except FileNotFoundError:
             raise OutsideChanged(f"{self.file} is not there; {back}") from None
         except NotPlain as error:

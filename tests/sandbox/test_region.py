@@ -57,6 +57,12 @@ def test_a_region_text_is_taken_as_it_is_with_a_final_newline() -> None:
     assert region_of(REGION) == region_of(REGION.rstrip("\n")) == region_of(REGION.replace("\n", "\r\n")) == REGION
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file() -> None:
+    """A file that Notepad of Windows saved was refused: "line 1: invalid non-printable character U+FEFF"."""
+    assert region_of("\ufeff" + REGION) == REGION
+    assert region_of("\ufeff" + scaffold().with_region(REGION).text.replace("\n", "\r\n")) == REGION
+
+
 def test_a_whole_scaffold_gives_its_region() -> None:
     """`agent check my_custom_init.py` works on the file that a person edited, also when Windows saved it."""
     text = scaffold().with_region(REGION).text

@@ -84,6 +84,32 @@ def test_a_full_disk_is_said_in_words_and_without_a_traceback(monkeypatch: pytes
     assert ended.value.code == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("baselines", "--from-config", "folder"), "--from-config folder: cannot be read: Is a directory"),
+        (("search", "--profile", "smoke", "--start", "./folder"), "folder: cannot be read: Is a directory"),
+    ],
+)
+def test_a_folder_in_place_of_a_file_is_said_in_words(
+    main: Main, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    """It was "cannot be read: [Errno 21] Is a directory: 'folder'"."""
+    (tmp_path / "folder").mkdir()
+    code, out, err = main(*words)
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Errno" not in err
+
+
+def test_a_script_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    """A list of calls that Windows saved was refused: "Unexpected UTF-8 BOM"."""
+    from agent.proposers.scripted import read_script
+
+    (tmp_path / "calls.json").write_bytes(b"\xef\xbb\xbf" + b'[{"tool": "test", "arguments": {}}]')
+    assert read_script(str(tmp_path / "calls.json")).startswith("[")
+
+
 @pytest.mark.parametrize("words", [("--proposer", "scripted:mine.py"), ("--proposer", "random", "--start", "mine.py")])
 def test_a_file_against_the_rules_is_refused_before_anything_starts(
     main: Main, tmp_path: Path, words: tuple[str, ...]
