@@ -138,6 +138,8 @@ def described(error: BaseException) -> str:
         text = " ".join(str(error).split())[:500]
     except Exception:  # noqa: BLE001 - an exception of the user's may fail at this, too
         text = ""
+    if isinstance(error, ImportError) and (name := (error.name or "").partition(".")[0]) in _OURS:
+        text += f"; {name} is a package of this project here, so a module of yours needs another name"
     line, frame = "", error.__traceback__
     while frame is not None:
         file = frame.tb_frame.f_code.co_filename
@@ -153,6 +155,7 @@ def is_theirs(file: str) -> bool:
 
 
 _ROOT = Path(__file__).parents[1]
+_OURS = ("agent", "benchmark", "sandbox", "prompts", "initsearch")
 _NOT_THEIRS = tuple(map(str, (Path(os.__file__).parent, _ROOT / "agent", _ROOT / "benchmark", _ROOT / "sandbox")))
 
 

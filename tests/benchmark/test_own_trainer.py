@@ -157,6 +157,16 @@ def test_an_error_names_the_users_line() -> None:
     assert described(raised.value) == "ValueError: could not convert string to float: 'x' (train.py line 2)"
 
 
+@pytest.mark.parametrize("text", ["from benchmark import timer", "import agent.policy"])
+def test_a_module_that_is_called_like_ours_is_said(text: str) -> None:
+    """A helper benchmark.py beside the network gave "cannot import name 'timer' from 'benchmark'", with our path."""
+    with pytest.raises(ImportError) as raised:
+        exec(compile(text, "/home/me/net.py", "exec"))
+    name = text.split()[1].partition(".")[0]
+    said = f"; {name} is a package of this project here, so a module of yours needs another name (net.py line 1)"
+    assert described(raised.value).endswith(said)
+
+
 def test_what_a_trainer_reports_is_kept_if_it_is_a_number() -> None:
     """A tensor of three numbers, or a number beyond all floats, ended the training."""
     odd = {"a": torch.zeros(3), "b": None, "c": "x", "d": 10**400, "e": True, "f": torch.tensor(2.0), "g": math.inf}
