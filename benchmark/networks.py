@@ -197,11 +197,11 @@ def checked(spec: str, model: object) -> nn.Module:
             )
     for name, parameter in parameters:
         if parameter.dtype != torch.float32 or parameter.device.type != "cpu":
-            remedy = (
-                "; .float() makes it so"
-                if parameter.dtype != torch.float32 and parameter.dtype.is_floating_point
-                else ""
-            )
+            remedy = ""
+            if parameter.dtype != torch.float32 and parameter.dtype.is_floating_point:
+                remedy = "; .float() makes it so"
+            elif not parameter.dtype.is_floating_point and not parameter.requires_grad:
+                remedy = "; what is not trained belongs into register_buffer"
             raise NetworkError(
                 f"network {spec}: {name} is {parameter.dtype} on {parameter.device}, not float32 on cpu{remedy}"
             )

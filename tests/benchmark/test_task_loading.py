@@ -169,6 +169,12 @@ HEAD = "import torch\nfrom torch import nn\n"
         ),
         (HEAD + "def build(num_classes):\n    return nn.Flatten()\n", {}, "has no parameters"),
         (HEAD + "def build(num_classes):\n    return nn.LazyLinear(num_classes)\n", {}, "a lazy parameter"),
+        (
+            HEAD + "def build(n):\n    m = nn.Linear(144, n)\n"
+            "    m.places = nn.Parameter(torch.arange(3), requires_grad=False)\n    return m\n",
+            {},
+            "places is torch.int64 on cpu, not float32 on cpu; what is not trained belongs into register_buffer",
+        ),
         (  # a traceback: the buffer has no values to compare
             HEAD + "def build(n):\n    return nn.Sequential(nn.LazyBatchNorm2d(affine=False), nn.Flatten(), "
             "nn.Linear(144, n))\n",
