@@ -108,8 +108,9 @@ class Tied(nn.Module):
         self.start, self.one, self.two = nn.Linear(3 * 32 * 32, 8), nn.Linear(8, 8), nn.Linear(8, 8)
         self.two.weight = self.one.weight
         self.head = nn.Linear(8, 10)
-        self.register_buffer("table", torch.arange(4.0))
-        self.register_buffer("part", self.table[1:3])
+        table = torch.arange(4.0)
+        self.register_buffer("table", table)
+        self.register_buffer("part", table[1:3])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self.head(self.two(self.one(self.start(x.flatten(1)).relu()).relu()).relu())

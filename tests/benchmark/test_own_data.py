@@ -289,7 +289,7 @@ def test_pictures_of_floats_up_to_one_are_refused(tmp_path: Path) -> None:
 def test_an_ending_in_capitals_and_a_file_of_another_kind(tmp_path: Path) -> None:
     """TOYS.NPZ, as Windows keeps names, was "neither a folder nor .npz"; and nothing said how to read a .csv."""
     with (tmp_path / "TOYS.NPZ").open("wb") as file:
-        np.savez(file, **arrays())
+        np.savez(file, **arrays())  # type: ignore[arg-type]
     assert prepared_data("TOYS.NPZ", None, tmp_path).train == 96
     (tmp_path / "toys.csv").write_text("1,2\n")
     assert 'data = "data.py:load", a function' in refused(lambda: prepared_data("toys.csv", None, tmp_path))

@@ -131,8 +131,8 @@ def test_a_network_without_convolutions_of_two_dimensions_has_no_fault_for_it(la
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated")
 def test_weights_that_are_computed_are_measured_around() -> None:
     """A network with the old weight_norm or spectral_norm could neither be screened nor shown on the page."""
-    conv = nn.utils.weight_norm(nn.Conv2d(3, 4, 3))  # type: ignore[no-untyped-call]
-    other = nn.utils.spectral_norm(nn.Conv2d(4, 4, 3))  # type: ignore[no-untyped-call]
+    conv = nn.utils.weight_norm(nn.Conv2d(3, 4, 3))
+    other = nn.utils.spectral_norm(nn.Conv2d(4, 4, 3))
     new = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 3))
     model = nn.Sequential(conv, other, new, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     found = signal_statistics(model, *batch())
