@@ -103,7 +103,7 @@ def test_a_file_in_another_encoding_than_it_says_is_named(tmp_path: Path) -> Non
     assert isinstance(found, Problem)
     assert "net.py: 'utf-8' codec" in found.text
     forget(tmp_path)
-    (tmp_path / "train.py").write_bytes(b"# caf\xe9\ndef train(model, *, seed, device, report):\n    return 1.0\n")
+    (tmp_path / "train.py").write_bytes(TRAINER.encode() + b"# caf\xe9\n")
     with pytest.raises(NetworkError, match=r"train\.py: 'utf-8' codec .*; save it as UTF-8"):
         find_trainer("train.py:train", tmp_path)
 
