@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -116,7 +117,7 @@ def _print(file: Path, report: CheckReport) -> None:
         if not made["seeded"]:
             print("  note: another seed gives the same tensors (a deterministic strategy)")
     print(f"{file}: accepted (isolation: {report.isolation_level})")
-    print_next(f"agent search --proposer scripted:{file}")
+    print_next(f"agent search --proposer {shlex.quote(f'scripted:{file}')}")
 
 
 def _notable(parameters: Sequence[dict[str, Any]]) -> list[str]:

@@ -25,7 +25,7 @@ from agent.cli.app import (
     app,
     settings_given,
 )
-from agent.cli.output import print_json, print_next
+from agent.cli.output import print_json, print_next, run_words
 from agent.errors import RunDamaged, UsageError
 from agent.safe_text import spelt
 
@@ -126,7 +126,7 @@ def _compare_runs(names: Sequence[str], runs: Path, output: Path | None, *, as_j
         return
     _print_pairs(found)
     print(path)
-    print_next(f"open {path}, or agent review {found[-1].record.name}")
+    print_next(f"open {path}, or agent review {run_words(found[-1].record.directory.path)}")
 
 
 def _readable(directories: Sequence[RunDirectory]) -> list[RunDirectory]:

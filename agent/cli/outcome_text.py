@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ def print_following(outcome: SearchOutcome, proposer: str) -> None:
 
     name, _, file = proposer.partition(":")
     if outcome.exit_code == NOTHING_SUBMITTED and name == "scripted" and file not in ("", "demo"):
-        print_next(f"correct {file}, then agent check {file}")
+        print_next(f"correct {file}, then agent check {shlex.quote(file)}")
         return
     following = "review" if RunStatus.of(outcome.done).waiting else "show"
     print_next(f"agent {following} {run_words(outcome.run)}")

@@ -6,6 +6,7 @@ A plain `print` is safe too, because `main` makes stdout and stderr escape contr
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,9 +79,13 @@ def asking() -> Callable[[str], bool] | None:
 
 
 def run_words(run: Path) -> str:
-    """How the next command names a run: by its name where that finds it, else by its path."""
+    """How the next command names a run: by its name where that finds it, else by its path; in quotes for a shell.
+
+    Whoever made a run chose the name of its folder.
+    """
     default = Path(os.environ.get("INITSEARCH_RUNS") or "runs")
-    return run.name if run.parent == default.absolute().resolve() else str(run)
+    named = run.parent == default.absolute().resolve() and not run.name.startswith("-")
+    return shlex.quote(run.name if named else str(run))
 
 
 def make_console() -> Console:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -72,6 +73,7 @@ def _review(
     """
     from agent.cli.review_text import as_json as as_object
     from agent.cli.review_text import show
+    from agent.runs.artifacts import PATCH
     from agent.runs.directory import RunDirectory
     from agent.runs.reviews import standing
     from agent.studies.reviewing import look_at
@@ -93,11 +95,15 @@ def _review(
         print_json(as_object(directory, subject))
         return standing(directory).exit_code
     console = make_console()
-    show(console, subject, standing(directory))
-    if sys.stdin.isatty() and sys.stdout.isatty() and subject.record.submitted is not None:
+    genuine, name = show(console, subject, standing(directory)), run_words(directory.path)
+    if not directory.has(PATCH):
+        print_next(f"agent show {name}")
+    elif sys.stdin.isatty() and sys.stdout.isatty() and subject.record.submitted is not None:
         _ask(directory, subject)
+    elif genuine:
+        print_next(f"agent review {name} --approve, or --reject -m 'why'")
     else:
-        print_next(f"agent review {run_words(directory.path)} --approve, or --reject -m 'why'")
+        print_next(f"agent verify {name}, or agent review {name} --reject -m 'why'")
     return standing(directory).exit_code
 
 
@@ -128,7 +134,8 @@ def _record(
     if kind == "approve" and serious:
         print(f"note: approved with {len(serious)} flag(s) that should be explained first", file=sys.stderr)
     name = run_words(directory.path)
-    approved = f"use {directory.path / MODULE} (torch alone); in a clone of initsearch: git am {directory.path / PATCH}"
+    module, patch = (shlex.quote(str(directory.path / file)) for file in (MODULE, PATCH))
+    approved = f"use {module} (torch alone); in a clone of initsearch: git am {patch}"
     if RunStatus.of(subject.record.summary).waiting:
         approved = f"agent submit {name} --require-approval"
     follow = {
@@ -147,9 +154,13 @@ def _again(subject: Subject) -> str:
 
     record = subject.record
     config, folder = mapping(record.summary.get("config")), record.directory.path.parent
-    words = [f"--budget {config.get('budget', 3)}"]
-    words += [f"--{name} {config[name]}" for name in ("profile", "proposer") if config.get(name) not in (None, "auto")]
-    return " ".join(["agent search", *words, *([] if folder == Path("runs").resolve() else [f"--runs {folder}"])])
+    given = {"budget": str(config.get("budget", 3))}
+    given |= {name: str(config[name]) for name in ("profile", "proposer") if config.get(name) not in (None, "auto")}
+    if given.get("proposer", "").startswith("command:"):  # a program that the run names is not what to type next
+        del given["proposer"]
+    if folder != Path("runs").resolve():
+        given["runs"] = str(folder)
+    return " ".join(["agent search", *(f"--{name} {shlex.quote(value)}" for name, value in given.items())])
 
 
 def _ask(directory: RunDirectory, subject: Subject) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _MARKS = {"stop": "EXPLAIN FIRST", "look": "look", "note": "note"}
 
 
-def show(console: Console, subject: Subject, now: Standing) -> None:
-    """Print verdict, gains, flags, diff and reviews."""
+def show(console: Console, subject: Subject, now: Standing) -> bool:
+    """Print verdict, gains, flags, diff and reviews. Returns whether the files may be approved."""
     record, findings = subject.record, subject.findings
     tone = {"good": "bold green", "bad": "bold red", "open": "bold yellow"}[findings.tone]
     console.print(spelt(record.name), style="dim")
@@ -32,9 +32,11 @@ def show(console: Console, subject: Subject, now: Standing) -> None:
     console.print(spelt(findings.verdict))
     if caveat := record.summary.get("caveat"):
         console.print(spelt(str(caveat)), style="italic")
+    genuine = True
     try:
         require_genuine(record.directory)
     except AgentError as error:
+        genuine = False
         console.print(f"Cannot be approved: {spelt(str(error))}", style="bold red")
     _print_gains(console, findings)
     console.print()
@@ -48,6 +50,7 @@ def show(console: Console, subject: Subject, now: Standing) -> None:
     for line in subject.diff:
         console.print(spelt(line), style=_diff_style(line), soft_wrap=True)
     _print_reviews(console, now)
+    return genuine
 
 
 def _print_gains(console: Console, findings: Findings) -> None:

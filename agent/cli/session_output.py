@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,9 @@ def finish(reply: SessionReply | StillRunning, *, as_json: bool) -> None:
     else:
         print("\n\n".join([reply.text, "\n".join(getattr(reply, "words", ()))]).strip())
     if done := getattr(reply, "done", None):
-        print_next(f"agent {'review' if done['status'] == 'waiting_for_review' else 'show'} {done['run']}")
+        print_next(
+            f"agent {'review' if done['status'] == 'waiting_for_review' else 'show'} {shlex.quote(str(done['run']))}"
+        )
     raise typer.Exit(reply.exit_code)
 
 

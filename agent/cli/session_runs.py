@@ -63,7 +63,7 @@ def resume_session(run: RunDirectory, allowed: Allowed, pass_env: Sequence[str],
     from agent.sessions.status import status_lines
 
     proposer = str(run.read_summary()["config"]["proposer"])
-    with showing(again=f"agent search --resume {run.path}") as progress:
+    with showing(again=f"agent search --resume {shlex.quote(str(run.path))}") as progress:
         if proposer.startswith(_COMMAND):
             outcome = resume_by_command(
                 run, allowed, pass_env=pass_env, progress=progress, launched=lambda session: _launched(session, as_json)
@@ -91,7 +91,7 @@ def release_session(run: RunDirectory, allowed: Allowed, *, as_json: bool) -> in
     from agent.sessions.command import release
 
     _launched(Session(run), as_json)
-    with showing(again=f"agent submit {run.path}") as progress:
+    with showing(again=f"agent submit {shlex.quote(str(run.path))}") as progress:
         outcome = release(run, allowed, progress)
     return _ended(outcome, str(run.read_summary()["config"]["proposer"]), as_json=as_json)
 

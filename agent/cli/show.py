@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import textwrap
@@ -48,7 +49,7 @@ def show(run: RunArgument = "latest", runs: RunsOption = Path("runs"), as_json: 
     if unfinished is not None and unfinished[0].held:
         print_next(f"wait for it, then agent show {name}")
     elif status.resumable:
-        print_next(f"agent search --resume {directory.path}")
+        print_next(f"agent search --resume {shlex.quote(str(directory.path))}")
     elif directory.has(patch.name):
         print_next(f"agent review {name}")
 

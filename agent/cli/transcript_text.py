@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,7 +144,7 @@ def print_summary(run: Replay, reasons: Counter[str], path: Path, out: TextIO) -
         out.write(f"{counts['unverifiable']} cannot be verified:\n")
         for reason, count in reasons.most_common():
             out.write(spelt(f"  {count:>4}  {reason}\n"))
-    print_next(f"agent audit {path}")
+    print_next(f"agent audit {shlex.quote(str(path))}")
 
 
 def _print_audit(found: Audit, path: Path, out: TextIO) -> None:
@@ -159,7 +160,7 @@ def _print_audit(found: Audit, path: Path, out: TextIO) -> None:
         if found.leaks
         else f"No leak: nothing hidden in {looked}.\n"
     )
-    print_next(f"agent replay {path}")
+    print_next(f"agent replay {shlex.quote(str(path))}")
 
 
 def _count(number: int, noun: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from agent.cli.app import DataRootOption, JsonFlag, RunArgument, RunsOption, app
-from agent.cli.output import print_json, print_next
+from agent.cli.output import print_json, print_next, run_words
 
 
 @app.command()
@@ -64,5 +64,5 @@ def verify(
         for check in checks:
             said = "not verifiable: " if check.verdict == "not_verifiable" else ""
             print(f"{marks[check.verdict]} {check.what}{f': {said}{check.detail}' if check.detail else ''}")
-        print_next(f"{'agent replay' if intact else 'agent show'} {directory.path.name}")
+        print_next(f"{'agent replay' if intact else 'agent show'} {run_words(directory.path)}")
     raise typer.Exit(0 if intact else 3)

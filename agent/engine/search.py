@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -102,7 +103,7 @@ class Search(PreparedSearch):
     @property
     def resume_command(self) -> str:
         """What goes on with this search, with the flags that count only when they are given again."""
-        return f"agent search --resume {self.run.path}{flags_again(self.config, self.pinned)}"
+        return f"agent search --resume {shlex.quote(str(self.run.path))}{flags_again(self.config, self.pinned)}"
 
     @property
     def launch(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -220,7 +221,9 @@ class _Pages:
     def resume(self, run: RunDirectory, form: Mapping[str, str]) -> None:
         """Go on with a search that was broken off."""
         if not may_go_on(run.read_summary()):
-            raise UsageError(f"This run goes on from the command line only: agent search --resume {run.path}")
+            raise UsageError(
+                f"This run goes on from the command line only: agent search --resume {shlex.quote(str(run.path))}"
+            )
         self._require_free(run)
         self._jobs.resume(run.path)
 

@@ -42,6 +42,38 @@ def test_review_shows_diff_numbers_and_flags(run: RunDirectory, agent: Agent) ->
     assert not (run.path / "reviews.jsonl").exists()
 
 
+def test_what_to_type_next_is_quoted(run: RunDirectory, agent: Agent, tmp_path: Path) -> None:
+    """A run of somebody else may be called `a; CMD`, and may name a proposer `command:CMD`: whoever copied the line
+    below "next:" ran CMD. `agent verify` named a run elsewhere by its name, which found nothing.
+    """
+    place = tmp_path / "elsewhere" / "a; touch owned"
+    place.parent.mkdir()
+    run.path.rename(place)
+    there = RunDirectory(place)
+    config = there.read_summary()["config"] | {"budget": "3; id", "profile": "$(id)"}
+    change_summary(there, config=config)
+    for words in (("show",), ("verify",), ("review",), ("review", "--comment", "sandbox/custom_init.py:30", "-m", "m")):
+        found = agent(words[0], str(place), *words[1:])
+        assert f"'{place}'" in found.stderr.rpartition("next: ")[2], found.stderr
+    change_summary(there, config=config | {"proposer": "command:touch owned"})
+    again = agent("review", str(place), "--reject", "-m", "no").stderr.rpartition("next: ")[2]
+    assert again.startswith("agent search --budget '3; id' --profile '$(id)'")
+    assert "command:" not in again
+
+
+def test_what_cannot_be_approved_is_not_offered(run: RunDirectory, agent: Agent) -> None:
+    """Below "Cannot be approved", and where nothing was submitted, the next command was `agent review --approve`."""
+    with (run.path / "submission.patch").open("a") as patch:
+        patch.write("\n")
+    shown = agent("review", str(run.path))
+    assert "Cannot be approved" in shown.stdout
+    assert "--approve" not in shown.stderr
+    assert "next: agent verify" in shown.stderr
+    (run.path / "submission.patch").unlink()
+    (run.path / "initialize_weights.py").unlink()
+    assert "next: agent show" in agent("review", str(run.path)).stderr
+
+
 def test_no_heading_is_cut_beside_wide_numbers(run: RunDirectory) -> None:
     """With a gain of +10.00 a terminal of 80 columns showed "detectable fr…"."""
     wide = compare({0: 8.0}, {0: 18.0}, NoisePrior(8.0, 5))
