@@ -200,7 +200,9 @@ def _compare_visible(profile: Profile, tools: Evidence) -> Comparisons:
     """
     if tools.submitted is None:
         return {}
-    submitted = next(test for test in tools.tests if test.number == tools.submitted)
+    submitted = next((test for test in tools.tests if test.number == tools.submitted), None)
+    if submitted is None:  # a search submits what it has tested; a log that somebody wrote need not
+        raise RunDamaged(f"the log submits test {tools.submitted}, which it does not have")
     ran = [test for test in tools.tests if test.number in tools.ran]
     others = [test.accuracies for test in ran if test is not submitted]
     return against_baseline.compare_tasks(

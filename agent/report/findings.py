@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from agent.analysis.against_baseline import compare_tasks, mean_scores, scores_in_words
 from agent.analysis.known_noise import in_words
@@ -287,5 +286,7 @@ def _contradictions(record: RunRecord, kind: str, comparisons: Comparisons) -> l
     return found
 
 
-def _rounded(ci: Any) -> list[float]:
-    return [round(bound, 6) for bound in ci or []]
+def _rounded(ci: object) -> list[float | None]:
+    """The bounds of an interval; None for one that run.json does not have as a number."""
+    bounds = [number(bound) for bound in ci] if isinstance(ci, list | tuple) else []
+    return [bound if bound is None else round(bound, 6) for bound in bounds]

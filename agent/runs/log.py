@@ -187,6 +187,8 @@ def _read(path: Path) -> tuple[list[Record], int, str]:
     intact, previous = 0, GENESIS
     try:
         data = read_plain(path.parent, path.name, limit=MAX_LOG_BYTES)
+    except FileNotFoundError:
+        raise RunDamaged(f"{path}: the log is not there") from None
     except NotPlain as error:
         raise RunDamaged(str(error)) from None
     for line in read_lines(data):

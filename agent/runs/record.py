@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.errors import in_one_sentence
 from agent.profiles import recorded_profile
 from agent.runs.directory import RunDirectory
 from agent.runs.log import MAX_LOG_BYTES
@@ -179,7 +180,7 @@ def _metrics(summary: Fields, events: tuple[Fields, ...], problems: list[str]) -
         try:
             return recorded_profile(text(summary.get("profile")), tasks).metrics
         except ValueError as error:
-            problems.append(f"The log's tasks cannot be read: {str(error)[:200]}.")
+            problems.append(f"The log's tasks cannot be read: {in_one_sentence(error)[:200]}.")
             return task_metrics(summary)
     return {} if events else task_metrics(summary)
 

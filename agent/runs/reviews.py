@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from agent.errors import RunDamaged, UsageError
+from agent.errors import RunDamaged, UsageError, in_one_sentence
 from agent.runs.directory import RunDirectory
 from agent.runs.files import parse_json, read_bytes
 from agent.runs.log import chain
@@ -234,11 +234,15 @@ def _git_config(key: str) -> str:
 def _parse(line: str, where: str) -> Review:
     try:
         fields = parse_json(line)
+        if not isinstance(fields, dict):
+            raise ValueError("no JSON object")
         schema = fields.pop("schema")
         if schema not in (SCHEMA, UNCHAINED) or fields["kind"] not in WORDS:
             raise ValueError("a review of another version")
         if (schema == SCHEMA) != (fields.get("previous") is not None) or (schema == SCHEMA) != ("log_sha256" in fields):
             raise ValueError("it lacks what ties it to the lines before")
         return _REVIEW.validate_python(fields)
-    except (RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunDamaged(f"{where} is not a review: {error}; mend or remove the line") from None
+    except KeyError as missing:
+        raise RunDamaged(f"{where} is not a review: it has no {missing}; mend or remove the line") from None
+    except (RecursionError, ValueError, TypeError, AttributeError) as error:
+        raise RunDamaged(f"{where} is not a review: {in_one_sentence(error)}; mend or remove the line") from None

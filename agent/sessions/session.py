@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import Rejected, RunDamaged, UsageError
+from agent.errors import Rejected, RunDamaged, UsageError, in_one_sentence
 from agent.progress import Progress
 from agent.protocol import ToolCall
 from agent.runs.directory import RunDirectory
@@ -137,7 +137,7 @@ class Session:
         try:
             return recorded_profile(str(self.run.read_summary().get("profile")), launch.tasks if launch else None)
         except ValueError as error:
-            raise RunDamaged(f"{self.run.path}: {error}") from None
+            raise RunDamaged(f"{self.run.path}: {in_one_sentence(error)}") from None
 
     # -- what changes the run --------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from agent.analysis.look_scores import look_scores
 from agent.config import SearchConfig
 from agent.engine.loop import End
 from agent.engine.outcome import conclude, tests_as_json
-from agent.errors import Rejected, RunDamaged
+from agent.errors import Rejected, RunDamaged, in_one_sentence
 from agent.profiles import recorded_profile
 from agent.protocol import Accuracies, TestOutcome
 from agent.runs.artifacts import MODULE, PATCH, VERSION, artifacts, trailers_of
@@ -207,7 +207,9 @@ def require_genuine(run: RunDirectory) -> None:
     try:
         found = artifact_mismatch(run)
     except (WorkspaceError, RegionError, LookupError, TypeError, ValueError) as error:
-        raise RunDamaged(f"{run.path}: what was submitted cannot be made again from the log: {error}") from error
+        raise RunDamaged(
+            f"{run.path}: what was submitted cannot be made again from the log: {in_one_sentence(error)}"
+        ) from error
     if found.faults:
         raise Rejected(
             f"{run.path}: {'; '.join(found.faults)}; it was changed by hand. Restore it, or delete {PATCH} and {MODULE}"

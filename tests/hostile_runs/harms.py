@@ -353,6 +353,11 @@ def _summary(name: str, change: Callable[[dict[str, Any]], None], *, blind: bool
 _summary("of_numbers_as_tests", lambda summary: summary.update(tests=[1, 2]))
 _summary("of_a_list_as_config", lambda summary: summary.update(config=[]))
 _summary("of_a_text_as_gain", lambda summary: summary.update(visible={"a": {"gain": "much"}}))
+_summary(
+    "of_words_as_bounds",
+    lambda summary: [one.update(ci=["<b>", []]) for one in summary["visible"].values()].clear(),
+    blind=True,
+)
 _summary("of_a_number_as_words", lambda summary: summary.update(words=5))
 _summary("of_lists_as_seconds", lambda summary: summary.update(seconds={"total": []}))
 _summary("of_a_time_beyond_time", lambda summary: summary.update(created=1e300), blind=True)
@@ -374,9 +379,16 @@ _whole("summary_that_is_no_text", "run.json", b"\xff\xfe\x00")
 _whole("log_nested_deeply", "events.jsonl", _DEEP + b"\n")
 _whole("log_of_a_number", "events.jsonl", b"5\n")
 _whole("reviews_nested_deeply", "reviews.jsonl", _DEEP + b"\n", blind=True)
+_whole("review_that_is_nothing", "reviews.jsonl", b"null\n", blind=True)
 _whole("network_nested_deeply", "network.json", _DEEP, blind=True)
 _whole("ablation_nested_deeply", "ablation.json", _DEEP, blind=True)
 _whole("patch_that_is_no_text", "submission.patch", b"\xff\x00\xfe")
+
+
+@harm()
+def log_that_is_gone(target: Target) -> None:
+    """A run without its log."""
+    (target.run / "events.jsonl").unlink()
 
 
 def _review(name: str, **changes: Any) -> None:
@@ -387,6 +399,8 @@ def _review(name: str, **changes: Any) -> None:
 _review("at_a_time_beyond_time", time=1e300)
 _review("of_a_list_as_message", message=["x"])
 _review("of_a_number_as_author", author=5)
+_review("before_all_time", time=-1.0)
+_review("of_more_than_it_holds", other=1)
 
 
 @harm()
@@ -419,6 +433,8 @@ _event(
     "of_a_proposal_of_numbers", lambda event: event.update(content={"sent": 5, "message": 7}), "proposal", blind=True
 )
 _event("of_half_a_character", lambda event: event.update(reply="\ud800"), "tool_replied", blind=True)
+_event("of_a_submission_that_was_no_test", lambda event: event.update(number=0), "submitted")
+_event("of_a_budget_beyond_bounds", lambda event: event["config"].update(budget=10**30), "launch")
 _event("of_an_infinite_accuracy", lambda event: event.update(accuracy=float("inf")), "evaluated")
 _event("of_a_scaffold_that_is_none", lambda event: event.update(scaffold="def f(): pass"), "launch")
 _event("of_an_unknown_profile", lambda event: event.update(profile="\x1b[2J"), "launch", blind=True)

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,7 @@ ALL_LOOKS = (
     *LOOKS,
     *("show RUN --json", "review RUN --json", "report RUN --no-measure", "compare RUN GOOD -o PAGE", "runs --csv"),
     *("runs --json", "replay RUN --plain", "audit RUN", "export RUN --format atif", "export RUN --format module"),
-    "export RUN --format mls-bench",
+    *("export RUN --format mls-bench", "watch RUN"),
 )
 THOROUGH = {
     *("promisor_remote_for_a_deleted_blob", "signature_program", "workspace_is_a_link"),
@@ -125,6 +126,7 @@ def test_looking_is_safe(harm: Harm, target: Target, good: Path, monkeypatch: py
         assert code == 0 or err.strip() or out.strip(), words
         assert SECRET not in out + err, words
         assert "Traceback" not in out + err, words
+        assert not re.search(r"pydantic|validation error|\[Errno|object has no", out + err), (words, out, err)
         steering = set(STEERING) & set(err if words.startswith("export") else out + err)
         assert not {char for char in steering if not char.isprintable()}, words  # a file's bytes go to a program as is
         assert not target.marker.exists(), f"agent {words} ran a program: {target.marker.read_text()}"
