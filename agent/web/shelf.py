@@ -64,7 +64,8 @@ class Shelf:
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             return None
         path = self.runs / name
-        if path.is_symlink() or not path.is_dir() or not os.path.lexists(path / "run.json"):
+        # first os.path, which says False of a name that is too long for any file: Path raises OSError
+        if not os.path.lexists(path / "run.json") or path.is_symlink() or not path.is_dir():
             return None
         return RunDirectory(path)
 

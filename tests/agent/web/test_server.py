@@ -134,6 +134,12 @@ def test_no_path_leaves_the_folder(client: Client, runs: Path, path: str) -> Non
     assert (status, "SECRET" in body) == (404, False)
 
 
+def test_a_name_that_no_file_can_have(client: Client) -> None:
+    """An address with a name of 300 letters was answered with "Internal Server Error" and a traceback."""
+    for path in ("", "/", "/feed", "/files/run.json"):
+        assert client.ask(f"/runs/{'a' * 300}{path}")[0] == 404
+
+
 def test_links_are_no_runs(client: Client, runs: Path, tmp_path: Path) -> None:
     """A link in the folder, and a run without a run.json, are not served; `latest` leads to the run it names."""
     restore(SAMPLE, tmp_path / "elsewhere")
