@@ -57,10 +57,10 @@ def _examine_slurm(config: SearchConfig, say: Say) -> dict[str, Any]:
     found = reachable()
     if found["submitit"] is None:
         raise EngineError("--executor slurm needs submitit: pip install 'initsearch[slurm]'")
+    if found.get("error"):  # first: without a configuration, sinfo does not even tell its version
+        return {**found, "problems": [found["error"]]}
     if found["slurm"] is None:
         raise EngineError("the commands of Slurm (sinfo, sbatch) are not here; run this where they are")
-    if found.get("error"):
-        return {**found, "problems": [found["error"]]}
     describe = DescribeEnvironment(config.precision)
     say("submitting one job, to see whether it starts and shares this folder")
     with (

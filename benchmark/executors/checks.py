@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmark.executors.probe import facts
+from benchmark.executors.wire import parsed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +47,7 @@ class DescribeData:
 
 def read_facts(text: str | bytes) -> Facts:
     """The facts of a node from its JSON. Raises ValueError for anything else."""
-    found = json.loads(text[:10_000])
+    found = parsed(text[:10_000])
     if not isinstance(found, dict):
         raise ValueError("no object")
     return {str(name): None if value is None else str(value)[:200] for name, value in found.items()}

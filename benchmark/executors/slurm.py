@@ -25,7 +25,7 @@ from benchmark.executors.seam import Call, EngineError, InfrastructureError, Too
 from benchmark.executors.slurm_jobs import QueueFull, Submitter, cancel, jobs, require_programs
 from benchmark.executors.slurm_worker import ANSWER, CALL, REPORTS, TENSORS
 from benchmark.executors.waiting import QueueExecutor, SubmittedCall
-from benchmark.executors.wire import answer_from_json, call_to_json, report_from_json
+from benchmark.executors.wire import answer_from_json, call_to_json, parsed, report_from_json
 from benchmark.files import write_atomically
 
 _POLL = 1.0
@@ -316,7 +316,7 @@ class SlurmExecutor(QueueExecutor):
         try:
             if path.is_symlink() or path.stat().st_size > _MAX_ANSWER:
                 raise ValueError("it is a link or too large")
-            found = json.loads(path.read_bytes())
+            found = parsed(path.read_bytes())
             error, answer = found.get("error"), found.get("answer")
             facts = {str(name): None if value is None else str(value) for name, value in dict(found["facts"]).items()}
             host = str(found["host"])[:200]
@@ -327,7 +327,7 @@ class SlurmExecutor(QueueExecutor):
         if sent.started is None and sent.job.on_start is not None:  # it ended between two looks
             sent.job.on_start(f"{sent.nodes or host} (job {sent.id})")
         if error is not None:
-            last = str(error).strip().splitlines()[-1][:500]
+            last = "".join(str(error).strip().splitlines()[-1:])[:500]
             if "WrongMachine" in last:
                 sent.avoid = ",".join(filter(None, (sent.avoid, sent.nodes or host)))
                 self._again(sent, f"was on another kind of machine ({last})")

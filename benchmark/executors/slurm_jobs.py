@@ -24,22 +24,40 @@ OPTIONS = frozenset(
 
 _EXPORTED = "PATH,HOME,USER,LANG,TMPDIR,XDG_CACHE_HOME,LD_LIBRARY_PATH,INITSEARCH_CACHE_DIR,SUBMITIT_EXECUTOR"
 """Slurm gives jobs the whole environment unless told which variables: these hold no keys."""
+_COMMA = re.compile(r",(?![^\[]*\])")
+"""A comma that is not between brackets."""
+_VALUE = re.compile(r"[\w.:/@+\[\],-]{1,200}", re.ASCII)
 _NEVER = re.compile(r"invalid|not available|not permitted|not valid|no such|unknown|unrecognized", re.IGNORECASE)
 
 
 def parse_options(text: str | None) -> dict[str, str | int]:
-    """`partition=gpu,gpus_per_node=1,time=120` as options. Raises EngineError for anything else."""
+    """`partition=gpu,gpus_per_node=1,time=120` as options. Raises EngineError for anything else.
+
+    The nodes of `exclude` may be a list as Slurm writes it, such as `exclude=a1,a[3-5,9]`.
+    """
     found: dict[str, str | int] = {}
-    for part in filter(None, (text or "").split(",")):
+    last = ""
+    for part in filter(None, (piece.strip() for piece in _COMMA.split(text or ""))):
         name, equals, value = (piece.strip() for piece in part.partition("="))
-        if name not in OPTIONS or not equals or not re.fullmatch(r"[\w.:/@+\[\]-]{1,200}", value):
+        if not equals and last in ("exclude", "nodelist") and name not in OPTIONS:
+            if last == "nodelist":
+                raise EngineError(
+                    f"--slurm nodelist={found[last]},{part}: a job here has one node; name one, or name those that "
+                    "must not be used: exclude=…"
+                )
+            value = f"{found.pop(last)},{name}"
+            name = last
+        if name not in OPTIONS or not _VALUE.fullmatch(value):
             raise EngineError(f"--slurm {part}: expected NAME=VALUE with one of {', '.join(sorted(OPTIONS))}")
-        found[name] = int(value) if value.isdigit() else value
+        if name in found:
+            raise EngineError(f"--slurm {part}: {name}={found[name]} stands there, too: give one")
+        found[name], last = int(value) if value.isdigit() else value, name
     for name in ("cpus_per_task", "gpus_per_node", "lanes", "time"):
         if found.get(name) == 0:
             raise EngineError(f"--slurm {name}=0: must be at least 1")
-    if not isinstance(found.get("lanes", 1), int):
-        raise EngineError(f"--slurm lanes={found['lanes']}: must be a number")
+    for name in ("cpus_per_task", "lanes"):
+        if not isinstance(found.get(name, 1), int):
+            raise EngineError(f"--slurm {name}={found[name]}: must be a number")
     return found
 
 
@@ -140,7 +158,7 @@ def reachable() -> dict[str, Any]:
     return {
         **found,
         "slurm": _run("sinfo", "--version").stdout.strip() or None,
-        "error": listed.stderr.strip() or None,
+        "error": " ".join(listed.stderr.split()) or None,
         "partitions": [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)],
         "python": sys.executable,
     }

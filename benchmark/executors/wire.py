@@ -25,8 +25,8 @@ def answer_from_json(call: Call[AnswerT], text: str | bytes) -> AnswerT:
     try:
         if len(text) > MAX_ANSWER_BYTES:
             raise ValueError(f"{len(text):,} bytes")
-        answer: AnswerT = _adapter(type(call)).validate_python(json.loads(text))
-    except (ValueError, RecursionError) as error:
+        answer: AnswerT = _adapter(type(call)).validate_python(parsed(text))
+    except ValueError as error:
         raise InfrastructureError(f"a worker's answer is none: {' '.join(str(error).split())[:300]}") from None
     return answer
 
@@ -40,7 +40,15 @@ def report_from_json(call: Call[Any], text: str | bytes) -> Any:
     """A report from JSON; of the type that the call names as `reports`, if it names one. Raises ValueError."""
     if len(text) > MAX_ANSWER_BYTES:
         raise ValueError("a report is too large")
-    return _report_adapter(getattr(type(call), "reports", Any)).validate_python(json.loads(text))
+    return _report_adapter(getattr(type(call), "reports", Any)).validate_python(parsed(text))
+
+
+def parsed(text: str | bytes) -> Any:
+    """What JSON of another machine says. Raises ValueError, also when it is nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli.clusters import examine_cluster
 from agent.config import SearchConfig
 from agent.evaluation.calls import EvaluationCall, Made, SignalCall
 from agent.evaluation.engines import _require_gpu
@@ -155,6 +157,36 @@ def test_options_of_jobs() -> None:
             parse_options(bad)
 
 
+def test_lists_of_nodes() -> None:
+    """`exclude=a1,a2` was refused at its comma, although Slurm's own lists have commas; a job here has one node."""
+    assert parse_options("exclude=a1,a[3-5,9],time=3") == {"exclude": "a1,a[3-5,9]", "time": 3}
+    assert parse_options(" exclude = a1 , 7, 8 ") == {"exclude": "a1,7,8"}
+    with pytest.raises(EngineError, match=r"--slurm nodelist=a1,a2: a job here has one node; name one, or .* exclude="):
+        parse_options("partition=gpu,nodelist=a1,a2")
+    with pytest.raises(EngineError, match="--slurm lanes: expected NAME=VALUE"):
+        parse_options("exclude=a1,lanes")
+
+
+def test_numbers_and_repeated_options() -> None:
+    """`cpus_per_task=two` and `time=²` ended in a traceback; of `mem=4G,mem=8G` the last was taken without a word."""
+    for text in ("cpus_per_task=two", "time=²", "lanes=²"):
+        with pytest.raises(EngineError, match=f"--slurm {text}: "):
+            parse_options(text)
+    with pytest.raises(EngineError, match="--slurm mem=8G: mem=4G stands there, too: give one"):
+        parse_options("mem=4G,mem=8G")
+
+
+def test_doctor_where_slurm_has_no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sinfo was there and said what is wrong, and doctor said that the commands of Slurm are not here."""
+    (tmp_path / "sinfo").write_text("#!/bin/sh\nprintf 'sinfo: error: a\\nsinfo: fatal: no source\\n' >&2\nexit 1\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "1.5")
+    found = examine_cluster(SearchConfig(executor="slurm"), lambda text: None)
+    assert found["problems"] == ["sinfo: error: a sinfo: fatal: no source"]
+    assert found["ready"] is False
+
+
 def test_an_address_where_no_ray_is() -> None:
     """Said within seconds, and not after Ray's own minutes."""
     pytest.importorskip("ray", minversion="2.50")
@@ -212,6 +244,25 @@ def test_a_call_that_takes_too_long_is_called_so_on_other_machines(
     with pytest.raises(TookTooLong, match="Slurm job 17 did not finish within 1 s"):
         slurm.SlurmExecutor._look(follow, sent, "RUNNING", "node1")  # type: ignore[arg-type]
     assert cancelled == ["17"]
+
+
+def test_answers_nested_too_deeply(tmp_path: Path) -> None:
+    """A machine that sends 9,000 brackets ended the search, or the thread that reads, with a RecursionError."""
+    deep = "[" * 9_000
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_facts(deep)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        report_from_json(CALL, deep)
+    with pytest.raises(InfrastructureError, match="nested too deeply"):
+        answer_from_json(CALL, deep)
+    sent = slurm._Sent(SubmittedCall(Square(3), 1.0, None, None, None, ()), tmp_path, id="17")
+    (tmp_path / "answer.json").write_text(deep)
+    with pytest.raises(InfrastructureError, match="no answer of a job: nested too deeply"):
+        slurm.SlurmExecutor._read_answer(SimpleNamespace(), sent)  # type: ignore[arg-type]
+    here = read_facts(facts())
+    (tmp_path / "answer.json").write_text(json.dumps({"host": "node1", "facts": here, "error": " "}))
+    with pytest.raises(InfrastructureError, match="an evaluation failed in Slurm job 17"):
+        slurm.SlurmExecutor._read_answer(SimpleNamespace(), sent)  # type: ignore[arg-type]
 
 
 def test_a_job_with_lanes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
