@@ -12,7 +12,7 @@ from agent.cli.output import print_json, print_next, say
 
 @app.command()
 def doctor(
-    executor: Annotated[str | None, typer.Option(help="Look at a cluster instead: ray or slurm.")] = None,
+    executor: Annotated[str | None, typer.Option(help="Look at a cluster instead: ray or slurm; or auto.")] = None,
     ray_address: RayAddressOption = None,
     slurm: SlurmOption = None,
     as_json: JsonFlag = False,
@@ -28,14 +28,18 @@ def doctor(
 
     The exit code is 1 when something that a pocket search needs is missing.
     """
-    if executor not in (None, "local"):
+    if (executor, ray_address, slurm) != (None, None, None):
         from agent.cli.clusters import examine_cluster, print_cluster
         from agent.config import load_config
+        from agent.evaluation.engines import chosen_engine
 
-        config = load_config({"executor": executor, "ray_address": ray_address, "slurm": slurm})
-        cluster = examine_cluster(config, say)
-        print_json(cluster) if as_json else print_cluster(cluster)
-        raise typer.Exit(0 if cluster["ready"] else 1)
+        config, notes = chosen_engine(load_config({"executor": executor, "ray_address": ray_address, "slurm": slurm}))
+        for note in notes:
+            say(note)
+        if config.executor != "local":
+            cluster = examine_cluster(config, say)
+            print_json(cluster) if as_json else print_cluster(cluster)
+            raise typer.Exit(0 if cluster["ready"] else 1)
     found = examine()
     if as_json:
         print_json(found)

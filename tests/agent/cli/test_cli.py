@@ -15,7 +15,9 @@ import typer
 
 from agent.cli.app import app
 from agent.cli.check import run_check
+from agent.config import SearchConfig
 from agent.engine.search import SearchOutcome
+from agent.evaluation.engines import chosen_engine
 from sandbox.isolate import Isolation, Limits
 from tests.agent.conftest import ROOT, Agent, agent_command, json_lines
 
@@ -195,6 +197,20 @@ def test_plan_measures_and_adds_up(agent: Agent) -> None:
     assert min(plan["overhead"].values()) > 0
     assert plan["environment"]["precision"] in ("bf16", "fp32")
     assert all(task["smallest_visible_effect"] > 0 for task in plan["tasks"])
+
+
+def test_doctor_examines_what_a_search_would_use(agent: Agent) -> None:
+    """`doctor --executor auto` asked for submitit on a machine without Slurm; an address alone was ignored."""
+    config, (note,) = chosen_engine(SearchConfig(executor="auto"))
+    found = agent("doctor", "--executor", "auto", "--json")
+    assert note in found.stderr
+    assert ("isolation" in json.loads(found.stdout)) == (config.executor == "local")
+    for flags, message in (
+        (("--ray-address", "auto"), "--ray-address: needs --executor ray"),
+        (("--slurm", "time=3"), "--slurm: needs --executor slurm"),
+    ):
+        refused = agent("doctor", *flags)
+        assert (refused.returncode, message in refused.stderr) == (2, True), refused.stderr
 
 
 def test_doctor_says_what_works(agent: Agent) -> None:
