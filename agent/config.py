@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from benchmark.suggestions import suggestion
 from benchmark.tasks import FROM_PYTHON, NAMES, is_task_file
 
 ENV_PREFIX = "INITSEARCH_"
-_RAY_ADDRESS = r"^(auto|local|[A-Za-z0-9_.\-]+:[0-9]{1,5})$"
+_RAY_ADDRESS = re.compile(r"auto|local|[A-Za-z0-9_.-]{1,290}:([0-9]{1,5})")
 DEFAULT_TOML = Path("initsearch.toml")
 _MAX_TOML_BYTES = 2**20
 
@@ -58,7 +59,7 @@ class SearchConfig(BaseModel):
     """Tests that may be in flight. A candidate is asked for after exactly the tests that came so many before it."""
     executor: Literal["local", "ray", "slurm", "auto"] = "local"
     """What carries out evaluations: this machine, a Ray cluster, or a Slurm cluster."""
-    ray_address: str | None = Field(default=None, pattern=_RAY_ADDRESS, max_length=300)
+    ray_address: str | None = None
     """The Ray cluster: `auto` (the one that runs here), `local` (a new one on this machine) or HOST:PORT."""
     slurm: str | None = Field(default=None, max_length=1000)
     """Options of Slurm jobs, such as partition=gpu,gpus_per_node=1,time=120."""
@@ -128,6 +129,14 @@ class SearchConfig(BaseModel):
             raise ValueError(
                 f"contradicts executor {info.data['executor']}: what is made without isolation stays on this machine"
             )
+        return value
+
+    @field_validator("ray_address")
+    @classmethod
+    def _address_can_be_one(cls, value: str | None) -> str | None:
+        found = _RAY_ADDRESS.fullmatch(value or "auto")
+        if value == "" or found is None or not 0 < int(found[1] or 1) < 2**16:
+            raise ValueError("must be auto, local or HOST:PORT as `ray start --head` prints it, such as 10.0.0.5:6379")
         return value
 
     @field_validator("ray_address", "slurm")

@@ -127,7 +127,7 @@ def require_reachable(address: str) -> None:
         with socket.create_connection((host, int(port)), timeout=_CONNECT):
             pass
     except (OSError, ValueError, OverflowError) as error:
-        raise EngineError(f"{_no_ray(address)}: {error}") from None
+        raise EngineError(f"{_no_ray(address)}: {getattr(error, 'strerror', None) or error}") from None
 
 
 @contextlib.contextmanager
