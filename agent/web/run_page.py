@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import threading
 import time
 from collections import OrderedDict
@@ -102,6 +103,7 @@ class RunPages:
         more = {
             "site": self._site,
             "link": link_to(run.path.name),
+            "named": shlex.quote(run.path.name),
             "version": version,
             "subject": subject,
             "job": self._jobs.view(run.path),

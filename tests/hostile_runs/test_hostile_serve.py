@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -55,6 +57,8 @@ def test_hostile_runs_in_a_browser(tmp_path: Path) -> None:
         page = client.page(link)
         _is_harmless(page, link)
         assert "<img" not in page + listed
+        quoted = html.escape(shlex.quote(_NAME))  # whoever copies the command types this name, and no other command
+        assert f"agent review {quoted} --approve" in page.replace("&#39;", "&#x27;").replace("&#34;", "&quot;")
         assert client.ask("/")[0] == 200
     assert _fingerprint(outside) == before
     assert not marker.exists()
