@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 import unicodedata
@@ -25,7 +26,8 @@ def spelt(value: str) -> str:
 
 def json_line(value: object) -> str:
     """`value` as JSON on one line. What `spelt` would replace is written as a JSON escape, so no value changes."""
-    return json.dumps(value, ensure_ascii=False, default=str).translate(_JSON_SPELT)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf"), default=str).translate(_JSON_SPELT)
 
 
 class SafeStream:
@@ -48,10 +50,26 @@ class SafeStream:
         return getattr(self.wrapped, name)
 
 
+_PLAIN = {"−": "-", "–": "-", "…": "...", "×": "x", "→": "->", "·": "-", "“": '"', "”": '"', "’": "'"}
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What a terminal's encoding lacks, as plain characters or as escapes: a minus must not become a question mark."""
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(char) or ascii(char)[1:-1] for char in lacking), error.end
+
+
 def guard_output() -> None:
-    """Apply `spelt` to all that this process prints to stdout and stderr, errors and tracebacks included."""
+    """Apply `spelt` to all that this process prints to stdout and stderr, errors and tracebacks included.
+
+    Where the locale is not UTF-8, characters that it lacks are written plainly.
+    """
+    codecs.register_error("plainly", _plainly)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure") and not isinstance(stream, SafeStream):
+            stream.reconfigure(errors="plainly")
         if stream is not None and not isinstance(stream, SafeStream):
             setattr(sys, name, cast(TextIO, SafeStream(stream)))
 

@@ -5,6 +5,7 @@ A plain `print` is safe too, because `main` makes stdout and stderr escape contr
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import sys
@@ -34,6 +35,8 @@ def write_data(text: str) -> None:
     stream = sys.stdout
     if isinstance(stream, SafeStream) and not stream.isatty():
         stream = stream.wrapped
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="strict")  # as in the file, whatever the locale
     stream.write(text)
     stream.flush()
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.cli.live_table import LiveProgress
+from agent.cli.output import write_data
 from agent.progress import PlainProgress
 from agent.safe_text import SafeStream, guard_output, json_line, safe_console, spelt
 from tests.agent.conftest import Agent, json_lines
@@ -113,3 +114,18 @@ def test_a_console_shows_its_own_colours_only(monkeypatch: pytest.MonkeyPatch) -
     assert "\x1b[31m" in shown
     assert "\x1b[2J" not in shown
     assert not RAW - {"\x1b"} & set(shown)
+
+
+def test_a_terminal_that_is_not_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With LANG=en_US (Latin-1) `agent show` and `agent review` ended in a traceback at the first minus sign."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    guard_output()
+    print("−27.1 … +43.1 é 日 \x1b", flush=True)
+    assert written.getvalue() == "-27.1 ... +43.1 é \\u65e5 \\x1b\n".encode("latin-1")
+    assert json_line({"word": "−日"}) == '{"word": "\\u2212\\u65e5"}'
+    written.truncate(0)
+    written.seek(0)
+    write_data("−日\n")
+    assert written.getvalue() == "−日\n".encode()
