@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import sys
 import unicodedata
@@ -26,8 +27,12 @@ def spelt(value: str) -> str:
 
 def json_line(value: object) -> str:
     """`value` as JSON on one line. What `spelt` would replace is written as a JSON escape, so no value changes."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    return json.dumps(value, ensure_ascii=not encoding.lower().startswith("utf"), default=str).translate(_JSON_SPELT)
+    return json.dumps(value, ensure_ascii=lacks_characters(sys.stdout), default=str).translate(_JSON_SPELT)
+
+
+def lacks_characters(stream: object) -> bool:
+    """Whether a stream's encoding is one of those that have few characters, as in a locale that is not UTF-8."""
+    return not str(getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
 class SafeStream:
@@ -68,7 +73,7 @@ def guard_output() -> None:
     codecs.register_error("plainly", _plainly)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if hasattr(stream, "reconfigure") and not isinstance(stream, SafeStream):
+        if isinstance(stream, io.TextIOWrapper) and lacks_characters(stream):
             stream.reconfigure(errors="plainly")
         if stream is not None and not isinstance(stream, SafeStream):
             setattr(sys, name, cast(TextIO, SafeStream(stream)))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from agent.errors import AgentError, Interrupted, in_one_sentence
-from agent.safe_text import SafeStream, json_line, safe_console, spelt
+from agent.safe_text import SafeStream, json_line, lacks_characters, safe_console, spelt
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +35,7 @@ def write_data(text: str) -> None:
     stream = sys.stdout
     if isinstance(stream, SafeStream) and not stream.isatty():
         stream = stream.wrapped
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper) and lacks_characters(stream):
             stream.reconfigure(encoding="utf-8", errors="strict")  # as in the file, whatever the locale
     stream.write(text)
     stream.flush()
