@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import collections
 import inspect
-import itertools
 import re
 import traceback
 from typing import TYPE_CHECKING
@@ -80,20 +80,28 @@ def try_out(network: Network, model: nn.Module) -> None:
 
 def require_own_memory(spec: str, model: nn.Module) -> None:
     """Raise NetworkError where two parameters, or two values of one, lie at the same place: a write changes both."""
-    spans = []
-    for name, one in model.named_parameters():
+    import torch
+
+    parameters = [(name, one.detach()) for name, one in model.named_parameters()]
+    used = collections.Counter(one.untyped_storage().data_ptr() for _, one in parameters)
+    owners: dict[
+        int, torch.Tensor
+    ] = {}  # of a storage with several parameters: the index of each element's own, plus 1
+    for index, (name, one) in enumerate(parameters):
         reach = 1 + sum((size - 1) * stride for size, stride in zip(one.shape, one.stride(), strict=True))
         if reach < one.numel():
             raise NetworkError(f"network {spec}: values of {name} share memory, as expand makes them; write .clone()")
-        if one.numel():
-            spans.append((one.data_ptr(), one.data_ptr() + reach * one.element_size(), name))
-    spans.sort()
-    for (_, end, first), (start, _, second) in itertools.pairwise(spans):
-        if start < end:
+        storage = one.untyped_storage()
+        if one.numel() == 0 or used[storage.data_ptr()] == 1:
+            continue
+        empty = torch.zeros(storage.nbytes() // one.element_size(), dtype=torch.int32)
+        owner = owners.setdefault(storage.data_ptr(), empty).as_strided(one.shape, one.stride(), one.storage_offset())
+        if first := int(owner.max()):
             raise NetworkError(
-                f"network {spec}: {first} and {second} are two parameters that share memory; to tie them assign the "
-                "parameter itself, as in self.two.weight = self.one.weight"
+                f"network {spec}: {parameters[first - 1][0]} and {name} are two parameters that share memory; to tie "
+                "them assign the parameter itself, as in self.two.weight = self.one.weight"
             )
+        owner.fill_(index + 1)
 
 
 def gives_probabilities(network: Network, model: nn.Module) -> bool:

@@ -234,6 +234,17 @@ def test_what_cannot_be_used_is_one_sentence(tmp_path: Path, network: str, keys:
     assert "\n" not in found.text
 
 
+def test_parameters_that_lie_between_each_other_share_no_value(tmp_path: Path) -> None:
+    """The columns of one matrix, as parameters of two layers, were said to share memory."""
+    network = HEAD + (
+        "def build(n):\n    m = nn.Sequential(nn.Flatten(), nn.Linear(144, n), nn.Linear(n, n))\n"
+        "    both = torch.randn(n, 2 * n)\n    m.append(nn.Linear(n, n))\n"
+        "    m[2].weight, m[3].weight = nn.Parameter(both[:, :n]), nn.Parameter(both[:, n:])\n    return m\n"
+    )
+    write_task(tmp_path, network=network)
+    assert isinstance(made(tmp_path), Task)
+
+
 def test_bad_arrays_name_their_file(tmp_path: Path) -> None:
     write_task(tmp_path, test_labels=np.zeros(32, int))
     found = made(tmp_path)
