@@ -42,20 +42,22 @@ class Interrupted(AgentError):
 
 
 def in_one_sentence(error: Exception, names: Mapping[str, str] = {}) -> str:
-    """The message of an exception on one line. For pydantic's ValidationError: the first field that is wrong.
+    """The message of an exception on one line. For pydantic's ValidationError: the first field that is wrong. For an
+    OSError: file and reason, without its number.
 
     `names` maps a field to the name that a person knows, such as `budget` to `--budget`. Does not import pydantic.
-    Of an OSError: its file, and what the system says, without its number.
     """
     if isinstance(error, OSError) and error.strerror:
         return " ".join(f"{error.filename}: {error.strerror}".removeprefix("None: ").split())
     if not hasattr(error, "errors") or not hasattr(error, "title"):
         return " ".join(str(error).split())
+    from benchmark.validation_words import in_plain_words  # not above: `agent.cli` first looks if `benchmark` is ours
+
     faults: list[Any] = error.errors(include_url=False)
     field = faults[0]["loc"][:1]
     same = [fault for fault in faults if fault["loc"][:1] == field]
     place = ".".join(str(part) for part in (faults[0]["loc"] if len(same) == 1 else field))
-    reasons = " or ".join(dict.fromkeys(fault["msg"].removeprefix("Value error, ") for fault in same))
+    reasons = " or ".join(dict.fromkeys(in_plain_words(fault["msg"]) for fault in same)).replace(" or must be ", " or ")
     given = faults[0]["input"]
     got = "" if given is None or isinstance(given, bool | dict) else f", but got {given!r:.80}"
     return f"{names.get(str(place), place) or error.title}: {reasons}{got}"

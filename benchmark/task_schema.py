@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from benchmark.files import read_regular
 from benchmark.suggestions import suggestion
 from benchmark.task import AS_BUILT, NUM_CLASSES, OURS, Metric, Recipe, Task
+from benchmark.validation_words import in_plain_words
 
 _MAX_BYTES = 2**20
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
@@ -275,7 +276,7 @@ def _first(error: ValidationError) -> str:
     )  # a misspelt key is missing, too
     parts = [part for part in fault["loc"] if part != "function-before"]
     key = ".".join(str(part + 1 if isinstance(part, int) else part) for part in parts)
-    message = fault["msg"].removeprefix("Value error, ")
+    message = in_plain_words(fault["msg"])
     if fault["type"] == "extra_forbidden":
         known, others = TaskTable.model_fields, TaskFile.model_fields
         known, others = (known, others) if len(parts) > 1 else (others, known)
@@ -292,8 +293,6 @@ def _first(error: ValidationError) -> str:
         return f"{key} is one table; write [[{key}]], with two brackets, before each task"
     if fault["type"] == "too_short":
         return f"{key} is empty"
-    for word, ours in (("tuple", "list"), ("dictionary or instance of TaskTable", "table"), ("dictionary", "table")):
-        message = message.replace(f"valid {word}", f"valid {ours}")
     got = (
         ""
         if isinstance(given, dict | list | tuple | BaseModel) or repr(given)[:60] in message

@@ -39,6 +39,9 @@ def main() -> NoReturn:
         require_own_modules()
         code = app(standalone_mode=False)
     except _BadWords as error:
+        from benchmark.validation_words import in_plain_words
+
+        error.message = in_plain_words(error.message)
         error.show()
         following = meant(sys.argv[1:])
         if following is not None:

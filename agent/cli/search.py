@@ -163,8 +163,11 @@ def search(
     found = read_config(flags, toml=config, settings=by_set)
     loaded = found.config
     ignored = [given[name] for name in _FOR_MODELS if name in given]
+    ignored += ["--yes-send-key-to"] if yes_send_key_to is not None else []
     if ignored and not resume and loaded.proposer in ("optuna", "random", "null"):
         raise UsageError(f"{', '.join(ignored)}: only a language model listens to that; add --proposer llm or hybrid")
+    if pass_env and not resume and not is_command(loaded):
+        raise UsageError('--pass-env: only a command is given variables; add --proposer command:"CMD"')
 
     from agent.engine.resuming import Allowed
     from agent.engine.search import Search

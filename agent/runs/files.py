@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agent.errors import RunDamaged
 from benchmark.files import open_folder, read_plain
+from benchmark.validation_words import in_plain_words
 
 MAX_BYTES = 16 * 2**20
 """Largest size of a file of a run, except its log. The largest one, report.html, has about one megabyte."""
@@ -119,7 +120,7 @@ def check_summary(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
         _Summary.model_validate(summary)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise RunDamaged(f"{path}: {'.'.join(map(str, first['loc']))[:200]}: {first['msg']}") from None
+        raise RunDamaged(f"{path}: {'.'.join(map(str, first['loc']))[:200]}: {in_plain_words(first['msg'])}") from None
     return summary
 
 

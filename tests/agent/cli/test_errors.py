@@ -23,8 +23,8 @@ from tests.agent.report_samples import Fields, change_log, copy_run
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (("search", "--budget", "0"), 2, "--budget: Input should be greater than or equal to 1, but got 0"),
-        (("search", "--budget", "x"), 2, "Invalid value for '--budget'"),
+        (("search", "--budget", "0"), 2, "--budget: must be at least 1, but got 0"),
+        (("search", "--budget", "x"), 2, "Invalid value for '--budget': must be a whole number"),
         (("check", "none.py", "--arch", "resnet57"), 2, "--arch resnet57: unknown architecture; known: mobilenetv2"),
         (("show", "nothing"), 2, "no run 'nothing'"),
         (("audit", "none.json"), 2, "none.json: no such file"),
@@ -114,11 +114,20 @@ def test_a_file_against_the_rules_is_refused_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_error_of_the_system_has_no_number() -> None:
+    """A full disk was answered by "[Errno 28] No space left on device: '…'"."""
+    assert (
+        in_one_sentence(OSError(28, "No space left on device", "/full/file")) == "/full/file: No space left on device"
+    )
+    assert in_one_sentence(OSError(28, "No space left on device")) == "No space left on device"
+    assert in_one_sentence(OSError("a sentence of ours")) == "a sentence of ours"
+
+
 def test_a_damaged_run_json_is_said_in_one_sentence(main: Main, tmp_path: Path) -> None:
     """Resuming a run whose configuration was edited printed pydantic's own page of text with a web address."""
     run = tmp_path / "runs" / "edited"
     run.mkdir(parents=True)
-    for config, message in (({"budget": 0}, "budget: Input should be greater"), ([], "config: Input should be")):
+    for config, message in (({"budget": 0}, "budget: must be at least"), ([], "config: must be")):
         (run / "run.json").write_text(json.dumps({"status": "interrupted", "profile": "smoke", "config": config}))
         code, _, err = main("search", "--resume", "edited")
         assert code == 1
@@ -136,7 +145,7 @@ def test_a_damaged_log_is_said_in_one_sentence(main: Main, tmp_path: Path) -> No
     change_log(run, wrong)
     code, out, _ = main("verify", str(run.path))
     assert code == 3
-    assert "FAULT the finalists were confirmed: cannot be checked: budget: Input should be greater" in out
+    assert "FAULT the finalists were confirmed: cannot be checked: budget: must be at least" in out
     assert "errors.pydantic.dev" not in out
 
     change_log(run, lambda event: {**event, "config": 1} if event["kind"] == "launch" else event)
@@ -150,7 +159,7 @@ def test_a_validation_error_that_nobody_expected_is_one_sentence(main: Main, mon
     """The last resort: exit 1 and a sentence. Any other ValueError is a bug and keeps its traceback."""
     monkeypatch.setattr(cli, "app", lambda **_: SearchConfig.model_validate({"budget": 0}))
     code, _, err = main("runs")
-    assert (code, err) == (1, "error: budget: Input should be greater than or equal to 1, but got 0\n")
+    assert (code, err) == (1, "error: budget: must be at least 1, but got 0\n")
     monkeypatch.setattr(cli, "app", lambda **_: int("x"))
     with pytest.raises(ValueError, match="invalid literal"):
         cli.main()

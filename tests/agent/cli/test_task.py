@@ -247,7 +247,7 @@ def test_only_names_that_a_function_takes_from_its_module_go_along() -> None:
     ("settings", "said"),
     [
         ({"network": [].append}, "network: a builtin_function_or_method is neither a function nor a class"),
-        ({"network": 3, "data": "x"}, "visible.1.network: Input should be a valid string, not 3"),
+        ({"network": 3, "data": "x"}, "visible.1.network: must be a text, not 3"),
         ({"network": write_task, "profile": "smoke"}, "contradicts network"),
         ({"network": write_task, "data": (1, 2, 3)}, "search: data is tuple of 3, not the four arrays"),
         ({"network": write_task, "data": 3}, "search: data is int, not the four arrays"),

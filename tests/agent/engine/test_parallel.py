@@ -408,7 +408,7 @@ def test_steps_and_a_limit_finish_what_is_in_flight(tmp_path: Path) -> None:
 
 def test_settings(tmp_path: Path) -> None:
     """K = 0 is refused, K beyond the budget is lowered and said, and a record without K is what it was."""
-    with pytest.raises(UsageError, match=r"--parallel.*greater than or equal to 1"):
+    with pytest.raises(UsageError, match=r"--parallel: must be at least 1, but got 0"):
         load_config({"parallel": 0}, environ={})
     config, notes = settled(SearchConfig(budget=3, parallel=5))
     assert config.parallel == 3
@@ -433,7 +433,8 @@ def test_slots_follow_what_can_be_in_flight(monkeypatch: pytest.MonkeyPatch) -> 
         ({"executor": "ray", "allow_unsandboxed": True}, r"--allow-unsandboxed: contradicts executor ray"),
         ({"ray_address": "auto"}, r"--ray-address: needs --executor ray"),
         ({"slurm": "partition=gpu"}, r"--slurm: needs --executor slurm"),
-        ({"executor": "cloud"}, r"--executor: Input should be 'local', 'ray', 'slurm' or 'auto'"),
+        ({"executor": "ray", "ray_address": "http://a b"}, r"--ray-address: must be auto, local or HOST:PORT"),
+        ({"executor": "cloud"}, r"--executor: must be 'local', 'ray', 'slurm' or 'auto'"),
     ],
 )
 def test_engines_that_contradict(flags: dict[str, Any], message: str) -> None:
