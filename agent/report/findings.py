@@ -67,7 +67,7 @@ class LookRow:
 
 @dataclass(frozen=True)
 class Findings:
-    """The numbers of a run. `subject` is the submitted test, or the best test so far if none was submitted."""
+    """The numbers of a run. `subject` is the submitted test, else the best finished one, else one in training."""
 
     visible: Comparisons
     hidden: Comparisons
@@ -120,7 +120,8 @@ def find(record: RunRecord) -> Findings:
     ran = {number: record.accuracies(f"test/{number}") for number in dict.fromkeys(ok)}
     beside = _Tests(record, baseline, ran, _look_scores(record), noise)
     tests = tuple(beside.row(n) for n in dict.fromkeys(numbers))
-    subject = record.submitted or _best(tests)
+    # A test in training has some of its seeds only, so its mean is compared with no other.
+    subject = record.submitted or _best([test for test in tests if test.finished]) or _best(tests)
     visible = beside.comparisons(subject) if subject else {}
     before, after = record.accuracies("hidden/baseline"), record.accuracies("hidden/submission")
     hidden = _compare(record, before, after, noise=noise)
@@ -262,7 +263,7 @@ def _compare(
     return comparisons
 
 
-def _best(tests: tuple[TestRow, ...]) -> int | None:
+def _best(tests: Sequence[TestRow]) -> int | None:
     """Number of the test that the search would choose."""
     scored = [(test.overall.score, -test.number) for test in tests if test.overall and not test.overall.failed]
     return -max(scored)[1] if scored else None

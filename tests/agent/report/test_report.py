@@ -16,6 +16,7 @@ from agent.report import write_report
 from agent.runs.directory import RunDirectory
 from benchmark.executors import LocalExecutor
 from sandbox.isolate import Isolation
+from tests.agent.conftest import ROOT
 from tests.agent.report_samples import (
     HOSTILE,
     SCRIPTS,
@@ -219,6 +220,25 @@ def test_thousand_events(run: RunDirectory) -> None:
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {"step-100", "step-1"} <= ids
     assert re.search(r"\d+ calls in the middle are left out", page.text)
+
+
+@pytest.mark.parametrize(
+    ("in_training", "caption"),
+    [({1}, "(test 3, the best so far; not submitted)"), ({1, 2, 3}, "(test 1, not finished; not submitted)")],
+)
+def test_a_test_in_training_is_not_the_best_so_far(tmp_path: Path, in_training: set[int], caption: str) -> None:
+    """While five of eight seeds of a test were trained, the page called it the best, with a gain three times too large."""
+    run = copy_run(ROOT / "tests" / "data" / "sample-run", tmp_path)
+    later = ("submitted", "ended")
+
+    def under_way(event: Fields) -> Fields | None:
+        over = event["kind"] in later or str(event.get("role")).startswith("hidden")
+        half = event["kind"] == "test_finished" and event["number"] in in_training
+        return None if over or half else event
+
+    change_log(run, under_way)
+    change_summary(run, status="running", submitted_test=None, visible=None, hidden=None)
+    assert caption in page_of(run).text
 
 
 def test_screening_is_marked(run: RunDirectory) -> None:
