@@ -94,9 +94,12 @@ class Checkpoint:
         return reached
 
     def remove(self) -> None:
-        """Remove the file, and its folder if that is empty now: the training has ended."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, and its folder if that is empty now: the training has ended.
+
+        A disk that refuses leaves the file. It is of use to nobody, and a later search removes it.
+        """
         with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
             self.path.parent.rmdir()
 
 

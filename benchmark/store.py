@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -35,6 +37,16 @@ class ResultStore:
     def path(self, key: str) -> Path:
         """Return the path of the result with this key, which need not exist."""
         return self.folder / f"{key}.json"
+
+    def refusal(self) -> OSError | None:
+        """Why nothing can be stored here, or None. Makes the folder."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+        except OSError as error:
+            return error
+        return None
 
     def get(self, key: str) -> EvaluationResult | None:
         """Return the stored result, or None if there is none or the file does not match its key or checksum."""
@@ -103,10 +115,14 @@ class LayeredStore:
         return result
 
     def put(self, result: EvaluationResult) -> None:
-        """Store a new result durably in each store that may have it. Raises OSError if a disk refuses."""
+        """Store a new result durably in each store that may have it. Raises OSError if the disk of `own` refuses.
+
+        The user's store only saves time, so a search does not end because a home folder is full or cannot be written.
+        """
         self.own.put(result)
         if self.user is not None and result.isolation_level in ISOLATED:
-            self.user.put(result)
+            with contextlib.suppress(OSError):
+                self.user.put(result)
 
     @property
     def seconds(self) -> float:

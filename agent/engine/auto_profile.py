@@ -13,6 +13,7 @@ from pathlib import Path
 from agent.analysis.design import Design, forecast
 from agent.analysis.planning import duration
 from agent.config import SearchConfig
+from agent.errors import in_one_sentence
 from agent.evaluation.slot_plan import plan_slots, side_by_side
 from agent.profiles import resolve_profile
 from agent.secrets import kept_from_children
@@ -73,7 +74,7 @@ def _measure(config: SearchConfig, profile: Profile, say: Callable[[str], None])
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"seconds": seconds, "cost": cost}).encode())
     except OSError as error:
-        say(f"this could not be kept for the next search: {error}")
+        say(f"this could not be kept for the next search: {in_one_sentence(error)}")
     return seconds
 
 

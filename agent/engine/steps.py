@@ -18,7 +18,7 @@ from agent.engine.resuming import Granted
 from agent.engine.setup import fresh_workspace, make_toolbox
 from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
-from agent.errors import AgentError
+from agent.errors import AgentError, in_one_sentence
 from agent.evaluation.batches import Candidate
 from agent.evaluation.evaluator import EvaluatorOnDemand
 from agent.evaluation.shared import SharedBench
@@ -228,7 +228,12 @@ class OpenSearch:
         if self._search.inputs is not None:
             say = self._progress.message
             say_if_long(config, profile, workbench.executor, workbench.environment, say, tools.noise)
-        self._progress.message(f"measuring the baseline ({profile.name}: {reason})")
+        if self._results.user is not None and (refusal := self._results.user.refusal()) is not None:
+            self._progress.message(
+                f"no result can be kept for other searches: {in_one_sentence(refusal)}; INITSEARCH_CACHE_DIR can name "
+                "another folder"
+            )
+        self._progress.message(f"measuring the baseline (profile {profile.name}, {reason})")
         tools.begin_baseline(config.baseline_evaluation_seeds)
         # A tape is compared event by event, and the limit on time counts the baseline: then it is waited for.
         if self.log.replaying or config.max_seconds is not None:
@@ -263,6 +268,6 @@ class OpenSearch:
             write_trajectory(run)
         except (AgentError, OSError) as error:  # the results stand
             self._progress.message(
-                f"{TRAJECTORY} could not be written ({error}); agent export {run.path.name} prints it"
+                f"{TRAJECTORY} could not be written ({in_one_sentence(error)}); agent export {run.path.name} prints it"
             )
         return SearchOutcome(run.path, end.status, done, words)

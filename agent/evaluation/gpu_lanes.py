@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from agent.config import SearchConfig
-from agent.errors import UsageError
+from agent.errors import UsageError, in_one_sentence
 from benchmark import HARNESS_VERSION
 from benchmark.executors import InfrastructureError, LocalExecutor
 from benchmark.files import write_atomically
@@ -75,7 +75,7 @@ def learn_lanes(config: SearchConfig, profile: Profile, say: Callable[[str], Non
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps({"lanes": lanes, "images_per_second": rate}).encode())
     except OSError as error:
-        say(f"this could not be kept for the next search: {error}")
+        say(f"this could not be kept for the next search: {in_one_sentence(error)}")
 
 
 def _path(config: SearchConfig) -> Path:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.errors import AgentError, Interrupted, UsageError
+from agent.errors import AgentError, Interrupted, UsageError, in_one_sentence
 from agent.profiles import allowed_profile, names_programs
 from agent.runs.directory import RunDirectory
 
@@ -114,7 +114,7 @@ def try_to_write_report(
     except Interrupted:
         raise
     except Exception as error:  # noqa: BLE001 - a fault of the page does not affect the results
-        say(f"report.html could not be written ({error}); agent report {run.path.name} tries again")
+        say(f"report.html could not be written ({in_one_sentence(error)}); agent report {run.path.name} tries again")
         return False
     say(f"page {page} written in {time.monotonic() - started:.1f} s")
     return True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import math
 import re
 from collections import OrderedDict
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 P = ParamSpec("P")
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
+"""Where the home folder cannot be written, matplotlib helps itself and says so in two lines nobody needs."""
 _KEPT = 64
 """The most drawings that are remembered; each has some ten kilobytes."""
 

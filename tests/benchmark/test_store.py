@@ -96,6 +96,17 @@ def isolated(key: str, **changes: object) -> EvaluationResult:
     return make_result(key).model_copy(update={"isolation_level": "bubblewrap", **changes})
 
 
+def test_a_home_that_cannot_be_written_ends_no_search(tmp_path: Path) -> None:
+    """In a container without a home folder a search ended with "[Errno 2] …/.cache" when the baseline was trained."""
+    (tmp_path / "file").write_text("")
+    store = LayeredStore(ResultStore(tmp_path / "run"), ResultStore(tmp_path / "file" / "results"))
+    store.put(isolated("k"))
+    assert store.find("k") is not None
+    assert store.user is not None
+    assert isinstance(store.user.refusal(), NotADirectoryError)
+    assert store.own.refusal() is None
+
+
 def test_a_result_is_shared_between_runs_and_kept_in_each(tmp_path: Path) -> None:
     """The second run finds what the first one trained, and still has it when the user's store is emptied."""
     first, second = layers(tmp_path, "first"), layers(tmp_path, "second")
