@@ -30,7 +30,7 @@ def ablate(
     profile: TaskFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure each part of a submission: take back one hunk or number at a time and train again.
+    """Measure which part of a submission carries the gain.
 
     \b
     Examples:
@@ -38,9 +38,9 @@ def ablate(
       agent ablate latest --share 2 --seeds 3
       agent ablate 20260101-120000 --json
 
-    Trains on the visible tasks only, with seeds that the search did not use. The largest hunks come first. Parts that
-    the share does not pay for are left out and named. The code runs in isolation, also where the search's did not.
-    RUN/ablation.json and the run's page keep the result.
+    Takes back one hunk or number at a time and trains again, on the visible tasks only, with seeds that the search did
+    not use. The largest hunks come first. Parts that the share does not pay for are left out and named. The code runs
+    in isolation, also where the search's did not. RUN/ablation.json and the run's page keep the result.
     """
     from agent.cli.live_table import make_progress
     from agent.profiles import given_profile

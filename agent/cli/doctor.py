@@ -122,8 +122,7 @@ def _print(found: dict[str, Any]) -> None:
         how = "works" if tried["usable"] else "not taken"
         print(f"  {name}: {how} after {tried['seconds']:.0f} s: {tried['reason']}")
     for name, state in found["data"].items():
-        first = state["reason"].splitlines()[0]
-        print(f"data        {name}: {'yes' if state['available'] else 'no'} ({first})")
+        print(f"data        {name}: {'yes' if state['available'] else 'no'} ({state['reason'].splitlines()[-1]})")
     print(f"results     kept in {found['result_store']}")
     print(f"api key     {found['api_key']} (only needed for --proposer llm)")
     for problem in found["problems"]:

@@ -29,7 +29,7 @@ def export_env(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write this task as an environment in which others measure their agents.
+    """Write this task as a folder in which others measure agents.
 
     \b
     Examples:

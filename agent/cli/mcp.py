@@ -57,7 +57,7 @@ def mcp(
         str | None, typer.Option(metavar="CLIENT", help="Print what to paste: claude, codex, cursor or vscode.")
     ] = None,
 ) -> None:
-    """Offer the tools of a session to any MCP client, on stdin and stdout.
+    """Offer the tools of a session to any MCP client.
 
     \b
     Examples:
@@ -65,7 +65,8 @@ def mcp(
       agent mcp --session work
       agent mcp --http 8765
 
-    The run is made when the first tool is called. docs/mcp.md says more.
+    Speaks on stdin and stdout, or with --http over HTTP. The run is made when the first tool is
+    called. docs/mcp.md says more.
     """
     if print_config is not None:
         _print_config(print_config, _repeated(ctx.params), http)

@@ -23,7 +23,7 @@ def report(
     profile: TaskFileOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the page of a run: report.html, one file without scripts. Works for unfinished runs too.
+    """Write a run's page: report.html, one file without scripts. Works for unfinished runs too.
 
     \b
     Examples:

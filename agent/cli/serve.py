@@ -27,7 +27,7 @@ def serve(
         bool, typer.Option("--read-only", help="Show only: no review, and no search is started or stopped.")
     ] = False,
 ) -> None:
-    """Show the runs in a browser: live, with review, and with searches that are started there.
+    """Show the runs in a browser. They can be followed, reviewed and started there.
 
     \b
     Examples:

@@ -31,7 +31,7 @@ session_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="""
-A session: edit DIR/custom_init.py with any editor, and test it from there.
+Edit one file with any editor; test and submit by commands.
 
 \b
 Examples:
@@ -170,12 +170,14 @@ def wait(
     allow_unsandboxed: UnsandboxedOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Wait for a running test and print its reply, or say that it is still running.
+    """Wait for a running test and print its reply.
 
     \b
     Examples:
       agent session wait
       agent session wait --timeout 45 --json
+
+    After --timeout it says that the test is still running.
     """
     from agent.sessions import Session, wait_for_reply
 
@@ -199,11 +201,13 @@ def screen(
     allow_unsandboxed: UnsandboxedOption = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Look briefly at candidates, in a session that was started with --screen. Spends no test.
+    """Look briefly at candidates. Spends no test.
 
     \b
     Examples:
       agent session screen idea1.py idea2.py
+
+    Only in a session that was started with --screen.
     """
     from agent.sessions import Session
     from agent.spaces.start import read_region
@@ -263,12 +267,14 @@ def restore(session: SessionOption = None, as_json: JsonFlag = False) -> None:
 
 @session_app.command()
 def status(session: SessionOption = None, as_json: JsonFlag = False) -> None:
-    """Print budget, tests with their accuracies, the baseline with its noise, and what may be done next.
+    """Print budget, tests, baseline, and what may be done next.
 
     \b
     Examples:
       agent session status
       agent session status --session work --json
+
+    The tests stand with their accuracies, the baseline with its noise.
     """
     from agent.sessions import Session, session_status
 

@@ -17,13 +17,13 @@ task_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="""
+Write or check a task file, for networks and data of your own.
+
 \b
 Examples:
   agent task new my.toml
   agent task check my.toml
   agent search --profile my.toml
-
-Tasks of your own: any network, any pictures, or any score with a trainer of your own.
 """,
 )
 app.add_typer(task_app, name="task")
@@ -69,7 +69,7 @@ def check(
     download: Annotated[bool, typer.Option("--download", help="Fetch missing data sets.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Load the data, build the networks, initialise them in isolation, train a few steps, evaluate.
+    """Try each task of the file: load, build, train a few steps.
 
     \b
     Examples:
@@ -77,7 +77,8 @@ def check(
       agent task check my.toml --noise 5
       agent task check my.toml --json
 
-    Runs the code that the file names. The exit code is 2 when something in the file cannot be used.
+    Also initialises the networks in isolation and evaluates them. Runs the code that the file names. The exit code is 2
+    when something in the file cannot be used.
     """
     from agent.analysis.planning import duration
     from agent.cli.live_table import make_progress

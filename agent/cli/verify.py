@@ -23,7 +23,7 @@ def verify(
     data_root: DataRootOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Verify that the files of a run agree: log, git history, results, summary, patch, page, reviews.
+    """Verify that the files of a run agree with each other.
 
     \b
     Examples:
@@ -31,7 +31,8 @@ def verify(
       agent verify latest --execute
       agent verify latest --allowed-signers reviewers.txt
 
-    The exit code is 3 when something differs. What cannot be verified is listed and is not a fault.
+    Looks at log, git history, results, summary, patch, page and reviews. The exit code is 3 when something differs.
+    What cannot be verified is listed and is not a fault.
     """
     from agent.cli.live_table import make_progress
     from agent.runs.directory import RunDirectory

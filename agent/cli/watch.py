@@ -25,7 +25,7 @@ _EVERY = 0.5
 
 @app.command()
 def watch(run: RunArgument = "latest", runs: RunsOption = Path("runs"), as_json: JsonFlag = False) -> None:
-    """Follow a run that another process works on, until that process ends. Ctrl-C ends the watching only.
+    """Follow a run that another process works on. Ctrl-C ends the watching only.
 
     \b
     Examples:

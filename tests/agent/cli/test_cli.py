@@ -224,6 +224,24 @@ def test_doctor_says_what_works(agent: Agent) -> None:
     assert "do-not-print-me" not in result.stdout + result.stderr
 
 
+def test_doctor_says_in_one_line_how_to_get_data(agent: Agent, tmp_path: Path) -> None:
+    """Missing data had the line "cifar10: no (cifar10 is not on this machine. Looked in:)", and nothing followed."""
+    result = agent("doctor", env={"INITSEARCH_DATA_ROOT": str(tmp_path)})
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("data        cifar10:")]
+    assert line.startswith("data        cifar10: no (To get it: download it (--download); or name the folder")
+
+
+def test_a_search_says_that_its_results_stay_in_its_run(agent: Agent, tmp_path: Path) -> None:
+    """Where the cache cannot be written, the search goes on, and one line names the folder and the reason."""
+    (tmp_path / "file").write_text("")
+    words = ("search", "--profile", "smoke", "--budget", "1", "--proposer", "scripted:demo", "--no-page")
+    result = agent(*words, env={"INITSEARCH_CACHE_DIR": str(tmp_path / "file" / "cache")})
+    assert result.returncode == 0, result.stderr
+    assert f"no result can be kept for other searches: {tmp_path / 'file'}" in result.stderr
+    assert ": Not a directory; INITSEARCH_CACHE_DIR can name another folder" in result.stderr
+    assert "Errno" not in result.stderr
+
+
 def test_no_git_is_said_before_anything_is_trained(agent: Agent, tmp_path: Path) -> None:
     """On a machine without git the search stops with the name of the package to install."""
     empty = tmp_path / "bin"
@@ -250,6 +268,14 @@ def test_help_is_quick_and_begins_with_examples(agent: Agent) -> None:
     for name in ("search", "check", "runs", "show", "plan", "doctor"):
         text = agent(name, "--help").stdout
         assert "Examples:" in text.split("Options:")[0], name
+
+
+@pytest.mark.parametrize("words", [(), ("session",), ("task",)])
+def test_the_list_of_commands_fits_a_terminal(agent: Agent, words: tuple[str, ...]) -> None:
+    """On 80 columns ten of the sentences were cut, and that of `task` was its examples in one line."""
+    listed = agent(*words, "--help", env={"COLUMNS": "80"}).stdout.split("Commands:\n")[1]
+    assert "..." not in listed
+    assert "agent" not in listed.replace("agents", "").replace("agent search --no-submit", "")
 
 
 def test_commands_are_listed_in_the_order_of_a_day() -> None:
