@@ -249,8 +249,8 @@ def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
         yield f"noise of {task}: {one['words']}"
     if measure := plan.get("measure"):
         yield (
-            f"to measure the noise of {', '.join(measure['tasks'])}: {measure['command']}: "
-            f"{measure['trainings']} trainings, {duration(measure['seconds'])}"
+            f"to measure the noise of {', '.join(measure['tasks'])}: {measure['command']} "
+            f"({measure['trainings']} trainings, {duration(measure['seconds'])})"
         )
     if plan.get("parallel", 1) > 1:
         yield f"{plan['parallel']} tests in flight: {blindness(plan['parallel'], plan['budget'])}"

@@ -67,7 +67,7 @@ def run_check(
     if as_json:
         print_json(report.as_json())
     else:
-        _print(file, report)
+        _print(file, report, profile)
     return 0 if report.accepted else 3
 
 
@@ -93,7 +93,7 @@ def _check_file(file: Path, archs: dict[str, int], isolation_level: str, tasks: 
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        return CheckReport(False, "syntax", f"not UTF-8 text: {error}")
+        return CheckReport(False, "syntax", f"not text: byte {error.start} is no UTF-8")
     try:
         region = region_of(text)
     except RegionError as error:
@@ -105,7 +105,7 @@ def _check_file(file: Path, archs: dict[str, int], isolation_level: str, tasks: 
         raise UsageError(str(error)) from None
 
 
-def _print(file: Path, report: CheckReport) -> None:
+def _print(file: Path, report: CheckReport, profile: str | None) -> None:
     if not report.accepted:
         print(f"{file}: rejected ({report.kind}): {report.message}")
         print_next("correct it and run agent check again")
@@ -117,7 +117,8 @@ def _print(file: Path, report: CheckReport) -> None:
         if not made["seeded"]:
             print("  note: another seed gives the same tensors (a deterministic strategy)")
     print(f"{file}: accepted (isolation: {report.isolation_level})")
-    print_next(f"agent search --proposer {shlex.quote(f'scripted:{file}')}")
+    also = f" --profile {shlex.quote(profile)}" if profile is not None else ""
+    print_next(f"agent search --proposer {shlex.quote(f'scripted:{file}')}{also}")
 
 
 def _notable(parameters: Sequence[dict[str, Any]]) -> list[str]:

@@ -106,7 +106,7 @@ def _compare_runs(names: Sequence[str], runs: Path, output: Path | None, *, as_j
     from benchmark.files import write_atomically
 
     if not 2 <= len(names) <= MAX_RUNS:
-        raise UsageError(f"give two to {MAX_RUNS} runs to compare, not {len(names)}; `agent runs` lists them")
+        raise UsageError(f"give 2 to {MAX_RUNS} runs to compare, not {len(names)}; `agent runs` lists them")
     found = members(_readable([RunDirectory.find(name, runs) for name in names]))
     path = output or runs / "comparison.html"
     try:
@@ -152,7 +152,8 @@ def _print_pairs(found: Sequence[Member]) -> None:
         print(spelt(f"{run.letter}  {run.record.name}: {run.findings.headline.lower()}"))
     print()
     for pair in pairs(found):
-        seeds = f"seeds {', '.join(map(str, pair.seeds))}" if pair.seeds else "no shared seed"
+        word = "seed" if len(pair.seeds) == 1 else "seeds"
+        seeds = f"{word} {', '.join(map(str, pair.seeds))}" if pair.seeds else "no shared seed"
         print(spelt(f"{pair.second} − {pair.first}, {pair.kind} {pair.task} ({seeds}): {pair.words}"))
     for line in generalisation.over_runs(_gains(found)):
         print(spelt(line))

@@ -168,7 +168,7 @@ def _gains(summary: dict[str, Any], kind: str) -> dict[str, Any]:
 
     gains = gains_by_metric(summary, kind) or {}
     words = [
-        f"{gain:+.2f}" if metric.is_accuracy and len(gains) == 1 else f"{as_gain(gain, metric)} {metric.points}"
+        as_gain(gain, metric) + ("" if metric.is_accuracy and len(gains) == 1 else f" {metric.points}")
         for metric, gain in gains.items()
     ]
     found: dict[str, Any] = {f"{kind}_gain": next(iter(gains.values())) if len(gains) == 1 else None}

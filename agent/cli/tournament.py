@@ -13,6 +13,7 @@ from agent.cli.output import print_json, print_next
 from agent.cli.search import confirm_server
 from agent.errors import AgentError, Interrupted
 from agent.safe_text import spelt
+from benchmark.comparison import signed
 from benchmark.task import ACCURACY, SEED_SD, Metric, common_metric
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def in_words(numbers: Mapping[str, Any], metric: Metric = ACCURACY) -> str:
         return f"failed in {numbers['failed']} of {numbers['repeats']} repeats: no mean"
 
     def shown(value: float) -> str:
-        return f"{value:+.2f}" if metric.is_accuracy else metric.text(value, sign=True)
+        return signed(value, 2) if metric.is_accuracy else metric.text(value, sign=True)
 
     gain = f"{shown(numbers['gain'])}{unit}"
     if numbers["ci"] is None:

@@ -131,7 +131,7 @@ class _Pages:
         runs = [run for name in names if (run := self._site.shelf.find(name)) is not None]
         if not 2 <= len(runs) <= MAX_RUNS:
             return _html(
-                self._site.message("Nothing to compare", f"Tick two to {MAX_RUNS} runs; {len(runs)} were."), 400
+                self._site.message("Nothing to compare", f"Tick 2 to {MAX_RUNS} runs; {len(runs)} were ticked."), 400
             )
         more = {"site": self._site, "links": {run.path.name: link_to(run.path.name) for run in runs}}
         try:

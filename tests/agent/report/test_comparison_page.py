@@ -72,9 +72,10 @@ def test_compare_over_shared_seeds(shelf: tuple[RunDirectory, RunDirectory], mai
         rewrite_curves(run, lambda curve: [{**curve[0], "epoch": 0}, *curve])
     code, out, err = main("compare", shelf[0].path.name, "second", "--runs", runs)
     assert code == 0, err
-    assert "B − A, visible resnet20-tiny (seeds 0): +3.0 points (95 % interval" in out
+    assert "B − A, visible resnet20-tiny (seed 0): +3.0 points (95 % interval" in out
     page = Page((shelf[0].path.parent / "comparison.html").read_text(encoding="utf-8"))
     assert sum(tag == "svg" for tag, _ in page.tags) == 2
+    assert "B − Aseed 0+3.0 points" in page.text  # "shared seeds: 0" read as "none is shared"
     fields = json.loads(main("compare", shelf[0].path.name, "second", "--runs", runs, "--json")[1])
     assert [pair["comparison"]["gain"] for pair in fields["pairs"]] == pytest.approx([3, 0])
     assert set(fields["runs"]) == {"A", "B"}
