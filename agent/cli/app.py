@@ -96,7 +96,11 @@ TrackOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any setting of a search by its name in a TOML file; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting of a search, by the name that it has in a TOML file; repeatable.",
+    ),
 ]
 
 

@@ -227,7 +227,7 @@ def test_thousand_events(run: RunDirectory) -> None:
     [({1}, "(test 3, the best so far; not submitted)"), ({1, 2, 3}, "(test 1, not finished; not submitted)")],
 )
 def test_a_test_in_training_is_not_the_best_so_far(tmp_path: Path, in_training: set[int], caption: str) -> None:
-    """While five of eight seeds of a test were trained, the page called it the best, with a gain three times too large."""
+    """With five of eight seeds trained, the page called a test the best so far; its gain was three times too large."""
     run = copy_run(ROOT / "tests" / "data" / "sample-run", tmp_path)
     later = ("submitted", "ended")
 
