@@ -99,7 +99,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any setting of a search, by the name that it has in a TOML file; repeatable.",
+        help="Any setting of a search, by its name in a TOML file; repeatable.",
     ),
 ]
 
