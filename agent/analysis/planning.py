@@ -255,11 +255,11 @@ def in_words(plan: Mapping[str, Any]) -> Iterator[str]:
     if plan.get("parallel", 1) > 1:
         yield f"{plan['parallel']} tests in flight: {blindness(plan['parallel'], plan['budget'])}"
     for other in plan["instead"]:
-        yield f"or: {other['flags']}: {_outlook(other, visible)}; {other['why']}"
+        yield f"or: {other['flags']} ({_outlook(other, visible)}): {other['why']}"
     if "effect" in plan and not plan["for_effect"]:
         yield f"no design with up to {MAX_SEEDS} seeds detects a mean gain of {plan['effect']:g} {visible}"
     for other in plan.get("for_effect", []):
-        yield f"to detect {plan['effect']:g} {visible}: {other['flags']}: {_outlook(other, visible)}"
+        yield f"to detect {plan['effect']:g} {visible}: {other['flags']} ({_outlook(other, visible)})"
 
 
 def effect_in_words(effect: float | None, unit: str = _POINTS) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -130,7 +131,10 @@ def test_a_plan_offers_the_measurement_with_its_cost(store: ResultStore) -> None
     assert plan["measure"]["command"] == "agent baselines --recipes kaiming_normal --seeds 5 --profile pocket --hidden"
     assert (plan["measure"]["trainings"], plan["measure"]["seconds"]) == (15, 80.0)
     assert plan["unresolvable"] == []
-    assert any("5 trainings, 80 s" in line for line in in_words(plan))
+    words = list(in_words(plan))
+    assert any("--hidden (15 trainings, 80 s)" in line for line in words)
+    # A colon right behind the last flag was copied with the command.
+    assert not any(re.search(r"--[a-z-]+( \S+)?: ", line) for line in words)
     for task in (*POCKET.visible, *POCKET.hidden):
         place = ResultStore(store.folder.with_name("hidden")) if task in POCKET.hidden else store
         for seed in range(5):
