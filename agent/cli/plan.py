@@ -100,7 +100,8 @@ def plan(
         print_json({**found, "reason": reason})
         return
     threads = int(environment.get("threads", "1"))
-    side = f"{slots} evaluation(s) side by side" + (f" with {threads} threads each" if threads > 1 else "")
+    evaluations = "1 evaluation" if slots == 1 else f"{slots} evaluations"
+    side = f"{evaluations} side by side" + (f" with {threads} threads each" if threads > 1 else "")
     if config.executor != "local":
         side += f" on {words}"
     print(f"profile {chosen.name} ({reason}), {found['flags']}, {side}")
