@@ -34,7 +34,7 @@ class LiveProgress(Progress):
         self._places: dict[tuple[str, str, int], str] = {}
         self._best: dict[str, tuple[float, Metric]] = {}
         self._paces: dict[tuple[str, str, int], tuple[Pace, str]] = {}
-        self._expected = self._tests = self._tests_begun = 0
+        self._expected = self._tests = 0
         self._done = 0.0
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
         self._live.start()
@@ -49,9 +49,7 @@ class LiveProgress(Progress):
         with self._lock:
             self._rows[role, task, seed] = (None, epochs)
             self._paces[role, task, seed] = (Pace(epochs, pictures), "")
-            if role.startswith("test/") and role not in self._begun:
-                self._begun.add(role)
-                self._tests_begun += 1
+            self._begun.add(role)
 
     def placed(self, role: str, task: str, seed: int, place: str, *, attempt: int) -> None:
         with self._lock:
@@ -67,6 +65,7 @@ class LiveProgress(Progress):
         with self._lock:
             self._rows.pop((role, task, seed), None)
             self._places.pop((role, task, seed), None)
+            self._begun.add(role)  # a result from the store was never started
             self._done += not is_look(role)
             if isinstance(outcome, EvaluationResult) and not role.startswith(("hidden/", "screen/")):
                 metric = self.metric(task)
@@ -93,7 +92,8 @@ class LiveProgress(Progress):
         )
         share = (self._done + partial) / self._expected if self._expected else 0.0
         left = elapsed * (1 - share) / share if 0.05 < share < 1 else None
-        tests = f"{self._tests - self._tests_begun} of {self._tests}" if self._tests else ""
+        begun = sum(role.startswith("test/") for role in self._begun)
+        tests = f"{self._tests - begun} of {self._tests}" if self._tests else ""
         shown = [
             (*key, metrics.epoch if metrics else 0, epochs, _brief(self.metric(key[1]), metrics) if metrics else "")
             for key, (metrics, epochs) in rows

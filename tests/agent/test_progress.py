@@ -100,6 +100,19 @@ def test_the_best_so_far_is_a_tests() -> None:
     assert "0 of 1 tests left" in shown.get()
 
 
+def test_a_test_from_the_store_is_not_left() -> None:
+    """The live view said "1 of 1 tests left" while the hidden task ran: the store had the test's results."""
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    progress = LiveProgress(console)
+    progress.begin(4, 1)
+    progress.evaluated("baseline", TASK, 0, result(30.0), cached=True)
+    progress.evaluated("test/1", TASK, 0, result(30.0), cached=True)
+    with console.capture() as shown:
+        console.print(progress._render())
+    progress.close()
+    assert "0 of 1 tests left" in shown.get()
+
+
 @pytest.mark.parametrize(("words", "trainings"), [((), 4), (("--no-submit",), 2), (("--confirm", "1"), 6)])
 def test_the_count_ends_where_it_said(
     server: Server, cache: Path, tmp_path: Path, words: tuple[str, ...], trainings: int
