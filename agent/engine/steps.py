@@ -18,7 +18,7 @@ from agent.engine.resuming import Granted
 from agent.engine.setup import fresh_workspace, make_toolbox
 from agent.engine.summary import RunSummary
 from agent.engine.toolbox import Toolbox
-from agent.errors import AgentError, in_one_sentence
+from agent.errors import AgentError, Interrupted, in_one_sentence
 from agent.evaluation.batches import Candidate
 from agent.evaluation.evaluator import EvaluatorOnDemand
 from agent.evaluation.shared import SharedBench
@@ -266,6 +266,8 @@ class OpenSearch:
         )
         try:
             write_trajectory(run)
+        except Interrupted:
+            raise
         except (AgentError, OSError) as error:  # the results stand
             self._progress.message(
                 f"{TRAJECTORY} could not be written ({in_one_sentence(error)}); agent export {run.path.name} prints it"

@@ -168,6 +168,8 @@ def _measure_now(
         try:
             measured = measure(isolation if isolation is not None else stack.enter_context(Isolation()))
             save(record.directory, measured)
+        except Interrupted:  # an AgentError too, which would be taken for a fault of the measurement
+            raise
         except InfrastructureError as error:  # its last line says what; those before it are a traceback
             return None, f"The networks could not be measured: {str(error).strip().splitlines()[-1]}"
         except (IsolationUnavailable, IsolationCrashed, AgentError, OSError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.clock import Clock
 from agent.config import SearchConfig, for_rerun
-from agent.errors import AgentError, RunDamaged, UsageError, in_one_sentence
+from agent.errors import AgentError, Interrupted, RunDamaged, UsageError, in_one_sentence
 from agent.evaluation.batches import Candidate
 from agent.evaluation.slot_plan import recorded_threads
 from agent.evaluation.workbench import Workbench, open_workbench
@@ -106,6 +106,8 @@ _MISFITS = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError,
 def _judge(what: str, look: Callable[[], Iterator[Finding]]) -> Check:
     try:
         found = list(look())
+    except Interrupted:  # an AgentError too, which would be taken for a finding
+        raise
     except (AgentError, WorkspaceError, RegionError, OSError, *_MISFITS) as error:
         found = [f"cannot be checked: {in_one_sentence(error)}"]
     faults = [finding for finding in found if isinstance(finding, str)]

@@ -7,20 +7,23 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from agent.engine.search import SearchOutcome
-from agent.errors import UsageError
+from agent.errors import Interrupted, UsageError
+from agent.report import _measure_now
 from agent.runs.directory import RunDirectory
+from agent.runs.record import read_run
 from agent.runs.reviews import add_review, standing
 from agent.runs.signing import examine, sign
-from agent.studies.verify import verify
-from agent.studies.verify_files import Check, _ratio_fits
+from agent.studies.verify import _judge, verify
+from agent.studies.verify_files import Check, Finding, _ratio_fits
 from benchmark.store import ResultStore
+from sandbox.isolate import Isolation
 from tests.agent.conftest import Agent, Main, json_lines
 from tests.agent.report_samples import change_log, change_summary
 from tests.sample import SAMPLE, restore
@@ -368,6 +371,23 @@ def test_a_signed_approval(finished: SearchOutcome, tmp_path: Path, agent: Agent
         of_reviews("absent")
     _replace("reviews.jsonl", '"message": ""', '"message": "after a long look"')(run)
     assert "its signature does not fit" in of_reviews("only-ada").detail
+
+
+def test_a_signal_is_no_finding(tmp_path: Path) -> None:
+    """Ctrl-C while a page was written or a run verified was taken for a fault: the command went on and ended with 0."""
+
+    def stopped() -> Iterator[Finding]:
+        raise Interrupted(2)
+        yield ""
+
+    def measure(isolation: Isolation) -> dict[str, Any]:
+        raise Interrupted(2)
+
+    with pytest.raises(Interrupted):
+        _judge("what", stopped)
+    record = read_run(restore(SAMPLE, tmp_path / "run"))
+    with pytest.raises(Interrupted):
+        _measure_now(record, cast(Isolation, object()), measure, lambda run, fields: None)
 
 
 def test_without_ssh_keygen(finished: SearchOutcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
