@@ -54,5 +54,7 @@ def print_status(session: Session) -> None:
 
     found = session_status(session)
     print("\n".join(status_lines(found)))
-    if found.next:  # where every test failed and none is left, there is nothing
+    if found.next:
         print_next(" | ".join(found.next))
+    elif found.tests:
+        print_next("agent session start DIR, in another folder: every test failed, and none is left")

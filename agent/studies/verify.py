@@ -26,6 +26,7 @@ from agent.studies.verify_artifacts import artifact_mismatch, submission
 from agent.studies.verify_files import (
     Check,
     Finding,
+    Noted,
     Unproven,
     anchor_findings,
     differences,
@@ -112,7 +113,8 @@ def _judge(what: str, look: Callable[[], Iterator[Finding]]) -> Check:
         found = [f"cannot be checked: {in_one_sentence(error)}"]
     faults = [finding for finding in found if isinstance(finding, str)]
     unproven = [finding.why for finding in found if isinstance(finding, Unproven)]
-    return Check(what, "; ".join(faults) or None, "; ".join(unproven) or None)
+    notes = [finding.what for finding in found if isinstance(finding, Noted)]
+    return Check(what, "; ".join(faults) or None, "; ".join(unproven) or None, "; ".join(notes) or None)
 
 
 def _artifact_findings(run: RunDirectory, events: list[Event]) -> Iterator[Finding]:
@@ -152,8 +154,8 @@ def _confirmation_faults(launch: Launch, events: list[Event]) -> Iterator[Findin
     """Check that a confirmation chose the submission from finalists that were all trained with the fresh seeds."""
     seeds, final = SearchConfig.model_validate(launch.config).confirmation_seeds, submission(events)
     confirmations = [event for event in events if isinstance(event, Confirmed)]
-    if not seeds and confirmations:
-        yield "there was one, and the search had not asked for it"
+    if not seeds:
+        yield "there was one, and the search had not asked for it" if confirmations else Noted("none was asked for")
     if not seeds or final is None:
         return
     last = confirmations[-1] if confirmations else None

@@ -58,8 +58,15 @@ class Unproven:
     why: str
 
 
-Finding = str | Unproven
-"""A sentence about what differs, or what cannot be verified."""
+@dataclass(frozen=True)
+class Noted:
+    """A finding that holds, and that a person should weigh."""
+
+    what: str
+
+
+Finding = str | Unproven | Noted
+"""A sentence about what differs, what cannot be verified, or what was found to hold."""
 _MOST_DIFFERENCES = 6
 _STATISTICS = {"ci", "shrunk_gain", "p_better", "smallest_visible_effect", "resolved", "generalisation", "words",
                "would_have_claimed", "caveat", "tasks"}  # fmt: skip
@@ -275,8 +282,10 @@ def review_findings(run: RunDirectory, allowed: Path | None) -> Iterator[Finding
             name = f"{WORDS[review.kind]} by {review.author}"
             if found.fault is not None:
                 yield f"{name}: {found.fault}"
-            if found.unproven is not None:
+            elif found.unproven is not None:
                 yield Unproven(f"{name}: {found.unproven}")
+            else:
+                yield Noted(f"{name}: signed by {found.signer}")
 
 
 def anchor_findings(run: RunDirectory, events: Sequence[Event], hashes: Sequence[str]) -> Iterator[Finding]:

@@ -166,7 +166,7 @@ class SlurmExecutor(QueueExecutor):
         """Ask Slurm for the states of all jobs."""
         ids = sorted({sent.id for sent in self._running if sent.id})
         known = jobs(ids) if ids else {}
-        self._each(lambda sent: self._look(sent, *known.get(sent.id, ("", ""))))
+        self._each(lambda sent: self._look(sent, *known.get(sent.id, ("", "", ""))[:2]))
 
     def _each(self, work: Callable[[_Sent], None]) -> None:
         """Do this for all calls that have a job, and end those for which it raises."""
@@ -218,7 +218,7 @@ class SlurmExecutor(QueueExecutor):
             job, sent.job.attempts = str(int(recorded["id"])), int(recorded["attempts"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        if (sent.folder / ANSWER).exists() or jobs([job]).get(job, ("", ""))[0] in _LIVE:
+        if (sent.folder / ANSWER).exists() or self._submitter.state_of(job) in _LIVE:
             self._say(f"Slurm job {job} of an earlier process is found again")
             sent.id = job
             return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import os
 import re
@@ -70,15 +71,14 @@ def require_programs() -> None:
             raise EngineError(f"--executor slurm: the program {program} is not here; run this where Slurm is")
 
 
-def jobs(ids: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
-    """Id of a job → its state and its nodes, as Slurm knows them now; of all of the user's jobs without `ids`."""
-    which = ["--jobs", ",".join(ids)] if ids else ["--me"]
-    command = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%N", *which]
+def jobs(ids: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """Id of a job → its state, its nodes and its name, as Slurm knows them now."""
+    command = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%N|%j", "--jobs", ",".join(ids)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode and "Invalid job id" not in done.stderr:
         raise OSError(done.stderr.strip() or f"squeue ended with {done.returncode}")
     rows = (line.split("|") for line in done.stdout.splitlines())
-    return {row[0]: (row[1], row[2]) for row in rows if len(row) == 3}
+    return {row[0]: (row[1], row[2], row[3]) for row in rows if len(row) == 4}
 
 
 class QueueFull(Exception):
@@ -95,6 +95,8 @@ class Submitter:
         import submitit
 
         self._folder = folder
+        self.job_name = f"initsearch-{hashlib.sha256(str(folder).encode()).hexdigest()[:16]}"
+        """Each folder's jobs have a name of their own."""
         self._modules = modules
         self._options = {name: value for name, value in options.items() if name != "lanes"}
         self.lanes = int(options.get("lanes", 1))
@@ -115,6 +117,11 @@ class Submitter:
             raise QueueFull(words) from None
         return str(sent.job_id)
 
+    def state_of(self, job: str) -> str:
+        """The state of the job; empty where it is none of this folder, as the files of a copied run name them."""
+        state, _, name = jobs([job]).get(job, ("", "", ""))
+        return state if name == self.job_name else ""
+
     def log_of(self, job: str) -> str:
         """The last line that the job wrote, for a message."""
         for path in sorted(self._folder.glob(f"{job}_*_log.err")):
@@ -125,7 +132,7 @@ class Submitter:
         return ""
 
     def _set_options(self, avoid: str) -> None:
-        options = {"job_name": "initsearch", "time": None, **self._options, "cpus_per_task": self._cpus}
+        options = {"job_name": self.job_name, "time": None, **self._options, "cpus_per_task": self._cpus}
         if avoid:
             options["exclude"] = ",".join(filter(None, (str(options.get("exclude", "")), avoid)))
         root = str(Path(__file__).resolve().parents[2])

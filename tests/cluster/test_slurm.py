@@ -143,6 +143,17 @@ def test_a_gpu_that_torch_cannot_use(tmp_path: Path) -> None:
             SlurmExecutor(tmp_path / "jobs", {"gpus_per_node": 1}, slots=1, describe=DescribeEnvironment())
 
 
+def test_a_copied_run_takes_no_job_of_the_first(executor: Any, tmp_path: Path) -> None:
+    """A resumed copy of somebody's run took the job whose number stood in its files for its own, and cancelled it."""
+    from benchmark.executors.slurm_jobs import Submitter
+
+    running = executor.submit(Slowly(3.0))
+    job = _running(executor)
+    assert executor._submitter.state_of(job) == "RUNNING"
+    assert Submitter(tmp_path / "copy", {}, MODULES).state_of(job) == ""
+    assert running.result(timeout=120) == "done"
+
+
 def test_lanes_share_a_job(server: None, tmp_path: Path) -> None:
     """Four calls in two jobs: a job that is cancelled costs its two calls an attempt, and the others run once."""
     from benchmark.executors.slurm import SlurmExecutor

@@ -103,7 +103,7 @@ def test_compare_wants_two_to_six(agent: Agent, shelf: tuple[RunDirectory, RunDi
     for names in (["second"], ["second"] * 7):
         done = agent("compare", *names, "--runs", runs)
         assert done.returncode == 2
-        assert "two to 6 runs" in done.stderr
+        assert "2 to 6 runs" in done.stderr
 
 
 def test_compare_six_damaged_runs(shelf: tuple[RunDirectory, RunDirectory]) -> None:

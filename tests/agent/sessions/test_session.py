@@ -10,16 +10,19 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
+from agent.cli.session_output import print_status
 from agent.runs.directory import RunDirectory
 from agent.runs.log import read_events
 from agent.sessions import CLOSED, Session, session_status
 from agent.sessions.folder import FILE, ORIGINAL, POINTER, FileNotWritten, SessionFolder
+from agent.sessions.status import TestStatus
 from agent.studies.verify import verify
 from sandbox.region import scaffold
 from tests.agent.harm import Server, outcome
@@ -263,6 +266,20 @@ def test_a_full_disk_loses_no_file(started: Desk, monkeypatch: pytest.MonkeyPatc
         session.undo()
     assert (started.text, len(session.fold().calls)) == (edited, before)
     assert sorted(path.name for path in started.work.glob("*custom_init*")) == [FILE]
+
+
+def test_a_session_without_a_test_to_submit_says_what_is_left_to_do(
+    started: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every test had failed and none was left: `status` said "ready", and nothing of what could be done."""
+    session = Session.open(started.work)
+    failed = TestStatus(1, "failed", {}, None, None, "")
+    ended = replace(session_status(session), tests=(failed, failed), tests_left=0, next=())
+    monkeypatch.setattr("agent.sessions.session_status", lambda session: ended)
+    print_status(session)
+    printed = capsys.readouterr()
+    assert "test #1: failed" in printed.out
+    assert "next: agent session start DIR, in another folder: every test failed, and none is left" in printed.err
 
 
 def test_a_refused_test_costs_nothing(started: Desk) -> None:

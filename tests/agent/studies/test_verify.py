@@ -334,7 +334,9 @@ def test_nothing_submitted_yet(finished: SearchOutcome, tmp_path: Path) -> None:
 def test_artifacts_of_another_version(tmp_path: Path) -> None:
     """The kept sample has a patch without trailers: its effect is compared, and the rest is not verifiable."""
     run = restore(SAMPLE, tmp_path / "sample")
-    assert {check.what: check.verdict for check in verify(run)}[FILES] == "not_verifiable"
+    found = {check.what: check for check in verify(run)}
+    assert found[FILES].verdict == "not_verifiable"
+    assert found["the finalists were confirmed"].detail == "none was asked for"  # it said "ok" and no more
     for harm in (_add_conftest, _replace("initialize_weights.py", "import torch\n", "import os, torch\n")):
         run = restore(SAMPLE, tmp_path / harm.__qualname__.replace("<", "").replace(">", ""))
         harm(run.path)
@@ -348,7 +350,10 @@ def test_artifacts_of_another_version(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
 def test_a_signed_approval(finished: SearchOutcome, tmp_path: Path, agent: Agent) -> None:
-    """Signed with an ssh key: unchecked without a list, ok with one, and found when the line or the list is another."""
+    """Signed with an ssh key: unchecked without a list, ok with one, and found when the line or the list is another.
+
+    A review by "X" with ada's signature was "ok", and nothing said that it was hers.
+    """
     run = copy(finished, tmp_path)
     for name in ("ada", "eve"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / name], check=True)
@@ -366,6 +371,7 @@ def test_a_signed_approval(finished: SearchOutcome, tmp_path: Path, agent: Agent
     assert of_reviews().verdict == "not_verifiable"
     assert re.search(r"signed by SHA256:\S+, not checked against a list", of_reviews().detail)
     assert of_reviews("only-ada").verdict == "ok"
+    assert re.fullmatch(r"approved by .+: signed by ada@example\.org", of_reviews("only-ada").detail)
     assert "does not allow" in of_reviews("only-eve").detail
     with pytest.raises(UsageError, match="no such file"):
         of_reviews("absent")
