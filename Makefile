@@ -26,6 +26,8 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv .venv
+	@# A pip of 2023, as Python 3.11 brings it, takes 83 s for what follows, today's 59 s. Without it the old one does it.
+	$(BIN)/pip install --quiet --upgrade pip || true
 
 # One stamp per set of dependencies: pip runs again only when pyproject.toml or constraints.txt changed.
 .venv/run.stamp: pyproject.toml constraints.txt | $(BIN)/python
