@@ -48,7 +48,7 @@ def sentence(one: TaskNoise) -> str:
         return "not known: only the seeds of a run can show it"
     if one.source == GIVEN:
         return f"{GIVEN} (SD {one.sd:.2g}): intervals allow for one that is 1.5 times as large"
-    return "not measured on this machine: intervals allow for a prior SD that is 1.5 times too small"
+    return "not measured on this machine: intervals use a prior SD, and allow for it being 1.5 times too small"
 
 
 def in_words(noise: Noise | None) -> list[str]:

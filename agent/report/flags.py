@@ -124,8 +124,8 @@ def _run_flags(record: RunRecord, findings: Findings) -> Iterator[Flag]:
     seeds = {comparison.n_candidate for comparison in findings.visible.values() if comparison is not None}
     if seeds == {1}:
         more = any(one is not None and one.n_baseline > 1 for one in findings.visible.values())
-        shown = "so only the baseline shows noise" if more else "so this run shows no noise"
-        message = f"Only one seed for each test, {shown} (--seeds 3 shows more): {'; '.join(findings.noise)}."
+        shown = "only the baseline shows the noise of seeds" if more else "this run cannot show the noise of seeds"
+        message = f"Each test has one seed, so {shown} (--seeds 3 does): {'; '.join(findings.noise)}."
         if not findings.noise:
             message = "Only one seed: its noise comes from a prior, not from this run (--seeds 3 measures it)."
         yield Flag("note", "seeds", message)

@@ -46,7 +46,7 @@ def test_noise_measured_here_is_said_with_its_degrees_of_freedom(store: ResultSt
     assert first.startswith("noise measured on this machine, 14 degrees of freedom (SD ")
     assert first.endswith("[resnet56-openclipart100]")
     assert second == (
-        "noise not measured on this machine: intervals allow for a prior SD that is 1.5 times too small "
+        "noise not measured on this machine: intervals use a prior SD, and allow for it being 1.5 times too small "
         "[vgg16bn-openclipart100, mobilenetv2-fmnist_pocket]"
     )
     assert known_noise.noise_here(POCKET, HERE, cache=False)[TASK.name].measured is None

@@ -23,7 +23,7 @@ def test_report_and_verify_follow_the_recorded_noise(finished: SearchOutcome, tm
     assert found.visible[TASK].ci == pytest.approx(tuple(finished.done["visible"][TASK]["ci"]))  # type: ignore[union-attr]
     (line,) = (line for line in finished.words if line.startswith("noise "))
     assert line == (
-        "noise not measured on this machine: intervals allow for a prior SD that is 1.5 times too small "
+        "noise not measured on this machine: intervals use a prior SD, and allow for it being 1.5 times too small "
         f"[{TASK}, {HIDDEN}]"
     )
     assert found.noise == (line,)
