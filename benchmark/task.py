@@ -142,13 +142,17 @@ class Metric:
         return f"{self.text(value)} %" if self.is_accuracy else f"{self.name} {self.text(value)}"
 
     def text(self, value: float, *, sign: bool = False) -> str:
-        """A value or a difference without its unit: two digits after the point, or four that count."""
+        """A value or a difference without its unit: two digits after the point, or four that count.
+
+        With `sign`, it has one: "+" or U+2212, as all differences on screen.
+        """
+        form = ".4g"
         if self.is_accuracy:
-            return f"{value:+.2f}" if sign else f"{value:.2f}"
-        if abs(value) >= 1e7:
-            return f"{value:{'+' if sign else ''}.4g}"
-        digits = 4 if value == 0 or not math.isfinite(value) else max(0, 3 - math.floor(math.log10(abs(value))))
-        return f"{value:{'+' if sign else ''}.{min(digits, 8)}f}"
+            form = ".2f"
+        elif abs(value) < 1e7 or not math.isfinite(value):
+            digits = 4 if value == 0 or not math.isfinite(value) else max(0, 3 - math.floor(math.log10(abs(value))))
+            form = f".{min(digits, 8)}f"
+        return f"{value:+{form}}".replace("-", "−", 1) if sign else f"{value:{form}}"
 
 
 ACCURACY = Metric()

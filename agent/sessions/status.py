@@ -266,7 +266,7 @@ def status_lines(found: SessionStatus) -> list[str]:
 
 def _gain(gain: float, unit: str) -> str:
     """Points need no unit here, as before there were others."""
-    return f"{gain:+.2f}" if unit == ACCURACY.points else f"{Metric(unit).text(gain, sign=True)} {unit}"
+    return ACCURACY.text(gain, sign=True) if unit == ACCURACY.points else f"{Metric(unit).text(gain, sign=True)} {unit}"
 
 
 def _list(seeds: Mapping[int, float | None], metric: Metric) -> str:

@@ -92,6 +92,15 @@ def test_a_value_has_the_digits_that_count(metric: Metric, value: float, text: s
     assert metric.text(value) == text
 
 
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [(ACCURACY, -8.0, "−8.00"), (ACCURACY, 8.0, "+8.00"), (LOSS, -0.5, "−0.5000"), (LOSS, -2e8, "−2e+08")],
+)
+def test_a_difference_has_one_minus_sign_everywhere(metric: Metric, value: float, text: str) -> None:
+    """`agent session status` and `agent baselines` printed "-8.00" where all other pages print "−8.00"."""
+    assert metric.text(value, sign=True) == text
+
+
 def test_a_mean_over_unlike_metrics_claims_no_more_than_it_should() -> None:
     """Two tasks without known noise and no true gain, with three seeds in all: the worst case for the heavy tails.
 
