@@ -44,8 +44,11 @@ search: .venv/run.stamp
 
 # What the processes of the tests import is compiled once, and kept: torch takes 2 s then, and 5 s else.
 unexport PYTHONDONTWRITEBYTECODE
-test: .venv/dev.stamp
+.venv/compiled.stamp: .venv/dev.stamp
 	$(BIN)/python -c 'import hypothesis, matplotlib.pyplot, mcp, openai, optuna, scipy.stats, torch'
+	@touch $@
+
+test: .venv/compiled.stamp
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # A GPU machine has a torch of its own and perhaps no network: nothing is installed. gpu.txt is the record.

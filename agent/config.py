@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from pydantic import (
 )
 
 from agent.errors import UsageError, in_one_sentence
-from benchmark.files import read_regular
+from benchmark.files import read_toml
 from benchmark.hardware import cpu_count
 from benchmark.seeds import MOST, confirmation_seeds, evaluation_seeds
 from benchmark.suggestions import suggestion
@@ -305,10 +304,8 @@ def _read_toml(path: Path | None) -> dict[str, Any]:
             return {}
         path = DEFAULT_TOML
     try:
-        return tomllib.loads(read_regular(path, limit=_MAX_TOML_BYTES).decode("utf-8"))
+        return read_toml(path, limit=_MAX_TOML_BYTES)
     except FileNotFoundError:
         raise UsageError(f"--config {path}: no such file") from None
-    except RecursionError:
-        raise UsageError(f"--config {path}: nested too deeply") from None
     except (OSError, ValueError) as error:
         raise UsageError(f"--config {path}: {error}") from None

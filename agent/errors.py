@@ -41,6 +41,13 @@ class Interrupted(AgentError):
         self.exit_code = 128 + signal_number
 
 
+def unread(error: OSError | UnicodeDecodeError) -> str:
+    """Why a file could not be read as text, to follow its name."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 text: byte {error.start} is none"
+    return f"cannot be read: {error.strerror}"
+
+
 def in_one_sentence(error: Exception, names: Mapping[str, str] = {}) -> str:
     """The message of an exception on one line. For pydantic's ValidationError: the first field that is wrong. For an
     OSError: file and reason, without its number.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.config import SearchConfig
-from agent.errors import UsageError, in_one_sentence
+from agent.errors import UsageError, in_one_sentence, unread
 from benchmark.data import available
 from benchmark.hardware import gpu_count, gpu_problem
 from benchmark.tasks import FROM_PYTHON, PROFILES, Profile, get_profile, is_task_file
@@ -211,9 +211,9 @@ def _baseline(profile: Profile, where: str, folder: Path) -> str | None:
         raise UsageError(
             f"{where}: baseline: no file {path}, and no recipe {name!r}; known: {AS_BUILT}, {', '.join(recipe_names())}"
         ) from None
-    except OSError as error:
-        raise UsageError(f"{where}: baseline: {path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, RegionError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{where}: baseline: {path}: {unread(error)}") from None
+    except RegionError as error:
         raise UsageError(f"{where}: baseline: {path}: {in_one_sentence(error)}") from None
     if (rejection := check_region(region)) is not None:
         raise UsageError(f"{where}: baseline: {path}: {rejection.message} [{rejection.kind}]")

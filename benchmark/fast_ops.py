@@ -25,6 +25,12 @@ _SMALL_MAP = 4
 """On maps of at most this many positions, `_Wide` computes the weights' gradient as a matrix product."""
 
 
+def fastest_layout(model: nn.Module) -> torch.memory_format:
+    """channels_last for a network of at most 4-d tensors; 3-d convolutions have another format, so they keep theirs."""
+    flat = all(value.dim() < 5 for value in (*model.parameters(), *model.buffers()))
+    return torch.channels_last if flat else torch.preserve_format
+
+
 @functools.cache
 def keep_freed_memory() -> None:
     """Let this process keep freed memory from now on. Works with glibc, does nothing with other C libraries.

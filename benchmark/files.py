@@ -11,8 +11,10 @@ import errno
 import os
 import secrets
 import stat
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CAREFUL = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -83,6 +85,16 @@ def read_regular(path: Path, *, limit: int) -> bytes:
         os.close(handle)
         raise NotPlain(path, _NOT_REGULAR)
     return _read(handle, path, limit)
+
+
+def read_toml(path: Path, *, limit: int) -> dict[str, Any]:
+    """The content of a TOML file of at most `limit` bytes. Raises OSError, and ValueError where it is no TOML."""
+    try:
+        return tomllib.loads(read_regular(path, limit=limit).decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8; save it as UTF-8") from None
 
 
 def is_plain(root: Path, *names: str) -> bool:

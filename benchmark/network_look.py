@@ -84,24 +84,25 @@ def require_own_memory(spec: str, model: nn.Module) -> None:
 
     parameters = [(name, one.detach()) for name, one in model.named_parameters()]
     used = collections.Counter(one.untyped_storage().data_ptr() for _, one in parameters)
-    owners: dict[
-        int, torch.Tensor
-    ] = {}  # of a storage with several parameters: the index of each element's own, plus 1
-    for index, (name, one) in enumerate(parameters):
+    owners: dict[int, torch.Tensor] = {}
+    """For each element of a storage with several parameters: the number of the one that it belongs to, or 0."""
+    for number, (name, one) in enumerate(parameters, 1):
         reach = 1 + sum((size - 1) * stride for size, stride in zip(one.shape, one.stride(), strict=True))
         if reach < one.numel():
             raise NetworkError(f"network {spec}: values of {name} share memory, as expand makes them; write .clone()")
         storage = one.untyped_storage()
-        if one.numel() == 0 or used[storage.data_ptr()] == 1:
+        place = storage.data_ptr()
+        if one.numel() == 0 or used[place] == 1:
             continue
-        empty = torch.zeros(storage.nbytes() // one.element_size(), dtype=torch.int32)
-        owner = owners.setdefault(storage.data_ptr(), empty).as_strided(one.shape, one.stride(), one.storage_offset())
+        if place not in owners:
+            owners[place] = torch.zeros(storage.nbytes() // one.element_size(), dtype=torch.int32)
+        owner = owners[place].as_strided(one.shape, one.stride(), one.storage_offset())
         if first := int(owner.max()):
             raise NetworkError(
                 f"network {spec}: {parameters[first - 1][0]} and {name} are two parameters that share memory; to tie "
                 "them assign the parameter itself, as in self.two.weight = self.one.weight"
             )
-        owner.fill_(index + 1)
+        owner.fill_(number)
 
 
 def gives_probabilities(network: Network, model: nn.Module) -> bool:

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.fast_ops import fastest_layout
 from benchmark.models import BasicBlock, InvertedResidual
 
 _EXPLOSIVE = 1e5
@@ -123,9 +124,8 @@ def signal_statistics(model: nn.Module, images: Tensor, labels: Tensor) -> Signa
     # The weight that the old weight_norm computes is no leaf, which deepcopy refuses. The copy computes its own.
     held = (value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor))
     copied = copy.deepcopy(model, {id(value): value.detach().clone() for value in held if not value.is_leaf})
-    if all(value.dim() < 5 for value in (*model.parameters(), *model.buffers())):  # 3-d has another format
-        # In channels_last, depthwise convolutions on a CPU take half the time, forwards and backwards.
-        copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # In channels_last, depthwise convolutions on a CPU take half the time, forwards and backwards.
+    copied.to(memory_format=fastest_layout(copied))  # type: ignore[call-overload]
     probe = _Probe(copied)
     parameter = next(probe.model.parameters())
     logits = probe.model(images.to(parameter).contiguous(memory_format=torch.channels_last)).float()

@@ -152,7 +152,12 @@ class Metric:
         elif abs(value) < 1e7 or not math.isfinite(value):
             digits = 4 if value == 0 or not math.isfinite(value) else max(0, 3 - math.floor(math.log10(abs(value))))
             form = f".{min(digits, 8)}f"
-        return f"{value:+{form}}".replace("-", "−", 1) if sign else f"{value:{form}}"
+        return with_sign(value, form) if sign else f"{value:{form}}"
+
+
+def with_sign(value: float, form: str) -> str:
+    """A number in this format with its sign, "+" (zero, too) or U+2212."""
+    return f"{value:+{form}}".replace("-", "−", 1)
 
 
 ACCURACY = Metric()

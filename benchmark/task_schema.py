@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from benchmark.files import read_regular
+from benchmark.files import read_toml
 from benchmark.suggestions import suggestion
 from benchmark.task import AS_BUILT, NUM_CLASSES, OURS, Metric, Recipe, Task
 from benchmark.validation_words import in_plain_words
@@ -248,13 +247,9 @@ def default_name(words: str) -> str:
 def read_task_file(path: Path) -> TaskFile:
     """Read a task file. Raises TaskFileError."""
     try:
-        fields = tomllib.loads(read_regular(path, limit=_MAX_BYTES).decode("utf-8-sig"))
+        fields = read_toml(path, limit=_MAX_BYTES)
     except FileNotFoundError:
         raise TaskFileError(f"{path}: no such file") from None
-    except RecursionError:
-        raise TaskFileError(f"{path}: nested too deeply") from None
-    except UnicodeDecodeError:
-        raise TaskFileError(f"{path}: it is no text in UTF-8; save it as UTF-8") from None
     except (OSError, ValueError) as error:
         raise TaskFileError(f"{path}: {' '.join(str(error).split())}") from None
     return parsed(fields, str(path))

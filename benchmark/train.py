@@ -21,7 +21,7 @@ from benchmark.checkpoint import Checkpoint, Reached, Timer, own_tensors
 from benchmark.data_stream import DataStream
 from benchmark.device_data import DeviceData, on_device
 from benchmark.dropout import own_dropout
-from benchmark.fast_ops import fast_ops, keep_freed_memory
+from benchmark.fast_ops import fast_ops, fastest_layout, keep_freed_memory
 from benchmark.host_data import EVAL_BATCH, HostData, ImageData
 from benchmark.optimizers import make_optimizer
 from benchmark.precision import autocast, resolve_precision
@@ -89,9 +89,7 @@ def train(
     data_generator = torch.Generator().manual_seed(stream_seed("data", seed))
     with ExitStack() as stack:
         steps = stack.enter_context(open_steps(kernels, device, stream_seed("model", seed)))
-        flat = all(value.dim() < 5 for value in (*model.parameters(), *model.buffers()))  # 3-d has another format
-        layout = torch.channels_last if flat else torch.preserve_format
-        model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        model.to(device=device, memory_format=fastest_layout(model))  # type: ignore[call-overload]
         stack.enter_context(fast_ops(model, precision, device))
         stack.enter_context(own_dropout(model, steps.generator))
         data = on_device(dataset, recipe, device)

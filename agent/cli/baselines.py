@@ -12,7 +12,7 @@ import typer
 from agent.cli.app import DataRootOption, JsonFlag, ProfileOption, SeedOption, WorkersOption, app
 from agent.cli.check import require_architecture
 from agent.cli.output import print_json, print_next
-from agent.errors import UsageError
+from agent.errors import UsageError, unread
 
 if TYPE_CHECKING:
     from agent.studies.recipes import Row
@@ -103,10 +103,8 @@ def print_config(path: Path, *, as_json: bool) -> None:
         region = region_from_init_cfg(init_cfg)
     except FileNotFoundError:
         raise UsageError(f"--from-config {path}: no such file") from None
-    except OSError as error:
-        raise UsageError(f"--from-config {path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--from-config {path}: not UTF-8 text: byte {error.start} is none") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--from-config {path}: {unread(error)}") from None
     except InitConfigError as error:
         raise UsageError(f"--from-config {path}: {error}") from None
     if as_json:

@@ -124,9 +124,10 @@ def _print(file: Path, report: CheckReport, profile: str | None) -> None:
 def _notable(parameters: Sequence[dict[str, Any]]) -> list[str]:
     """The first and the last weights, to show their scales. `--json` has all of them."""
     weights = [parameter for parameter in parameters if len(parameter["shape"]) > 1]
+    from benchmark.task import with_sign
+
     shown = weights if len(weights) <= 6 else [*weights[:3], *weights[-3:]]
-    means = [f"{p['mean']:+.4f}".replace("-", "−") for p in shown]
     return [
-        f"{p['name']} {tuple(p['shape'])}: mean {mean}, std {p['std']:.4f} ({p['init']})"
-        for p, mean in zip(shown, means, strict=True)
+        f"{p['name']} {tuple(p['shape'])}: mean {with_sign(p['mean'], '.4f')}, std {p['std']:.4f} ({p['init']})"
+        for p in shown
     ]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from agent.errors import UsageError
+from agent.errors import UsageError, unread
 from agent.protocol import Observation, Situation, ToolCall, replace_region
 from agent.spaces.start import accepted
 from benchmark.files import read_regular
@@ -66,10 +66,8 @@ def read_script(path: str) -> str:
             accepted(region_of(text), text, f"--proposer scripted:{path}", Path(path))
     except FileNotFoundError:
         raise UsageError(f"--proposer scripted:{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"--proposer scripted:{path}: not UTF-8 text: {error}") from None
-    except OSError as error:
-        raise UsageError(f"--proposer scripted:{path}: cannot be read: {error.strerror}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--proposer scripted:{path}: {unread(error)}") from None
     except ValueError as error:
         raise UsageError(f"--proposer scripted:{path}: {error!s:.300}") from None
     return text

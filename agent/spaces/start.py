@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.errors import Rejected, UsageError
+from agent.errors import Rejected, UsageError, unread
 from benchmark.recipes import UnknownRecipeError, get_recipe
 from sandbox.lines import unify_newlines
 from sandbox.region import RegionError, region_of, scaffold
@@ -33,10 +33,8 @@ def read_region(path: Path, prefix: str = "") -> str:
         return accepted(region_of(text), text, f"{prefix}{path}", path)
     except FileNotFoundError:
         raise UsageError(f"{prefix}{path}: no such file") from None
-    except OSError as error:
-        raise UsageError(f"{prefix}{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{prefix}{path}: not UTF-8 text: byte {error.start} is none") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{prefix}{path}: {unread(error)}") from None
     except RegionError as error:
         raise UsageError(f"{prefix}{path}: {error}") from None
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmark.executors.checks import DescribeData, differences
 from benchmark.executors.seam import Call, EngineError, InfrastructureError, TookTooLong, prepared
-from benchmark.executors.slurm_jobs import QueueFull, Submitter, cancel, jobs, require_programs
+from benchmark.executors.slurm_jobs import Known, QueueFull, Submitter, cancel, jobs, require_programs
 from benchmark.executors.slurm_worker import ANSWER, CALL, REPORTS, TENSORS
 from benchmark.executors.waiting import QueueExecutor, SubmittedCall
 from benchmark.executors.wire import answer_from_json, call_to_json, parsed, report_from_json
@@ -166,7 +166,7 @@ class SlurmExecutor(QueueExecutor):
         """Ask Slurm for the states of all jobs."""
         ids = sorted({sent.id for sent in self._running if sent.id})
         known = jobs(ids) if ids else {}
-        self._each(lambda sent: self._look(sent, *known.get(sent.id, ("", "", ""))[:2]))
+        self._each(lambda sent: self._look(sent, known.get(sent.id, Known())))
 
     def _each(self, work: Callable[[_Sent], None]) -> None:
         """Do this for all calls that have a job, and end those for which it raises."""
@@ -270,14 +270,14 @@ class SlurmExecutor(QueueExecutor):
             self._read_reports(sent)
             self._read_answer(sent)
 
-    def _look(self, sent: _Sent, state: str, nodes: str) -> None:
+    def _look(self, sent: _Sent, known: Known) -> None:
         """Follow the state of a job that has not answered."""
-        job = sent.job
+        job, state = sent.job, known.state
         self._read_reports(sent)
         if state == "RUNNING" and sent.started is None:
-            sent.started, sent.nodes = time.monotonic(), nodes
+            sent.started, sent.nodes = time.monotonic(), known.nodes
             if job.on_start is not None:
-                job.on_start(f"{nodes} (job {sent.id})")
+                job.on_start(f"{known.nodes} (job {sent.id})")
         if state in _LIVE:
             sent.ended = None
             if job.timeout is not None and sent.started is not None and time.monotonic() - sent.started > job.timeout:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark.executors.seam import EngineError
 from benchmark.executors.slurm_worker import main
@@ -71,14 +71,22 @@ def require_programs() -> None:
             raise EngineError(f"--executor slurm: the program {program} is not here; run this where Slurm is")
 
 
-def jobs(ids: Sequence[str]) -> dict[str, tuple[str, str, str]]:
-    """Id of a job → its state, its nodes and its name, as Slurm knows them now."""
+class Known(NamedTuple):
+    """What Slurm knows of a job; nothing of one that it has forgotten."""
+
+    state: str = ""
+    nodes: str = ""
+    name: str = ""
+
+
+def jobs(ids: Sequence[str]) -> dict[str, Known]:
+    """What Slurm knows now of each job, by its id."""
     command = ["squeue", "--noheader", "--states=all", "--format=%i|%T|%N|%j", "--jobs", ",".join(ids)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode and "Invalid job id" not in done.stderr:
         raise OSError(done.stderr.strip() or f"squeue ended with {done.returncode}")
     rows = (line.split("|") for line in done.stdout.splitlines())
-    return {row[0]: (row[1], row[2], row[3]) for row in rows if len(row) == 4}
+    return {row[0]: Known(*row[1:]) for row in rows if len(row) == 4}
 
 
 class QueueFull(Exception):
@@ -119,8 +127,8 @@ class Submitter:
 
     def state_of(self, job: str) -> str:
         """The state of the job; empty where it is none of this folder, as the files of a copied run name them."""
-        state, _, name = jobs([job]).get(job, ("", "", ""))
-        return state if name == self.job_name else ""
+        known = jobs([job]).get(job, Known())
+        return known.state if known.name == self.job_name else ""
 
     def log_of(self, job: str) -> str:
         """The last line that the job wrote, for a message."""

@@ -35,7 +35,7 @@ from benchmark.executors import (
 from benchmark.executors.checks import DescribeData, differences, read_facts
 from benchmark.executors.probe import facts
 from benchmark.executors.ray_worker import Worker, clean_environment
-from benchmark.executors.slurm_jobs import parse_options
+from benchmark.executors.slurm_jobs import Known, parse_options
 from benchmark.executors.slurm_worker import main
 from benchmark.executors.waiting import SubmittedCall
 from benchmark.executors.wire import answer_from_json, answer_to_json, call_from_json, call_to_json, report_from_json
@@ -242,7 +242,7 @@ def test_a_call_that_takes_too_long_is_called_so_on_other_machines(
     sent.started = time.monotonic() - 2
     follow = SimpleNamespace(_read_reports=lambda sent: None)
     with pytest.raises(TookTooLong, match="Slurm job 17 did not finish within 1 s"):
-        slurm.SlurmExecutor._look(follow, sent, "RUNNING", "node1")  # type: ignore[arg-type]
+        slurm.SlurmExecutor._look(follow, sent, Known("RUNNING", "node1"))  # type: ignore[arg-type]
     assert cancelled == ["17"]
 
 
